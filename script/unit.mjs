@@ -19,7 +19,9 @@ function find(folder) {
 }
 
 const rooms = wanted.length > 0 ? wanted : ["src", "test/unit"];
-const files = rooms.flatMap((room) => find(join(root, "dist", room.replace(/\.ts$/, ".js")))).sort();
+const files = rooms
+  .flatMap((room) => find(join(root, "dist", room.replace(/\.ts$/, ".js"))))
+  .sort();
 if (files.length === 0) {
   console.error(`no compiled tests below ${rooms.join(", ")}: run 'npm run build' first`);
   process.exit(1);

@@ -1,0 +1,56 @@
+/**
+ * The program blob: a whole set in one piece, written by the host into guest memory (ability BLOB)
+ * instead of thousands of trapped reads of BAR 3.
+ *
+ *     header (48 bytes): magic u32, total length u32, generation u32, program count u32, SHA-256 of the rest
+ *     each program:      id u32, instruction count u32, name 16 bytes (NUL padded), instructions
+ */
+import { createHash } from "node:crypto";
+import { struct, u32 } from "./layout.ts";
+import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramSet } from "./programs.ts";
+import { BLOB_MAGIC } from "./registers.ts";
+
+export const BLOB_HEADER = struct("bpfhv_blob", 48, {
+  magic: u32(0),
+  length: u32(4),
+  generation: u32(8),
+  programs: u32(12),
+});
+export const BLOB_HASH_OFFSET = 16;
+
+export const BLOB_PROGRAM = struct("bpfhv_blob_program", 24, {
+  id: u32(0),
+  instructions: u32(4),
+});
+export const BLOB_NAME_OFFSET = 8;
+export const BLOB_NAME_LENGTH = 16;
+
+/** @returns the set as one blob, ready to be copied to the guest. */
+export function buildBlob(set: ProgramSet, generation: number): Uint8Array {
+  const names = PROGRAM_NAMES.filter((name) => set.code.has(PROGRAM_IDS[name]));
+  let length = BLOB_HEADER.size;
+  for (const name of names) length += BLOB_PROGRAM.size + codeOf(set, name).length;
+
+  const blob = new Uint8Array(length);
+  const view = new DataView(blob.buffer);
+  let at = BLOB_HEADER.size;
+  for (const name of names) {
+    const code = codeOf(set, name);
+    view.setUint32(at + BLOB_PROGRAM.id.offset, PROGRAM_IDS[name], true);
+    view.setUint32(at + BLOB_PROGRAM.instructions.offset, code.length / 8, true);
+    blob.set(Buffer.from(name), at + BLOB_NAME_OFFSET);
+    blob.set(code, at + BLOB_PROGRAM.size);
+    at += BLOB_PROGRAM.size + code.length;
+  }
+  view.setUint32(BLOB_HEADER.magic.offset, BLOB_MAGIC, true);
+  view.setUint32(BLOB_HEADER.length.offset, length, true);
+  view.setUint32(BLOB_HEADER.generation.offset, generation, true);
+  view.setUint32(BLOB_HEADER.programs.offset, names.length, true);
+  const hash = createHash("sha256").update(blob.subarray(BLOB_HEADER.size)).digest();
+  blob.set(hash, BLOB_HASH_OFFSET);
+  return blob;
+}
+
+function codeOf(set: ProgramSet, name: keyof typeof PROGRAM_IDS): Uint8Array {
+  return set.code.get(PROGRAM_IDS[name]) as Uint8Array;
+}

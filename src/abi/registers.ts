@@ -1,0 +1,112 @@
+/**
+ * The register file in BAR 0, the other BARs, and the bits of the registers. Offsets are in bytes;
+ * every register is 32 bits wide and little endian. Version 1 ends at 92; what follows is extension 1,
+ * which a driver discovers by EXT_ID and acknowledges in EXT_ACK.
+ */
+export const REG = {
+  STATUS: 0,
+  CTRL: 4,
+  MAC_LO: 8,
+  MAC_HI: 12,
+  NUM_RX_QUEUES: 16,
+  NUM_TX_QUEUES: 20,
+  NUM_RX_BUFS: 24,
+  NUM_TX_BUFS: 28,
+  RX_CTX_SIZE: 32,
+  TX_CTX_SIZE: 36,
+  DOORBELL_SIZE: 40,
+  QUEUE_SELECT: 44,
+  CTX_PADDR_LO: 48,
+  CTX_PADDR_HI: 52,
+  PROG_SELECT: 56,
+  PROG_SIZE: 60,
+  DOORBELL_GVA_LO: 64,
+  DOORBELL_GVA_HI: 68,
+  VERSION: 72,
+  FEATURES: 76,
+  DUMP_LEN: 80,
+  DUMP_INPUT: 84,
+  DUMP_OFS: 88,
+  EXT_ID: 92,
+  EXT_OFFER: 96,
+  EXT_ACK: 100,
+  EVENT: 104,
+  SET_CUR: 108,
+  SET_NEXT: 112,
+  SET_VIEW: 116,
+  SET_VERDICT: 120,
+  VERDICT_INFO: 124,
+  Q_CMD: 128,
+  Q_STATE: 132,
+  BLOB_LO: 136,
+  BLOB_HI: 140,
+  BLOB_LEN: 144,
+  OFFERED: 148,
+  MTU: 152,
+  RX_GEOM: 156,
+  PAGES_LO: 160,
+  PAGES_HI: 164,
+  LINK_SPEED: 168,
+  EXT_END: 172,
+} as const;
+
+export type RegisterName = keyof typeof REG;
+
+export const ABI_VERSION = 1;
+/** "BVX1" */
+export const EXT_ID_VALUE = 0x31585642;
+
+export const BAR_REGISTERS = 0;
+export const BAR_DOORBELLS = 1;
+export const BAR_MSIX = 2;
+export const BAR_PROGRAM = 3;
+
+/** Bytes; the vfio-user client wants whole pages, version 1 uses the first 256. */
+export const BAR_REGISTERS_SIZE = 4096;
+export const BAR_PROGRAM_SIZE = 131072;
+
+export const STATUS = { LINK: 1, UPGRADE: 2, RX_ENABLED: 4, TX_ENABLED: 8 } as const;
+
+export const CTRL = {
+  RX_ENABLE: 1,
+  TX_ENABLE: 2,
+  RX_DISABLE: 4,
+  TX_DISABLE: 8,
+  UPGRADE_READY: 16,
+  QUEUES_DUMP: 32,
+} as const;
+
+/** Bits of EXT_OFFER and EXT_ACK. */
+export const ABILITY = {
+  OVERLAP: 1,
+  BLOB: 2,
+  EVENT: 4,
+  GEOMETRY: 8,
+  HELPERFREE: 16,
+  CTX_PAGES: 32,
+  QUEUE_PAIRS: 64,
+} as const;
+
+/** Bits of EVENT, cleared by writing 1. */
+export const EVENT = { LINK_OR_MTU: 1, STAGED: 2, WITHDRAWN: 4, NEEDS_RESET: 8 } as const;
+
+/** Commands of Q_CMD: `command << 16 | queue`. */
+export const Q_CMD = { TX_CUT: 1, RX_CUT: 2, STOP_OLD: 3, RETIRE: 4 } as const;
+
+/** Codes of SET_VERDICT: `generation << 8 | code`. */
+export const VERDICT = { READY: 0, REFUSED: 1, MEMORY: 2, FEATURE: 3, ABORT: 4 } as const;
+export const VERDICT_ANSWER = { PENDING: 0, GO: 1, WITHDRAWN: 2 } as const;
+
+/** Red Hat's vendor id, as the original. */
+export const PCI_VENDOR = 0x1b36;
+/** The original's device id, which QEMU also gives to its PCIe-to-PCI bridge. */
+export const PCI_DEVICE_ORIGINAL = 0x000e;
+/** Our own device id, which collides with nothing in QEMU's list. */
+export const PCI_DEVICE = 0x0b9f;
+export const PCI_CLASS_ETHERNET = 0x020000;
+
+/** Granularity of a context's page list (ability CTX_PAGES). */
+export const CONTEXT_PAGE = 4096;
+
+/** "BVBL": magic of the program blob that the host writes into guest memory (ability BLOB). */
+export const BLOB_MAGIC = 0x4c425642;
