@@ -1,0 +1,36 @@
+# Sourced by the scripts: where things are, and how progress is told.
+# shellcheck shell=bash
+set -euo pipefail
+
+BPFHV_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+BPFHV_CACHE=${BPFHV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bpfhv}
+export BPFHV_CACHE
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf 'bpfhv: %s\n' "$*" >&2; exit 1; }
+
+# Runs a noisy step: its output goes to a log, which is shown only where the step fails.
+quietly() {
+  local log="$BPFHV_CACHE/log/$1.log" start=$SECONDS
+  shift
+  mkdir -p "$BPFHV_CACHE/log"
+  if ! "$@" >"$log" 2>&1 </dev/null; then
+    tail -n 30 "$log" >&2
+    die "that failed: the whole output is in $log"
+  fi
+  printf '    %ss\n' $((SECONDS - start)) >&2
+}
+
+# Debian packages that the host itself needs. Does nothing where they are there already.
+need_packages() {
+  local missing=()
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" -eq 0 ] || die "please install, as root: apt-get install ${missing[*]}"
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  quietly apt-update apt-get update -q
+  quietly apt-install apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
