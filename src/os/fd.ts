@@ -1,0 +1,46 @@
+/** File descriptors: every one made in this room is close-on-exec. */
+import { fstatSync, readlinkSync } from "node:fs";
+import { check } from "./errors.ts";
+import * as libc from "./libc.ts";
+
+const F_DUPFD_CLOEXEC = 1030;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0o4000;
+
+/** Closes; a descriptor that is not open is an error in the caller and ignored here. */
+export function close(fd: number): void {
+  libc.close(fd);
+}
+
+/** A second descriptor of the same open file. */
+export function dup(fd: number): number {
+  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)", `fd ${fd}`);
+}
+
+export function setNonBlocking(fd: number): void {
+  const flags = check(libc.fcntl(fd, F_GETFL, 0), "fcntl(F_GETFL)", `fd ${fd}`);
+  check(libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl(F_SETFL)", `fd ${fd}`);
+}
+
+export interface FileIdentity {
+  readonly dev: number;
+  readonly ino: number;
+  /** Bytes; 0 for anything that is not a regular file (memfds are). */
+  readonly size: number;
+}
+
+/** Which file it is: two descriptors with equal `dev` and `ino` are the same file. */
+export function fstat(fd: number): FileIdentity {
+  const { dev, ino, size } = fstatSync(fd);
+  return { dev, ino, size };
+}
+
+/** What the descriptor points to, for messages: a path, "socket:[123]", "/memfd:ram (deleted)". */
+export function fdTarget(fd: number): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return "closed";
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * The C library, loaded once per thread through koffi: the only place where native calls are declared.
+ *
+ * Addresses are declared `uint64_t` and passed as plain numbers, which hold every user-space address exactly
+ * (below 2^53); nothing here makes a BigInt. Variadic functions (fcntl, ioctl, prctl, open, syscall) are
+ * declared with the arguments we pass: on Linux the calling conventions of x86-64, arm64 and riscv64 agree.
+ */
+import koffi from "koffi";
+
+// The process itself: libc is already in it, whichever one that is.
+const library = koffi.load(null);
+
+function declare<F extends (...args: never[]) => number>(prototype: string): F {
+  return library.func(prototype) as unknown as F;
+}
+
+type Fd = number;
+type Address = number;
+
+export const close = declare<(fd: Fd) => number>("int close(int)");
+export const read = declare<(fd: Fd, to: Address, n: number) => number>(
+  "int64_t read(int, uint64_t, size_t)",
+);
+export const write = declare<(fd: Fd, from: Address, n: number) => number>(
+  "int64_t write(int, uint64_t, size_t)",
+);
+export const readv = declare<(fd: Fd, iov: Address, n: number) => number>(
+  "int64_t readv(int, uint64_t, int)",
+);
+export const writev = declare<(fd: Fd, iov: Address, n: number) => number>(
+  "int64_t writev(int, uint64_t, int)",
+);
+export const open = declare<(path: string, flags: number, mode: number) => number>(
+  "int open(const char *, int, uint32_t)",
+);
+export const fcntl = declare<(fd: Fd, command: number, argument: number) => number>(
+  "int fcntl(int, int, int64_t)",
+);
+export const ioctl = declare<(fd: Fd, request: number, argument: Address) => number>(
+  "int ioctl(int, uint64_t, uint64_t)",
+);
+export const fchmod = declare<(fd: Fd, mode: number) => number>("int fchmod(int, uint32_t)");
+export const ftruncate = declare<(fd: Fd, size: number) => number>("int ftruncate(int, int64_t)");
+
+export const mmap = declare<
+  (at: Address, length: number, prot: number, flags: number, fd: Fd, offset: number) => number
+>("uint64_t mmap(uint64_t, size_t, int, int, int, int64_t)");
+export const munmap = declare<(at: Address, length: number) => number>(
+  "int munmap(uint64_t, size_t)",
+);
+export const memfdCreate = declare<(name: string, flags: number) => number>(
+  "int memfd_create(const char *, uint32_t)",
+);
+
+export const eventfd = declare<(initial: number, flags: number) => number>(
+  "int eventfd(uint32_t, int)",
+);
+export const epollCreate = declare<(flags: number) => number>("int epoll_create1(int)");
+export const epollCtl = declare<(ep: Fd, op: number, fd: Fd, event: Address) => number>(
+  "int epoll_ctl(int, int, int, uint64_t)",
+);
+export const epollWait = declare<
+  (ep: Fd, events: Address, max: number, timeoutMs: number) => number
+>("int epoll_wait(int, uint64_t, int, int)");
+
+export const socket = declare<(domain: number, type: number, protocol: number) => number>(
+  "int socket(int, int, int)",
+);
+export const socketpair = declare<
+  (domain: number, type: number, protocol: number, fds: Address) => number
+>("int socketpair(int, int, int, uint64_t)");
+export const bind = declare<(fd: Fd, name: Address, length: number) => number>(
+  "int bind(int, uint64_t, uint32_t)",
+);
+export const connect = declare<(fd: Fd, name: Address, length: number) => number>(
+  "int connect(int, uint64_t, uint32_t)",
+);
+export const listen = declare<(fd: Fd, backlog: number) => number>("int listen(int, int)");
+export const accept4 = declare<(fd: Fd, name: Address, length: Address, flags: number) => number>(
+  "int accept4(int, uint64_t, uint64_t, int)",
+);
+export const getsockopt = declare<
+  (fd: Fd, level: number, option: number, value: Address, length: Address) => number
+>("int getsockopt(int, int, int, uint64_t, uint64_t)");
+export const shutdownSocket = declare<(fd: Fd, how: number) => number>("int shutdown(int, int)");
+export const send = declare<(fd: Fd, from: Address, n: number, flags: number) => number>(
+  "int64_t send(int, uint64_t, size_t, int)",
+);
+export const sendmsg = declare<(fd: Fd, message: Address, flags: number) => number>(
+  "int64_t sendmsg(int, uint64_t, int)",
+);
+export const recvmsg = declare<(fd: Fd, message: Address, flags: number) => number>(
+  "int64_t recvmsg(int, uint64_t, int)",
+);
+
+export const setns = declare<(fd: Fd, type: number) => number>("int setns(int, int)");
+export const ifNameToIndex = declare<(name: string) => number>(
+  "uint32_t if_nametoindex(const char *)",
+);
+export const prctl = declare<
+  (option: number, a: number, b: number, c: number, d: number) => number
+>("int prctl(int, uint64_t, uint64_t, uint64_t, uint64_t)");
+
+/** errno of the last call made through this table on this thread: ask right after the call. */
+export const errno: () => number = koffi.errno as () => number;
+
+/** An ArrayBuffer over `length` bytes at `address`: no copy, and no protection once it is unmapped. */
+export function viewAt(address: Address, length: number): ArrayBuffer {
+  return koffi.view(address, length);
+}
+
+/** What `mmap` returns on failure, (void *)-1, as a number. */
+export const MAP_FAILED = 2 ** 64;
+
+const PROT_READ_WRITE = 3;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
+const SCRATCH_BYTES = 4096;
+
+function mapScratch(): number {
+  const at = mmap(0, SCRATCH_BYTES, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
+  // Nothing works without this page; OsError cannot be used here because it depends on this file.
+  if (!(at > 0 && at < 2 ** 53)) throw new Error("mmap of one page failed: out of memory");
+  return at;
+}
+
+/**
+ * One page for the arguments of calls that take structures: valid only between filling it and the next call.
+ * Its first 64 bytes are reserved: the constant u64 1 at 0, a u64 for results at 8.
+ */
+export const scratchAddress = mapScratch();
+export const scratch = new DataView(viewAt(scratchAddress, SCRATCH_BYTES));
+scratch.setUint32(0, 1, true);
+
+export const ONE_ADDRESS = scratchAddress;
+export const RESULT_OFFSET = 8;
+/** Where callers may build structures in the scratch page. */
+export const STRUCT_OFFSET = 64;
+export const STRUCT_ADDRESS = scratchAddress + STRUCT_OFFSET;

@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { close, dup, fdTarget, fstat } from "./fd.ts";
+import * as libc from "./libc.ts";
+import { createMemfd, mapAnonymous, mapFile, mapPages, PAGE, shrinkSeal } from "./memory.ts";
+import { openFds } from "./testing.ts";
+
+function withMemfd(size: number, seal: boolean, action: (fd: number) => void): void {
+  const before = openFds();
+  const fd = createMemfd("test", size, { seal });
+  try {
+    action(fd);
+  } finally {
+    close(fd);
+  }
+  assert.equal(openFds(), before);
+}
+
+test("a sealed memfd cannot change its size", () => {
+  withMemfd(PAGE, true, (fd) => {
+    assert.equal(shrinkSeal(fd), "sealed");
+    assert.equal(libc.ftruncate(fd, 0), -1);
+    assert.equal(libc.ftruncate(fd, 2 * PAGE), -1);
+    assert.equal(fstat(fd).size, PAGE);
+  });
+});
+
+test("an open memfd gets the shrink seal applied, a file without seals says so", () => {
+  withMemfd(PAGE, false, (fd) => {
+    assert.equal(shrinkSeal(fd), "applied");
+    assert.equal(libc.ftruncate(fd, 0), -1);
+    assert.equal(shrinkSeal(fd), "sealed");
+  });
+  const fd = libc.open("/dev/zero", 0, 0);
+  assert.equal(shrinkSeal(fd), "unsealable");
+  close(fd);
+});
+
+test("two descriptors of one memfd have one identity", () => {
+  withMemfd(PAGE, true, (fd) => {
+    const second = dup(fd);
+    assert.deepEqual(fstat(second), fstat(fd));
+    assert.match(fdTarget(second), /memfd:test/);
+    close(second);
+  });
+});
+
+test("two mappings of one file share their bytes", () => {
+  withMemfd(4 * PAGE, true, (fd) => {
+    const a = mapFile(fd, 0, 4 * PAGE, { write: true });
+    const b = mapFile(fd, PAGE, PAGE, { write: false });
+    new Uint8Array(a.view(PAGE + 5, 1))[0] = 77;
+    assert.equal(new Uint8Array(b.view(0, PAGE))[5], 77);
+    a.unmap();
+    a.unmap();
+    b.unmap();
+  });
+});
+
+test("pages picked from a file lie side by side, in the given order", () => {
+  withMemfd(8 * PAGE, true, (fd) => {
+    const whole = mapFile(fd, 0, 8 * PAGE, { write: true });
+    const words = new Uint32Array(whole.view(0, 8 * PAGE));
+    for (let page = 0; page < 8; page++) words[page * 1024] = 100 + page;
+    const order = [7, 3, 4, 5, 0, 3];
+    const picked = mapPages(
+      fd,
+      order.map((page) => page * PAGE),
+      { write: true },
+    );
+    const seen = new Uint32Array(picked.view(0, order.length * PAGE));
+    assert.deepEqual(
+      order.map((_, i) => seen[i * 1024]),
+      order.map((page) => 100 + page),
+    );
+    seen[4 * 1024 + 1] = 5;
+    assert.equal(words[1], 5);
+    picked.unmap();
+    whole.unmap();
+  });
+});
+
+test("ranges past the end of the file are refused before they can kill", () => {
+  withMemfd(2 * PAGE, true, (fd) => {
+    const code = { code: "EFBIG" };
+    assert.throws(() => mapFile(fd, 0, 3 * PAGE, { write: false }), code);
+    assert.throws(() => mapFile(fd, 2 * PAGE, PAGE, { write: false }), code);
+    assert.throws(() => mapFile(fd, -PAGE, PAGE, { write: false }), code);
+    assert.throws(() => mapPages(fd, [0, 2 * PAGE], { write: false }), code);
+  });
+});
+
+test("odd offsets, empty lengths and closed descriptors are errors with the call's name", () => {
+  withMemfd(2 * PAGE, true, (fd) => {
+    assert.throws(() => mapFile(fd, 5, PAGE, { write: false }), { code: "EINVAL", call: "mmap" });
+    assert.throws(() => mapPages(fd, [0, 5], { write: false }), { code: "EINVAL", call: "mmap" });
+    assert.throws(() => mapPages(fd, [], { write: false }), { code: "EINVAL" });
+    assert.throws(() => mapAnonymous(0), { code: "EINVAL" });
+    assert.throws(() => mapAnonymous(2 ** 46 * 4), { code: "ENOMEM" });
+  });
+});
+
+test("a view lies inside a live mapping or is refused", () => {
+  const mapping = mapAnonymous(2 * PAGE);
+  for (const [offset, length] of [
+    [0, 2 * PAGE + 1],
+    [-1, 1],
+    [PAGE, PAGE + 1],
+    [0.5, 1],
+    [0, 0],
+  ]) {
+    assert.throws(() => mapping.view(offset!, length!), { code: "EINVAL" });
+  }
+  mapping.unmap();
+  assert.throws(() => mapping.view(0, 1), /already unmapped/);
+});

@@ -1,0 +1,176 @@
+/** Memory files and mappings. Lengths and offsets are bytes; addresses are plain numbers. */
+import { fstatSync } from "node:fs";
+import { check, EFBIG, EINVAL, errnoName, OsError } from "./errors.ts";
+import * as libc from "./libc.ts";
+
+export const PAGE = 4096;
+/** The longest view: above 4 GiB Node 20 aborts, and below 2 GiB byte indices stay small integers. */
+export const MAX_VIEW = 2 ** 30;
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+const F_SEAL_SHRINK = 2;
+const F_SEAL_GROW = 4;
+
+const PROT_NONE = 0;
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+
+/** A memory file of `size` bytes; with `seal` its size can never change again. */
+export function createMemfd(name: string, size: number, options: { seal?: boolean } = {}): number {
+  const fd = check(libc.memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create", name);
+  try {
+    check(libc.ftruncate(fd, size), "ftruncate", `${name} to ${size} bytes`);
+    if (options.seal) {
+      check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), "fcntl(F_ADD_SEALS)", name);
+    }
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/**
+ * Makes sure that nobody can shrink the file under our mapping, which would kill the process with SIGBUS.
+ * "unsealable": not a memfd that allows sealing; the caller then trusts whoever else holds the file.
+ */
+export function shrinkSeal(fd: number): "sealed" | "applied" | "unsealable" {
+  const seals = libc.fcntl(fd, F_GET_SEALS, 0);
+  if (seals < 0) return "unsealable";
+  if (seals & F_SEAL_SHRINK) return "sealed";
+  return libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) === 0 ? "applied" : "unsealable";
+}
+
+/** A range of mapped memory with one owner, who unmaps it once no view of it is used any more. */
+export class Mapping {
+  readonly address: number;
+  readonly length: number;
+  #mapped = true;
+
+  constructor(address: number, length: number) {
+    this.address = address;
+    this.length = length;
+  }
+
+  /**
+   * A window over the memory itself, at most 1 GiB. Touching it after `unmap` kills the process: the owner
+   * unmaps only when every view is dropped.
+   * @throws OsError EINVAL when the window does not lie inside the mapping, or the mapping is gone.
+   */
+  view(offset: number, length: number): ArrayBuffer {
+    const inside =
+      Number.isSafeInteger(offset) &&
+      Number.isSafeInteger(length) &&
+      offset >= 0 &&
+      length > 0 &&
+      length <= MAX_VIEW &&
+      length <= this.length - offset;
+    if (!inside || !this.#mapped) {
+      const why = this.#mapped ? "not inside the mapping, or above 1 GiB" : "already unmapped";
+      throw new OsError("view", `[${offset}, +${length}) of ${this.length}`, EINVAL, "", why);
+    }
+    return libc.viewAt(this.address + offset, length);
+  }
+
+  /** Gives the range back; the second call does nothing. */
+  unmap(): void {
+    if (!this.#mapped) return;
+    this.#mapped = false;
+    libc.munmap(this.address, this.length);
+  }
+}
+
+function map(
+  at: number,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+): number {
+  const object = fd < 0 ? `${length} bytes` : `${length} bytes at ${offset} of fd ${fd}`;
+  if (!Number.isSafeInteger(length) || length <= 0) {
+    throw new OsError("mmap", object, EINVAL, "ask for a positive number of bytes");
+  }
+  const address = libc.mmap(at, length, protection, flags, fd, offset);
+  if (address >= libc.MAP_FAILED / 2) {
+    const number = libc.errno();
+    const hint = errnoName(number) === "ENOMEM" ? "free memory or raise vm.max_map_count" : "";
+    throw new OsError("mmap", object, number, hint);
+  }
+  return address;
+}
+
+function protectionOf(write: boolean): number {
+  return write ? PROT_READ | PROT_WRITE : PROT_READ;
+}
+
+/** Pages past the end of a file can be mapped, but touching them kills the process: refuse them here. */
+function checkInsideFile(fd: number, offset: number, length: number): void {
+  const stat = fstatSync(fd);
+  if (!stat.isFile()) return;
+  if (offset >= 0 && length <= stat.size - offset) return;
+  throw new OsError(
+    "mmap",
+    `[${offset}, +${length}) of fd ${fd}`,
+    EFBIG,
+    "map no more than the file holds",
+    `the file has only ${stat.size} bytes`,
+  );
+}
+
+/** Maps part of a file, shared. `offset` is a page multiple. */
+export function mapFile(
+  fd: number,
+  offset: number,
+  length: number,
+  options: { write: boolean },
+): Mapping {
+  checkInsideFile(fd, offset, length);
+  return new Mapping(map(0, length, protectionOf(options.write), MAP_SHARED, fd, offset), length);
+}
+
+/** Zeroed private memory. */
+export function mapAnonymous(length: number): Mapping {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  return new Mapping(map(0, length, PROT_READ | PROT_WRITE, flags, -1, 0), length);
+}
+
+/**
+ * One contiguous range made of the file's pages in the given order, so that a structure scattered over guest
+ * pages is read as one. `fileOffsets` are page multiples; a page may appear more than once.
+ */
+export function mapPages(
+  fd: number,
+  fileOffsets: readonly number[],
+  options: { write: boolean },
+): Mapping {
+  for (const offset of fileOffsets) checkInsideFile(fd, offset, PAGE);
+  const length = fileOffsets.length * PAGE;
+  const reserved = map(0, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  try {
+    mapRuns(reserved, fd, fileOffsets, protectionOf(options.write));
+  } catch (error) {
+    libc.munmap(reserved, length);
+    throw error;
+  }
+  return new Mapping(reserved, length);
+}
+
+/** Replaces a reservation piece by piece; neighbours in the file take one call together. */
+function mapRuns(reserved: number, fd: number, offsets: readonly number[], prot: number): void {
+  for (let start = 0, end = 0; start < offsets.length; start = end) {
+    end = start + 1;
+    while (end < offsets.length && offsets[end] === offsets[end - 1]! + PAGE) end++;
+    const at = reserved + start * PAGE;
+    map(at, (end - start) * PAGE, prot, MAP_SHARED | MAP_FIXED, fd, offsets[start]!);
+  }
+}

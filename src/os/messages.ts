@@ -1,0 +1,153 @@
+/** Bytes with descriptors over a UNIX stream socket: struct msghdr and SCM_RIGHTS, built in one mapping. */
+import { EAGAIN, EINTR, EINVAL, EMSGSIZE, OsError } from "./errors.ts";
+import * as libc from "./libc.ts";
+import { type Mapping, mapAnonymous, PAGE } from "./memory.ts";
+
+const MSG_CTRUNC = 0x08;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+
+/** The 64-bit layouts: msghdr at 0 (56 bytes), iovec at 64 (16), control message header at 128. */
+const MSG = { iov: 16, iovLength: 24, control: 32, controlLength: 40, flags: 48 } as const;
+const IOV = 64;
+const CONTROL = 128;
+/** cmsghdr: length u64, level i32, type i32, then the descriptors. */
+const CMSG_HEADER = 16;
+/** The kernel carries at most 253 descriptors (SCM_MAX_FD) in one message. */
+const MAX_FDS = 253;
+
+interface Header {
+  readonly memory: Mapping;
+  readonly address: number;
+  readonly data: DataView;
+}
+
+function newHeader(): Header {
+  const memory = mapAnonymous(PAGE);
+  const data = new DataView(memory.view(0, PAGE));
+  const { address } = memory;
+  putAddress(data, MSG.iov, address + IOV);
+  data.setUint32(MSG.iovLength, 1, true);
+  putAddress(data, MSG.control, address + CONTROL);
+  return { memory, address, data };
+}
+
+function putAddress(data: DataView, offset: number, value: number): void {
+  data.setUint32(offset, value >>> 0, true);
+  data.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
+}
+
+/** Receives from stream sockets, with whatever descriptors come along. One per loop is enough. */
+export class SocketReceiver {
+  /**
+   * The descriptors of the last receive: the caller owns them from then on, and the list is emptied (not the
+   * descriptors closed) by the next one. They belong to the message that holds the last byte received.
+   */
+  readonly fds: number[] = [];
+  readonly #header: Header;
+  readonly #controlLength: number;
+
+  /** `maxFds`: more than this many in one receive are refused as a whole. */
+  constructor(maxFds = 16) {
+    this.#controlLength = CMSG_HEADER + 4 * Math.min(maxFds, MAX_FDS);
+    this.#header = newHeader();
+  }
+
+  receive(fd: number, into: { readonly address: number; readonly length: number }): number {
+    return this.receiveAt(fd, into.address, into.length);
+  }
+
+  /**
+   * Bytes received, 0 at the end of the stream, -1 when nothing is there.
+   * @throws OsError ECONNRESET and the like when the connection is gone; EMSGSIZE when there were more descriptors
+   *   than fit, all of which are closed by then.
+   */
+  receiveAt(fd: number, address: number, length: number): number {
+    const { data, address: header } = this.#header;
+    if (this.fds.length > 0) this.fds.length = 0;
+    putAddress(data, IOV, address);
+    data.setUint32(IOV + 8, length, true);
+    data.setUint32(MSG.controlLength, this.#controlLength, true);
+    const n = libc.recvmsg(fd, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0) return this.#failed(fd);
+    if (data.getUint32(MSG.controlLength, true) !== 0) this.#takeFds();
+    if (data.getUint32(MSG.flags, true) & MSG_CTRUNC) this.#truncated(fd);
+    return n;
+  }
+
+  #failed(fd: number): number {
+    const number = libc.errno();
+    if (number === EAGAIN || number === EINTR) return -1;
+    throw new OsError("recvmsg", `fd ${fd}`, number);
+  }
+
+  #takeFds(): void {
+    const { data } = this.#header;
+    const end = CONTROL + data.getUint32(MSG.controlLength, true);
+    for (let at = CONTROL; at + CMSG_HEADER <= end; ) {
+      const length = data.getUint32(at, true);
+      const rights =
+        data.getInt32(at + 8, true) === SOL_SOCKET && data.getInt32(at + 12, true) === SCM_RIGHTS;
+      if (rights) {
+        const last = Math.min(at + length, end);
+        for (let p = at + CMSG_HEADER; p + 4 <= last; p += 4) this.fds.push(data.getInt32(p, true));
+      }
+      at += Math.max((length + 7) & ~7, CMSG_HEADER);
+    }
+  }
+
+  #truncated(fd: number): never {
+    for (const received of this.fds) libc.close(received);
+    this.fds.length = 0;
+    const why = "more descriptors came than are allowed; all were closed";
+    throw new OsError("recvmsg", `fd ${fd}`, EMSGSIZE, "disconnect this peer", why);
+  }
+
+  close(): void {
+    this.#header.memory.unmap();
+  }
+}
+
+let sender: Header | undefined;
+
+/**
+ * Sends bytes from memory, with descriptors (which stay the caller's) where given.
+ * Returns the bytes taken, -1 when the socket is full: then nothing was sent. Never raises SIGPIPE.
+ * @throws OsError EPIPE, ECONNRESET when the peer is gone.
+ */
+export function sendMessage(
+  fd: number,
+  address: number,
+  length: number,
+  fds?: readonly number[],
+): number {
+  const n =
+    fds === undefined || fds.length === 0
+      ? libc.send(fd, address, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+      : sendWithFds(fd, address, length, fds);
+  if (n >= 0) return n;
+  const number = libc.errno();
+  if (number === EAGAIN || number === EINTR) return -1;
+  throw new OsError("sendmsg", `fd ${fd}`, number);
+}
+
+function sendWithFds(fd: number, address: number, length: number, fds: readonly number[]): number {
+  if (fds.length > MAX_FDS) {
+    throw new OsError("sendmsg", `fd ${fd}`, EINVAL, `pass at most ${MAX_FDS} descriptors`);
+  }
+  sender ??= newHeader();
+  const { data } = sender;
+  putAddress(data, IOV, address);
+  data.setUint32(IOV + 8, length, true);
+  const controlLength = CMSG_HEADER + 4 * fds.length;
+  data.setUint32(MSG.controlLength, controlLength, true);
+  data.setUint32(CONTROL, controlLength, true);
+  data.setInt32(CONTROL + 8, SOL_SOCKET, true);
+  data.setInt32(CONTROL + 12, SCM_RIGHTS, true);
+  for (const [i, passed] of fds.entries())
+    data.setInt32(CONTROL + CMSG_HEADER + 4 * i, passed, true);
+  return libc.sendmsg(fd, sender.address, MSG_NOSIGNAL | MSG_DONTWAIT);
+}

@@ -1,0 +1,159 @@
+/** TAP interfaces: one descriptor moves whole Ethernet frames, after an optional virtio-net header. */
+import { check, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, EPERM, errnoName, OsError } from "./errors.ts";
+import * as libc from "./libc.ts";
+import { inNetns } from "./netns.ts";
+
+export { readv, writev } from "./vector-io.ts";
+
+const O_RDWR_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
+const TUNSETIFF = 0x400454ca;
+const TUNSETOFFLOAD = 0x400454d0;
+const TUNSETVNETHDRSZ = 0x400454d8;
+const IFF_TAP = 0x0002;
+const IFF_MULTI_QUEUE = 0x0100;
+const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
+/** IFNAMSIZ is 16 with the NUL. */
+const MAX_NAME = 15;
+/** struct ifreq: name (16), then the flags; 40 bytes in all. */
+const IFREQ_FLAGS = 16;
+const IFREQ_SIZE = 40;
+
+/** What the kernel may leave to us in received frames (linux/if_tun.h, TUN_F_*). */
+export const TAP_CSUM = 0x01;
+export const TAP_TSO4 = 0x02;
+export const TAP_TSO6 = 0x04;
+export const TAP_TSO_ECN = 0x08;
+export const TAP_UFO = 0x10;
+/** UDP segmentation, from Linux 6.2, only both together. */
+export const TAP_USO = 0x60;
+
+export interface TapOptions {
+  /** Name of the interface, 1 to 15 bytes. */
+  readonly name: string;
+  /** Bytes of virtio-net header before every frame: none, or the short or the long form. */
+  readonly vnetHeader: 0 | 10 | 12;
+  /** Wanted TAP_* bits; they need a header. */
+  readonly offloads: number;
+  readonly multiQueue?: boolean;
+  /** Network namespace that holds the interface; default: this one. */
+  readonly netns?: string;
+  /** Make the interface when it is missing; it then lives as long as the descriptor. */
+  readonly create?: boolean;
+}
+
+export interface Tap {
+  /** Non-blocking; closing it detaches. */
+  readonly fd: number;
+  readonly name: string;
+  readonly vnetHeader: 0 | 10 | 12;
+  /** The TAP_* bits this kernel took. */
+  readonly offloads: number;
+}
+
+/** Opens (and with `create` makes) a TAP interface. @throws OsError that says what to do. */
+export function openTap(options: TapOptions): Tap {
+  checkOptions(options);
+  const { netns } = options;
+  const fd = netns === undefined ? attach(options) : inNetns(netns, () => attach(options));
+  try {
+    if (options.vnetHeader !== 0) setHeaderSize(fd, options);
+    const offloads = setOffloads(fd, options.offloads);
+    return { fd, name: options.name, vnetHeader: options.vnetHeader, offloads };
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+}
+
+function checkOptions({ name, vnetHeader, offloads }: TapOptions): void {
+  const bytes = Buffer.byteLength(name);
+  if (bytes === 0 || bytes > MAX_NAME || /[/\s\0%:]/.test(name) || name === "." || name === "..") {
+    const why = "not an interface name";
+    throw new OsError(
+      "open",
+      `tap "${name}"`,
+      bytes > MAX_NAME ? ENAMETOOLONG : EINVAL,
+      `use 1 to ${MAX_NAME} bytes without spaces, '/', ':' or '%'`,
+      why,
+    );
+  }
+  if (vnetHeader === 0 && offloads !== 0) {
+    const hint = "ask for a header of 10 or 12 bytes, or for no offloads";
+    throw new OsError("open", `tap ${name}`, EINVAL, hint, "offloads need a virtio-net header");
+  }
+}
+
+function attach(options: TapOptions): number {
+  const { name } = options;
+  if (!options.create && libc.ifNameToIndex(name) === 0) {
+    const where = options.netns === undefined ? "" : ` in namespace ${options.netns}`;
+    const hint = `make it with 'ip tuntap add dev ${name} mode tap'`;
+    throw new OsError("open", `tap ${name}`, ENODEV, hint, `no such interface${where}`);
+  }
+  const fd = check(
+    libc.open("/dev/net/tun", O_RDWR_NONBLOCK_CLOEXEC, 0),
+    "open",
+    "/dev/net/tun",
+    "load the tun module (modprobe tun) and make the device accessible",
+  );
+  if (libc.ioctl(fd, TUNSETIFF, interfaceRequest(options)) === 0) return fd;
+  const number = libc.errno();
+  libc.close(fd);
+  throw new OsError("ioctl(TUNSETIFF)", `tap ${name}`, number, attachHint(number, options));
+}
+
+/** Builds struct ifreq in the scratch page. */
+function interfaceRequest({ name, vnetHeader, multiQueue }: TapOptions): number {
+  const bytes = Buffer.from(name);
+  for (let i = 0; i < IFREQ_SIZE; i++) libc.scratch.setUint8(libc.STRUCT_OFFSET + i, bytes[i] ?? 0);
+  const flags =
+    IFF_TAP | IFF_NO_PI | (vnetHeader ? IFF_VNET_HDR : 0) | (multiQueue ? IFF_MULTI_QUEUE : 0);
+  libc.scratch.setUint16(libc.STRUCT_OFFSET + IFREQ_FLAGS, flags, true);
+  return libc.STRUCT_ADDRESS;
+}
+
+function attachHint(number: number, { name, multiQueue }: TapOptions): string {
+  if (number === EPERM) {
+    return `run with CAP_NET_ADMIN, or let root make it for you: ip tuntap add dev ${name} mode tap user $USER`;
+  }
+  if (number === EBUSY) return "another process has it open: stop that one or use another tap";
+  if (number === EINVAL) {
+    const kind = multiQueue ? "with" : "without";
+    return `it must be a tap ${kind} multi_queue, not another kind of interface`;
+  }
+  return errnoName(number) === "ENODEV" ? "load the tun module (modprobe tun)" : "";
+}
+
+function setHeaderSize(fd: number, { name, vnetHeader }: TapOptions): void {
+  libc.scratch.setInt32(libc.STRUCT_OFFSET, vnetHeader, true);
+  check(
+    libc.ioctl(fd, TUNSETVNETHDRSZ, libc.STRUCT_ADDRESS),
+    "ioctl(TUNSETVNETHDRSZ)",
+    `tap ${name}`,
+  );
+}
+
+/** Groups that the kernel takes or refuses together, each needing those before it only where said in if_tun.h. */
+const OFFLOAD_GROUPS = [TAP_CSUM, TAP_TSO4, TAP_TSO6, TAP_TSO_ECN, TAP_UFO, TAP_USO] as const;
+
+/** Sets what this kernel takes of the wanted bits, and says what that was. */
+function setOffloads(fd: number, wanted: number): number {
+  if (trySetOffloads(fd, wanted)) return wanted;
+  let taken = 0;
+  for (const group of OFFLOAD_GROUPS) {
+    if ((wanted & group) === group && trySetOffloads(fd, taken | group)) taken |= group;
+  }
+  // The last try may have been a refused one, which leaves the bits before it: set what we report.
+  check(libc.ioctl(fd, TUNSETOFFLOAD, taken), "ioctl(TUNSETOFFLOAD)", `0x${taken.toString(16)}`);
+  return taken;
+}
+
+function trySetOffloads(fd: number, bits: number): boolean {
+  return libc.ioctl(fd, TUNSETOFFLOAD, bits) === 0;
+}
+
+/** Changes the offloads of an open tap, for a guest that negotiated anew; returns the bits taken. */
+export function setTapOffloads(tap: Tap, wanted: number): number {
+  return setOffloads(tap.fd, tap.vnetHeader === 0 ? 0 : wanted);
+}

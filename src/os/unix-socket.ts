@@ -1,0 +1,172 @@
+/** UNIX stream sockets: all non-blocking and close-on-exec. Descriptors travel with `messages.ts`. */
+import { lstatSync, unlinkSync } from "node:fs";
+import {
+  check,
+  EADDRINUSE,
+  EAGAIN,
+  ECONNREFUSED,
+  EEXIST,
+  EINTR,
+  ENAMETOOLONG,
+  ENOENT,
+  errnoName,
+  OsError,
+} from "./errors.ts";
+import * as libc from "./libc.ts";
+
+export { SocketReceiver, sendMessage } from "./messages.ts";
+
+const AF_UNIX = 1;
+const SOCK_STREAM_NONBLOCK_CLOEXEC = 1 | 0o4000 | 0o2000000;
+const ACCEPT_FLAGS = 0o4000 | 0o2000000;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const SHUT_RDWR = 2;
+const ECONNABORTED = 103;
+/** sun_path has 108 bytes, the last one for the NUL. */
+const MAX_PATH = 107;
+
+function newSocket(): number {
+  return check(
+    libc.socket(AF_UNIX, SOCK_STREAM_NONBLOCK_CLOEXEC, 0),
+    "socket",
+    "AF_UNIX",
+    "raise the limit of open files (ulimit -n)",
+  );
+}
+
+/** Builds struct sockaddr_un in the scratch page; returns its length. */
+function putAddress(call: string, path: string): number {
+  const bytes = Buffer.from(path);
+  if (bytes.length === 0 || bytes.length > MAX_PATH || bytes.includes(0)) {
+    const why = `a socket path has 1 to ${MAX_PATH} bytes, this one has ${bytes.length}`;
+    throw new OsError(call, path, ENAMETOOLONG, "use a shorter path, e.g. below /run or /tmp", why);
+  }
+  libc.scratch.setUint16(libc.STRUCT_OFFSET, AF_UNIX, true);
+  for (let i = 0; i <= bytes.length; i++) {
+    libc.scratch.setUint8(libc.STRUCT_OFFSET + 2 + i, bytes[i] ?? 0);
+  }
+  return 2 + bytes.length + 1;
+}
+
+/** Runs `action` on a fresh socket, which is closed when it throws. */
+function withSocket(action: (fd: number) => void): number {
+  const fd = newSocket();
+  try {
+    action(fd);
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/** Connects to a listening socket. */
+export function connectUnix(path: string): number {
+  return withSocket((fd) => {
+    const number = tryConnect(fd, path);
+    if (number === 0) return;
+    const hint =
+      number === ENOENT || number === ECONNREFUSED
+        ? "start the server first"
+        : number === EAGAIN
+          ? "the server does not accept: its backlog is full"
+          : "";
+    throw new OsError("connect", path, number, hint);
+  });
+}
+
+function tryConnect(fd: number, path: string): number {
+  const length = putAddress("connect", path);
+  return libc.connect(fd, libc.STRUCT_ADDRESS, length) === 0 ? 0 : libc.errno();
+}
+
+/**
+ * Listens at `path`, which only the owner may use (mode 0600). A socket file whose server is gone is replaced;
+ * a live server or a file of another kind is an error, and nothing is deleted.
+ */
+export function listenUnix(path: string, options: { backlog?: number } = {}): number {
+  return withSocket((fd) => {
+    // The mode of the socket, minus the umask, becomes that of the file: no moment in which others may connect.
+    check(libc.fchmod(fd, 0o600), "fchmod", path);
+    if (!tryBind(fd, path)) {
+      removeStale(path);
+      if (!tryBind(fd, path)) throw taken(path);
+    }
+    check(libc.listen(fd, options.backlog ?? 8), "listen", path);
+  });
+}
+
+/** False when the path exists. */
+function tryBind(fd: number, path: string): boolean {
+  const length = putAddress("bind", path);
+  if (libc.bind(fd, libc.STRUCT_ADDRESS, length) === 0) return true;
+  const number = libc.errno();
+  if (number === EADDRINUSE) return false;
+  const hint =
+    errnoName(number) === "ENOENT" ? "make its folder first" : "choose a folder of yours";
+  throw new OsError("bind", path, number, hint);
+}
+
+function taken(path: string): OsError {
+  const hint = "stop it or choose another path";
+  return new OsError("bind", path, EADDRINUSE, hint, "a live server listens there");
+}
+
+function removeStale(path: string): void {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) {
+    const hint = "choose another path or remove it yourself";
+    throw new OsError("bind", path, EEXIST, hint, "a file that is not a socket is in the way");
+  }
+  const probe = newSocket();
+  const number = tryConnect(probe, path);
+  libc.close(probe);
+  if (number !== ECONNREFUSED && number !== ENOENT) throw taken(path);
+  unlinkSync(path);
+}
+
+/** The next connection, or -1 when none waits. */
+export function accept(fd: number): number {
+  const connection = libc.accept4(fd, 0, 0, ACCEPT_FLAGS);
+  if (connection >= 0) return connection;
+  const number = libc.errno();
+  if (number === EAGAIN || number === EINTR || number === ECONNABORTED) return -1;
+  throw new OsError("accept", `fd ${fd}`, number, "raise the limit of open files (ulimit -n)");
+}
+
+/** Two connected sockets. */
+export function socketPair(): [number, number] {
+  check(
+    libc.socketpair(AF_UNIX, SOCK_STREAM_NONBLOCK_CLOEXEC, 0, libc.STRUCT_ADDRESS),
+    "socketpair",
+    "AF_UNIX",
+  );
+  const { scratch, STRUCT_OFFSET } = libc;
+  return [scratch.getInt32(STRUCT_OFFSET, true), scratch.getInt32(STRUCT_OFFSET + 4, true)];
+}
+
+/** Ends both directions; the peer reads to the end of file. Already ended is fine. */
+export function shutdown(fd: number): void {
+  libc.shutdownSocket(fd, SHUT_RDWR);
+}
+
+export interface Credentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Who connected, as the kernel saw it at that moment. */
+export function peerCredentials(fd: number): Credentials {
+  const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
+  scratch.setUint32(STRUCT_OFFSET + 16, 12, true);
+  const result = libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, STRUCT_ADDRESS, STRUCT_ADDRESS + 16);
+  check(result, "getsockopt(SO_PEERCRED)", `fd ${fd}`);
+  return {
+    pid: scratch.getInt32(STRUCT_OFFSET, true),
+    uid: scratch.getUint32(STRUCT_OFFSET + 4, true),
+    gid: scratch.getUint32(STRUCT_OFFSET + 8, true),
+  };
+}
