@@ -9,6 +9,13 @@ export BPFHV_CACHE
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 die() { printf 'bpfhv: %s\n' "$*" >&2; exit 1; }
 
+# Twelve digits that name the content of the given files and words.
+content_key() {
+  local files=() words=()
+  for item in "$@"; do if [ -f "$item" ]; then files+=("$item"); else words+=("$item"); fi; done
+  { printf '%s\n' "${words[@]-}"; cat "${files[@]}"; } | sha256sum | cut -c1-12
+}
+
 # Runs a noisy step: its output goes to a log, which is shown only where the step fails.
 quietly() {
   local log="$BPFHV_CACHE/log/$1.log" start=$SECONDS
@@ -19,6 +26,15 @@ quietly() {
     die "that failed: the whole output is in $log"
   fi
   printf '    %ss\n' $((SECONDS - start)) >&2
+}
+
+# One preparation at a time, for all checkouts; the lock goes with the process.
+take_lock() {
+  mkdir -p "$BPFHV_CACHE"
+  exec 9>"$BPFHV_CACHE/lock"
+  flock -n 9 && return
+  say "another preparation is running: waiting for it"
+  flock -w 1800 9 || die "another preparation has held $BPFHV_CACHE/lock for half an hour"
 }
 
 # Debian packages that the host itself needs. Does nothing where they are there already.
