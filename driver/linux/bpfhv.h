@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * Internal structures.
+ *
+ *   bpfhv_priv        one NIC
+ *     bpfhv_queue     one queue, for as long as the NIC lives: NAPI, interrupt,
+ *                     doorbell, statistics
+ *       bpfhv_ring    the queue's part of a generation: context, programs, table
+ *                     of outstanding buffers
+ *     bpfhv_gen       a generation: one program set with its rings. A queue has a
+ *                     current ring and, while a set is being replaced, an old one.
+ */
+#ifndef BPFHV_H
+#define BPFHV_H
+
+#include <linux/filter.h>
+#include <linux/kref.h>
+#include <linux/netdevice.h>
+#include <linux/pci.h>
+#include <linux/u64_stats_sync.h>
+#include <linux/workqueue.h>
+
+#include "bpfhv_abi.h"
+#include "compat.h"
+
+#define BPFHV_NAME		"bpfhv"
+#define BPFHV_RX_HEADROOM	(NET_SKB_PAD > 256 ? NET_SKB_PAD : 256)
+#define BPFHV_RX_LEN							\
+	(PAGE_SIZE - BPFHV_RX_HEADROOM -				\
+	 SKB_DATA_ALIGN(sizeof(struct skb_shared_info)))
+#define BPFHV_COPYBREAK		256
+/* Completions that one transmit call takes back before it sends. */
+#define BPFHV_TX_RECLAIM_XMIT	64
+
+struct page_pool;
+struct bpfhv_priv;
+struct bpfhv_queue;
+
+/* One outstanding buffer. Its index is the cookie that the host sees. */
+struct bpfhv_slot {
+	struct sk_buff *skb;	/* TX: on the first buffer of a packet */
+	struct page *page;	/* RX: kept while the slot is free, too */
+	dma_addr_t dma;
+	u32 len;		/* bytes mapped */
+	bool busy;		/* published, not returned yet */
+	bool paged;		/* TX: mapped with skb_frag_dma_map() */
+};
+
+struct bpfhv_ring {
+	struct bpfhv_context *ctx;
+	u32 ctx_size;
+	/* Verified: the context is the value of this map, page by page. */
+	struct bpf_map *map;
+	dma_addr_t *page_dma;
+	u32 n_pages;
+	__le64 *page_list;
+	dma_addr_t page_list_dma;
+	/* Unverified: the context is coherent memory at this address. */
+	dma_addr_t ctx_dma;
+
+	struct bpf_prog *prog[BPFHV_PROG_MAX];
+	void *run_ctx;		/* what programs get in R1 */
+
+	struct bpfhv_slot *slots;
+	u32 *free_ids;		/* a stack of slot indices */
+	u32 n_bufs;
+	u32 n_free;
+};
+
+struct bpfhv_gen {
+	struct kref ref;
+	struct bpfhv_priv *bp;
+	u32 id;
+	bool verified;
+	unsigned int n_progs;
+	unsigned int n_rings;
+	struct bpfhv_ring rings[];
+};
+
+struct bpfhv_stats {
+	u64 packets;
+	u64 bytes;
+	u64 dropped;
+	u64 errors;		/* a program failed or the host lied */
+	u64 kicks;
+	u64 interrupts;
+	u64 stops;		/* TX: queue stopped for want of room */
+	u64 no_memory;		/* RX: refills cut short */
+};
+
+#define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
+
+struct bpfhv_queue {
+	struct bpfhv_priv *bp;
+	struct bpfhv_ring *cur;
+	struct bpfhv_ring *old;
+	struct napi_struct napi;
+	void __iomem *doorbell;
+	unsigned int index;	/* among all queues: receive queues first */
+	int irq;
+	bool tx;
+	bool broken;		/* stopped until the next reset */
+	bool kick_pending;	/* TX: owed to the host after a burst */
+	struct page_pool *pool;
+	struct delayed_work refill_work;
+	struct bpfhv_stats stats;
+	struct u64_stats_sync sync;
+	char irq_name[IFNAMSIZ + 8];
+};
+
+struct bpfhv_priv {
+	struct net_device *netdev;
+	struct pci_dev *pdev;
+	void __iomem *regs;
+	void __iomem *doorbells;
+	void __iomem *program;
+	struct bpfhv_gen *gen;
+	unsigned int n_pairs;
+	u32 abilities;		/* acknowledged */
+	u32 offered;		/* features */
+	u32 selected;
+	u32 rx_bufs, tx_bufs;
+	bool gone;		/* the device answers all ones */
+	bool running;		/* contexts registered, device enabled */
+	unsigned long last_reset;
+	u64 resets;
+	struct work_struct ctrl_work;
+	struct work_struct reset_work;
+	struct bpfhv_queue queues[2 * BPFHV_MAX_PAIRS];	/* RX, then TX */
+};
+
+extern bool bpfhv_allow_unverified;
+
+static inline struct bpfhv_queue *bpfhv_rxq(struct bpfhv_priv *bp, unsigned int i)
+{
+	return &bp->queues[i];
+}
+
+static inline struct bpfhv_queue *bpfhv_txq(struct bpfhv_priv *bp, unsigned int i)
+{
+	return &bp->queues[bp->n_pairs + i];
+}
+
+static inline unsigned int bpfhv_n_queues(const struct bpfhv_priv *bp)
+{
+	return 2 * bp->n_pairs;
+}
+
+static inline struct netdev_queue *bpfhv_netdev_txq(struct bpfhv_queue *q)
+{
+	return netdev_get_tx_queue(q->bp->netdev, q->index - q->bp->n_pairs);
+}
+
+#define bpfhv_count(q, field, n) do {			\
+	u64_stats_update_begin(&(q)->sync);		\
+	(q)->stats.field += (n);			\
+	u64_stats_update_end(&(q)->sync);		\
+} while (0)
+
+/* Runs a program of a ring. The call is a compiler barrier for the context. */
+static inline int bpfhv_run(struct bpfhv_ring *r, enum bpfhv_prog_id id)
+{
+	return (int)bpf_prog_run_pin_on_cpu(r->prog[id], r->run_ctx);
+}
+
+static inline int bpfhv_run_intr(struct bpfhv_ring *r, enum bpfhv_prog_id id, u32 min)
+{
+	WRITE_ONCE(r->ctx->min_completed_bufs, cpu_to_le32(min));
+	return bpfhv_run(r, id);
+}
+
+/* Outstanding buffers of a ring */
+static inline u32 bpfhv_outstanding(const struct bpfhv_ring *r)
+{
+	return r->n_bufs - r->n_free;
+}
+
+/* hw.c */
+u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg);
+void bpfhv_write(struct bpfhv_priv *bp, u32 reg, u32 value);
+void bpfhv_write_sync(struct bpfhv_priv *bp, u32 reg, u32 value);
+void bpfhv_kick(struct bpfhv_queue *q);
+int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpfhv_ring *r);
+void bpfhv_forget_context(struct bpfhv_priv *bp, unsigned int queue);
+void bpfhv_request_reset(struct bpfhv_queue *q, const char *why);
+int bpfhv_discover(struct bpfhv_priv *bp);
+void bpfhv_negotiate(struct bpfhv_priv *bp);
+
+/* fetch.c */
+struct bpfhv_code {
+	struct bpf_insn *insns;
+	u32 len;
+};
+
+int bpfhv_fetch(struct bpfhv_priv *bp, struct bpfhv_code *code);
+void bpfhv_free_code(struct bpfhv_code *code);
+
+/* progs.c: one program, or one context, at a time */
+int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd);
+int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
+			const struct bpfhv_code *code);
+void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
+
+/* legacy.c: the same for version 1 sets and kernels that cannot verify */
+int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r);
+int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
+			  const struct bpfhv_code *code);
+void bpfhv_unverified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
+
+const char *bpfhv_prog_name(enum bpfhv_prog_id id);
+
+/* gen.c */
+struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp);
+void bpfhv_gen_put(struct bpfhv_gen *gen);
+void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen);
+void bpfhv_gen_announce(const struct bpfhv_gen *gen);
+void bpfhv_ring_reset(struct bpfhv_ring *r);
+int bpfhv_ring_take(struct bpfhv_ring *r);
+bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id);
+
+/* tx.c */
+netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
+int bpfhv_tx_poll(struct napi_struct *napi, int budget);
+void bpfhv_tx_drain(struct bpfhv_queue *q);
+
+/* rx.c */
+int bpfhv_rx_poll(struct napi_struct *napi, int budget);
+int bpfhv_rx_setup(struct bpfhv_queue *q);
+void bpfhv_rx_teardown(struct bpfhv_queue *q);
+bool bpfhv_rx_refill(struct bpfhv_queue *q);
+void bpfhv_rx_drain(struct bpfhv_queue *q);
+void bpfhv_rx_refill_work(struct work_struct *work);
+
+/* netdev.c */
+extern const struct net_device_ops bpfhv_netdev_ops;
+int bpfhv_up(struct bpfhv_priv *bp);
+void bpfhv_down(struct bpfhv_priv *bp);
+void bpfhv_ctrl_work(struct work_struct *work);
+void bpfhv_reset_work(struct work_struct *work);
+void bpfhv_update_mtu(struct bpfhv_priv *bp);
+void bpfhv_update_link(struct bpfhv_priv *bp);
+void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
+
+/* ethtool.c */
+extern const struct ethtool_ops bpfhv_ethtool_ops;
+
+#endif /* BPFHV_H */

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/* What ethtool shows. */
+#include <linux/ethtool.h>
+#include <linux/rtnetlink.h>
+
+#include "bpfhv.h"
+
+/* In the order of struct bpfhv_stats */
+static const char * const bpfhv_stat_names[] = {
+	"packets", "bytes", "dropped", "errors", "kicks", "interrupts", "stops", "no_memory",
+};
+static_assert(ARRAY_SIZE(bpfhv_stat_names) == BPFHV_N_STATS);
+
+static const char * const bpfhv_global_names[] = { "verified", "generation", "resets" };
+
+static void bpfhv_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	strscpy(info->driver, BPFHV_NAME, sizeof(info->driver));
+	strscpy(info->bus_info, pci_name(bp->pdev), sizeof(info->bus_info));
+	/* The programs are the firmware of this card. */
+	snprintf(info->fw_version, sizeof(info->fw_version), "set %u, %s",
+		 bp->gen ? bp->gen->id : 0,
+		 !bp->gen ? "none" : bp->gen->verified ? "verified" : "UNVERIFIED");
+}
+
+static int bpfhv_get_sset_count(struct net_device *dev, int sset)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	if (sset != ETH_SS_STATS)
+		return -EOPNOTSUPP;
+	return ARRAY_SIZE(bpfhv_global_names) + bpfhv_n_queues(bp) * BPFHV_N_STATS;
+}
+
+static void bpfhv_get_strings(struct net_device *dev, u32 sset, u8 *data)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	unsigned int i, j;
+
+	if (sset != ETH_SS_STATS)
+		return;
+	for (i = 0; i < ARRAY_SIZE(bpfhv_global_names); i++)
+		ethtool_puts(&data, bpfhv_global_names[i]);
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
+		struct bpfhv_queue *q = &bp->queues[i];
+
+		for (j = 0; j < BPFHV_N_STATS; j++)
+			ethtool_sprintf(&data, "%s%u_%s", q->tx ? "tx" : "rx",
+					q->tx ? i - bp->n_pairs : i, bpfhv_stat_names[j]);
+	}
+}
+
+static void bpfhv_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats, u64 *data)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	unsigned int i, start;
+
+	*data++ = bp->gen && bp->gen->verified;
+	*data++ = bp->gen ? bp->gen->id : 0;
+	*data++ = bp->resets;
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
+		struct bpfhv_queue *q = &bp->queues[i];
+
+		do {
+			start = u64_stats_fetch_begin(&q->sync);
+			memcpy(data, &q->stats, sizeof(q->stats));
+		} while (u64_stats_fetch_retry(&q->sync, start));
+		data += BPFHV_N_STATS;
+	}
+}
+
+static void bpfhv_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
+				struct kernel_ethtool_ringparam *kernel_ring,
+				struct netlink_ext_ack *extack)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	/* The host decides: there is nothing to choose from here. */
+	ring->rx_max_pending = bp->rx_bufs;
+	ring->rx_pending = bp->rx_bufs;
+	ring->tx_max_pending = bp->tx_bufs;
+	ring->tx_pending = bp->tx_bufs;
+}
+
+static void bpfhv_get_channels(struct net_device *dev, struct ethtool_channels *channels)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	channels->max_rx = bp->n_pairs;
+	channels->max_tx = bp->n_pairs;
+	channels->max_other = 1;
+	channels->rx_count = bp->n_pairs;
+	channels->tx_count = bp->n_pairs;
+	channels->other_count = 1;
+}
+
+static int bpfhv_get_link_ksettings(struct net_device *dev, struct ethtool_link_ksettings *cmd)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	u32 speed = bp->abilities ? bpfhv_read(bp, BPFHV_REG_LINK_SPEED) : 0;
+
+	cmd->base.speed = speed ? speed : SPEED_UNKNOWN;
+	cmd->base.duplex = DUPLEX_FULL;
+	cmd->base.port = PORT_OTHER;
+	return 0;
+}
+
+static int bpfhv_get_regs_len(struct net_device *dev)
+{
+	return BPFHV_REG_EXT_END;
+}
+
+static void bpfhv_get_regs(struct net_device *dev, struct ethtool_regs *regs, void *data)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	u32 *words = data;
+	unsigned int i;
+
+	regs->version = BPFHV_VERSION;
+	for (i = 0; i < BPFHV_REG_EXT_END / 4; i++)
+		words[i] = bpfhv_read(bp, 4 * i);
+}
+
+const struct ethtool_ops bpfhv_ethtool_ops = {
+	.get_drvinfo = bpfhv_get_drvinfo,
+	.get_link = ethtool_op_get_link,
+	.get_sset_count = bpfhv_get_sset_count,
+	.get_strings = bpfhv_get_strings,
+	.get_ethtool_stats = bpfhv_get_ethtool_stats,
+	.get_ringparam = bpfhv_get_ringparam,
+	.get_channels = bpfhv_get_channels,
+	.get_link_ksettings = bpfhv_get_link_ksettings,
+	.get_regs_len = bpfhv_get_regs_len,
+	.get_regs = bpfhv_get_regs,
+};

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * A generation: one program set, and for every queue a ring made of a context,
+ * the programs loaded for it, and the table of outstanding buffers.
+ *
+ * What the host sees of a buffer is its index in that table. What it returns is
+ * looked up there; it never sees, nor can forge, a kernel address.
+ */
+#include <linux/fdtable.h>
+#include <linux/slab.h>
+
+#include "bpfhv.h"
+
+/* Takes a free slot. Callers know that there is one. */
+int bpfhv_ring_take(struct bpfhv_ring *r)
+{
+	u32 id = r->free_ids[--r->n_free];
+
+	r->slots[id].busy = true;
+	return id;
+}
+
+/* Gives a slot back. False where the cookie is not of an outstanding buffer. */
+bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id)
+{
+	if (cookie >= r->n_bufs || !r->slots[cookie].busy)
+		return false;
+	*id = cookie;
+	r->slots[cookie].busy = false;
+	r->free_ids[r->n_free++] = cookie;
+	return true;
+}
+
+/* All slots free, in ascending order. Their pages and packets have been let go. */
+void bpfhv_ring_reset(struct bpfhv_ring *r)
+{
+	u32 i;
+
+	for (i = 0; i < r->n_bufs; i++) {
+		r->slots[i].busy = false;
+		r->free_ids[i] = r->n_bufs - 1 - i;
+	}
+	r->n_free = r->n_bufs;
+}
+
+static bool bpfhv_is_rx_prog(enum bpfhv_prog_id id)
+{
+	return id <= BPFHV_PROG_RXH;
+}
+
+static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
+			   const struct bpfhv_code *code)
+{
+	struct bpfhv_priv *bp = gen->bp;
+	int map_fd = -1, err, id;
+
+	if (gen->verified)
+		err = bpfhv_verified_context(bp, r, &map_fd);
+	else
+		err = bpfhv_unverified_context(bp, r);
+	if (err) {
+		netdev_err(bp->netdev, "no context of %u bytes: %d\n", r->ctx_size, err);
+		return err;
+	}
+	for (id = BPFHV_PROG_RXP; id < BPFHV_PROG_MAX && !err; id++) {
+		/* rxh and txh: not run by this driver yet */
+		if (!code[id].insns || bpfhv_is_rx_prog(id) == tx ||
+		    id == BPFHV_PROG_RXH || id == BPFHV_PROG_TXH)
+			continue;
+		if (gen->verified)
+			err = bpfhv_verified_load(r, map_fd, id, &code[id]);
+		else
+			err = bpfhv_unverified_load(r, id, &code[id]);
+		if (err) {
+			netdev_err(bp->netdev, "the kernel refused program %s (%u instructions): %d\n",
+				   bpfhv_prog_name(id), code[id].len, err);
+			bpfhv_write(bp, BPFHV_REG_VERDICT_INFO, id << 24);
+			bpfhv_write_sync(bp, BPFHV_REG_SET_VERDICT,
+					 gen->id << 8 | BPFHV_VERDICT_REFUSED);
+		}
+	}
+	if (map_fd >= 0)
+		close_fd(map_fd);
+	return err;
+}
+
+static int bpfhv_ring_create(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
+			     const struct bpfhv_code *code)
+{
+	struct bpfhv_priv *bp = gen->bp;
+
+	r->n_bufs = tx ? bp->tx_bufs : bp->rx_bufs;
+	r->ctx_size = bpfhv_read(bp, tx ? BPFHV_REG_TX_CTX_SIZE : BPFHV_REG_RX_CTX_SIZE);
+	if (r->ctx_size < sizeof(struct bpfhv_context) || r->ctx_size > BPFHV_MAX_CTX_SIZE)
+		return -EINVAL;
+	r->slots = kvcalloc(r->n_bufs, sizeof(*r->slots), GFP_KERNEL);
+	r->free_ids = kvcalloc(r->n_bufs, sizeof(*r->free_ids), GFP_KERNEL);
+	if (!r->slots || !r->free_ids)
+		return -ENOMEM;
+	bpfhv_ring_reset(r);
+	return bpfhv_ring_load(gen, r, tx, code);
+}
+
+static void bpfhv_gen_release(struct kref *ref)
+{
+	struct bpfhv_gen *gen = container_of(ref, struct bpfhv_gen, ref);
+	unsigned int i;
+
+	for (i = 0; i < gen->n_rings; i++) {
+		struct bpfhv_ring *r = &gen->rings[i];
+
+		if (gen->verified)
+			bpfhv_verified_free(gen->bp, r);
+		else
+			bpfhv_unverified_free(gen->bp, r);
+		kvfree(r->slots);
+		kvfree(r->free_ids);
+	}
+	kfree(gen);
+}
+
+void bpfhv_gen_put(struct bpfhv_gen *gen)
+{
+	if (gen)
+		kref_put(&gen->ref, bpfhv_gen_release);
+}
+
+static int bpfhv_check_bufs(struct bpfhv_priv *bp)
+{
+	bp->rx_bufs = bpfhv_read(bp, BPFHV_REG_NUM_RX_BUFS);
+	bp->tx_bufs = bpfhv_read(bp, BPFHV_REG_NUM_TX_BUFS);
+	if (bp->rx_bufs < BPFHV_MIN_QUEUE_BUFS || bp->rx_bufs > BPFHV_MAX_QUEUE_BUFS ||
+	    bp->tx_bufs < BPFHV_MIN_QUEUE_BUFS || bp->tx_bufs > BPFHV_MAX_QUEUE_BUFS) {
+		netdev_err(bp->netdev, "%u receive and %u transmit buffers: unsupported\n",
+			   bp->rx_bufs, bp->tx_bufs);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int bpfhv_may_run(struct bpfhv_priv *bp, bool verified)
+{
+	if (verified || bpfhv_allow_unverified)
+		return 0;
+#ifdef BPFHV_HAVE_KERN_SYS_BPF
+	netdev_err(bp->netdev, "the device offers no verifiable programs; allow_unverified=1 would run them unproved\n");
+#else
+	netdev_err(bp->netdev, "this kernel cannot verify programs for a module; allow_unverified=1 would run them unproved\n");
+#endif
+	return -EACCES;
+}
+
+/* Fetches the device's current set and makes it ready to run. */
+struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
+{
+	struct bpfhv_code code[BPFHV_PROG_MAX] = {};
+	bool verified = bp->abilities & BPFHV_ABILITY_HELPERFREE;
+	unsigned int n = bpfhv_n_queues(bp), i, id;
+	struct bpfhv_gen *gen;
+	int err;
+
+	err = bpfhv_may_run(bp, verified);
+	if (!err)
+		err = bpfhv_check_bufs(bp);
+	if (err)
+		return ERR_PTR(err);
+	gen = kzalloc(struct_size(gen, rings, n), GFP_KERNEL);
+	if (!gen)
+		return ERR_PTR(-ENOMEM);
+	kref_init(&gen->ref);
+	gen->bp = bp;
+	gen->n_rings = n;
+	gen->verified = verified;
+	gen->id = bp->abilities ? bpfhv_read(bp, BPFHV_REG_SET_CUR) : 1;
+
+	err = bpfhv_fetch(bp, code);
+	for (i = 0; i < n && !err; i++)
+		err = bpfhv_ring_create(gen, &gen->rings[i], i >= bp->n_pairs, code);
+	for (id = 0; id < BPFHV_PROG_MAX; id++)
+		gen->n_progs += !!code[id].insns;
+	bpfhv_free_code(code);
+	if (err) {
+		bpfhv_gen_put(gen);
+		return ERR_PTR(err);
+	}
+	return gen;
+}
+
+/* Makes a generation the current one of a NIC that is down; the one before is let go. */
+void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen)
+{
+	struct bpfhv_gen *before = bp->gen;
+	unsigned int i;
+
+	bp->gen = gen;
+	for (i = 0; i < bpfhv_n_queues(bp); i++)
+		bp->queues[i].cur = gen ? &gen->rings[i] : NULL;
+	bpfhv_gen_put(before);
+}
+
+void bpfhv_gen_announce(const struct bpfhv_gen *gen)
+{
+	struct bpfhv_priv *bp = gen->bp;
+
+	if (gen->verified)
+		netdev_info(bp->netdev, "programs verified by the kernel (%u programs, %u queues)\n",
+			    gen->n_progs, gen->n_rings);
+	else
+		netdev_warn(bp->netdev, "programs UNVERIFIED: the host is trusted not to break this kernel (%u programs, %u queues)\n",
+			    gen->n_progs, gen->n_rings);
+}

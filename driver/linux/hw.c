@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Registers, doorbells, contexts.
+ *
+ * A write may be posted: over vfio-user the VMM does not wait for the device.
+ * It has taken effect when a read that follows it has returned.
+ *
+ * A device that is gone answers every read with all ones. The first one that
+ * says so in STATUS, where it can mean nothing else, makes the driver let go.
+ */
+#include <linux/io.h>
+
+#include "bpfhv.h"
+
+u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
+{
+	u32 value;
+
+	if (READ_ONCE(bp->gone))
+		return ~0U;
+	value = readl(bp->regs + reg);
+	if (unlikely(value == ~0U && reg == BPFHV_REG_STATUS) && !bp->gone) {
+		WRITE_ONCE(bp->gone, true);
+		netdev_err(bp->netdev, "the device is gone\n");
+		schedule_work(&bp->ctrl_work);
+	}
+	return value;
+}
+
+void bpfhv_write(struct bpfhv_priv *bp, u32 reg, u32 value)
+{
+	if (!READ_ONCE(bp->gone))
+		writel(value, bp->regs + reg);
+}
+
+void bpfhv_write_sync(struct bpfhv_priv *bp, u32 reg, u32 value)
+{
+	bpfhv_write(bp, reg, value);
+	bpfhv_read(bp, BPFHV_REG_STATUS);
+}
+
+void bpfhv_kick(struct bpfhv_queue *q)
+{
+	writel(0, q->doorbell);
+	bpfhv_count(q, kicks, 1);
+}
+
+static void bpfhv_write_address(struct bpfhv_priv *bp, u32 low, u64 address)
+{
+	bpfhv_write(bp, low, lower_32_bits(address));
+	bpfhv_write_sync(bp, low + 4, upper_32_bits(address));
+}
+
+/*
+ * Hands a ring's context to the host, which initialises its private area
+ * before the read that follows the last write returns.
+ */
+int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpfhv_ring *r)
+{
+	unsigned int i;
+
+	if (!r->map) {
+		memset(r->ctx, 0, r->ctx_size);
+		r->ctx->min_completed_bufs = cpu_to_le32(1);
+		bpfhv_write(bp, BPFHV_REG_QUEUE_SELECT, queue);
+		bpfhv_write_address(bp, BPFHV_REG_CTX_PADDR_LO, r->ctx_dma);
+		return bp->gone ? -ENODEV : 0;
+	}
+
+	memset(r->ctx, 0, r->n_pages * PAGE_SIZE);
+	r->ctx->min_completed_bufs = cpu_to_le32(1);
+	for (i = 0; i < r->n_pages; i++)
+		r->page_list[i] = cpu_to_le64(r->page_dma[i]);
+	dma_wmb();
+	bpfhv_write(bp, BPFHV_REG_QUEUE_SELECT, queue);
+	bpfhv_write_address(bp, BPFHV_REG_PAGES_LO, r->page_list_dma);
+	return bp->gone ? -ENODEV : 0;
+}
+
+void bpfhv_forget_context(struct bpfhv_priv *bp, unsigned int queue)
+{
+	bpfhv_write(bp, BPFHV_REG_QUEUE_SELECT, queue);
+	bpfhv_write_address(bp, BPFHV_REG_CTX_PADDR_LO, 0);
+}
+
+/*
+ * A queue met something that cannot be: a completion that was not outstanding,
+ * a failing program. It does nothing more until the reset that is scheduled.
+ */
+void bpfhv_request_reset(struct bpfhv_queue *q, const char *why)
+{
+	bpfhv_count(q, errors, 1);
+	if (q->broken)
+		return;
+	WRITE_ONCE(q->broken, true);
+	if (net_ratelimit())
+		netdev_err(q->bp->netdev, "queue %u stopped: %s\n", q->index, why);
+	schedule_work(&q->bp->reset_work);
+}
+
+/* Reads what does not change while the device lives. */
+int bpfhv_discover(struct bpfhv_priv *bp)
+{
+	struct device *dev = &bp->pdev->dev;
+	u32 version = bpfhv_read(bp, BPFHV_REG_VERSION);
+	u32 rx, tx, ability;
+
+	if (version != BPFHV_VERSION) {
+		dev_err(dev, "ABI version %u: this driver speaks %u\n", version, BPFHV_VERSION);
+		return -ENODEV;
+	}
+	rx = bpfhv_read(bp, BPFHV_REG_NUM_RX_QUEUES);
+	tx = bpfhv_read(bp, BPFHV_REG_NUM_TX_QUEUES);
+	if (!rx || !tx || rx != tx || rx > BPFHV_MAX_PAIRS) {
+		dev_err(dev, "%u receive and %u transmit queues: unsupported\n", rx, tx);
+		return -EINVAL;
+	}
+	bp->n_pairs = rx;
+
+	if (bpfhv_read(bp, BPFHV_REG_EXT_ID) != BPFHV_EXT_ID)
+		return 0;
+	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
+	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |
+		   BPFHV_ABILITY_GEOMETRY | BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES;
+#ifndef BPFHV_HAVE_KERN_SYS_BPF
+	ability &= ~BPFHV_ABILITY_HELPERFREE;
+#endif
+	/* The one is of no use without the other: map values are not contiguous. */
+	if (!(ability & BPFHV_ABILITY_CTX_PAGES))
+		ability &= ~BPFHV_ABILITY_HELPERFREE;
+	bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, ability);
+	bp->abilities = bpfhv_read(bp, BPFHV_REG_EXT_ACK) & ability;
+	return 0;
+}
+
+/* Negotiates features. The set's programs depend on them: before programs are read. */
+void bpfhv_negotiate(struct bpfhv_priv *bp)
+{
+	u32 wanted = BPFHV_F_SG | BPFHV_F_TX_CSUM | BPFHV_F_RX_CSUM | BPFHV_F_TSO_V4 |
+		     BPFHV_F_TSO_V6;
+
+	bp->offered = bpfhv_read(bp, bp->abilities ? BPFHV_REG_OFFERED : BPFHV_REG_FEATURES);
+	if (bp->gone)
+		bp->offered = 0;
+	bpfhv_write_sync(bp, BPFHV_REG_FEATURES, bp->offered & wanted);
+	bp->selected = bpfhv_read(bp, BPFHV_REG_FEATURES) & bp->offered & wanted;
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Programs that nobody has proved: version 1 sets, which call helpers of this
+ * driver, and kernels without kern_sys_bpf(). Only with allow_unverified=1, only
+ * JITed, only after the checks of form below, which prove neither memory safety
+ * nor termination.
+ */
+#include <linux/dma-mapping.h>
+#include <linux/slab.h>
+
+#include "bpfhv.h"
+
+/*
+ * The driver itself builds a packet from the buffers that rxc returned, so the
+ * helper only has to say that it will. Helpers never look at R1.
+ */
+BPF_CALL_1(bpfhv_rx_pkt_alloc, void *, ctx)
+{
+	return 0;
+}
+
+BPF_CALL_0(bpfhv_smp_mb_full)
+{
+	smp_mb();
+	return 0;
+}
+
+BPF_CALL_2(bpfhv_print_num, const char *, text, s64, number)
+{
+	pr_debug("a program says %lld\n", number);
+	return 0;
+}
+
+BPF_CALL_0(bpfhv_no_offload)
+{
+	return 0;
+}
+
+BPF_CALL_0(bpfhv_refuse)
+{
+	return -EOPNOTSUPP;
+}
+
+typedef u64 (*bpfhv_helper_fn)(u64, u64, u64, u64, u64);
+
+static const bpfhv_helper_fn bpfhv_helpers[BPFHV_HELPER_MAX] = {
+	[BPFHV_HELPER_RX_PKT_ALLOC] = (bpfhv_helper_fn)bpfhv_rx_pkt_alloc,
+	[BPFHV_HELPER_PKT_L4_CSUM_MD_GET] = (bpfhv_helper_fn)bpfhv_no_offload,
+	[BPFHV_HELPER_PKT_L4_CSUM_MD_SET] = (bpfhv_helper_fn)bpfhv_no_offload,
+	[BPFHV_HELPER_PKT_VIRTIO_NET_MD_GET] = (bpfhv_helper_fn)bpfhv_refuse,
+	[BPFHV_HELPER_PKT_VIRTIO_NET_MD_SET] = (bpfhv_helper_fn)bpfhv_refuse,
+	[BPFHV_HELPER_RX_BUF_DMA_MAP] = (bpfhv_helper_fn)bpfhv_refuse,
+	[BPFHV_HELPER_RX_BUF_DMA_UNMAP] = (bpfhv_helper_fn)bpfhv_refuse,
+	[BPFHV_HELPER_TX_BUF_DMA_MAP] = (bpfhv_helper_fn)bpfhv_refuse,
+	[BPFHV_HELPER_TX_BUF_DMA_UNMAP] = (bpfhv_helper_fn)bpfhv_refuse,
+	[BPFHV_HELPER_SMP_MB_FULL] = (bpfhv_helper_fn)bpfhv_smp_mb_full,
+	[BPFHV_HELPER_PRINT_NUM] = (bpfhv_helper_fn)bpfhv_print_num,
+};
+
+static bool bpfhv_is_wide(const struct bpf_insn *insn)
+{
+	return insn->code == (BPF_LD | BPF_IMM | BPF_DW);
+}
+
+/* Replaces the number of a helper by its distance from the kernel's call base. */
+static int bpfhv_resolve_call(struct bpf_insn *insn)
+{
+	u32 number = (u32)insn->imm - BPFHV_HELPER_BASE;
+	s64 distance;
+
+	if (insn->src_reg || insn->dst_reg || insn->off || number >= BPFHV_HELPER_MAX)
+		return -EINVAL;
+	distance = (s64)(unsigned long)bpfhv_helpers[number] - (s64)(unsigned long)__bpf_call_base;
+	if (distance != (s32)distance)
+		return -ERANGE;
+	insn->imm = distance;
+	return 0;
+}
+
+/* Is the target of the jump at i a whole instruction of the program? */
+static bool bpfhv_jump_ok(const struct bpf_insn *insns, u32 len, u32 i)
+{
+	s64 target = (s64)i + 1 + insns[i].off;
+
+	if (target < 0 || target >= len)
+		return false;
+	return !(target > 0 && bpfhv_is_wide(&insns[target - 1]));
+}
+
+static int bpfhv_check_insn(struct bpf_insn *insns, u32 len, u32 i)
+{
+	struct bpf_insn *insn = &insns[i];
+	u8 class = BPF_CLASS(insn->code);
+
+	if (insn->dst_reg > BPF_REG_10 || insn->src_reg > BPF_REG_10)
+		return -EINVAL;
+	switch (class) {
+	case BPF_LD:
+		return bpfhv_is_wide(insn) && !insn->src_reg && i + 1 < len &&
+		       !insns[i + 1].code ? 0 : -EINVAL;
+	case BPF_ALU:
+	case BPF_ALU64:
+	case BPF_LDX:
+		return insn->dst_reg == BPF_REG_10 ? -EACCES : 0;
+	case BPF_ST:
+	case BPF_STX:
+		if (insn->dst_reg == BPF_REG_10 && (insn->off >= 0 || insn->off < -MAX_BPF_STACK))
+			return -EACCES;
+		return 0;
+	case BPF_JMP:
+		if (BPF_OP(insn->code) == BPF_CALL)
+			return bpfhv_resolve_call(insn);
+		if (BPF_OP(insn->code) == BPF_EXIT)
+			return 0;
+		fallthrough;
+	case BPF_JMP32:
+		return bpfhv_jump_ok(insns, len, i) ? 0 : -EINVAL;
+	}
+	return -EINVAL;
+}
+
+static int bpfhv_check_form(struct bpf_insn *insns, u32 len)
+{
+	u32 i;
+	int err;
+
+	for (i = 0; i < len; i++) {
+		err = bpfhv_check_insn(insns, len, i);
+		if (err)
+			return err;
+		if (bpfhv_is_wide(&insns[i]))
+			i++;
+	}
+	/* Nothing runs off the end. */
+	return insns[len - 1].code == (BPF_JMP | BPF_EXIT) ||
+	       insns[len - 1].code == (BPF_JMP | BPF_JA) ? 0 : -EINVAL;
+}
+
+int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r)
+{
+	r->ctx = dma_alloc_coherent(&bp->pdev->dev, PAGE_ALIGN(r->ctx_size), &r->ctx_dma,
+				    GFP_KERNEL);
+	r->run_ctx = r->ctx;
+	return r->ctx ? 0 : -ENOMEM;
+}
+
+int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
+			  const struct bpfhv_code *code)
+{
+	struct bpf_prog *prog;
+	int err;
+
+	prog = bpf_prog_alloc(bpf_prog_size(code->len), 0);
+	if (!prog)
+		return -ENOMEM;
+	prog->len = code->len;
+	prog->gpl_compatible = 1;
+	prog->aux->stack_depth = MAX_BPF_STACK;
+	memcpy(prog->insnsi, code->insns, code->len * sizeof(struct bpf_insn));
+	err = bpfhv_check_form(prog->insnsi, prog->len);
+	if (!err)
+		prog = bpf_prog_select_runtime(prog, &err);
+	if (!err && !prog->jited)
+		err = -EOPNOTSUPP;
+	if (err) {
+		bpf_prog_free(prog);
+		return err;
+	}
+	r->prog[id] = prog;
+	return 0;
+}
+
+void bpfhv_unverified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r)
+{
+	unsigned int id;
+
+	for (id = 0; id < BPFHV_PROG_MAX; id++) {
+		if (r->prog[id])
+			bpf_prog_free(r->prog[id]);
+		r->prog[id] = NULL;
+	}
+	if (r->ctx)
+		dma_free_coherent(&bp->pdev->dev, PAGE_ALIGN(r->ctx_size), r->ctx, r->ctx_dma);
+	r->ctx = NULL;
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * bpfhv: a network device whose datapath is eBPF programs shipped by the host.
+ *
+ * The PCI side: probe, interrupts, remove, shutdown.
+ */
+#include <linux/dma-mapping.h>
+#include <linux/etherdevice.h>
+#include <linux/interrupt.h>
+#include <linux/module.h>
+
+#include "bpfhv.h"
+
+bool bpfhv_allow_unverified;
+module_param_named(allow_unverified, bpfhv_allow_unverified, bool, 0444);
+MODULE_PARM_DESC(allow_unverified,
+		 "Run programs that the kernel cannot verify, trusting the host (default: no)");
+
+static irqreturn_t bpfhv_queue_irq(int irq, void *data)
+{
+	struct bpfhv_queue *q = data;
+
+	bpfhv_count(q, interrupts, 1);
+	napi_schedule_irqoff(&q->napi);
+	return IRQ_HANDLED;
+}
+
+static irqreturn_t bpfhv_ctrl_irq(int irq, void *data)
+{
+	struct bpfhv_priv *bp = data;
+
+	schedule_work(&bp->ctrl_work);
+	return IRQ_HANDLED;
+}
+
+static void bpfhv_free_irqs(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
+		if (bp->queues[i].irq)
+			free_irq(bp->queues[i].irq, &bp->queues[i]);
+		bp->queues[i].irq = 0;
+	}
+	free_irq(pci_irq_vector(bp->pdev, bpfhv_n_queues(bp)), bp);
+	pci_free_irq_vectors(bp->pdev);
+}
+
+static int bpfhv_request_irqs(struct bpfhv_priv *bp)
+{
+	unsigned int n = bpfhv_n_queues(bp), i;
+	struct pci_dev *pdev = bp->pdev;
+	int err;
+
+	err = pci_alloc_irq_vectors(pdev, n + 1, n + 1, PCI_IRQ_MSIX);
+	if (err < 0) {
+		dev_err(&pdev->dev, "no %u MSI-X vectors: %d\n", n + 1, err);
+		return err;
+	}
+	err = request_irq(pci_irq_vector(pdev, n), bpfhv_ctrl_irq, 0, BPFHV_NAME "-ctrl", bp);
+	if (err) {
+		pci_free_irq_vectors(pdev);
+		return err;
+	}
+	for (i = 0; i < n; i++) {
+		struct bpfhv_queue *q = &bp->queues[i];
+		int irq = pci_irq_vector(pdev, i);
+
+		snprintf(q->irq_name, sizeof(q->irq_name), BPFHV_NAME "-%s-%u",
+			 q->tx ? "tx" : "rx", q->tx ? i - bp->n_pairs : i);
+		err = request_irq(irq, bpfhv_queue_irq, 0, q->irq_name, q);
+		if (err) {
+			bpfhv_free_irqs(bp);
+			return err;
+		}
+		q->irq = irq;
+	}
+	return 0;
+}
+
+static int bpfhv_map_bars(struct bpfhv_priv *bp)
+{
+	struct pci_dev *pdev = bp->pdev;
+
+	bp->regs = pcim_iomap(pdev, BPFHV_BAR_REGISTERS, 0);
+	bp->doorbells = pcim_iomap(pdev, BPFHV_BAR_DOORBELLS, 0);
+	bp->program = pcim_iomap(pdev, BPFHV_BAR_PROGRAM, 0);
+	if (!bp->regs || !bp->doorbells || !bp->program ||
+	    pci_resource_len(pdev, BPFHV_BAR_REGISTERS) < BPFHV_REG_EXT_END ||
+	    pci_resource_len(pdev, BPFHV_BAR_PROGRAM) < BPFHV_MAX_INSNS * 8) {
+		dev_err(&pdev->dev, "the BARs are not those of a bpfhv device\n");
+		return -ENODEV;
+	}
+	return 0;
+}
+
+static int bpfhv_init_queues(struct bpfhv_priv *bp)
+{
+	u64 stride = bpfhv_read(bp, BPFHV_REG_DOORBELL_SIZE);
+	unsigned int i, n = bpfhv_n_queues(bp);
+
+	if (stride < 4 || stride & 3 ||
+	    stride * n > pci_resource_len(bp->pdev, BPFHV_BAR_DOORBELLS)) {
+		dev_err(&bp->pdev->dev, "doorbells of %llu bytes do not fit their BAR\n", stride);
+		return -EINVAL;
+	}
+	for (i = 0; i < n; i++) {
+		struct bpfhv_queue *q = &bp->queues[i];
+
+		q->bp = bp;
+		q->index = i;
+		q->tx = i >= bp->n_pairs;
+		q->doorbell = bp->doorbells + i * stride;
+		u64_stats_init(&q->sync);
+		if (q->tx) {
+			netif_napi_add_tx(bp->netdev, &q->napi, bpfhv_tx_poll);
+		} else {
+			INIT_DELAYED_WORK(&q->refill_work, bpfhv_rx_refill_work);
+			netif_napi_add(bp->netdev, &q->napi, bpfhv_rx_poll);
+		}
+	}
+	return 0;
+}
+
+static void bpfhv_delete_queues(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	for (i = 0; i < bpfhv_n_queues(bp); i++)
+		if (bp->queues[i].bp)
+			netif_napi_del(&bp->queues[i].napi);
+}
+
+static void bpfhv_read_mac(struct bpfhv_priv *bp)
+{
+	u32 low = bpfhv_read(bp, BPFHV_REG_MAC_LO);
+	u32 high = bpfhv_read(bp, BPFHV_REG_MAC_HI);
+	u8 mac[ETH_ALEN] = { high >> 8, high, low >> 24, low >> 16, low >> 8, low };
+
+	if (is_valid_ether_addr(mac))
+		eth_hw_addr_set(bp->netdev, mac);
+	else
+		eth_hw_addr_random(bp->netdev);
+}
+
+static void bpfhv_init_netdev(struct bpfhv_priv *bp)
+{
+	struct net_device *dev = bp->netdev;
+
+	SET_NETDEV_DEV(dev, &bp->pdev->dev);
+	dev->netdev_ops = &bpfhv_netdev_ops;
+	dev->ethtool_ops = &bpfhv_ethtool_ops;
+	dev->watchdog_timeo = 5 * HZ;
+	bpfhv_read_mac(bp);
+	bpfhv_update_mtu(bp);
+	bpfhv_set_features_from_selected(bp);
+	netif_carrier_off(dev);
+}
+
+static int bpfhv_enable_pci(struct pci_dev *pdev)
+{
+	int err = pcim_enable_device(pdev);
+
+	if (!err)
+		err = pcim_request_all_regions(pdev, BPFHV_NAME);
+	if (!err && dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64)))
+		err = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(32));
+	if (!err)
+		pci_set_master(pdev);
+	return err;
+}
+
+static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct net_device *dev;
+	struct bpfhv_priv *bp;
+	struct bpfhv_gen *gen;
+	int err;
+
+	err = bpfhv_enable_pci(pdev);
+	if (err)
+		return err;
+	dev = alloc_etherdev_mqs(sizeof(*bp), BPFHV_MAX_PAIRS, BPFHV_MAX_PAIRS);
+	if (!dev)
+		return -ENOMEM;
+	bp = netdev_priv(dev);
+	bp->netdev = dev;
+	bp->pdev = pdev;
+	INIT_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
+	INIT_WORK(&bp->reset_work, bpfhv_reset_work);
+	pci_set_drvdata(pdev, bp);
+
+	err = bpfhv_map_bars(bp);
+	if (!err)
+		err = bpfhv_discover(bp);
+	if (!err)
+		err = bpfhv_init_queues(bp);
+	if (err)
+		goto free_netdev;
+	bpfhv_negotiate(bp);
+	gen = bpfhv_gen_create(bp);
+	if (IS_ERR(gen)) {
+		err = PTR_ERR(gen);
+		goto delete_queues;
+	}
+	bpfhv_gen_use(bp, gen);
+	bpfhv_init_netdev(bp);
+	netif_set_real_num_tx_queues(dev, bp->n_pairs);
+	netif_set_real_num_rx_queues(dev, bp->n_pairs);
+	err = bpfhv_request_irqs(bp);
+	if (err)
+		goto drop_gen;
+	err = register_netdev(dev);
+	if (err)
+		goto free_irqs;
+	bpfhv_gen_announce(gen);
+	return 0;
+
+free_irqs:
+	bpfhv_free_irqs(bp);
+	cancel_work_sync(&bp->ctrl_work);
+drop_gen:
+	bpfhv_gen_use(bp, NULL);
+delete_queues:
+	bpfhv_delete_queues(bp);
+free_netdev:
+	cancel_work_sync(&bp->ctrl_work);
+	free_netdev(dev);
+	return err;
+}
+
+static void bpfhv_remove(struct pci_dev *pdev)
+{
+	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
+
+	unregister_netdev(bp->netdev);
+	bpfhv_free_irqs(bp);
+	cancel_work_sync(&bp->ctrl_work);
+	cancel_work_sync(&bp->reset_work);
+	bpfhv_gen_use(bp, NULL);
+	bpfhv_delete_queues(bp);
+	bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, 0);
+	pci_clear_master(pdev);
+	free_netdev(bp->netdev);
+}
+
+/* Reboot and kexec: the next kernel must not find a device that writes to its memory. */
+static void bpfhv_shutdown(struct pci_dev *pdev)
+{
+	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
+
+	rtnl_lock();
+	netif_device_detach(bp->netdev);
+	bpfhv_down(bp);
+	rtnl_unlock();
+	pci_clear_master(pdev);
+	bpfhv_read(bp, BPFHV_REG_STATUS);
+}
+
+static const struct pci_device_id bpfhv_ids[] = {
+	{ PCI_DEVICE(BPFHV_PCI_VENDOR, BPFHV_PCI_DEVICE) },
+	/* Only as a network card: the id is also that of a bridge. */
+	{ PCI_DEVICE(BPFHV_PCI_VENDOR, BPFHV_PCI_DEVICE_ORIGINAL),
+	  .class = PCI_CLASS_NETWORK_ETHERNET << 8, .class_mask = 0xffffff },
+	{}
+};
+MODULE_DEVICE_TABLE(pci, bpfhv_ids);
+
+static struct pci_driver bpfhv_driver = {
+	.name = BPFHV_NAME,
+	.id_table = bpfhv_ids,
+	.probe = bpfhv_probe,
+	.remove = bpfhv_remove,
+	.shutdown = bpfhv_shutdown,
+};
+module_pci_driver(bpfhv_driver);
+
+MODULE_DESCRIPTION("Network device with a datapath of eBPF programs shipped by the host");
+MODULE_AUTHOR("The bpfhv authors");
+MODULE_LICENSE("Dual MIT/GPL");
+BPFHV_IMPORT_BPF_INTERNAL;

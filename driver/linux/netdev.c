@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * The network device: up, down, link, and what happens when the host upgrades
+ * the set or something asks for a reset. All of it under RTNL.
+ */
+#include <linux/etherdevice.h>
+#include <linux/rtnetlink.h>
+
+#include "bpfhv.h"
+
+static int bpfhv_register_contexts(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < bpfhv_n_queues(bp) && !err; i++)
+		err = bpfhv_register_context(bp, i, bp->queues[i].cur);
+	return err;
+}
+
+static void bpfhv_forget_contexts(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	for (i = 0; i < bpfhv_n_queues(bp); i++)
+		bpfhv_forget_context(bp, i);
+}
+
+static int bpfhv_enable_device(struct bpfhv_priv *bp)
+{
+	const u32 both = BPFHV_STATUS_RX_ENABLED | BPFHV_STATUS_TX_ENABLED;
+
+	bpfhv_write(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_ENABLE | BPFHV_CTRL_TX_ENABLE);
+	if (!bp->gone && (bpfhv_read(bp, BPFHV_REG_STATUS) & both) == both)
+		return 0;
+	netdev_err(bp->netdev, "the device refuses to be enabled\n");
+	return -EIO;
+}
+
+/* From the moment this returns the device touches neither contexts nor buffers. */
+static void bpfhv_disable_device(struct bpfhv_priv *bp)
+{
+	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_DISABLE | BPFHV_CTRL_TX_DISABLE);
+}
+
+void bpfhv_update_link(struct bpfhv_priv *bp)
+{
+	u32 status = bpfhv_read(bp, BPFHV_REG_STATUS);
+	bool up = !bp->gone && (status & BPFHV_STATUS_LINK);
+
+	/* Version 1 never tells of a change: there the link is up while the device runs. */
+	if (!(bp->abilities & BPFHV_ABILITY_EVENT))
+		up = !bp->gone && bp->running;
+	if (up == netif_carrier_ok(bp->netdev))
+		return;
+	if (up)
+		netif_carrier_on(bp->netdev);
+	else
+		netif_carrier_off(bp->netdev);
+}
+
+int bpfhv_up(struct bpfhv_priv *bp)
+{
+	unsigned int i, pools;
+	int err;
+
+	if (!bp->gen || bp->gone)
+		return -EIO;
+	for (pools = 0; pools < bp->n_pairs; pools++) {
+		err = bpfhv_rx_setup(bpfhv_rxq(bp, pools));
+		if (err)
+			goto no_pool;
+	}
+	for (i = 0; i < bpfhv_n_queues(bp); i++)
+		WRITE_ONCE(bp->queues[i].broken, false);
+	err = bpfhv_register_contexts(bp);
+	if (err)
+		goto no_contexts;
+	for (i = 0; i < bp->n_pairs; i++) {
+		bpfhv_rx_refill(bpfhv_rxq(bp, i));
+		if (!bpfhv_outstanding(bpfhv_rxq(bp, i)->cur)) {
+			err = -ENOMEM;
+			goto not_enabled;
+		}
+	}
+	for (i = 0; i < bpfhv_n_queues(bp); i++)
+		napi_enable(&bp->queues[i].napi);
+	err = bpfhv_enable_device(bp);
+	if (err)
+		goto not_running;
+	bp->running = true;
+	netif_tx_start_all_queues(bp->netdev);
+	bpfhv_update_link(bp);
+	/* An interrupt that came before NAPI was enabled is lost: look once. */
+	local_bh_disable();
+	for (i = 0; i < bp->n_pairs; i++)
+		napi_schedule(&bpfhv_rxq(bp, i)->napi);
+	local_bh_enable();
+	return 0;
+
+not_running:
+	for (i = 0; i < bpfhv_n_queues(bp); i++)
+		napi_disable(&bp->queues[i].napi);
+not_enabled:
+	bpfhv_disable_device(bp);
+	for (i = 0; i < bp->n_pairs; i++)
+		bpfhv_rx_drain(bpfhv_rxq(bp, i));
+no_contexts:
+	bpfhv_forget_contexts(bp);
+no_pool:
+	while (pools)
+		bpfhv_rx_teardown(bpfhv_rxq(bp, --pools));
+	return err;
+}
+
+void bpfhv_down(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	if (!bp->running)
+		return;
+	bp->running = false;
+	netif_tx_disable(bp->netdev);
+	netif_carrier_off(bp->netdev);
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
+		if (!bp->queues[i].tx)
+			cancel_delayed_work_sync(&bp->queues[i].refill_work);
+		napi_disable(&bp->queues[i].napi);
+		/* The poll that was under way may have asked for it again. */
+		if (!bp->queues[i].tx)
+			cancel_delayed_work_sync(&bp->queues[i].refill_work);
+	}
+	bpfhv_disable_device(bp);
+	for (i = 0; i < bp->n_pairs; i++) {
+		bpfhv_tx_drain(bpfhv_txq(bp, i));
+		bpfhv_rx_drain(bpfhv_rxq(bp, i));
+	}
+	bpfhv_forget_contexts(bp);
+	for (i = 0; i < bp->n_pairs; i++)
+		bpfhv_rx_teardown(bpfhv_rxq(bp, i));
+}
+
+static int bpfhv_open(struct net_device *dev)
+{
+	return bpfhv_up(netdev_priv(dev));
+}
+
+static int bpfhv_stop(struct net_device *dev)
+{
+	bpfhv_down(netdev_priv(dev));
+	return 0;
+}
+
+void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
+{
+	struct net_device *dev = bp->netdev;
+	netdev_features_t features = NETIF_F_HIGHDMA;
+
+	if (bp->selected & BPFHV_F_SG)
+		features |= NETIF_F_SG;
+	if (bp->selected & BPFHV_F_TX_CSUM)
+		features |= NETIF_F_HW_CSUM;
+	if ((bp->selected & BPFHV_F_TX_CSUM) && (bp->selected & BPFHV_F_TSO_V4))
+		features |= NETIF_F_TSO;
+	if ((bp->selected & BPFHV_F_TX_CSUM) && (bp->selected & BPFHV_F_TSO_V6))
+		features |= NETIF_F_TSO6;
+	if (bp->selected & BPFHV_F_RX_CSUM)
+		features |= NETIF_F_RXCSUM;
+	dev->hw_features = features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO | NETIF_F_TSO6);
+	dev->features = features;
+	dev->vlan_features = features;
+}
+
+void bpfhv_update_mtu(struct bpfhv_priv *bp)
+{
+	unsigned int limit = BPFHV_RX_LEN - ETH_HLEN - VLAN_HLEN;
+	u32 mtu = ETH_DATA_LEN;
+
+	if (bp->abilities & BPFHV_ABILITY_EVENT)
+		mtu = bpfhv_read(bp, BPFHV_REG_MTU);
+	if (mtu < ETH_MIN_MTU || bp->gone)
+		mtu = ETH_DATA_LEN;
+	bp->netdev->min_mtu = ETH_MIN_MTU;
+	bp->netdev->max_mtu = min(mtu, limit);
+	if (bp->netdev->mtu > bp->netdev->max_mtu)
+		dev_set_mtu(bp->netdev, bp->netdev->max_mtu);
+}
+
+/*
+ * The original's handshake: close with the old programs, say so, fetch the new
+ * set, open. Fails only into a state from which another upgrade recovers.
+ */
+static void bpfhv_upgrade(struct bpfhv_priv *bp)
+{
+	bool was_running = bp->running;
+	struct bpfhv_gen *gen;
+
+	bpfhv_down(bp);
+	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_UPGRADE_READY);
+	bpfhv_negotiate(bp);
+	gen = bpfhv_gen_create(bp);
+	if (IS_ERR(gen)) {
+		netdev_err(bp->netdev, "upgrade failed: %ld; waiting for another one\n",
+			   PTR_ERR(gen));
+		bpfhv_gen_use(bp, NULL);
+		netif_device_detach(bp->netdev);
+		return;
+	}
+	bpfhv_gen_use(bp, gen);
+	bpfhv_gen_announce(gen);
+	bpfhv_set_features_from_selected(bp);
+	netdev_update_features(bp->netdev);
+	netif_device_attach(bp->netdev);
+	if (was_running || netif_running(bp->netdev))
+		bpfhv_up(bp);
+}
+
+static void bpfhv_let_go(struct bpfhv_priv *bp)
+{
+	netif_device_detach(bp->netdev);
+	bpfhv_down(bp);
+}
+
+/* The last vector: link, MTU, upgrade, reset wanted by the host; or a device that is gone. */
+void bpfhv_ctrl_work(struct work_struct *work)
+{
+	struct bpfhv_priv *bp = container_of(work, struct bpfhv_priv, ctrl_work);
+	u32 status, events = 0;
+
+	rtnl_lock();
+	if (bp->abilities & BPFHV_ABILITY_EVENT) {
+		events = bpfhv_read(bp, BPFHV_REG_EVENT);
+		bpfhv_write(bp, BPFHV_REG_EVENT, events);
+	}
+	status = bpfhv_read(bp, BPFHV_REG_STATUS);
+	if (bp->gone) {
+		bpfhv_let_go(bp);
+		goto out;
+	}
+	if (status & BPFHV_STATUS_UPGRADE)
+		bpfhv_upgrade(bp);
+	if (events & BPFHV_EVENT_NEEDS_RESET)
+		schedule_work(&bp->reset_work);
+	if (events & BPFHV_EVENT_LINK_OR_MTU)
+		bpfhv_update_mtu(bp);
+	if (bp->running)
+		bpfhv_update_link(bp);
+out:
+	rtnl_unlock();
+}
+
+/* At most one reset a second: a host that keeps lying cannot keep a CPU busy. */
+void bpfhv_reset_work(struct work_struct *work)
+{
+	struct bpfhv_priv *bp = container_of(work, struct bpfhv_priv, reset_work);
+	unsigned long next = bp->last_reset + HZ;
+
+	if (bp->resets && time_before(jiffies, next))
+		schedule_timeout_uninterruptible(next - jiffies);
+	rtnl_lock();
+	bp->last_reset = jiffies;
+	bp->resets++;
+	if (bp->running) {
+		netdev_warn(bp->netdev, "resetting\n");
+		bpfhv_down(bp);
+		if (bpfhv_up(bp))
+			netdev_err(bp->netdev, "reset failed: set the interface down and up to retry\n");
+	}
+	rtnl_unlock();
+}
+
+static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	struct bpfhv_queue *q = bpfhv_txq(bp, txqueue);
+
+	netdev_err(dev, "transmit queue %u timed out: %u of %u buffers outstanding\n",
+		   txqueue, bpfhv_outstanding(q->cur), q->cur->n_bufs);
+	schedule_work(&bp->reset_work);
+}
+
+static void bpfhv_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *s)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	unsigned int i, start;
+
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
+		struct bpfhv_queue *q = &bp->queues[i];
+		struct bpfhv_stats now;
+
+		do {
+			start = u64_stats_fetch_begin(&q->sync);
+			now = q->stats;
+		} while (u64_stats_fetch_retry(&q->sync, start));
+		if (q->tx) {
+			s->tx_packets += now.packets;
+			s->tx_bytes += now.bytes;
+			s->tx_dropped += now.dropped;
+			s->tx_errors += now.errors;
+		} else {
+			s->rx_packets += now.packets;
+			s->rx_bytes += now.bytes;
+			s->rx_dropped += now.dropped;
+			s->rx_errors += now.errors;
+		}
+	}
+}
+
+const struct net_device_ops bpfhv_netdev_ops = {
+	.ndo_open = bpfhv_open,
+	.ndo_stop = bpfhv_stop,
+	.ndo_start_xmit = bpfhv_start_xmit,
+	.ndo_get_stats64 = bpfhv_get_stats64,
+	.ndo_tx_timeout = bpfhv_tx_timeout,
+	.ndo_validate_addr = eth_validate_addr,
+	.ndo_set_mac_address = eth_mac_addr,
+};

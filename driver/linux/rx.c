@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Receive: pages from a page pool, mapped once and recycled; small packets are
+ * copied out so that their page stays in its slot; the rest are built in place.
+ *
+ *     page:  | headroom | frame ...            | skb_shared_info |
+ */
+#include <linux/dma-mapping.h>
+#include <linux/etherdevice.h>
+#include <linux/virtio_net.h>
+
+#include "bpfhv.h"
+
+#define BPFHV_REFILL_RETRY	(HZ / 10)
+
+int bpfhv_rx_setup(struct bpfhv_queue *q)
+{
+	struct page_pool_params params = {
+		.flags = PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV,
+		.pool_size = min_t(u32, q->cur->n_bufs, 1024),
+		.nid = NUMA_NO_NODE,
+		.dev = &q->bp->pdev->dev,
+		.dma_dir = DMA_FROM_DEVICE,
+		.offset = BPFHV_RX_HEADROOM,
+		.max_len = BPFHV_RX_LEN,
+	};
+
+	q->pool = page_pool_create(&params);
+	if (IS_ERR(q->pool)) {
+		int err = PTR_ERR(q->pool);
+
+		q->pool = NULL;
+		return err;
+	}
+	return 0;
+}
+
+void bpfhv_rx_teardown(struct bpfhv_queue *q)
+{
+	if (q->pool)
+		page_pool_destroy(q->pool);
+	q->pool = NULL;
+}
+
+/* Gives the slot on top of the stack a page, if it has none. */
+static struct bpfhv_slot *bpfhv_rx_prepare(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 *id)
+{
+	struct bpfhv_slot *slot;
+
+	*id = r->free_ids[r->n_free - 1];
+	slot = &r->slots[*id];
+	if (slot->page) {
+		dma_sync_single_for_device(&q->bp->pdev->dev, slot->dma, BPFHV_RX_LEN,
+					   DMA_FROM_DEVICE);
+		return slot;
+	}
+	slot->page = page_pool_dev_alloc_pages(q->pool);
+	if (!slot->page)
+		return NULL;
+	slot->dma = page_pool_get_dma_addr(slot->page) + BPFHV_RX_HEADROOM;
+	slot->len = BPFHV_RX_LEN;
+	return slot;
+}
+
+static u32 bpfhv_rx_fill(struct bpfhv_queue *q, struct bpfhv_ring *r)
+{
+	struct bpfhv_context *ctx = r->ctx;
+	u32 n, id, want = min_t(u32, r->n_free, BPFHV_MAX_BUFS);
+
+	for (n = 0; n < want; n++) {
+		struct bpfhv_slot *slot = bpfhv_rx_prepare(q, r, &id);
+
+		if (!slot)
+			break;
+		bpfhv_ring_take(r);
+		ctx->bufs[n].cookie = cpu_to_le64(id);
+		ctx->bufs[n].paddr = cpu_to_le64(slot->dma);
+		ctx->bufs[n].vaddr = 0;
+		ctx->bufs[n].len = cpu_to_le32(slot->len);
+		ctx->bufs[n].reserved = 0;
+	}
+	return n;
+}
+
+/* Takes back the n slots taken last. */
+static void bpfhv_rx_unfill(struct bpfhv_ring *r, u32 n)
+{
+	while (n--)
+		r->slots[r->free_ids[r->n_free++]].busy = false;
+}
+
+/* Publishes buffers for all free slots. False where memory ran out. */
+bool bpfhv_rx_refill(struct bpfhv_queue *q)
+{
+	struct bpfhv_ring *r = q->cur;
+	bool kick = false;
+	u32 n = 0;
+
+	while (r->n_free && !q->broken) {
+		n = bpfhv_rx_fill(q, r);
+		if (!n)
+			break;
+		r->ctx->num_bufs = cpu_to_le32(n);
+		r->ctx->oflags = 0;
+		if (unlikely(bpfhv_run(r, BPFHV_PROG_RXP) < 0)) {
+			bpfhv_rx_unfill(r, n);
+			bpfhv_request_reset(q, "program rxp failed");
+			break;
+		}
+		if (le32_to_cpu(READ_ONCE(r->ctx->oflags)) & BPFHV_OFLAG_KICK_NEEDED)
+			kick = true;
+	}
+	if (kick)
+		bpfhv_kick(q);
+	if (r->n_free && !q->broken) {
+		bpfhv_count(q, no_memory, 1);
+		return false;
+	}
+	return true;
+}
+
+void bpfhv_rx_refill_work(struct work_struct *work)
+{
+	struct bpfhv_queue *q = container_of(to_delayed_work(work), struct bpfhv_queue,
+					     refill_work);
+
+	/* The poll refills; it only has to run. */
+	local_bh_disable();
+	napi_schedule(&q->napi);
+	local_bh_enable();
+}
+
+static struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
+{
+	struct sk_buff *skb = napi_alloc_skb(&q->napi, len);
+
+	if (skb)
+		skb_put_data(skb, page_address(slot->page) + BPFHV_RX_HEADROOM, len);
+	return skb;
+}
+
+static struct sk_buff *bpfhv_rx_build(struct bpfhv_slot *slot, u32 len)
+{
+	struct sk_buff *skb = napi_build_skb(page_address(slot->page), PAGE_SIZE);
+
+	if (!skb)
+		return NULL;
+	skb_reserve(skb, BPFHV_RX_HEADROOM);
+	skb_put(skb, len);
+	skb_mark_for_recycle(skb);
+	slot->page = NULL;
+	return skb;
+}
+
+static void bpfhv_rx_add_frag(struct sk_buff *skb, struct bpfhv_slot *slot, u32 len)
+{
+	/* The recycling mark speaks for the whole packet, so its head must be a pool page, too. */
+	skb_add_rx_frag(skb, skb_shinfo(skb)->nr_frags, slot->page, BPFHV_RX_HEADROOM, len,
+			PAGE_SIZE);
+	slot->page = NULL;
+}
+
+/*
+ * Makes a packet of the buffers that rxc left in the context. @return 1 where *out is a packet, 0
+ * where it was dropped for want of memory, or a negative error where the host lied.
+ */
+static int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out)
+{
+	u32 num = le32_to_cpu(READ_ONCE(r->ctx->num_bufs));
+	struct sk_buff *skb = NULL;
+	bool failed = false;
+	u32 i, id;
+
+	*out = NULL;
+	if (unlikely(!num || num > BPFHV_MAX_BUFS))
+		return -EPROTO;
+	for (i = 0; i < num; i++) {
+		u64 cookie = le64_to_cpu(READ_ONCE(r->ctx->bufs[i].cookie));
+		u32 len = le32_to_cpu(READ_ONCE(r->ctx->bufs[i].len));
+		struct bpfhv_slot *slot;
+
+		if (unlikely(!bpfhv_ring_give(r, cookie, &id) || len > r->slots[id].len)) {
+			kfree_skb(skb);
+			return -EPROTO;
+		}
+		slot = &r->slots[id];
+		/* A length of 0: the host passed this buffer over. Its page stays. */
+		if (unlikely(len < ETH_HLEN && !skb) || failed)
+			continue;
+		dma_sync_single_for_cpu(&q->bp->pdev->dev, slot->dma, len, DMA_FROM_DEVICE);
+		if (skb && skb_shinfo(skb)->nr_frags < MAX_SKB_FRAGS)
+			bpfhv_rx_add_frag(skb, slot, len);
+		else if (!skb && num == 1 && len <= BPFHV_COPYBREAK)
+			skb = bpfhv_rx_copy(q, slot, len);
+		else if (!skb)
+			skb = bpfhv_rx_build(slot, len);
+		failed = !skb;
+	}
+	*out = skb;
+	return skb ? 1 : 0;
+}
+
+static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+{
+	struct net_device *dev = q->bp->netdev;
+	unsigned int len = skb->len;
+
+	if (q->bp->selected & BPFHV_F_RX_CSUM) {
+		struct virtio_net_hdr hdr = {};
+
+		memcpy(&hdr, &r->ctx->metadata, sizeof(r->ctx->metadata));
+		if (virtio_net_hdr_to_skb(skb, &hdr, true)) {
+			bpfhv_count(q, dropped, 1);
+			kfree_skb(skb);
+			return;
+		}
+	}
+	skb_record_rx_queue(skb, q->index);
+	skb->protocol = eth_type_trans(skb, dev);
+	bpfhv_count(q, packets, 1);
+	bpfhv_count(q, bytes, len);
+	napi_gro_receive(&q->napi, skb);
+}
+
+/* Takes up to max packets from the ring. @return how many. */
+static int bpfhv_rx_clean(struct bpfhv_queue *q, int max)
+{
+	struct bpfhv_ring *r = q->cur;
+	u32 threshold = min_t(u32, BPFHV_MAX_BUFS, r->n_bufs / 4);
+	int done = 0, ret = 0;
+
+	while (done < max && bpfhv_outstanding(r) && !q->broken) {
+		struct sk_buff *skb;
+
+		ret = bpfhv_run(r, BPFHV_PROG_RXC);
+		if (ret != 1)
+			break;
+		ret = bpfhv_rx_packet(q, r, &skb);
+		if (ret < 0)
+			break;
+		done++;
+		if (skb)
+			bpfhv_rx_deliver(q, r, skb);
+		else
+			bpfhv_count(q, dropped, 1);
+		if (r->n_free >= threshold)
+			bpfhv_rx_refill(q);
+	}
+	if (unlikely(ret < 0))
+		bpfhv_request_reset(q, "a received packet makes no sense");
+	return done;
+}
+
+int bpfhv_rx_poll(struct napi_struct *napi, int budget)
+{
+	struct bpfhv_queue *q = container_of(napi, struct bpfhv_queue, napi);
+	struct bpfhv_ring *r = q->cur;
+	int done;
+
+	/* Netpoll, with a budget of 0, is about transmitting only. */
+	if (!budget)
+		return 0;
+	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
+	done = bpfhv_rx_clean(q, budget);
+	/* With nothing outstanding no interrupt would ever bring us back here. */
+	if (!bpfhv_outstanding(r) && !bpfhv_rx_refill(q) && !bpfhv_outstanding(r))
+		schedule_delayed_work(&q->refill_work, BPFHV_REFILL_RETRY);
+	if (done == budget)
+		return budget;
+	if (napi_complete_done(napi, done) && !q->broken &&
+	    bpfhv_run_intr(r, BPFHV_PROG_RXI, 1) != 0)
+		napi_schedule(napi);
+	return done;
+}
+
+/* Lets go of every page. The device is disabled, and NAPI does not run. */
+void bpfhv_rx_drain(struct bpfhv_queue *q)
+{
+	struct bpfhv_ring *r = q->cur;
+	u32 i;
+
+	for (i = 0; i < r->n_bufs; i++) {
+		struct bpfhv_slot *slot = &r->slots[i];
+
+		if (slot->page)
+			page_pool_put_full_page(q->pool, slot->page, false);
+		slot->page = NULL;
+	}
+	bpfhv_ring_reset(r);
+}

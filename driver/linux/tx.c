@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Transmit. Everything here runs under the netdev transmit lock of its queue.
+ *
+ * Notifications are the expensive part of a virtual NIC, so: completions are
+ * taken back when the next packet is sent; an interrupt is asked for only once
+ * per burst, for half of what is outstanding; the doorbell is rung once per
+ * burst, when the host asked for it.
+ */
+#include <linux/dma-mapping.h>
+#include <linux/etherdevice.h>
+#include <linux/netdevice.h>
+#include <linux/virtio_net.h>
+
+#include "bpfhv.h"
+
+static bool bpfhv_tx_sg(const struct bpfhv_priv *bp)
+{
+	return bp->selected & BPFHV_F_SG;
+}
+
+/* Buffers that the next packet may need, bounded so that small rings still work. */
+static u32 bpfhv_tx_room(struct bpfhv_queue *q, struct bpfhv_ring *r)
+{
+	u32 most = bpfhv_tx_sg(q->bp) ? MAX_SKB_FRAGS + 1 : 1;
+
+	return min(most, r->n_bufs / 2);
+}
+
+static void bpfhv_tx_unmap(struct bpfhv_queue *q, struct bpfhv_slot *slot)
+{
+	struct device *dev = &q->bp->pdev->dev;
+
+	if (slot->paged)
+		dma_unmap_page(dev, slot->dma, slot->len, DMA_TO_DEVICE);
+	else
+		dma_unmap_single(dev, slot->dma, slot->len, DMA_TO_DEVICE);
+}
+
+/* Takes back the buffers of one completed packet from the context. */
+static int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
+			   unsigned int *bytes)
+{
+	u32 num = le32_to_cpu(READ_ONCE(r->ctx->num_bufs));
+	u32 i, id;
+
+	if (unlikely(!num || num > BPFHV_MAX_BUFS))
+		return -EPROTO;
+	for (i = 0; i < num; i++) {
+		u64 cookie = le64_to_cpu(READ_ONCE(r->ctx->bufs[i].cookie));
+		struct bpfhv_slot *slot;
+
+		if (unlikely(!bpfhv_ring_give(r, cookie, &id)))
+			return -EPROTO;
+		slot = &r->slots[id];
+		bpfhv_tx_unmap(q, slot);
+		if (slot->skb) {
+			*bytes += slot->skb->len;
+			napi_consume_skb(slot->skb, budget);
+			slot->skb = NULL;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Takes back up to max completed packets. No completion can come more than once
+ * per outstanding buffer, so the loop ends whatever the host does.
+ */
+static unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, int max, int budget)
+{
+	unsigned int packets = 0, bytes = 0;
+	struct bpfhv_ring *r = q->cur;
+	int ret = 0;
+
+	while (packets < max && bpfhv_outstanding(r) && !q->broken) {
+		ret = bpfhv_run(r, BPFHV_PROG_TXC);
+		if (ret != 1)
+			break;
+		ret = bpfhv_tx_return(q, r, budget, &bytes);
+		if (ret)
+			break;
+		packets++;
+	}
+	if (unlikely(ret < 0))
+		bpfhv_request_reset(q, "a transmit completion makes no sense");
+	if (packets)
+		netdev_tx_completed_queue(bpfhv_netdev_txq(q), packets, bytes);
+	return packets;
+}
+
+/*
+ * Asks for an interrupt after half of what is outstanding. True where that many
+ * are complete already: no interrupt will come.
+ */
+static bool bpfhv_tx_arm(struct bpfhv_queue *q)
+{
+	struct bpfhv_ring *r = q->cur;
+	u32 out = bpfhv_outstanding(r);
+
+	return out && !q->broken && bpfhv_run_intr(r, BPFHV_PROG_TXI, 1 + out / 2) != 0;
+}
+
+static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct netdev_queue *txq)
+{
+	struct bpfhv_ring *r = q->cur;
+
+	if (likely(r->n_free >= bpfhv_tx_room(q, r)))
+		return;
+	netif_tx_stop_queue(txq);
+	bpfhv_count(q, stops, 1);
+	/* Completions may have come before the interrupt was armed: look again. */
+	if (bpfhv_tx_arm(q))
+		bpfhv_tx_reclaim(q, r->n_bufs, 0);
+	if (r->n_free >= bpfhv_tx_room(q, r))
+		netif_tx_start_queue(txq);
+}
+
+static void bpfhv_tx_undo(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 done)
+{
+	u32 i, id;
+
+	for (i = 0; i < done; i++) {
+		/* Our own value, written a moment ago; the table has the truth. */
+		id = r->free_ids[r->n_free];
+		r->slots[id].busy = false;
+		r->slots[id].skb = NULL;
+		bpfhv_tx_unmap(q, &r->slots[id]);
+		r->n_free++;
+	}
+}
+
+static int bpfhv_tx_map_one(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
+			    int frag, u32 i)
+{
+	struct device *dev = &q->bp->pdev->dev;
+	u32 id = r->free_ids[r->n_free - 1];
+	struct bpfhv_slot *slot = &r->slots[id];
+	struct bpfhv_buf *buf = &r->ctx->bufs[i];
+
+	if (frag < 0) {
+		slot->len = skb_headlen(skb);
+		slot->dma = dma_map_single(dev, skb->data, slot->len, DMA_TO_DEVICE);
+	} else {
+		const skb_frag_t *f = &skb_shinfo(skb)->frags[frag];
+
+		slot->len = skb_frag_size(f);
+		slot->dma = skb_frag_dma_map(dev, f, 0, slot->len, DMA_TO_DEVICE);
+	}
+	if (unlikely(dma_mapping_error(dev, slot->dma)))
+		return -ENOMEM;
+	slot->paged = frag >= 0;
+	slot->skb = i ? NULL : skb;
+	bpfhv_ring_take(r);
+	buf->cookie = cpu_to_le64(id);
+	buf->paddr = cpu_to_le64(slot->dma);
+	buf->vaddr = 0;
+	buf->len = cpu_to_le32(slot->len);
+	buf->reserved = 0;
+	return 0;
+}
+
+/* Fills bufs[] with the packet. @return buffers used, or a negative error with nothing held. */
+static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+{
+	int frag, used = 0, err;
+
+	for (frag = -1; frag < skb_shinfo(skb)->nr_frags; frag++) {
+		err = bpfhv_tx_map_one(q, r, skb, frag, used);
+		if (unlikely(err)) {
+			bpfhv_tx_undo(q, r, used);
+			return err;
+		}
+		used++;
+	}
+	return used;
+}
+
+static int bpfhv_tx_metadata(struct bpfhv_ring *r, struct sk_buff *skb, bool offloads)
+{
+	struct virtio_net_hdr hdr = {};
+
+	if (offloads && virtio_net_hdr_from_skb(skb, &hdr, true, false, 0))
+		return -EINVAL;
+	memcpy(&r->ctx->metadata, &hdr, sizeof(r->ctx->metadata));
+	return 0;
+}
+
+/* Publishes one packet. On failure nothing is held, and the packet is the caller's. */
+static int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+{
+	struct bpfhv_context *ctx = r->ctx;
+	int used, ret;
+
+	ret = bpfhv_tx_metadata(r, skb, q->bp->selected & BPFHV_F_TX_CSUM);
+	if (unlikely(ret))
+		return ret;
+	used = bpfhv_tx_map(q, r, skb);
+	if (unlikely(used < 0))
+		return used;
+	ctx->num_bufs = cpu_to_le32(used);
+	ctx->oflags = 0;
+	ret = bpfhv_run(r, BPFHV_PROG_TXP);
+	if (unlikely(ret < 0)) {
+		bpfhv_tx_undo(q, r, used);
+		return ret;
+	}
+	if (le32_to_cpu(READ_ONCE(ctx->oflags)) & BPFHV_OFLAG_KICK_NEEDED)
+		q->kick_pending = true;
+	return 0;
+}
+
+netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	struct bpfhv_queue *q = bpfhv_txq(bp, skb_get_queue_mapping(skb));
+	struct netdev_queue *txq = bpfhv_netdev_txq(q);
+	struct bpfhv_ring *r = q->cur;
+	unsigned int len = skb->len;
+	bool more = netdev_xmit_more();
+	bool sent = false;
+
+	bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
+	if (unlikely(r->n_free < bpfhv_tx_room(q, r) && !q->broken)) {
+		bpfhv_tx_stop_if_full(q, txq);
+		if (netif_xmit_stopped(txq)) {
+			if (q->kick_pending) {
+				q->kick_pending = false;
+				bpfhv_kick(q);
+			}
+			return NETDEV_TX_BUSY;
+		}
+	}
+	if (unlikely(skb_shinfo(skb)->nr_frags + 1 > r->n_free && skb_linearize(skb)))
+		goto drop;
+	skb_tx_timestamp(skb);
+	if (unlikely(q->broken || bpfhv_tx_publish(q, r, skb)))
+		goto drop;
+
+	sent = true;
+	bpfhv_count(q, packets, 1);
+	bpfhv_count(q, bytes, len);
+	bpfhv_tx_stop_if_full(q, txq);
+	more = !__netdev_tx_sent_queue(txq, len, more);
+drop:
+	if (unlikely(!sent)) {
+		bpfhv_count(q, dropped, 1);
+		dev_kfree_skb_any(skb);
+		more = false;	/* what was published before must still be kicked */
+	}
+	if (more && !netif_xmit_stopped(txq))
+		return NETDEV_TX_OK;
+	if (q->kick_pending) {
+		q->kick_pending = false;
+		bpfhv_kick(q);
+	}
+	if (bpfhv_tx_arm(q))
+		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
+	return NETDEV_TX_OK;
+}
+
+int bpfhv_tx_poll(struct napi_struct *napi, int budget)
+{
+	struct bpfhv_queue *q = container_of(napi, struct bpfhv_queue, napi);
+	struct netdev_queue *txq = bpfhv_netdev_txq(q);
+	struct bpfhv_ring *r;
+	bool again;
+
+	__netif_tx_lock(txq, smp_processor_id());
+	r = q->cur;
+	bpfhv_tx_reclaim(q, r->n_bufs, budget);
+	again = bpfhv_tx_arm(q);
+	if (netif_tx_queue_stopped(txq) && r->n_free >= bpfhv_tx_room(q, r))
+		netif_tx_wake_queue(txq);
+	__netif_tx_unlock(txq);
+
+	if (again && budget)
+		return budget;
+	if (budget)
+		napi_complete_done(napi, 0);
+	return 0;
+}
+
+/*
+ * Lets go of everything outstanding. The device is disabled, so nothing is in
+ * use; what was completed in time is counted as sent, the rest is dropped.
+ */
+void bpfhv_tx_drain(struct bpfhv_queue *q)
+{
+	struct bpfhv_ring *r = q->cur;
+	u32 i;
+
+	if (!q->bp->gone)
+		bpfhv_tx_reclaim(q, r->n_bufs, 0);
+	for (i = 0; i < r->n_bufs; i++) {
+		struct bpfhv_slot *slot = &r->slots[i];
+
+		if (!slot->busy)
+			continue;
+		bpfhv_tx_unmap(q, slot);
+		if (slot->skb) {
+			bpfhv_count(q, dropped, 1);
+			dev_kfree_skb_any(slot->skb);
+			slot->skb = NULL;
+		}
+	}
+	bpfhv_ring_reset(r);
+	q->kick_pending = false;
+	netdev_tx_reset_queue(bpfhv_netdev_txq(q));
+}
