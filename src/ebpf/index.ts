@@ -1,0 +1,8 @@
+/** eBPF (RFC 9669): instructions, assembler, interpreter. */
+export * from "./assembler.ts";
+export * from "./errors.ts";
+export * from "./instruction.ts";
+export * from "./interpreter.ts";
+export type { Region } from "./memory.ts";
+export * from "./opcode.ts";
+export { checkStructure, loadProgram } from "./structure.ts";

@@ -1,0 +1,90 @@
+/** The memory that an interpreted program sees: a few disjoint regions, every access checked. */
+import type { AccessSize } from "./opcode.ts";
+
+/** A range of the program's address space, backed by bytes. */
+export interface Region {
+  /** For messages: "context", "stack". */
+  readonly name: string;
+  /** Program's address of `bytes[0]`: a multiple of 8, at least 65536, below 2^52. */
+  readonly base: number;
+  /** Starts at a multiple of 8 of its buffer. */
+  readonly bytes: Uint8Array;
+  /** Default true. */
+  readonly writable?: boolean;
+}
+
+// A register plus a 16-bit offset that wraps around 2^64 ends below this, so it never hits a region.
+const LOWEST_BASE = 0x10000;
+const HIGHEST_END = 2 ** 52;
+
+/**
+ * One region, prepared for access. Aligned accesses are single accesses of their width (typed array elements),
+ * as shared ring words need; others are put together from bytes.
+ */
+export class MappedRegion {
+  readonly name: string;
+  readonly base: number;
+  readonly end: number;
+  readonly writable: boolean;
+  /** Lowest address that may be accessed now; moves with the frames of the stack. */
+  start: number;
+  readonly view: DataView;
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly i32: Int32Array;
+  readonly u64: BigUint64Array;
+
+  constructor(region: Region) {
+    const { name, base, bytes } = region;
+    if (base % 8 !== 0 || base < LOWEST_BASE || base + bytes.length > HIGHEST_END) {
+      throw new RangeError(`region ${name}: base ${base} must be a multiple of 8 in 2^16..2^52`);
+    }
+    if (bytes.byteOffset % 8 !== 0) {
+      throw new RangeError(
+        `region ${name}: its bytes must start at a multiple of 8 of their buffer`,
+      );
+    }
+    this.name = name;
+    this.base = base;
+    this.start = base;
+    this.end = base + bytes.length;
+    this.writable = region.writable ?? true;
+    const { buffer, byteOffset, length } = bytes;
+    this.view = new DataView(buffer, byteOffset, length);
+    this.u8 = bytes;
+    this.u16 = new Uint16Array(buffer, byteOffset, length >> 1);
+    this.i32 = new Int32Array(buffer, byteOffset, length >> 2);
+    this.u64 = new BigUint64Array(buffer, byteOffset, length >> 3);
+  }
+}
+
+export class Memory {
+  readonly regions: readonly MappedRegion[];
+  #last: MappedRegion | undefined;
+
+  /** @throws RangeError where regions overlap or are misaligned. */
+  constructor(regions: readonly Region[]) {
+    this.regions = regions.map((r) => new MappedRegion(r));
+    const sorted = [...this.regions].sort((a, b) => a.base - b.base);
+    sorted.forEach((region, i) => {
+      const next = sorted[i + 1];
+      if (next !== undefined && region.end > next.base) {
+        throw new RangeError(`regions ${region.name} and ${next.name} overlap`);
+      }
+    });
+    this.#last = this.regions[0];
+  }
+
+  /** The region that holds all of `address .. address + size`, or undefined. */
+  find(address: number, size: AccessSize): MappedRegion | undefined {
+    const last = this.#last;
+    if (last !== undefined && address >= last.start && address + size <= last.end) return last;
+    for (const region of this.regions) {
+      if (address >= region.start && address + size <= region.end) {
+        this.#last = region;
+        return region;
+      }
+    }
+    return undefined;
+  }
+}
