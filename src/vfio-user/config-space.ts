@@ -1,0 +1,131 @@
+/**
+ * PCI configuration space (4096 bytes) of a PCI Express endpoint: storage, write masks, and the few registers
+ * whose writes mean something. Layout: PCI Local Bus 3.0 chapter 6, PCI Express Base chapter 7.
+ */
+import type { PciIdentity } from "./device.ts";
+
+export const CONFIG_SIZE = 4096;
+
+const COMMAND = 0x04;
+const COMMAND_BUS_MASTER = 0x04;
+const STATUS = 0x06;
+const STATUS_CAPABILITIES = 0x10;
+const REVISION = 0x08;
+const CLASS_CODE = 0x09;
+const CACHE_LINE = 0x0c;
+const LATENCY = 0x0d;
+const SUBSYSTEM_VENDOR = 0x2c;
+const SUBSYSTEM = 0x2e;
+const CAPABILITIES = 0x34;
+const INTERRUPT_LINE = 0x3c;
+/** Memory, I/O and bus master enable, parity, SERR, INTx disable. */
+const COMMAND_WRITABLE = 0x0547;
+
+const PM = 0x40;
+const PM_CONTROL = PM + 4;
+const PM_STATE = 0x03;
+const EXPRESS = 0x50;
+const EXPRESS_CONTROL = EXPRESS + 8;
+const FLR_BYTE = EXPRESS_CONTROL + 1;
+const FLR = 0x80;
+const MSIX = 0x90;
+const MSIX_CONTROL = MSIX + 2;
+
+/** Power management v3; the state survives D3 (no soft reset). */
+const PM_CAPABILITY = [0x01, 0, 0x03, 0, 0x08, 0, 0, 0];
+/**
+ * PCI Express v2 endpoint: role-based errors, function level reset; device control 0x2810; a x1 link of 2.5 GT/s.
+ */
+const EXPRESS_CAPABILITY = [
+  [0x10, 0, 0x02, 0],
+  [0x00, 0x80, 0x00, 0x10],
+  [0x10, 0x28, 0, 0],
+  [0x11, 0, 0, 0],
+  [0, 0, 0x11, 0],
+  ...new Array(10).fill([0, 0, 0, 0]),
+].flat() as number[];
+
+export interface MsixPlace {
+  readonly vectors: number;
+  readonly bar: number;
+  readonly tableOffset: number;
+  readonly pbaOffset: number;
+}
+
+/** What a write to configuration space asks of the device. */
+export const CONFIG_EFFECT = { none: 0, busMaster: 1, reset: 2 } as const;
+
+export class ConfigSpace {
+  readonly bytes = new Uint8Array(CONFIG_SIZE);
+  readonly #mask = new Uint8Array(CONFIG_SIZE);
+  readonly #initial: Uint8Array;
+  readonly #data = new DataView(this.bytes.buffer);
+  #lastCapability = 0;
+
+  constructor(identity: PciIdentity, msix: MsixPlace | null) {
+    this.#putIdentity(identity);
+    this.#addCapability(PM, PM_CAPABILITY);
+    this.#mask[PM_CONTROL] = PM_STATE;
+    this.#addCapability(EXPRESS, EXPRESS_CAPABILITY);
+    this.#mask.fill(0xff, EXPRESS_CONTROL, EXPRESS_CONTROL + 2);
+    if (msix !== null) this.#addMsix(msix);
+    this.#initial = this.bytes.slice();
+  }
+
+  #putIdentity(id: PciIdentity): void {
+    const data = this.#data;
+    data.setUint16(0x00, id.vendor, true);
+    data.setUint16(0x02, id.device, true);
+    data.setUint16(STATUS, STATUS_CAPABILITIES, true);
+    this.bytes[REVISION] = id.revision ?? 0;
+    this.bytes[CLASS_CODE] = id.classCode & 0xff;
+    data.setUint16(CLASS_CODE + 1, id.classCode >>> 8, true);
+    data.setUint16(SUBSYSTEM_VENDOR, id.subsystemVendor ?? id.vendor, true);
+    data.setUint16(SUBSYSTEM, id.subsystem ?? id.device, true);
+    // The BARs (0x10 to 0x27) and the ROM BAR (0x30) stay 0 and read-only: the client owns their values, and
+    // storing the sizing write at 0x30 would make QEMU see a ROM.
+    this.#mask[COMMAND] = COMMAND_WRITABLE & 0xff;
+    this.#mask[COMMAND + 1] = COMMAND_WRITABLE >>> 8;
+    this.#mask[CACHE_LINE] = 0xff;
+    this.#mask[LATENCY] = 0xff;
+    this.#mask[INTERRUPT_LINE] = 0xff;
+  }
+
+  /** Stores a capability and links it behind the one before. */
+  #addCapability(at: number, bytes: readonly number[]): void {
+    this.bytes.set(bytes, at);
+    const link = this.#lastCapability === 0 ? CAPABILITIES : this.#lastCapability + 1;
+    this.bytes[link] = at;
+    this.#lastCapability = at;
+  }
+
+  #addMsix({ vectors, bar, tableOffset, pbaOffset }: MsixPlace): void {
+    this.#addCapability(MSIX, [0x11, 0]);
+    this.#data.setUint16(MSIX_CONTROL, vectors - 1, true);
+    this.#data.setUint32(MSIX + 4, tableOffset | bar, true);
+    this.#data.setUint32(MSIX + 8, pbaOffset | bar, true);
+    this.#mask[MSIX_CONTROL + 1] = 0xc0;
+  }
+
+  /** The guest allows bus mastering and has not put the device to sleep. */
+  get busMaster(): boolean {
+    const enabled = this.bytes[COMMAND]! & COMMAND_BUS_MASTER;
+    return enabled !== 0 && (this.bytes[PM_CONTROL]! & PM_STATE) === 0;
+  }
+
+  /** Stores the writable bits of `data[at, +count)` at `offset`; the range is inside. @returns CONFIG_EFFECT */
+  write(offset: number, data: Uint8Array, at: number, count: number): number {
+    const before = this.busMaster;
+    for (let i = 0; i < count; i++) {
+      const mask = this.#mask[offset + i]!;
+      this.bytes[offset + i] = (this.bytes[offset + i]! & ~mask) | (data[at + i]! & mask);
+    }
+    // The bit that starts a function level reset always reads as 0.
+    if (this.bytes[FLR_BYTE]! & FLR) return CONFIG_EFFECT.reset;
+    return this.busMaster === before ? CONFIG_EFFECT.none : CONFIG_EFFECT.busMaster;
+  }
+
+  reset(): void {
+    this.bytes.set(this.#initial);
+  }
+}

@@ -1,0 +1,29 @@
+/** What a server counts. Declared once; documentation, snapshot and the object come from this list. */
+export const COUNTERS = {
+  messages: "messages taken from the client",
+  regionReads: "accesses that read",
+  regionWrites: "accesses that write, posted ones included",
+  postedWrites: "writes that asked for no answer",
+  interrupts: "vectors fired",
+  interruptsDropped: "vectors fired without eventfd, or with bus mastering off",
+  connections: "clients accepted",
+  resets: "resets: by message, by function level reset, by loss of the client",
+  refusedMalformed: "messages refused: sizes or flags that cannot be",
+  refusedUnknown: "messages refused: a command that this server does not know",
+  refusedState: "messages refused: before, or a second, VERSION",
+  refusedRegion: "accesses refused: no such region, outside of it, or an odd size",
+  refusedDma: "map and unmap requests refused",
+  refusedIrq: "interrupt requests refused",
+  refusedReply: "replies nobody asked for",
+  strayDescriptors: "descriptors closed that no message should have carried",
+  disconnects: "connections ended by us: framing broken, too many descriptors, answers not read",
+  deviceErrors: "exceptions thrown by the device",
+} as const;
+
+export type CounterName = keyof typeof COUNTERS;
+export type Counters = Record<CounterName, number>;
+
+export function newCounters(): Counters {
+  const names = Object.keys(COUNTERS) as CounterName[];
+  return Object.fromEntries(names.map((name) => [name, 0])) as Counters;
+}

@@ -1,0 +1,120 @@
+/**
+ * A byte stream cut into messages, with their descriptors. One receive call takes many messages; nothing is
+ * allocated for a message without descriptors.
+ */
+import { EMSGSIZE, type OsError } from "../os/errors.ts";
+import { close } from "../os/fd.ts";
+import { type Mapping, mapAnonymous } from "../os/memory.ts";
+import { SocketReceiver } from "../os/messages.ts";
+import { HEADER, MAX_MESSAGE } from "./protocol.ts";
+
+/** Bytes per receive: bounds the work of one turn to some hundred small messages. */
+const RECEIVE_BYTES = 16384;
+/** Descriptors of one receive, and of one message. */
+const MAX_FDS = 16;
+
+export const NO_FDS: readonly number[] = [];
+
+export class FramingError extends Error {
+  override readonly name = "FramingError";
+}
+
+export class MessageStream {
+  readonly #memory: Mapping = mapAnonymous(MAX_MESSAGE + RECEIVE_BYTES);
+  readonly bytes = new Uint8Array(this.#memory.view(0, this.#memory.length));
+  readonly data = new DataView(this.bytes.buffer);
+  readonly #receiver = new SocketReceiver(MAX_FDS);
+  /** Unread bytes are `[#start, #end)`. */
+  #start = 0;
+  #end = 0;
+  /** Descriptors not handed out yet belong to the message that holds byte `#fdsAt`. */
+  #fds: number[] = [];
+  #fdsAt = -1;
+  /** The current message, after `next`: where it begins, and its length with the header. */
+  at = 0;
+  size = 0;
+
+  /** One receive. @returns its bytes, 0 at the end of the stream, -1 when nothing is there. */
+  receive(fd: number): number {
+    if (this.#start > 0) this.#compact();
+    const n = this.#receiver.receiveAt(fd, this.#memory.address + this.#end, RECEIVE_BYTES);
+    if (n <= 0) return n;
+    this.#end += n;
+    if (this.#receiver.fds.length > 0) this.#keepFds();
+    return n;
+  }
+
+  /** Moves the unfinished message to the front; there is always room for the rest of it. */
+  #compact(): void {
+    if (this.#end > this.#start) this.bytes.copyWithin(0, this.#start, this.#end);
+    this.#end -= this.#start;
+    this.#fdsAt -= this.#start;
+    this.#start = 0;
+  }
+
+  /** The kernel ends a receive behind the message that carried descriptors: they go with the last byte. */
+  #keepFds(): void {
+    this.#fds.push(...this.#receiver.fds);
+    this.#fdsAt = this.#end - 1;
+    if (this.#fds.length > MAX_FDS) throw new FramingError("too many descriptors in one message");
+  }
+
+  /**
+   * Steps to the next complete message, `[at, +size)` of `data`.
+   * @throws FramingError when the stream cannot be cut any further.
+   */
+  next(): boolean {
+    const left = this.#end - this.#start;
+    if (left < HEADER.SIZE) return false;
+    const size = this.data.getUint32(this.#start + HEADER.size, true);
+    if (size < HEADER.SIZE || size > MAX_MESSAGE) {
+      throw new FramingError(`a message of ${size} bytes (${HEADER.SIZE} to ${MAX_MESSAGE})`);
+    }
+    if (left < size) return false;
+    this.at = this.#start;
+    this.size = size;
+    this.#start += size;
+    return true;
+  }
+
+  /** Descriptors of the current message: the caller's from now on. */
+  takeFds(): readonly number[] {
+    if (this.#fds.length === 0 || this.#fdsAt >= this.at + this.size) return NO_FDS;
+    const fds = this.#fds;
+    this.#fds = [];
+    return fds;
+  }
+
+  /** Forgets everything, for the next connection. */
+  clear(): void {
+    for (const fd of this.#fds) close(fd);
+    this.#fds = [];
+    this.#start = 0;
+    this.#end = 0;
+  }
+
+  /** Reads and discards until the stream ends, so that closing does not reset the connection. */
+  drain(fd: number): void {
+    let more = true;
+    while (more) {
+      this.clear();
+      more = this.#discard(fd);
+    }
+    this.clear();
+  }
+
+  #discard(fd: number): boolean {
+    try {
+      return this.receive(fd) > 0;
+    } catch (error) {
+      // Too many descriptors (closed by now) do not end the stream; a lost connection does.
+      return error instanceof FramingError || (error as OsError).errno === EMSGSIZE;
+    }
+  }
+
+  close(): void {
+    this.clear();
+    this.#receiver.close();
+    this.#memory.unmap();
+  }
+}

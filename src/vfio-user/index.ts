@@ -1,0 +1,5 @@
+export { COUNTERS, type CounterName, type Counters } from "./counters.ts";
+export type { Bar, DeviceHost, PciDevice, PciIdentity } from "./device.ts";
+export { type DmaFile, type DmaRange, DmaTable } from "./dma.ts";
+export { ServerLoop, type Timer } from "./loop.ts";
+export { type ServerOptions, VfioUserServer } from "./server.ts";

@@ -1,0 +1,92 @@
+/**
+ * MSI-X vectors: an eventfd each, a mask and a pending bit. The client owns the vector table and, as a rule, the
+ * masks; masks set by message are kept here, and what fires behind them is delivered at unmask.
+ */
+
+import { signalEventFd } from "../os/eventfd.ts";
+import { close, fdTarget } from "../os/fd.ts";
+import type { MsixPlace } from "./config-space.ts";
+
+const ENTRY_SIZE = 16;
+const PBA_ALIGNMENT = 0x800;
+export const MAX_VECTORS = 2048;
+
+/** Table at 0, pending bits behind it at a multiple of 2 KiB; a BAR of a page or more. */
+export function placeMsix(vectors: number, bar: number): MsixPlace & { readonly barSize: number } {
+  const table = vectors * ENTRY_SIZE;
+  const pbaOffset = Math.ceil(table / PBA_ALIGNMENT) * PBA_ALIGNMENT;
+  const end = pbaOffset + Math.ceil(vectors / 64) * 8;
+  const barSize = Math.max(4096, 2 ** Math.ceil(Math.log2(end)));
+  return { vectors, bar, tableOffset: 0, pbaOffset, barSize };
+}
+
+export class MsixVectors {
+  readonly count: number;
+  readonly #eventFds: Int32Array;
+  readonly #masked: Uint8Array;
+  readonly #pending: Uint8Array;
+
+  constructor(count: number) {
+    this.count = count;
+    this.#eventFds = new Int32Array(count).fill(-1);
+    this.#masked = new Uint8Array(count);
+    this.#pending = new Uint8Array(count);
+  }
+
+  /** False: nobody listens. While masked, the vector becomes pending. */
+  fire(vector: number): boolean {
+    const fd = this.#eventFds[vector];
+    if (fd === undefined || fd < 0) return false;
+    if (this.#masked[vector] === 0) signalEventFd(fd);
+    else this.#pending[vector] = 1;
+    return true;
+  }
+
+  /** Takes ownership of `fd` when it is an eventfd; the one before is closed. */
+  attach(vector: number, fd: number): void {
+    this.detach(vector);
+    this.#eventFds[vector] = fd;
+  }
+
+  detach(vector: number): void {
+    const old = this.#eventFds[vector]!;
+    if (old >= 0) close(old);
+    this.#eventFds[vector] = -1;
+    this.#pending[vector] = 0;
+  }
+
+  mask(vector: number): void {
+    this.#masked[vector] = 1;
+  }
+
+  unmask(vector: number): void {
+    this.#masked[vector] = 0;
+    if (this.#pending[vector] === 0) return;
+    this.#pending[vector] = 0;
+    this.fire(vector);
+  }
+
+  /** Byte `index` of the pending bit array. */
+  pendingByte(index: number): number {
+    let byte = 0;
+    for (let bit = 0; bit < 8; bit++) byte |= (this.#pending[index * 8 + bit] ?? 0) << bit;
+    return byte;
+  }
+
+  /** Device reset: masks and pending bits go, eventfds stay, because a client need not send them again. */
+  reset(): void {
+    this.#masked.fill(0);
+    this.#pending.fill(0);
+  }
+
+  /** All eventfds closed. */
+  clear(): void {
+    for (let vector = 0; vector < this.count; vector++) this.detach(vector);
+    this.reset();
+  }
+}
+
+/** Firing writes to the descriptor: only an eventfd is sure to take that without blocking. */
+export function isEventFd(fd: number): boolean {
+  return fdTarget(fd) === "anon_inode:[eventfd]";
+}

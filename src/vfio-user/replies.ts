@@ -1,0 +1,72 @@
+/** Answers: built in one buffer, sent with one call each, optionally late (to test clients of slow servers). */
+import { type Mapping, mapAnonymous } from "../os/memory.ts";
+import { sendMessage } from "../os/messages.ts";
+import { FLAG, HEADER, MAX_MESSAGE } from "./protocol.ts";
+
+interface Delayed {
+  readonly due: number;
+  readonly bytes: Uint8Array;
+}
+
+export class ReplyWriter {
+  readonly #memory: Mapping = mapAnonymous(MAX_MESSAGE);
+  readonly bytes = new Uint8Array(this.#memory.view(0, MAX_MESSAGE));
+  /** Payloads are built here, from HEADER.SIZE on. */
+  readonly data = new DataView(this.bytes.buffer);
+  readonly #delayMs: number;
+  readonly #queue: Delayed[] = [];
+
+  constructor(delayMs = 0) {
+    this.#delayMs = delayMs;
+  }
+
+  /**
+   * Answers a request with the payload built so far, or with nothing but `errno` when that is not 0.
+   * @returns false when the client is gone or does not read its answers.
+   */
+  reply(fd: number, id: number, command: number, errno: number, payload: number): boolean {
+    const { data } = this;
+    const size = HEADER.SIZE + (errno === 0 ? payload : 0);
+    data.setUint16(HEADER.id, id, true);
+    data.setUint16(HEADER.command, command, true);
+    data.setUint32(HEADER.size, size, true);
+    data.setUint32(HEADER.flags, errno === 0 ? FLAG.reply : FLAG.reply | FLAG.error, true);
+    data.setUint32(HEADER.errno, errno, true);
+    if (this.#delayMs === 0) return this.#send(fd, size);
+    this.#queue.push({ due: performance.now() + this.#delayMs, bytes: this.bytes.slice(0, size) });
+    return true;
+  }
+
+  #send(fd: number, size: number): boolean {
+    try {
+      return sendMessage(fd, this.#memory.address, size) === size;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Milliseconds until the next late answer is due, -1 when none waits. */
+  get timeoutMs(): number {
+    const first = this.#queue[0];
+    return first === undefined ? -1 : Math.max(0, Math.ceil(first.due - performance.now()));
+  }
+
+  /** Sends the late answers that are due. @returns false as `reply` does. */
+  flush(fd: number): boolean {
+    while (this.timeoutMs === 0) {
+      const { bytes } = this.#queue.shift()!;
+      this.bytes.set(bytes);
+      if (!this.#send(fd, bytes.length)) return false;
+    }
+    return true;
+  }
+
+  clear(): void {
+    this.#queue.length = 0;
+  }
+
+  close(): void {
+    this.clear();
+    this.#memory.unmap();
+  }
+}

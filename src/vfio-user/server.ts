@@ -1,0 +1,234 @@
+/** Serves one PCI device to one client (a virtual machine) at a time, over a UNIX socket. */
+import { lstatSync, unlinkSync } from "node:fs";
+import { EPOLLIN, type Epoll } from "../os/epoll.ts";
+import { close } from "../os/fd.ts";
+import { accept, listenUnix, shutdown } from "../os/unix-socket.ts";
+import { type Counters, newCounters } from "./counters.ts";
+import type { DeviceHost, PciDevice } from "./device.ts";
+import { DmaTable } from "./dma.ts";
+import { FramingError, MessageStream } from "./framing.ts";
+import { PciFunction } from "./pci.ts";
+import { ReplyWriter } from "./replies.ts";
+import { Session } from "./session.ts";
+
+export interface ServerOptions {
+  /** Where to listen; without it clients come by `adopt` only. */
+  readonly socketPath?: string;
+  /** Connections and resets, for a log. */
+  readonly log?: (message: string) => void;
+  /** What the operator should know: `code` is stable. */
+  readonly onWarning?: (code: string, message: string) => void;
+  /** Every answer is this late, in order: to see how clients live with a slow server. */
+  readonly answerDelayMs?: number;
+}
+
+/**
+ * The caller owns the poll loop: `register` with its epoll set (or poll `pollFd`), call `handleReadable` when it is
+ * readable, or at any time. One thread only.
+ */
+export class VfioUserServer implements DeviceHost {
+  readonly counters: Counters = newCounters();
+  readonly dma: DmaTable;
+  readonly #device: PciDevice;
+  readonly #pci: PciFunction;
+  readonly #stream = new MessageStream();
+  readonly #replies: ReplyWriter;
+  readonly #session: Session;
+  readonly #log: (message: string) => void;
+  readonly #warn: (code: string, message: string) => void;
+  readonly #path: string | undefined;
+  readonly #inode: number = 0;
+  #listener = -1;
+  #connection = -1;
+  #attached = false;
+  #closed = false;
+  /** In the middle of a message: closing has to wait for its end. */
+  #busy = false;
+  #epoll: Epoll | null = null;
+  #tag = 0;
+
+  /** @throws OsError when the socket cannot be made, RangeError when the device's description cannot be. */
+  constructor(device: PciDevice, options: ServerOptions = {}) {
+    this.#device = device;
+    this.#log = options.log ?? (() => {});
+    this.#warn = options.onWarning ?? (() => {});
+    this.#pci = new PciFunction(device, this.counters);
+    this.dma = new DmaTable(this.#warn);
+    this.#replies = new ReplyWriter(options.answerDelayMs);
+    this.#session = new Session(this.#pci, this.dma, this.#stream, this.#replies, this.counters, {
+      negotiated: () => this.#attach(),
+      warn: this.#warn,
+    });
+    this.#path = options.socketPath;
+    if (this.#path === undefined) return;
+    this.#listener = listenUnix(this.#path);
+    this.#inode = lstatSync(this.#path).ino;
+  }
+
+  /** The one descriptor worth polling now: the connection, or the listening socket while there is none; or -1. */
+  get pollFd(): number {
+    return this.#connection >= 0 ? this.#connection : this.#listener;
+  }
+
+  get connected(): boolean {
+    return this.#connection >= 0;
+  }
+
+  get busMaster(): boolean {
+    return this.#pci.config.busMaster;
+  }
+
+  /** Keeps `pollFd` in the set from now on, under `tag`. */
+  register(epoll: Epoll, tag: number): void {
+    this.#epoll = epoll;
+    this.#tag = tag;
+    if (this.pollFd >= 0) epoll.add(this.pollFd, EPOLLIN, tag);
+  }
+
+  /** Takes a connected, non-blocking socket as the client. @throws Error while there is one. */
+  adopt(fd: number): void {
+    if (this.#connection >= 0) throw new Error("the device has a client: one at a time");
+    // A second client waits in the backlog: looking at the listener would only wake the loop for nothing.
+    if (this.#listener >= 0) this.#epoll?.remove(this.#listener);
+    this.#connection = fd;
+    this.#epoll?.add(fd, EPOLLIN, this.#tag);
+    this.#session.restart();
+    this.counters.connections++;
+    this.#log("client connected");
+  }
+
+  /**
+   * Accepts a client, or takes what one receive call gives (at most 16 KiB) and carries it out. With nothing there
+   * this is one system call. @returns the number of messages.
+   */
+  handleReadable(): number {
+    if (this.#closed || (this.#connection < 0 && !this.#accept())) return 0;
+    try {
+      const n = this.#stream.receive(this.#connection);
+      if (n < 0) return 0;
+      if (n === 0) this.#disconnect("client closed the connection");
+      return n === 0 ? 0 : this.#handleMessages();
+    } catch (error) {
+      // Framing broken, or the connection reset: the client is lost either way. Device errors never get here.
+      this.#busy = false;
+      if (error instanceof FramingError) this.counters.disconnects++;
+      this.#disconnect((error as Error).message);
+      return 0;
+    }
+  }
+
+  #accept(): boolean {
+    if (this.#listener < 0) return false;
+    const fd = accept(this.#listener);
+    if (fd >= 0) this.adopt(fd);
+    return fd >= 0;
+  }
+
+  #handleMessages(): number {
+    this.#busy = true;
+    const handled = this.#handleComplete();
+    this.#busy = false;
+    if (this.#closed) this.#finish();
+    return handled;
+  }
+
+  #handleComplete(): number {
+    let handled = 0;
+    while (this.#stream.next()) {
+      handled++;
+      if (this.#session.handle(this.#connection)) {
+        if (this.#closed) break;
+        continue;
+      }
+      this.counters.disconnects++;
+      this.#disconnect("client does not take its answers");
+      break;
+    }
+    return handled;
+  }
+
+  /** Fires an MSI-X vector. */
+  fire(vector: number): void {
+    this.#pci.fire(vector);
+  }
+
+  /** Milliseconds until `handleTimers` has work (late answers), -1 when it has none. */
+  get timeoutMs(): number {
+    return this.#replies.timeoutMs;
+  }
+
+  /** Sends late answers that are due. */
+  handleTimers(): void {
+    if (this.#connection < 0 || this.#replies.flush(this.#connection)) return;
+    this.#disconnect("client does not take its answers");
+  }
+
+  #attach(): void {
+    this.#attached = true;
+    this.#device.attached?.(this);
+  }
+
+  /**
+   * Lets the client go: the device stops first, then memory and interrupts are given back. Shutting down and reading
+   * to the end before closing keeps QEMU alive, which aborts when its connection is reset.
+   */
+  #disconnect(reason: string): void {
+    const fd = this.#connection;
+    if (fd < 0) return;
+    this.#connection = -1;
+    this.#epoll?.remove(fd);
+    shutdown(fd);
+    this.#stream.drain(fd);
+    close(fd);
+    this.#replies.clear();
+    this.#stopDevice();
+    this.#log(`client gone: ${reason}`);
+    if (this.#closed || this.#listener < 0) return;
+    this.#epoll?.add(this.#listener, EPOLLIN, this.#tag);
+  }
+
+  /** Every step runs, whatever the device throws in the one before. */
+  #stopDevice(): void {
+    this.#guard(() => this.#pci.reset());
+    this.#guard(() => this.#session.unmapAll());
+    this.#pci.vectors.clear();
+    if (this.#attached) this.#guard(() => this.#device.detached?.());
+    this.#attached = false;
+    this.dma.clear();
+  }
+
+  #guard(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.counters.deviceErrors++;
+      this.#warn("device-error", String((error as Error)?.stack ?? error));
+    }
+  }
+
+  /**
+   * Stops serving: the client is let go in order, the socket file removed. Called by the device while it handles an
+   * access, this happens right after that access.
+   */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (!this.#busy) this.#finish();
+  }
+
+  #finish(): void {
+    this.#disconnect("server closed");
+    if (this.#listener >= 0) this.#stopListening();
+    this.#stream.close();
+    this.#replies.close();
+  }
+
+  #stopListening(): void {
+    // Closing takes it out of the epoll set, where it is unless a client was connected.
+    close(this.#listener);
+    this.#listener = -1;
+    const path = this.#path!;
+    // Somebody else may have put another socket there since.
+    if (lstatSync(path, { throwIfNoEntry: false })?.ino === this.#inode) unlinkSync(path);
+  }
+}

@@ -1,0 +1,371 @@
+/** The messages of one client: each is checked, carried out and answered. State of a connection lives here. */
+import { EINVAL, EIO, ENOTSUP } from "../os/errors.ts";
+import { close } from "../os/fd.ts";
+import type { Counters } from "./counters.ts";
+import { type DmaTable, OK } from "./dma.ts";
+import { type MessageStream, NO_FDS } from "./framing.ts";
+import { handleSetIrqs } from "./irqs.ts";
+import type { PciFunction } from "./pci.ts";
+import {
+  COMMAND,
+  DEVICE_FLAG,
+  DEVICE_INFO,
+  DMA_FLAG,
+  DMA_MAP,
+  DMA_UNMAP,
+  FLAG,
+  HEADER,
+  IRQ,
+  IRQ_FLAG,
+  IRQ_INFO,
+  MAX_DATA,
+  MAX_MESSAGE_FDS,
+  REGION,
+  REGION_ACCESS,
+  REGION_FLAG,
+  REGION_INFO,
+  VERSION,
+} from "./protocol.ts";
+import type { ReplyWriter } from "./replies.ts";
+
+/** What we announce; QEMU reserves 214 bytes for the whole answer. */
+const CAPABILITIES = `{"capabilities":{"max_msg_fds":${MAX_MESSAGE_FDS},"max_data_xfer_size":${MAX_DATA}}}\0`;
+const NO_CAPABILITIES = "{}\0";
+
+export interface SessionEvents {
+  /** VERSION was accepted. */
+  negotiated(): void;
+  warn(code: string, message: string): void;
+}
+
+export class Session {
+  readonly #pci: PciFunction;
+  readonly #dma: DmaTable;
+  readonly #stream: MessageStream;
+  readonly #replies: ReplyWriter;
+  readonly #counters: Counters;
+  readonly #events: SessionEvents;
+  #negotiated = false;
+  /** Of the message at hand: its descriptors, until somebody takes them; bytes of its answer's payload. */
+  #fds: readonly number[] = NO_FDS;
+  #answer = 0;
+
+  constructor(
+    pci: PciFunction,
+    dma: DmaTable,
+    stream: MessageStream,
+    replies: ReplyWriter,
+    counters: Counters,
+    events: SessionEvents,
+  ) {
+    this.#pci = pci;
+    this.#dma = dma;
+    this.#stream = stream;
+    this.#replies = replies;
+    this.#counters = counters;
+    this.#events = events;
+  }
+
+  /** For the next client. */
+  restart(): void {
+    this.#negotiated = false;
+  }
+
+  /** Carries out the stream's current message. @returns false when its answer could not be sent. */
+  handle(fd: number): boolean {
+    const { data, at } = this.#stream;
+    const command = data.getUint16(at + HEADER.command, true);
+    const flags = data.getUint32(at + HEADER.flags, true);
+    this.#counters.messages++;
+    this.#fds = this.#stream.takeFds();
+    this.#answer = 0;
+    const isReply = (flags & FLAG.typeMask) === FLAG.reply;
+    const errno = isReply ? this.#refuseReply() : this.#guarded(command, flags);
+    if (this.#fds.length > 0) this.#closeStray();
+    if (isReply || flags & FLAG.noReply) return true;
+    const id = data.getUint16(at + HEADER.id, true);
+    return this.#replies.reply(fd, id, command, errno, this.#answer);
+  }
+
+  #refuseReply(): number {
+    this.#counters.refusedReply++;
+    return EINVAL;
+  }
+
+  #closeStray(): void {
+    this.#counters.strayDescriptors += this.#fds.length;
+    for (const fd of this.#fds) close(fd);
+    this.#fds = NO_FDS;
+  }
+
+  #takeFds(): readonly number[] {
+    const fds = this.#fds;
+    this.#fds = NO_FDS;
+    return fds;
+  }
+
+  #guarded(command: number, flags: number): number {
+    try {
+      return this.#execute(command, flags);
+    } catch (error) {
+      this.#counters.deviceErrors++;
+      this.#events.warn("device-error", String((error as Error)?.stack ?? error));
+      return EIO;
+    }
+  }
+
+  #execute(command: number, flags: number): number {
+    const payload = this.#stream.size - HEADER.SIZE;
+    const at = this.#stream.at + HEADER.SIZE;
+    // The type is 0 here or nonsense; errors are for answers.
+    if ((flags & FLAG.typeMask) !== FLAG.request || flags & FLAG.error) return this.#malformed();
+    if (command === COMMAND.VERSION) return this.#version(at, payload);
+    if (!this.#negotiated) {
+      this.#counters.refusedState++;
+      return EINVAL;
+    }
+    switch (command) {
+      case COMMAND.REGION_WRITE:
+        if (flags & FLAG.noReply) this.#counters.postedWrites++;
+        return this.#regionWrite(at, payload);
+      case COMMAND.REGION_READ:
+        return this.#regionRead(at, payload);
+      case COMMAND.DMA_MAP:
+        return this.#dmaMap(at, payload);
+      case COMMAND.DMA_UNMAP:
+        return this.#dmaUnmap(at, payload);
+      case COMMAND.DEVICE_GET_INFO:
+        return this.#deviceInfo(at, payload);
+      case COMMAND.DEVICE_GET_REGION_INFO:
+        return this.#regionInfo(at, payload);
+      case COMMAND.DEVICE_GET_IRQ_INFO:
+        return this.#irqInfo(at, payload);
+      case COMMAND.DEVICE_SET_IRQS:
+        return this.#setIrqs(at, payload);
+      case COMMAND.DEVICE_RESET:
+        return this.#reset(payload);
+      default:
+        this.#counters.refusedUnknown++;
+        return ENOTSUP;
+    }
+  }
+
+  #malformed(): number {
+    this.#counters.refusedMalformed++;
+    return EINVAL;
+  }
+
+  /** A field of the payload of the message at hand. */
+  #u32(offset: number): number {
+    return this.#stream.data.getUint32(offset, true);
+  }
+
+  /** Exact below 2^53, never below it for larger values. */
+  #u64(offset: number): number {
+    return this.#u32(offset) + this.#u32(offset + 4) * 2 ** 32;
+  }
+
+  #version(at: number, payload: number): number {
+    if (this.#negotiated) {
+      this.#counters.refusedState++;
+      return EINVAL;
+    }
+    const { data, bytes } = this.#stream;
+    const end = at + payload;
+    if (payload < VERSION.SIZE || data.getUint16(at + VERSION.major, true) !== 0) {
+      return this.#malformed();
+    }
+    if (payload > VERSION.SIZE && !isJsonObject(bytes.subarray(at + VERSION.json, end))) {
+      return this.#malformed();
+    }
+    // An answer longer than the question would not fit the room the client keeps for it.
+    const room = payload - VERSION.SIZE;
+    const text = [CAPABILITIES, NO_CAPABILITIES].find((json) => json.length <= room) ?? "";
+    this.#replies.data.setUint32(HEADER.SIZE, 0, true);
+    this.#replies.bytes.set(Buffer.from(text), HEADER.SIZE + VERSION.json);
+    this.#answer = VERSION.SIZE + text.length;
+    this.#negotiated = true;
+    this.#events.negotiated();
+    return OK;
+  }
+
+  #deviceInfo(at: number, payload: number): number {
+    if (payload !== DEVICE_INFO.SIZE || this.#u32(at) < DEVICE_INFO.SIZE) return this.#malformed();
+    this.#put(DEVICE_INFO.argsz, DEVICE_INFO.SIZE);
+    this.#put(DEVICE_INFO.flags, DEVICE_FLAG.reset | DEVICE_FLAG.pci);
+    this.#put(DEVICE_INFO.regions, REGION.COUNT);
+    this.#put(DEVICE_INFO.irqs, IRQ.COUNT);
+    this.#answer = DEVICE_INFO.SIZE;
+    return OK;
+  }
+
+  #put(offset: number, value: number): void {
+    this.#replies.data.setUint32(HEADER.SIZE + offset, value, true);
+  }
+
+  #regionInfo(at: number, payload: number): number {
+    if (payload < REGION_INFO.SIZE || this.#u32(at) < REGION_INFO.SIZE) return this.#malformed();
+    const index = this.#u32(at + REGION_INFO.index);
+    if (index >= REGION.COUNT) return this.#refusedRegion();
+    const size = this.#pci.regionSizes[index]!;
+    this.#put(REGION_INFO.argsz, REGION_INFO.SIZE);
+    // No region can be mapped: one that could would turn posted writes off for the whole device.
+    this.#put(REGION_INFO.flags, size === 0 ? 0 : REGION_FLAG.read | REGION_FLAG.write);
+    this.#put(REGION_INFO.index, index);
+    this.#put(REGION_INFO.capOffset, 0);
+    this.#put(REGION_INFO.size, size);
+    this.#put(REGION_INFO.size + 4, 0);
+    this.#put(REGION_INFO.offset, 0);
+    this.#put(REGION_INFO.offset + 4, 0);
+    this.#answer = REGION_INFO.SIZE;
+    return OK;
+  }
+
+  #refusedRegion(): number {
+    this.#counters.refusedRegion++;
+    return EINVAL;
+  }
+
+  #irqInfo(at: number, payload: number): number {
+    if (payload !== IRQ_INFO.SIZE || this.#u32(at) < IRQ_INFO.SIZE) return this.#malformed();
+    const index = this.#u32(at + IRQ_INFO.index);
+    // Error interrupts are refused rather than counted as 0, which QEMU would warn about.
+    if (index >= IRQ.COUNT || index === IRQ.error) {
+      this.#counters.refusedIrq++;
+      return EINVAL;
+    }
+    const count = index === IRQ.msix ? this.#pci.vectors.count : 0;
+    this.#put(IRQ_INFO.argsz, IRQ_INFO.SIZE);
+    this.#put(IRQ_INFO.flags, count === 0 ? 0 : IRQ_FLAG.eventfd);
+    this.#put(IRQ_INFO.index, index);
+    this.#put(IRQ_INFO.count, count);
+    this.#answer = IRQ_INFO.SIZE;
+    return OK;
+  }
+
+  #setIrqs(at: number, payload: number): number {
+    const request = this.#stream.data;
+    const errno = handleSetIrqs(this.#pci.vectors, request, at, payload, this.#fds);
+    if (errno === OK) this.#takeFds();
+    else this.#counters.refusedIrq++;
+    return errno;
+  }
+
+  #regionRead(at: number, payload: number): number {
+    if (payload !== REGION_ACCESS.SIZE) return this.#malformed();
+    const offset = this.#u32(at);
+    const region = this.#u32(at + REGION_ACCESS.region);
+    const count = this.#u32(at + REGION_ACCESS.count);
+    if (!this.#pci.inside(region, offset, this.#u32(at + 4), count)) return this.#refusedRegion();
+    const to = HEADER.SIZE + REGION_ACCESS.data;
+    if (region === REGION.config) {
+      this.#replies.bytes.set(this.#pci.config.bytes.subarray(offset, offset + count), to);
+    } else if (isAccessSize(count)) {
+      this.#pci.readBar(region, offset, count, this.#replies.data, to);
+    } else return this.#refusedRegion();
+    this.#counters.regionReads++;
+    this.#echoAccess(offset, region, count);
+    this.#answer = REGION_ACCESS.SIZE + count;
+    return OK;
+  }
+
+  #echoAccess(offset: number, region: number, count: number): void {
+    this.#put(0, offset);
+    this.#put(4, 0);
+    this.#put(REGION_ACCESS.region, region);
+    this.#put(REGION_ACCESS.count, count);
+  }
+
+  #regionWrite(at: number, payload: number): number {
+    if (payload < REGION_ACCESS.SIZE) return this.#malformed();
+    const offset = this.#u32(at);
+    const region = this.#u32(at + REGION_ACCESS.region);
+    const count = this.#u32(at + REGION_ACCESS.count);
+    if (payload - REGION_ACCESS.SIZE !== count) return this.#malformed();
+    if (!this.#pci.inside(region, offset, this.#u32(at + 4), count)) return this.#refusedRegion();
+    const from = at + REGION_ACCESS.data;
+    if (region === REGION.config) {
+      this.#pci.writeConfig(offset, count, this.#stream.bytes, from);
+    } else if (isAccessSize(count)) {
+      this.#pci.writeBar(region, offset, count, this.#stream.data, from);
+    } else return this.#refusedRegion();
+    this.#counters.regionWrites++;
+    this.#echoAccess(offset, region, count);
+    this.#answer = REGION_ACCESS.SIZE;
+    return OK;
+  }
+
+  #dmaMap(at: number, payload: number): number {
+    const flags = payload === DMA_MAP.SIZE ? this.#u32(at + DMA_MAP.flags) : 0;
+    const known = DMA_FLAG.read | DMA_FLAG.write;
+    const wellFormed = this.#fds.length <= 1 && flags !== 0 && (flags & ~known) === 0;
+    if (!wellFormed || this.#u32(at) < DMA_MAP.SIZE) return this.#malformed();
+    const address = this.#u64(at + DMA_MAP.address);
+    const size = this.#u64(at + DMA_MAP.size);
+    const request = {
+      address,
+      size,
+      offset: this.#fds.length === 0 ? 0 : this.#u64(at + DMA_MAP.offset),
+      readable: (flags & DMA_FLAG.read) !== 0,
+      writable: (flags & DMA_FLAG.write) !== 0,
+    };
+    const errno = this.#dma.map(request, this.#takeFds()[0] ?? -1);
+    if (errno !== OK) this.#counters.refusedDma++;
+    else this.#pci.device.dmaMapped?.(this.#dma.exact(address, size)!);
+    return errno;
+  }
+
+  #dmaUnmap(at: number, payload: number): number {
+    if (payload !== DMA_UNMAP.SIZE || this.#u32(at) < DMA_UNMAP.SIZE) return this.#malformed();
+    const flags = this.#u32(at + DMA_UNMAP.flags);
+    const address = this.#u64(at + DMA_UNMAP.address);
+    const size = this.#u64(at + DMA_UNMAP.size);
+    const errno = this.#unmapRange(flags, address, size);
+    if (errno !== OK) {
+      this.#counters.refusedDma++;
+      return errno;
+    }
+    const { bytes } = this.#stream;
+    this.#replies.bytes.set(bytes.subarray(at, at + DMA_UNMAP.SIZE), HEADER.SIZE);
+    this.#answer = DMA_UNMAP.SIZE;
+    return OK;
+  }
+
+  #unmapRange(flags: number, address: number, size: number): number {
+    if (flags === DMA_FLAG.unmapAll && address === 0 && size === 0) {
+      this.unmapAll();
+      return OK;
+    }
+    if (flags !== 0) return ENOTSUP;
+    const range = this.#dma.exact(address, size);
+    if (range !== undefined) this.#pci.device.dmaUnmapping?.(range);
+    return this.#dma.unmap(address, size);
+  }
+
+  /** Tells the device about every range before it goes. */
+  unmapAll(): void {
+    for (const range of this.#dma.ranges) this.#pci.device.dmaUnmapping?.(range);
+    this.#dma.unmapAll();
+  }
+
+  #reset(payload: number): number {
+    if (payload !== 0) return this.#malformed();
+    this.#pci.reset();
+    return OK;
+  }
+}
+
+function isAccessSize(count: number): boolean {
+  return count === 4 || count === 1 || count === 2 || count === 8;
+}
+
+/** The text is JSON for an object and ends in its only NUL byte. */
+function isJsonObject(bytes: Uint8Array): boolean {
+  if (bytes.indexOf(0) !== bytes.length - 1) return false;
+  try {
+    const value: unknown = JSON.parse(Buffer.from(bytes.subarray(0, -1)).toString());
+    return typeof value === "object" && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
+}
