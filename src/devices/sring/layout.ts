@@ -1,0 +1,45 @@
+/**
+ * sring: one descriptor per packet, no offloads. The private area of its contexts, byte for byte as the
+ * original lays it out, so that original program objects and original backends mix with ours.
+ *
+ * Groups of control words are 128 bytes apart: words written by the guest and words written by the host
+ * never share a cache line, wherever the area starts. (It starts at 48 modulo 64, so it is not itself
+ * cache-line aligned; that is part of the ABI.)
+ *
+ *     clear <= cons <= prod <= clear + n        (all modulo 2^32; slot = index AND (n - 1))
+ *
+ *     clear..cons  completed by the host, not yet collected by the guest
+ *     cons..prod   published by the guest, not yet used by the host
+ */
+import { PRIVATE_OFFSET, struct, u32, u64 } from "../../abi/index.ts";
+
+/** Offsets from the start of the private area. */
+export const SRING = struct("sring_private", 512, {
+  /** Guest: next slot to publish. */
+  prod: u32(0),
+  /** RX, guest: 1 where an interrupt is wanted. TX, guest: index whose completion interrupts. */
+  intr: u32(4),
+  /** Guest: target of the atomic that serves as full barrier in programs without helpers. */
+  barrier: u32(8),
+  /** Host (guest in reclaim): next slot the host will use. */
+  cons: u32(128),
+  /** Host: 1 where a kick is wanted. */
+  kick_enabled: u32(132),
+  /** Host, at registration: n - 1. Never read back by the host: the guest could have changed it. */
+  qmask: u32(256),
+  /** Guest: next slot to give back to the driver. */
+  clear: u32(384),
+});
+
+/** One descriptor. In RX the host overwrites `len` with the received length. */
+export const SRING_DESC = struct("sring_desc", 24, {
+  cookie: u64(0),
+  paddr: u64(8),
+  len: u32(16),
+  pad: u32(20),
+});
+
+/** Bytes of a whole context with `bufs` descriptors. */
+export function sringContextSize(bufs: number): number {
+  return PRIVATE_OFFSET + SRING.size + SRING_DESC.size * bufs;
+}
