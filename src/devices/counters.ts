@@ -1,0 +1,48 @@
+/**
+ * Counters of one queue. Declared once: the list makes the slots, the JSON and the text. They live in a
+ * Float64Array (exact to 2^53), which may be shared with the thread that answers `status`.
+ */
+export const QUEUE_COUNTERS = [
+  ["packets", "packets moved"],
+  ["bytes", "bytes moved"],
+  ["batches", "rounds that moved at least one packet"],
+  ["kicks", "doorbells rung by the guest"],
+  ["interrupts", "interrupts sent to the guest"],
+  ["dropBadAddress", "descriptors whose memory is not the guest's"],
+  ["dropBadLength", "descriptors whose length no packet has"],
+  ["dropPort", "packets that the port refused for good"],
+  ["ringErrors", "times the guest's indices made no sense and the queue was stopped"],
+  ["noBuffers", "times a packet waited because the guest had published no buffer"],
+] as const;
+
+export type QueueCounterName = (typeof QUEUE_COUNTERS)[number][0];
+
+/** Slots of one queue in a shared array. */
+export const QUEUE_COUNTER_SLOTS = QUEUE_COUNTERS.length;
+
+const INDEX = Object.fromEntries(QUEUE_COUNTERS.map(([name], i) => [name, i])) as Record<
+  QueueCounterName,
+  number
+>;
+
+export const PACKETS = INDEX.packets;
+export const BYTES = INDEX.bytes;
+export const BATCHES = INDEX.batches;
+export const KICKS = INDEX.kicks;
+export const INTERRUPTS = INDEX.interrupts;
+export const DROP_BAD_ADDRESS = INDEX.dropBadAddress;
+export const DROP_BAD_LENGTH = INDEX.dropBadLength;
+export const DROP_PORT = INDEX.dropPort;
+export const RING_ERRORS = INDEX.ringErrors;
+export const NO_BUFFERS = INDEX.noBuffers;
+
+export type QueueCounters = Float64Array;
+
+export function newQueueCounters(): QueueCounters {
+  return new Float64Array(QUEUE_COUNTER_SLOTS);
+}
+
+export function countersToJson(slots: QueueCounters): Record<QueueCounterName, number> {
+  const entries = QUEUE_COUNTERS.map(([name], i) => [name, slots[i]]);
+  return Object.fromEntries(entries) as Record<QueueCounterName, number>;
+}

@@ -1,0 +1,65 @@
+/**
+ * What a device is to the rest: a ring format, its guest programs, and the host half of its queues.
+ * A packet's way: `gather` fills a batch from the ring, a port sends it, `consume` gives the slots back;
+ * in the other direction `offer` fills a batch with free buffers, a port receives, `deliver` completes.
+ */
+import type { ProgramForm, ProgramSet } from "../abi/index.ts";
+import type { Batch, GuestMemory } from "../memory/index.ts";
+import type { QueueCounters } from "./counters.ts";
+
+export interface QueueConfig {
+  /** The whole context (public part included), mapped contiguously. */
+  readonly context: ArrayBuffer;
+  readonly bufs: number;
+  readonly memory: GuestMemory;
+  readonly counters: QueueCounters;
+}
+
+/**
+ * Host half of a ring. All its state that must survive a change of worker is in `save()`; none of it is
+ * ever read back from guest memory, except what only the guest can know: its producer index and wishes.
+ */
+export interface RingHalf {
+  /** The guest lied about its indices; the queue does nothing more until it is registered again. */
+  readonly broken: boolean;
+  /** Asks the guest to kick. @returns true where work is already there: then go on instead of sleeping. */
+  enableKicks(): boolean;
+  disableKicks(): void;
+  /** Is there something in the ring? One shared load. */
+  pending(): boolean;
+  /** Ring position for the state record. */
+  save(): number;
+  restore(position: number): void;
+  /** One line for people, in the words of the original's dump. */
+  dump(): string;
+}
+
+export interface TxHalf extends RingHalf {
+  /** Appends published packets to the batch until it is full or the ring empty. @returns packets in the batch */
+  gather(batch: Batch): number;
+  /**
+   * Completes everything up to and including packet `count - 1` of the batch (and the bad descriptors
+   * before or, where count is all of it, after them). @returns true where the guest wants an interrupt.
+   */
+  consume(batch: Batch, count: number): boolean;
+}
+
+export interface RxHalf extends RingHalf {
+  /** Appends free buffers to the batch, one packet each. @returns packets in the batch */
+  offer(batch: Batch, max: number): number;
+  /** Completes the first `count` packets with `batch.length`. @returns true where an interrupt is wanted. */
+  deliver(batch: Batch, count: number): boolean;
+}
+
+/** A kind of device, by name. */
+export interface Device {
+  readonly name: string;
+  /** Feature bits that it can offer. */
+  readonly features: number;
+  contextSize(bufs: number): number;
+  programs(options: { bufs: number; form: ProgramForm }): ProgramSet;
+  /** Writes the private area of a fresh context. */
+  initialise(direction: "rx" | "tx", context: ArrayBuffer, bufs: number): void;
+  tx(config: QueueConfig): TxHalf;
+  rx(config: QueueConfig): RxHalf;
+}

@@ -1,0 +1,164 @@
+/**
+ * The loop of one NIC: control messages, then guest to port, then port to guest; when nothing moved, a
+ * bounded spin; then sleep until the control socket, a kick or the port wakes it.
+ *
+ * While it is awake the guest need not kick: rings are looked at anyway. Before it sleeps it asks for
+ * kicks and looks once more (the guest publishes, then looks whether a kick is wanted: with full barriers
+ * on both sides one of the two always sees the other).
+ */
+import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Epoll } from "../os/epoll.ts";
+import type { QueuePair } from "./pair.ts";
+
+/** Something that is served from the loop besides packets: a frontend's socket, a wake-up descriptor. */
+export interface Control {
+  /** Handles what is there, within a budget; never blocks. @returns how much was done. */
+  handle(): number;
+  /** Puts its descriptors into the loop's epoll set, under tags from CONTROL_TAG on. */
+  register(epoll: Epoll): void;
+  /** Milliseconds until it wants to be called again; -1: only when its descriptors are ready. */
+  readonly timeoutMs: number;
+}
+
+/** Tags of the epoll set: queue pairs count from 0, controls from here. */
+export const CONTROL_TAG = 1024;
+
+export interface LoopOptions {
+  readonly pairs: readonly QueuePair[];
+  readonly control: Control;
+  /** Longest spin before sleeping, in microseconds; 0 sleeps at once, Infinity never does. */
+  readonly spinUs?: number;
+  /** Called after every turn that did something, and once a second: publish counters, follow the link. */
+  readonly housekeeping?: () => void;
+}
+
+export const DEFAULT_SPIN_US = 50;
+/** The spin shrinks to this while it is of no use. */
+const MIN_SPIN_US = 4;
+/** Rounds between looks at the control socket while packets flow. */
+const CONTROL_EVERY = 4;
+const HOUSEKEEPING_MS = 1000;
+
+/** What the port of a pair is watched for. */
+interface Watch {
+  fd: number;
+  events: number;
+}
+
+export class Loop {
+  readonly #pairs: readonly QueuePair[];
+  readonly #control: Control;
+  readonly #epoll = new Epoll(64);
+  readonly #watches: Watch[];
+  readonly #maxSpinUs: number;
+  readonly #housekeeping: () => void;
+  #spinUs: number;
+  #running = false;
+  /** Turns, sleeps and spins that found work: what `status` shows of the loop's mood. */
+  readonly moods = { turns: 0, sleeps: 0, spinHits: 0 };
+
+  constructor(options: LoopOptions) {
+    this.#pairs = options.pairs;
+    this.#control = options.control;
+    this.#maxSpinUs = options.spinUs ?? DEFAULT_SPIN_US;
+    this.#spinUs = this.#maxSpinUs;
+    this.#housekeeping = options.housekeeping ?? (() => {});
+    this.#watches = options.pairs.map(() => ({ fd: -1, events: 0 }));
+    options.control.register(this.#epoll);
+  }
+
+  stop(): void {
+    this.#running = false;
+  }
+
+  /** Runs until `stop` is called from a handler. Blocks the thread. */
+  run(): void {
+    this.#running = true;
+    let idleSince = 0;
+    let keptAt = performance.now();
+    while (this.#running) {
+      const moved = this.turn();
+      if (moved > 0) {
+        if (idleSince !== 0) this.#spinPaid();
+        idleSince = 0;
+      }
+      const now = performance.now();
+      if (now - keptAt >= HOUSEKEEPING_MS) {
+        keptAt = now;
+        this.#housekeeping();
+      }
+      if (moved > 0) continue;
+      if (idleSince === 0) idleSince = now;
+      if ((now - idleSince) * 1000 < this.#spinUs) continue;
+      this.#spinLost();
+      this.#housekeeping();
+      this.#sleep();
+      idleSince = 0;
+    }
+    this.#epoll.close();
+  }
+
+  /** One round. @returns how much was done: messages and packets. */
+  turn(): number {
+    this.moods.turns++;
+    let done = this.moods.turns % CONTROL_EVERY === 0 ? this.#control.handle() : 0;
+    for (const pair of this.#pairs) {
+      done += pair.drainTx();
+      done += pair.fillRx();
+    }
+    return done === 0 ? this.#control.handle() : done;
+  }
+
+  #sleep(): void {
+    let work = false;
+    for (const pair of this.#pairs) if (pair.armKicks()) work = true;
+    if (!work) {
+      this.#watchPorts();
+      const timeout = this.#control.timeoutMs;
+      this.moods.sleeps++;
+      const ready = this.#epoll.wait(timeout < 0 ? HOUSEKEEPING_MS : timeout);
+      for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
+    }
+    for (const pair of this.#pairs) pair.disarmKicks();
+    this.#control.handle();
+  }
+
+  #woken(tag: number, events: number): void {
+    if (tag >= this.#pairs.length) return;
+    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) this.#pairs[tag].portWritable();
+  }
+
+  /**
+   * Back-pressure without spinning: a port is watched for packets only where there are buffers for them,
+   * and for room only where it had none.
+   */
+  #watchPorts(): void {
+    for (let i = 0; i < this.#pairs.length; i++) {
+      const pair = this.#pairs[i];
+      const { fd, linkUp, sendBlocked } = pair.port;
+      const receive = pair.rx !== null && !pair.rx.broken && !pair.rxStarved;
+      const events = (receive ? EPOLLIN : 0) | (sendBlocked && pair.tx !== null ? EPOLLOUT : 0);
+      this.#watch(i, linkUp && events !== 0 ? fd : -1, events);
+    }
+  }
+
+  #watch(tag: number, fd: number, events: number): void {
+    const watch = this.#watches[tag];
+    if (watch.fd === fd && watch.events === events) return;
+    if (watch.fd >= 0 && watch.fd !== fd) this.#epoll.remove(watch.fd);
+    if (fd >= 0) {
+      if (watch.fd === fd) this.#epoll.modify(fd, events, tag);
+      else this.#epoll.add(fd, events, tag);
+    }
+    watch.fd = fd;
+    watch.events = events;
+  }
+
+  #spinPaid(): void {
+    this.moods.spinHits++;
+    this.#spinUs = Math.min(this.#maxSpinUs, this.#spinUs * 2);
+  }
+
+  #spinLost(): void {
+    this.#spinUs = Math.max(Math.min(MIN_SPIN_US, this.#maxSpinUs), this.#spinUs * 0.75);
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * One queue pair between a device and a port: a packet's way through the host.
+ *
+ *     out:  ring --gather--> batch --port.send--> outside,     then consume: slots back, interrupt?
+ *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back, interrupt?
+ */
+import {
+  DROP_PORT,
+  INTERRUPTS,
+  KICKS,
+  NO_BUFFERS,
+  newQueueCounters,
+  type QueueCounters,
+} from "../devices/counters.ts";
+import type { RxHalf, TxHalf } from "../devices/device.ts";
+import { Batch } from "../memory/index.ts";
+import type { Port } from "../net/port.ts";
+
+/** Packets per direction and turn. More would make the other direction and the control wait. */
+export const BUDGET = 64;
+
+export class QueuePair {
+  rx: RxHalf | null = null;
+  tx: TxHalf | null = null;
+  port: Port;
+  readonly rxCounters: QueueCounters;
+  readonly txCounters: QueueCounters;
+  /** The port had packets, the guest no buffers: until it publishes some, the port is not looked at. */
+  rxStarved = false;
+  readonly #batch = new Batch(BUDGET);
+  readonly #rxVector: number;
+  readonly #txVector: number;
+  readonly #fire: (vector: number) => void;
+
+  constructor(options: {
+    port: Port;
+    rxVector: number;
+    txVector: number;
+    fire: (vector: number) => void;
+    rxCounters?: QueueCounters;
+    txCounters?: QueueCounters;
+  }) {
+    this.port = options.port;
+    this.#rxVector = options.rxVector;
+    this.#txVector = options.txVector;
+    this.#fire = options.fire;
+    this.rxCounters = options.rxCounters ?? newQueueCounters();
+    this.txCounters = options.txCounters ?? newQueueCounters();
+  }
+
+  /** Guest to port. @returns packets moved. */
+  drainTx(): number {
+    const { tx, port } = this;
+    if (tx === null || (port.sendBlocked && !this.#retrySend)) return 0;
+    this.#retrySend = false;
+    const batch = this.#batch;
+    batch.clear();
+    const droppedBefore = port.dropped;
+    const consumed = tx.gather(batch) === 0 ? 0 : port.send(batch);
+    if (tx.consume(batch, consumed)) {
+      this.txCounters[INTERRUPTS]++;
+      this.#fire(this.#txVector);
+    }
+    if (port.dropped !== droppedBefore) this.txCounters[DROP_PORT] += port.dropped - droppedBefore;
+    return consumed;
+  }
+
+  /** Port to guest. @returns packets moved. */
+  fillRx(): number {
+    const { rx, port } = this;
+    if (rx === null) return 0;
+    const batch = this.#batch;
+    batch.clear();
+    if (rx.offer(batch, BUDGET) === 0) {
+      if (rx.deliver(batch, 0)) this.#interruptRx();
+      if (!this.rxStarved && !rx.broken) this.rxCounters[NO_BUFFERS]++;
+      this.rxStarved = true;
+      return 0;
+    }
+    this.rxStarved = false;
+    const received = port.receive(batch);
+    if (rx.deliver(batch, received)) this.#interruptRx();
+    return received;
+  }
+
+  /** The port says that it is writable again. */
+  portWritable(): void {
+    this.#retrySend = true;
+  }
+  #retrySend = false;
+
+  /** A doorbell: only counted, because the loop looks at the ring anyway. */
+  kicked(tx: boolean): void {
+    (tx ? this.txCounters : this.rxCounters)[KICKS]++;
+  }
+
+  /**
+   * Before sleeping: asks the guest for kicks where only it can wake us. TX: always, unless the port
+   * blocks (then the port wakes us). RX: only when starved; otherwise the port wakes us.
+   * @returns true where work is there already.
+   */
+  armKicks(): boolean {
+    let work = false;
+    if (this.tx !== null && !this.port.sendBlocked && this.tx.enableKicks()) work = true;
+    if (this.rx !== null && this.rxStarved && this.rx.enableKicks()) {
+      this.rxStarved = false;
+      work = true;
+    }
+    return work;
+  }
+
+  disarmKicks(): void {
+    this.tx?.disableKicks();
+    this.rx?.disableKicks();
+  }
+
+  #interruptRx(): void {
+    this.rxCounters[INTERRUPTS]++;
+    this.#fire(this.#rxVector);
+  }
+}

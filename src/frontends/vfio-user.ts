@@ -1,0 +1,69 @@
+/** The NIC as a vfio-user PCI device: stock QEMU's `vfio-user-pci` is the client. */
+import { BAR_MSIX, PCI_CLASS_ETHERNET, PCI_DEVICE, PCI_VENDOR } from "../abi/index.ts";
+import { CONTROL_TAG, type Control } from "../engine/loop.ts";
+import type { Nic } from "../nic/nic.ts";
+import type { Epoll } from "../os/epoll.ts";
+import {
+  type Bar,
+  type DeviceHost,
+  type PciDevice,
+  type ServerOptions,
+  VfioUserServer,
+} from "../vfio-user/index.ts";
+
+export interface VfioUserFrontendOptions extends ServerOptions {
+  readonly pciDevice?: number;
+}
+
+/** The NIC in the terms of the vfio-user library. */
+export function nicAsPciDevice(nic: Nic, pciDevice = PCI_DEVICE): PciDevice {
+  const bars: (Bar | null)[] = [null, null, null, null, null, null];
+  for (const { index, size } of nic.bars) bars[index] = { size };
+  return {
+    identity: { vendor: PCI_VENDOR, device: pciDevice, classCode: PCI_CLASS_ETHERNET },
+    bars,
+    vectors: 2 * nic.config.pairs + 1,
+    msixBar: BAR_MSIX,
+    read: (bar, offset, size) => nic.read(bar, offset, size),
+    write: (bar, offset, size, low, high) => {
+      nic.write(bar, offset, Math.min(size, 4), low);
+      if (size === 8) nic.write(bar, offset + 4, 4, high);
+    },
+    reset: () => nic.reset(),
+    busMasterChanged: (enabled) => nic.busMasterChanged(enabled),
+    attached: (host: DeviceHost) =>
+      nic.attach({ memory: host.dma, fire: (vector) => host.fire(vector) }),
+    detached: () => nic.detach(),
+  };
+}
+
+/** Serves the NIC from the engine's loop. */
+export class VfioUserFrontend implements Control {
+  readonly server: VfioUserServer;
+  readonly #nic: Nic;
+
+  /** @throws OsError where the socket cannot be made */
+  constructor(nic: Nic, options: VfioUserFrontendOptions) {
+    this.#nic = nic;
+    this.server = new VfioUserServer(nicAsPciDevice(nic, options.pciDevice), options);
+  }
+
+  register(epoll: Epoll): void {
+    this.server.register(epoll, CONTROL_TAG);
+  }
+
+  get timeoutMs(): number {
+    return this.server.timeoutMs;
+  }
+
+  handle(): number {
+    this.server.handleTimers();
+    const messages = this.server.handleReadable();
+    if (messages > 0) this.#nic.memoryChanged();
+    return messages;
+  }
+
+  close(): void {
+    this.server.close();
+  }
+}

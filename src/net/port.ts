@@ -1,0 +1,25 @@
+/**
+ * A port: where packets go to and come from. One port object per queue pair; the host's steering among
+ * them is the port's business (a multi-queue TAP answers on the queue a flow last sent on).
+ */
+import type { Batch } from "../memory/index.ts";
+
+export interface Port {
+  /** For people: `tap:tap0`. */
+  readonly name: string;
+  /** Readable when packets wait, writable when there is room again; -1 where nothing can be waited for. */
+  readonly fd: number;
+  /** False: the port is gone for good. */
+  readonly linkUp: boolean;
+  /** The last `send` stopped because the port would have blocked: wait until `fd` is writable. */
+  readonly sendBlocked: boolean;
+  /** The last `receive` took all there was. */
+  readonly receiveDrained: boolean;
+  /** Packets that `send` consumed without sending them, ever. */
+  readonly dropped: number;
+  /** Sends packets from the front of the batch. @returns how many were consumed: sent, or dropped. */
+  send(batch: Batch): number;
+  /** Receives into the batch's buffers, one packet each, and sets `batch.length`. @returns how many. */
+  receive(batch: Batch): number;
+  close(): void;
+}

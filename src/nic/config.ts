@@ -1,0 +1,68 @@
+/** What a NIC is made of, checked before anything is opened. */
+import { MAX_QUEUE_PAIRS, validQueueBufs } from "../abi/index.ts";
+import type { Device } from "../devices/device.ts";
+
+export interface NicConfig {
+  readonly device: Device;
+  /** 1..8 */
+  readonly pairs: number;
+  readonly rxBufs: number;
+  readonly txBufs: number;
+  /** Six bytes. */
+  readonly mac: Uint8Array;
+  readonly mtu: number;
+  /** Mb/s, 0 = unknown. */
+  readonly linkSpeed: number;
+  /** Bytes between doorbells: a power of two. */
+  readonly doorbellSize: number;
+}
+
+/** A value that the user gave and that cannot be; the message says what can. */
+export class ConfigError extends Error {
+  readonly code = "CONFIG";
+  constructor(message: string) {
+    super(message);
+    this.name = "ConfigError";
+  }
+}
+
+export const DEFAULT_BUFS = 256;
+export const MIN_MTU = 68;
+export const MAX_MTU = 65535;
+
+/** @throws ConfigError */
+export function checkConfig(config: NicConfig): void {
+  const { pairs, rxBufs, txBufs, mac, mtu, doorbellSize } = config;
+  if (!Number.isInteger(pairs) || pairs < 1 || pairs > MAX_QUEUE_PAIRS) {
+    throw new ConfigError(`${pairs} queue pairs: use 1 to ${MAX_QUEUE_PAIRS}`);
+  }
+  for (const [name, bufs] of [
+    ["receive", rxBufs],
+    ["transmit", txBufs],
+  ] as const) {
+    if (!validQueueBufs(bufs)) {
+      throw new ConfigError(`${bufs} ${name} buffers: use a power of two from 16 to 8192`);
+    }
+  }
+  if (mac.length !== 6 || mac[0] & 1 || mac.every((byte) => byte === 0)) {
+    throw new ConfigError(`MAC ${formatMac(mac)}: use a unicast address that is not all zero`);
+  }
+  if (!Number.isInteger(mtu) || mtu < MIN_MTU || mtu > MAX_MTU) {
+    throw new ConfigError(`MTU ${mtu}: use ${MIN_MTU} to ${MAX_MTU}`);
+  }
+  if (doorbellSize < 8 || doorbellSize > 4096 || (doorbellSize & (doorbellSize - 1)) !== 0) {
+    throw new ConfigError(`doorbell stride ${doorbellSize}: use a power of two from 8 to 4096`);
+  }
+}
+
+/** @throws ConfigError */
+export function parseMac(text: string): Uint8Array {
+  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) {
+    throw new ConfigError(`MAC "${text}": write six bytes as 52:54:00:12:34:56`);
+  }
+  return Uint8Array.from(text.split(":"), (byte) => Number.parseInt(byte, 16));
+}
+
+export function formatMac(mac: Uint8Array): string {
+  return Array.from(mac, (byte) => byte.toString(16).padStart(2, "0")).join(":");
+}
