@@ -62,7 +62,5 @@ export function stillThere(memory: GuestMemory, { record, hosts }: MappedContext
   if (record.kind === "contiguous") {
     return memory.translate(record.address, record.size, true) === hosts[0];
   }
-  return record.pages.every(
-    (page, i) => memory.translate(page, CONTEXT_PAGE, true) === hosts[i],
-  );
+  return record.pages.every((page, i) => memory.translate(page, CONTEXT_PAGE, true) === hosts[i]);
 }

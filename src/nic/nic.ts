@@ -304,7 +304,8 @@ export class Nic {
       for (let q = pairs; q < 2 * pairs; q++) this.#detachRing(q);
       return;
     }
-    if (!this.#allContexts(pairs)) return this.refuse("enable", "TX enable without all TX contexts");
+    if (!this.#allContexts(pairs))
+      return this.refuse("enable", "TX enable without all TX contexts");
     this.state.txEnabled = true;
     for (let q = pairs; q < 2 * pairs; q++) this.#attachRing(q);
     this.#enabled();
@@ -454,4 +455,3 @@ export class Nic {
     this.host?.fire(2 * this.config.pairs);
   }
 }
-
