@@ -101,6 +101,10 @@ export const prctl = declare<
   (option: number, a: number, b: number, c: number, d: number) => number
 >("int prctl(int, uint64_t, uint64_t, uint64_t, uint64_t)");
 
+export const syscall = declare<(number: number, a: number, b: number, c: number) => number>(
+  "int64_t syscall(int64_t, uint64_t, uint64_t, uint64_t)",
+);
+
 /** errno of the last call made through this table on this thread: ask right after the call. */
 export const errno: () => number = koffi.errno as () => number;
 

@@ -1,0 +1,61 @@
+// The running kernel's verifier on the programs that we ship: what it accepts here, guests accept there.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";
+import { sringPrograms } from "../../src/devices/sring/guest.ts";
+import { sringContextSize } from "../../src/devices/sring/layout.ts";
+import { Assembler, at, R0, R1 } from "../../src/ebpf/assembler.ts";
+import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../../src/os/bpf.ts";
+import { close } from "../../src/os/fd.ts";
+import { openFds, requires } from "../../src/os/testing.ts";
+
+const problem = bpfProblem();
+const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
+
+for (const bufs of [16, 256, 8192]) {
+  test(`the kernel accepts sring's HELPERFREE programs for ${bufs} buffers`, { skip }, () => {
+    const { code } = sringPrograms({ bufs, form: "helperfree" });
+    for (const name of PROGRAM_NAMES) {
+      const program = code.get(PROGRAM_IDS[name]);
+      if (program === undefined) continue;
+      const memory = new BpfMemory(sringContextSize(bufs));
+      const result = loadSocketFilter(program, memory);
+      if (result.accepted) close(result.fd);
+      memory.close();
+      assert.ok(result.accepted, `${name}: ${result.log}`);
+    }
+  });
+}
+
+test("the kernel refuses them on a context that is one descriptor short", { skip }, () => {
+  const { code } = sringPrograms({ bufs: 16, form: "helperfree" });
+  for (const name of ["txp", "txc", "txr", "rxp", "rxc", "rxr"] as const) {
+    const memory = new BpfMemory(sringContextSize(16) - 24);
+    const result = loadSocketFilter(code.get(PROGRAM_IDS[name])!, memory);
+    if (result.accepted) close(result.fd);
+    memory.close();
+    assert.ok(!result.accepted, name);
+    assert.match(result.log, /invalid access to map value/);
+  }
+});
+
+test("a program runs in the kernel on memory shared with us, and nothing stays open", {
+  skip,
+}, () => {
+  const before = openFds();
+  const memory = new BpfMemory(24);
+  memory.bytes[8] = 40;
+  const code = new Assembler()
+    .load(R0, R1, at(8, 4))
+    .alu64.add(R0, 2)
+    .store(R1, at(16, 8), R0)
+    .exit()
+    .assemble();
+  const result = loadSocketFilter(code, memory);
+  assert.ok(result.accepted);
+  assert.equal(testRun(result.fd).r0, 42);
+  assert.equal(memory.bytes[16], 42);
+  close(result.fd);
+  memory.close();
+  assert.equal(openFds(), before);
+});
