@@ -1,0 +1,143 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import fc from "fast-check";
+import { close, dup } from "../os/fd.ts";
+import { createMemfd, PAGE } from "../os/memory.ts";
+import { openFds } from "../os/testing.ts";
+import { DmaTable } from "./dma.ts";
+
+const FILE_PAGES = 16;
+
+function withTable(action: (table: DmaTable, newFd: () => number) => void): void {
+  const before = openFds();
+  const memfd = createMemfd("ram", FILE_PAGES * PAGE, { seal: true });
+  const table = new DmaTable();
+  try {
+    action(table, () => dup(memfd));
+  } finally {
+    table.clear();
+    close(memfd);
+  }
+  assert.equal(openFds(), before);
+}
+
+interface Piece {
+  page: number;
+  pages: number;
+  filePage: number;
+  readable: boolean;
+  writable: boolean;
+  shared: boolean;
+}
+
+const piece: fc.Arbitrary<Piece> = fc.record({
+  page: fc.nat(40),
+  pages: fc.integer({ min: 1, max: 6 }),
+  filePage: fc.nat(FILE_PAGES - 6),
+  readable: fc.boolean(),
+  writable: fc.boolean(),
+  shared: fc.boolean(),
+});
+
+function add(table: DmaTable, newFd: () => number, p: Piece): number {
+  const { readable, writable } = p;
+  const request = {
+    address: p.page * PAGE,
+    size: p.pages * PAGE,
+    offset: p.shared ? p.filePage * PAGE : 0,
+    readable,
+    writable,
+  };
+  return table.map(request, p.shared ? newFd() : -1);
+}
+
+/** The plain answer: every byte looked up by itself in a list. */
+function expected(pieces: Piece[], address: number, length: number, write: boolean): number | null {
+  const piece = pieces.find((p) => address >= p.page * PAGE && address < (p.page + p.pages) * PAGE);
+  if (piece === undefined || !piece.shared || length <= 0) return null;
+  if (!(write ? piece.writable : piece.readable)) return null;
+  if (address + length > (piece.page + piece.pages) * PAGE) return null;
+  return piece.filePage * PAGE + (address - piece.page * PAGE);
+}
+
+test("translate gives a host address exactly for ranges inside one usable map", () => {
+  const lookups = fc.array(
+    fc.tuple(fc.nat(48 * PAGE), fc.oneof(fc.nat(64), fc.nat(8 * PAGE)), fc.boolean()),
+    { maxLength: 30 },
+  );
+  fc.assert(
+    fc.property(fc.array(piece, { maxLength: 12 }), lookups, fc.nat(11), (pieces, asked, gone) => {
+      withTable((table, newFd) => {
+        let held = pieces.filter((p) => add(table, newFd, p) === 0);
+        const check = () => {
+          const base = table.files[0]?.mapping.address ?? 0;
+          for (const [address, length, write] of asked) {
+            const offset = expected(held, address, length, write);
+            const wanted = offset === null ? 0 : base + offset;
+            assert.equal(table.translate(address, length, write), wanted);
+          }
+        };
+        check();
+        const victim = held[gone];
+        if (victim === undefined) return;
+        const generation = table.generation;
+        assert.equal(table.unmap(victim.page * PAGE, victim.pages * PAGE), 0);
+        assert.ok(table.generation > generation);
+        held = held.filter((p) => p !== victim);
+        check();
+      });
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("maps never overlap, whatever is asked", () => {
+  fc.assert(
+    fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
+      withTable((table, newFd) => {
+        for (const p of pieces) add(table, newFd, p);
+        let end = 0;
+        for (const { address, size } of table.ranges) {
+          assert.ok(address >= end);
+          end = address + size;
+        }
+      });
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("addresses and lengths that wrap, overflow or are no numbers translate to nothing", () => {
+  withTable((table, newFd) => {
+    const top = 2 ** 53 - 4 * PAGE;
+    const rw = { readable: true, writable: true, offset: 0 };
+    assert.equal(table.map({ ...rw, address: 0, size: PAGE }, newFd()), 0);
+    assert.equal(table.map({ ...rw, address: top, size: 4 * PAGE }, newFd()), 0);
+    assert.notEqual(table.translate(top, 4 * PAGE, true), 0);
+    const odd = [2 ** 53, 2 ** 64, 2 ** 64 - 1, -1, -PAGE, Number.NaN, Infinity, -Infinity];
+    for (const value of odd) {
+      assert.equal(table.translate(value, 1, false), 0, `address ${value}`);
+      assert.equal(table.translate(0, value, false), 0, `length ${value}`);
+      assert.equal(table.translate(top, value, false), 0, `length ${value}`);
+      assert.equal(table.translate(value, value, false), 0);
+    }
+    assert.equal(table.translate(top + PAGE, 4 * PAGE, false), 0, "past the last byte");
+    assert.equal(table.translate(0, 0, false), 0);
+    assert.equal(table.map({ ...rw, address: 2 ** 53, size: PAGE }, newFd()), 22);
+    assert.equal(table.map({ ...rw, address: PAGE, size: 2 ** 64 }, newFd()), 22);
+    assert.equal(
+      table.map({ ...rw, address: PAGE, size: PAGE, offset: 2 ** 64 - PAGE }, newFd()),
+      22,
+    );
+  });
+});
+
+test("many different files are refused at a limit, and all closed in the end", () => {
+  withTable((table) => {
+    const results = Array.from({ length: 70 }, (_, i) => {
+      const request = { address: i * PAGE, size: PAGE, offset: 0, readable: true, writable: true };
+      return table.map(request, createMemfd(`m${i}`, PAGE, {}));
+    });
+    assert.deepEqual([results[63], results[64], table.files.length], [0, 12, 64]);
+  });
+});
