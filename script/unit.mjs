@@ -11,6 +11,7 @@ const wanted = process.argv.slice(2).filter((a) => !a.startsWith("--"));
 const flags = process.argv.slice(2).filter((a) => a.startsWith("--"));
 
 function find(folder) {
+  if (existsSync(`${folder}.test.js`)) return [`${folder}.test.js`];
   if (!existsSync(folder)) return [];
   if (statSync(folder).isFile()) return [folder];
   return readdirSync(folder, { recursive: true })

@@ -1,0 +1,114 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { test } from "node:test";
+import fc from "fast-check";
+import {
+  type Machine,
+  parseMemory,
+  qemuCommand,
+  sharedMemoryProblem,
+  shellQuote,
+  vfioUserDevice,
+} from "./qemu-command.ts";
+
+const machine: Machine = {
+  qemu: "qemu-system-x86_64",
+  accelerator: "tcg",
+  memoryMiB: 512,
+  cpus: 1,
+  boot: { kernel: "/k", initrd: "/i", append: "console=ttyS0" },
+  devices: [vfioUserDevice("/run/nic.sock", { id: "nic0" })],
+};
+
+function argumentOf(words: readonly string[], option: string): string | undefined {
+  const at = words.indexOf(option);
+  return at < 0 ? undefined : words[at + 1];
+}
+
+test("guest RAM is a shared memfd of the asked size, and the machine uses it", () => {
+  const words = qemuCommand(machine);
+  assert.equal(argumentOf(words, "-object"), "memory-backend-memfd,id=ram,size=512M,share=on");
+  assert.equal(argumentOf(words, "-machine"), "q35,memory-backend=ram");
+  assert.equal(argumentOf(words, "-m"), "512M");
+});
+
+test("a vfio-user socket goes to QEMU in JSON form", () => {
+  assert.deepEqual(JSON.parse(argumentOf(qemuCommand(machine), "-device")!), {
+    driver: "vfio-user-pci",
+    id: "nic0",
+    socket: { type: "unix", path: "/run/nic.sock" },
+  });
+});
+
+test("an original driver gets writes that are answered", () => {
+  assert.equal(vfioUserDevice("/s", { originalDriver: true })["x-no-posted-writes"], true);
+  assert.equal("x-no-posted-writes" in vfioUserDevice("/s"), false);
+});
+
+test("a comma in a disk's name survives QEMU's option parser", () => {
+  const words = qemuCommand({ ...machine, boot: { disk: "/a,b.img", format: "raw" } });
+  assert.equal(argumentOf(words, "-drive"), "if=none,id=disk,format=raw,file=/a,,b.img");
+  assert.equal(words.includes("-kernel"), false);
+});
+
+test("extra arguments come last and unchanged", () => {
+  const words = qemuCommand({ ...machine, extra: ["-trace", "vfio_user*"] });
+  assert.deepEqual(words.slice(-2), ["-trace", "vfio_user*"]);
+});
+
+test("a quoted command line is read back by the shell word for word", () => {
+  const word = fc.string({ unit: "grapheme" }).filter((text) => !text.includes("\0"));
+  fc.assert(
+    fc.property(fc.array(word, { minLength: 1, maxLength: 5 }), (words) => {
+      const script = `printf '%s\\0' ${shellQuote(words)}`;
+      const read = execFileSync("/bin/sh", ["-c", script], { encoding: "utf8" });
+      assert.deepEqual(read.split("\0").slice(0, -1), words);
+    }),
+    { numRuns: 50 },
+  );
+});
+
+test("memory is MiB, M or G, within what a guest can use", () => {
+  const cases = { "512": 512, "512M": 512, "2G": 2048, "1GiB": 1024, "8": undefined, x: undefined };
+  for (const [text, expected] of Object.entries(cases)) assert.equal(parseMemory(text), expected);
+  assert.equal(parseMemory("9999999G"), undefined);
+});
+
+test("extra arguments that leave guest RAM unshared are refused with a remedy", () => {
+  const refused: [string[], RegExp][] = [
+    [["-m", "1G"], /--memory/],
+    [["-mem-path", "/dev/hugepages"], /share=on/],
+    [
+      ["-object", "memory-backend-ram,id=a,size=1G", "-machine", "memory-backend=a"],
+      /memory-backend-memfd/,
+    ],
+    [
+      ["-object", "memory-backend-memfd,id=a,share=off", "-machine", "memory-backend=a"],
+      /share=on/,
+    ],
+    [["-object", "memory-backend-file,id=a,mem-path=/x", "-numa", "node,memdev=a"], /share=on/],
+    [
+      [
+        "-object",
+        '{"qom-type":"memory-backend-memfd","id":"a","share":false}',
+        "-M",
+        "memory-backend=a",
+      ],
+      /share=on/,
+    ],
+    [["-M", "pc,memory-backend=nothing"], /no memory backend/],
+  ];
+  for (const [extra, remedy] of refused) assert.match(sharedMemoryProblem(extra) ?? "", remedy);
+});
+
+test("extra arguments with shared RAM, or that have nothing to do with it, pass", () => {
+  const fine = [
+    [],
+    ["-trace", "vfio_user*"],
+    ["-machine", "usb=off"],
+    ["-object", "memory-backend-file,id=a,mem-path=/x,share=on", "-machine", "memory-backend=a"],
+    ["-object", "memory-backend-memfd,id=a,size=1G", "-numa", "node,memdev=a"],
+    ["-object", "memory-backend-ram,id=unused,size=1M"],
+  ];
+  for (const extra of fine) assert.equal(sharedMemoryProblem(extra), undefined, extra.join(" "));
+});

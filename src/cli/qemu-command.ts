@@ -1,0 +1,162 @@
+/** Composes QEMU's command line for a guest with vfio-user NICs. Pure: touches neither files nor processes. */
+
+export type Accelerator = "kvm" | "tcg";
+
+export type Boot =
+  | { readonly kernel: string; readonly initrd?: string; readonly append?: string }
+  | { readonly disk: string; readonly format: "raw" | "qcow2" };
+
+/** One `-device` in QEMU's JSON form; needs "driver". */
+export type Device = { readonly driver: string } & Readonly<Record<string, unknown>>;
+
+export interface Machine {
+  /** Program, a name or a path. */
+  readonly qemu: string;
+  readonly accelerator: Accelerator;
+  readonly memoryMiB: number;
+  readonly cpus: number;
+  readonly boot: Boot;
+  readonly devices: readonly Device[];
+  /** Appended as they are. */
+  readonly extra?: readonly string[];
+}
+
+/** sun_path holds 108 bytes with the NUL. */
+export const MAX_SOCKET_PATH = 107;
+
+/**
+ * The NIC as QEMU sees it. An original driver reads registers right after it wrote them and needs writes that
+ * are answered (`originalDriver`); ours fences posted writes itself.
+ */
+export function vfioUserDevice(
+  socket: string,
+  options: { readonly id?: string; readonly originalDriver?: boolean } = {},
+): Device {
+  return {
+    driver: "vfio-user-pci",
+    ...(options.id === undefined ? {} : { id: options.id }),
+    socket: { type: "unix", path: socket },
+    ...(options.originalDriver ? { "x-no-posted-writes": true } : {}),
+  };
+}
+
+/** Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it. */
+export function qemuCommand(machine: Machine): string[] {
+  const ram = `${machine.memoryMiB}M`;
+  return [
+    machine.qemu,
+    ...["-nodefaults", "-no-user-config", "-display", "none"],
+    ...["-accel", machine.accelerator === "tcg" ? "tcg,thread=multi" : "kvm"],
+    // Five-level paging costs an emulated guest time, and no guest of this size needs it.
+    ...["-cpu", machine.accelerator === "tcg" ? "max,la57=off" : "host"],
+    ...["-smp", String(machine.cpus), "-m", ram],
+    ...["-object", `memory-backend-memfd,id=ram,size=${ram},share=on`],
+    ...["-machine", "q35,memory-backend=ram"],
+    ...bootArguments(machine.boot),
+    ...machine.devices.flatMap((device) => ["-device", JSON.stringify(device)]),
+    ...(machine.extra ?? []),
+  ];
+}
+
+function bootArguments(boot: Boot): string[] {
+  if ("disk" in boot) {
+    const drive = `if=none,id=disk,format=${boot.format},file=${boot.disk.replaceAll(",", ",,")}`;
+    return ["-drive", drive, "-device", '{"driver":"virtio-blk-pci","drive":"disk"}'];
+  }
+  const initrd = boot.initrd === undefined ? [] : ["-initrd", boot.initrd];
+  const append = boot.append === undefined ? [] : ["-append", boot.append];
+  return ["-kernel", boot.kernel, ...initrd, ...append];
+}
+
+/** For a POSIX shell: each word quoted where it must be. */
+export function shellQuote(words: readonly string[]): string {
+  return words
+    .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
+    .join(" ");
+}
+
+/** "512", "512M", "2G" to MiB; undefined for anything else, or for less than 32 MiB or more than 1 TiB. */
+export function parseMemory(text: string): number | undefined {
+  const match = /^(\d{1,7})(?:([MG])(?:iB)?)?$/i.exec(text);
+  if (match === null) return undefined;
+  const mebibytes = Number(match[1]) * (match[2]?.toUpperCase() === "G" ? 1024 : 1);
+  return mebibytes >= 32 && mebibytes <= 2 ** 20 ? mebibytes : undefined;
+}
+
+/**
+ * Why these extra arguments would give the guest RAM that the NIC's process cannot see, and what to do; or
+ * undefined where they are fine. QEMU itself does not complain: packets would silently go nowhere.
+ */
+export function sharedMemoryProblem(extra: readonly string[]): string | undefined {
+  const backends = new Map<string, string | undefined>([["ram", undefined]]);
+  const pairs = [...optionPairs(extra)];
+  for (const [option, value] of pairs) {
+    if (option === "m") return "-m would disagree with the shared memory: use --memory instead";
+    if (option === "mem-path") {
+      return "-mem-path gives RAM that is not shared: use -object memory-backend-file,share=on,…";
+    }
+    if (option === "object") declareBackend(backends, value);
+  }
+  for (const [option, value] of pairs) {
+    const name = usedBackend(option, value);
+    if (name === undefined) continue;
+    if (!backends.has(name)) return `there is no memory backend "${name}": add its -object`;
+    const problem = backends.get(name);
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
+}
+
+function* optionPairs(words: readonly string[]): Generator<[option: string, value: string]> {
+  for (let i = 0; i < words.length; i++) {
+    const match = /^--?([a-z].*)$/i.exec(words[i]!);
+    if (match !== null) yield [match[1]!, words[i + 1] ?? ""];
+  }
+}
+
+function declareBackend(backends: Map<string, string | undefined>, value: string): void {
+  const fields = parseFields(value, "qom-type");
+  const kind = fields.get("qom-type") ?? "";
+  const id = fields.get("id");
+  if (!kind.startsWith("memory-backend-") || id === undefined) return;
+  backends.set(id, unsharedReason(kind, id, fields.get("share")));
+}
+
+function unsharedReason(kind: string, id: string, share: string | undefined): string | undefined {
+  if (kind === "memory-backend-memfd" || kind === "memory-backend-file") {
+    // A memfd is shared unless told otherwise; a file is private unless told otherwise.
+    const shared = share === undefined ? kind === "memory-backend-memfd" : isOn(share);
+    return shared ? undefined : `guest RAM "${id}" is not shared: add share=on to its -object`;
+  }
+  if (kind === "memory-backend-shm") return undefined;
+  return `guest RAM "${id}" is not shared: use memory-backend-memfd,share=on instead of ${kind}`;
+}
+
+function usedBackend(option: string, value: string): string | undefined {
+  if (option === "machine" || option === "M") {
+    return parseFields(value, "type").get("memory-backend");
+  }
+  return option === "numa" ? parseFields(value, "type").get("memdev") : undefined;
+}
+
+function isOn(value: string): boolean {
+  return ["on", "true", "yes", "y"].includes(value);
+}
+
+/** `kind,a=b,c=d` or JSON, as a flat map; the first word without "=" is the value of `implied`. */
+function parseFields(text: string, implied: string): Map<string, string> {
+  if (text.startsWith("{")) {
+    try {
+      const entries = Object.entries(JSON.parse(text) as Record<string, unknown>);
+      return new Map(entries.map(([key, value]) => [key, String(value)]));
+    } catch {
+      return new Map(); // QEMU will say what is wrong with it
+    }
+  }
+  return new Map(
+    text.split(",").map((word): [string, string] => {
+      const equals = word.indexOf("=");
+      return equals < 0 ? [implied, word] : [word.slice(0, equals), word.slice(equals + 1)];
+    }),
+  );
+}

@@ -1,0 +1,110 @@
+/** The harness itself, with a plain virtio NIC: what the other VM tests stand on. */
+import assert from "node:assert/strict";
+import { existsSync, readdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { after, before, describe, test } from "node:test";
+import { type Guest, isAlive, Netns, prepareGuest, startGuest } from "./harness.ts";
+import { withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+
+function ourFolders(): string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith("bpfhv-vm-"));
+}
+
+describe("a stock guest", { skip, timeout: 120_000 }, () => {
+  const foldersBefore = skip ? [] : ourFolders();
+  let netns: Netns;
+  let guest: Guest;
+
+  before(async () => {
+    netns = Netns.make("boot");
+    netns.addTap({ name: "tap0", address: "10.99.0.1/24" });
+    const started = performance.now();
+    guest = await startGuest({
+      virtioNics: [{ tap: "tap0", netns: netns.name, mac: "52:54:00:00:00:01" }],
+      extraFiles: { "/extra/greeting": Buffer.from("good morning\n") },
+    });
+    console.log(`booted in ${Math.round(performance.now() - started)} ms`);
+  });
+
+  after(async () => {
+    await guest?.close();
+    netns?.close();
+  });
+
+  test("runs the kernel that was prepared", async () => {
+    const { release } = await prepareGuest();
+    assert.equal((await guest.check("uname -r")).trim(), release);
+  });
+
+  test("a script's status, output and added files come through", async () => {
+    const script = 'cat /extra/greeting; printf "no newline \\303\\251" >&2; exit 3';
+    const result = await guest.run(script);
+    assert.deepEqual(result, { status: 3, output: "good morning\nno newline é" });
+    const { output } = await guest.run("seq 1 20000");
+    assert.equal(output.split("\n").length, 20001);
+  });
+
+  test("a script that takes too long is killed with what it started, and the next one runs", async () => {
+    const { status } = await guest.run("sleep 1000 & sleep 1000", { timeoutMs: 1000 });
+    assert.equal(status, 137);
+    assert.equal((await guest.run("pidof sleep")).status, 1);
+  });
+
+  test("reaches the host through its NIC, both ways", async () => {
+    await guest.check("ip addr add 10.99.0.2/24 dev eth0 && ip link set eth0 up");
+    await guest.check("ping -c 3 -i 0.2 -W 2 10.99.0.1");
+    const { ping } = await prepareGuest();
+    assert.match(
+      netns.exec([ping, "-c", "3", "-i", "0.2", "-W", "2", "10.99.0.2"]),
+      / 0% packet loss/,
+    );
+  });
+
+  test("QMP answers, and a wrong command is an error", async () => {
+    assert.deepEqual(await guest.qmp("query-status"), { running: true, status: "running" });
+    await assert.rejects(guest.qmp("no-such-command"), /no-such-command/);
+  });
+
+  test("reboots itself, and by the reset button, into the same kernel", async () => {
+    await guest.reboot();
+    await guest.reset();
+    assert.equal(guest.boots, 3);
+    await guest.check("test -e /sys/class/net/eth0");
+  });
+
+  test("a command in flight fails at once when the guest reboots under it", async () => {
+    const command = guest.run("sleep 60", { timeoutMs: 60_000 });
+    const [result] = await Promise.allSettled([command, guest.reset()]);
+    assert.equal(result.status, "rejected");
+    assert.match(String(result.reason), /rebooted/);
+  });
+
+  test("powers off, and nothing of it stays behind", async () => {
+    const { code, aborted } = await guest.powerOff();
+    assert.deepEqual({ code, aborted }, { code: 0, aborted: false });
+    await guest.close();
+    netns.close();
+    assert.deepEqual(ourFolders(), foldersBefore);
+    assert.equal(isAlive(guest.pid), false);
+    assert.equal(existsSync(`/run/netns/${netns.name}`), false);
+  });
+});
+
+test("QEMU that ends by a signal is told apart from one that we killed", { skip }, async () => {
+  const guest = await startGuest({ memoryMiB: 256 });
+  process.kill(guest.pid, "SIGABRT");
+  const { signal, aborted, killed } = await guest.exit;
+  assert.deepEqual(
+    { signal, aborted, killed },
+    { signal: "SIGABRT", aborted: true, killed: false },
+  );
+  await assert.rejects(guest.run("true"), /gone|ended|closed/);
+  await guest.close();
+});
+
+test("what QEMU refuses is told with its own words", { skip }, async () => {
+  const options = { devices: [{ driver: "no-such-device" }] };
+  await assert.rejects(startGuest(options), /no-such-device/);
+});
