@@ -1,0 +1,32 @@
+#!/usr/bin/env node
+/** The command `bpfhv`. One file per sub-command beside this one. */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { CommandError } from "./errors.ts";
+import { serveCommand } from "./serve.ts";
+import { statusCommand } from "./status.ts";
+
+const { version } = JSON.parse(
+  readFileSync(new URL("../../../package.json", import.meta.url), "utf8"),
+) as { version: string };
+
+function program(): Command {
+  const command = new Command("bpfhv")
+    .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
+    .version(version)
+    .showHelpAfterError("(add --help for the options)");
+  for (const sub of [serveCommand(), statusCommand()]) command.addCommand(sub);
+  // Commander ends the process itself with 1 for usage errors; ours is 2.
+  for (const each of [command, ...command.commands]) each.exitOverride();
+  return command;
+}
+
+try {
+  await program().parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else if (error instanceof CommandError) {
+    process.stderr.write(`bpfhv: ${error.message}\n`);
+    process.exitCode = error.status;
+  } else throw error;
+}

@@ -1,0 +1,124 @@
+/** `bpfhv serve`: one NIC for one virtual machine, until Ctrl-C. */
+import { rmSync, writeFileSync } from "node:fs";
+import { Command } from "commander";
+import pino from "pino";
+import { PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
+import { DEVICES, findDevice } from "../devices/index.ts";
+import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
+import { PORT_KINDS, type PortSpec, parsePort } from "../net/create.ts";
+import { ConfigError, checkConfig, DEFAULT_BUFS, parseMac } from "../nic/config.ts";
+import { controlPath, serveControl } from "./control-socket.ts";
+import { failure, Usage, whole } from "./errors.ts";
+import { stableMac } from "./mac.ts";
+
+interface ServeFlags {
+  socket: string;
+  device: string;
+  net: string;
+  mac?: string;
+  bufs: number;
+  rxBufs?: number;
+  txBufs?: number;
+  queues: number;
+  mtu: number;
+  spin: number;
+  logLevel: string;
+  pidFile?: string;
+  originalId: boolean;
+  answerDelay: number;
+}
+
+const LEVELS = ["silent", "error", "warn", "info", "debug"];
+
+export function serveCommand(): Command {
+  return new Command("serve")
+    .description("serve one NIC to one virtual machine over a vfio-user socket")
+    .requiredOption("--socket <path>", "UNIX socket that QEMU's vfio-user-pci connects to")
+    .option("--device <name>", `kind of NIC: ${DEVICES.map((d) => d.name).join(", ")}`, "sring")
+    .option("--net <port>", `where packets go: ${PORT_KINDS}`, "sink")
+    .option("--mac <address>", "MAC address (default: derived from the socket's path)")
+    .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", whole, DEFAULT_BUFS)
+    .option("--rx-bufs <n>", "buffers per receive queue", whole)
+    .option("--tx-bufs <n>", "buffers per transmit queue", whole)
+    .option("--queues <n>", "queue pairs, 1 to 8", whole, 1)
+    .option("--mtu <bytes>", "largest MTU that the guest may use", whole, 1500)
+    .option("--spin <us>", "longest spin before sleeping, in microseconds", whole, 50)
+    .option("--log-level <level>", LEVELS.join(", "), "info")
+    .option("--pid-file <path>", "write the process id here; removed at the end")
+    .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
+    .option("--answer-delay <ms>", "answer the VMM this late (for tests)", whole, 0)
+    .action((flags: ServeFlags) => serve(flags));
+}
+
+/** @throws Usage */
+export function nicOptions(flags: ServeFlags): NicOptions {
+  const device = findDevice(flags.device);
+  if (device === undefined) {
+    const names = DEVICES.map((d) => d.name).join(", ");
+    throw new Usage(`unknown device "${flags.device}": there are ${names}`);
+  }
+  const port: PortSpec | null = parsePort(flags.net);
+  if (port === null) throw new Usage(`unknown net "${flags.net}": use ${PORT_KINDS}`);
+  if (!LEVELS.includes(flags.logLevel)) {
+    throw new Usage(`unknown log level "${flags.logLevel}": use ${LEVELS.join(", ")}`);
+  }
+  try {
+    const nic = {
+      pairs: flags.queues,
+      rxBufs: flags.rxBufs ?? flags.bufs,
+      txBufs: flags.txBufs ?? flags.bufs,
+      mac: flags.mac === undefined ? stableMac(flags.socket) : parseMac(flags.mac),
+      mtu: flags.mtu,
+      linkSpeed: 0,
+      doorbellSize: 8,
+    };
+    checkConfig({ ...nic, device });
+    return {
+      device: flags.device,
+      nic,
+      port,
+      socketPath: flags.socket,
+      pciDevice: flags.originalId ? PCI_DEVICE_ORIGINAL : PCI_DEVICE,
+      spinUs: flags.spin,
+      answerDelayMs: flags.answerDelay,
+    };
+  } catch (error) {
+    if (error instanceof ConfigError) throw new Usage(error.message);
+    throw error;
+  }
+}
+
+async function serve(flags: ServeFlags): Promise<void> {
+  const options = nicOptions(flags);
+  const log = pino({ level: flags.logLevel, base: null }, pino.destination({ fd: 2, sync: true }));
+  const nic = new NicProcess(options, (level, text) => log[level](text));
+  await nic.started().catch((error: NicFailed) => {
+    throw failure(error.message);
+  });
+  const path = controlPath(flags.socket);
+  const control = await serveControl(path, async () => ({
+    pid: process.pid,
+    socket: flags.socket,
+    ...(await nic.status()),
+  }));
+  if (flags.pidFile !== undefined) writeFileSync(flags.pidFile, `${process.pid}`);
+  log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
+
+  const stop = (signal: string) => {
+    log.info(`${signal}: stopping`);
+    void nic.stop().catch(() => {});
+  };
+  process.once("SIGINT", () => stop("SIGINT"));
+  process.once("SIGTERM", () => stop("SIGTERM"));
+  try {
+    await nic.ended;
+    log.info("stopped");
+  } catch (error) {
+    if (error instanceof NicFailed) throw failure(error.message);
+    throw error;
+  } finally {
+    control.close();
+    rmSync(path, { force: true });
+    if (flags.pidFile !== undefined) rmSync(flags.pidFile, { force: true });
+  }
+}

@@ -1,0 +1,55 @@
+/** `bpfhv status`: what a running NIC is doing, or why it is not. */
+import { Command } from "commander";
+import type { NicStatus } from "../nic/status.ts";
+import { askControl, controlPath } from "./control-socket.ts";
+import { failure } from "./errors.ts";
+
+type ServedNic = NicStatus & { pid: number; socket: string };
+
+export function statusCommand(): Command {
+  return new Command("status")
+    .description("show a running NIC: handshake, programs, counters")
+    .argument("<socket>", "the socket given to `bpfhv serve --socket`")
+    .option("--json", "as JSON", false)
+    .action(async (socket: string, flags: { json: boolean }) => {
+      const status = await ask(socket);
+      const text = flags.json ? JSON.stringify(status, null, 2) : describe(status);
+      process.stdout.write(`${text}\n`);
+    });
+}
+
+async function ask(socket: string): Promise<ServedNic> {
+  try {
+    return (await askControl(controlPath(socket), { kind: "status" })) as ServedNic;
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code ?? (error as Error).message;
+    throw failure(`no NIC is served on ${socket} (${why}): start one with bpfhv serve`);
+  }
+}
+
+/** For people, at most 80 columns. */
+export function describe(status: ServedNic): string {
+  const lines = [
+    `${status.device} on ${status.socket} (pid ${status.pid}), packets to ${status.port}`,
+    `  mac         ${status.mac}`,
+    `  link        ${status.link}`,
+    `  handshake   ${status.step}`,
+    `  programs    ${status.programs} (generation ${status.generation})`,
+    `  features    ${status.features.join(" ") || "none"}`,
+  ];
+  if (status.lastRefusal !== "") lines.push(`  refused     ${status.lastRefusal}`);
+  lines.push("", "  queue      packets        bytes  batches    kicks interrupts    drops");
+  for (const { queue, counters, broken } of status.queues) {
+    const drops = counters.dropBadAddress + counters.dropBadLength + counters.dropPort;
+    lines.push(
+      `  ${queue.padEnd(5)}${cell(counters.packets, 13)}${cell(counters.bytes, 13)}` +
+        `${cell(counters.batches, 9)}${cell(counters.kicks, 9)}${cell(counters.interrupts, 11)}` +
+        `${cell(drops, 9)}${broken ? " broken" : ""}`,
+    );
+  }
+  return lines.join("\n");
+}
+
+function cell(value: number, width: number): string {
+  return String(value).padStart(width);
+}

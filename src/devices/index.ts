@@ -1,0 +1,9 @@
+/** The devices that there are, by name. */
+import type { Device } from "./device.ts";
+import { sring } from "./sring/index.ts";
+
+export const DEVICES: readonly Device[] = [sring];
+
+export function findDevice(name: string): Device | undefined {
+  return DEVICES.find((device) => device.name === name);
+}

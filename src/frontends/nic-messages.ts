@@ -1,0 +1,38 @@
+/** What the main thread and a NIC's worker say to each other. Plain data. */
+import type { PortSpec } from "../net/create.ts";
+import type { NicStatus } from "../nic/status.ts";
+
+export interface NicWorkerData {
+  readonly device: string;
+  readonly nic: {
+    readonly pairs: number;
+    readonly rxBufs: number;
+    readonly txBufs: number;
+    readonly mac: Uint8Array;
+    readonly mtu: number;
+    readonly linkSpeed: number;
+    readonly doorbellSize: number;
+  };
+  readonly port: PortSpec;
+  readonly socketPath: string;
+  readonly pciDevice: number;
+  /** eventfd: the main thread signals it after each message. */
+  readonly wakeFd: number;
+  readonly spinUs?: number;
+  readonly answerDelayMs?: number;
+}
+
+export type ToWorker = { readonly kind: "stop" } | { readonly kind: "status"; readonly id: number };
+
+export type ToMain =
+  | { readonly kind: "ready" }
+  | { readonly kind: "stopped" }
+  | { readonly kind: "log"; readonly level: "info" | "warn"; readonly text: string }
+  | { readonly kind: "status"; readonly id: number; readonly status: NicStatus }
+  | {
+      readonly kind: "failed";
+      readonly message: string;
+      /** An error that has a code and says what to do; others are bugs and show their stack. */
+      readonly expected: boolean;
+      readonly stack: string;
+    };

@@ -1,0 +1,92 @@
+/** A NIC in a worker of this process: start it, ask it, stop it. */
+import { Worker } from "node:worker_threads";
+import type { NicStatus } from "../nic/status.ts";
+import { createEventFd, signalEventFd } from "../os/eventfd.ts";
+import { close } from "../os/fd.ts";
+import type { NicWorkerData, ToMain, ToWorker } from "./nic-messages.ts";
+
+export type NicOptions = Omit<NicWorkerData, "wakeFd">;
+
+/** Why a NIC could not be started, or died. `expected`: the message says what to do. */
+export class NicFailed extends Error {
+  readonly expected: boolean;
+  constructor(message: string, expected: boolean) {
+    super(message);
+    this.name = "NicFailed";
+    this.expected = expected;
+  }
+}
+
+export class NicProcess {
+  readonly #worker: Worker;
+  readonly #wakeFd: number;
+  readonly #log: (level: "info" | "warn", text: string) => void;
+  readonly #asked = new Map<number, (status: NicStatus) => void>();
+  #nextId = 1;
+  /** Settles when the worker has ended; rejects with NicFailed where it failed. */
+  readonly ended: Promise<void>;
+  #ready!: () => void;
+  readonly #started = new Promise<void>((resolve) => {
+    this.#ready = resolve;
+  });
+
+  constructor(options: NicOptions, log: (level: "info" | "warn", text: string) => void) {
+    this.#log = log;
+    this.#wakeFd = createEventFd();
+    const workerData: NicWorkerData = { ...options, wakeFd: this.#wakeFd };
+    this.#worker = new Worker(new URL("./nic-worker.js", import.meta.url), { workerData });
+    this.ended = new Promise((resolve, reject) => {
+      let failure: NicFailed | null = null;
+      this.#worker.on("message", (message: ToMain) => {
+        if (message.kind === "failed") {
+          const { expected, stack } = message;
+          failure = new NicFailed(expected ? message.message : stack, expected);
+        } else this.#take(message);
+      });
+      this.#worker.on("error", (error) => {
+        failure = new NicFailed(String(error.stack ?? error), false);
+      });
+      this.#worker.on("exit", () => {
+        close(this.#wakeFd);
+        if (failure === null) resolve();
+        else reject(failure);
+      });
+    });
+    // Whoever awaits `ended` sees the failure; nobody has to.
+    this.ended.catch(() => {});
+  }
+
+  /** @throws NicFailed where it cannot be started */
+  async started(): Promise<void> {
+    await Promise.race([this.#started, this.ended]);
+  }
+
+  /** The NIC as it is now. */
+  status(): Promise<NicStatus> {
+    const id = this.#nextId++;
+    return new Promise((resolve) => {
+      this.#asked.set(id, resolve);
+      this.#send({ kind: "status", id });
+    });
+  }
+
+  /** Ends the loop in order: the client is let go, ports are closed. */
+  async stop(): Promise<void> {
+    this.#send({ kind: "stop" });
+    await this.ended;
+  }
+
+  #send(message: ToWorker): void {
+    this.#worker.postMessage(message);
+    signalEventFd(this.#wakeFd);
+  }
+
+  #take(message: ToMain): void {
+    if (message.kind === "ready") this.#ready();
+    else if (message.kind === "log") this.#log(message.level, message.text);
+    else if (message.kind === "status") {
+      this.#asked.get(message.id)?.(message.status);
+      this.#asked.delete(message.id);
+    }
+  }
+}

@@ -1,0 +1,125 @@
+/**
+ * The worker of one NIC: everything of it lives here, on one thread, in one loop. The thread that started
+ * it talks to it by messages, each announced through an eventfd, since a thread that waits in epoll does
+ * not see its message port.
+ */
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { findDevice } from "../devices/index.ts";
+import { type Control, DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
+import { QueuePair } from "../engine/pair.ts";
+import { openPorts } from "../net/create.ts";
+import type { Port } from "../net/port.ts";
+import { Nic } from "../nic/nic.ts";
+import { nicStatus } from "../nic/status.ts";
+import { EPOLLIN, type Epoll } from "../os/epoll.ts";
+import { drainEventFd } from "../os/eventfd.ts";
+import type { NicWorkerData, ToMain, ToWorker } from "./nic-messages.ts";
+import { VfioUserFrontend } from "./vfio-user.ts";
+
+const options = workerData as NicWorkerData;
+const main = parentPort!;
+const tell = (message: ToMain): void => main.postMessage(message);
+
+/** A tag outside those of queue pairs and of the frontend. */
+const WAKE_TAG = 2048;
+
+class Commands implements Control {
+  readonly #frontend: VfioUserFrontend;
+  readonly #onCommand: (command: ToWorker) => void;
+
+  constructor(frontend: VfioUserFrontend, onCommand: (command: ToWorker) => void) {
+    this.#frontend = frontend;
+    this.#onCommand = onCommand;
+  }
+
+  register(epoll: Epoll): void {
+    this.#frontend.register(epoll);
+    epoll.add(options.wakeFd, EPOLLIN, WAKE_TAG);
+  }
+
+  get timeoutMs(): number {
+    return this.#frontend.timeoutMs;
+  }
+
+  handle(): number {
+    return this.#frontend.handle();
+  }
+
+  /** Messages from the main thread: looked for once per sleep, and by housekeeping when there is none. */
+  receive(): void {
+    drainEventFd(options.wakeFd);
+    for (;;) {
+      const received = receiveMessageOnPort(main);
+      if (received === undefined) return;
+      this.#onCommand(received.message as ToWorker);
+    }
+  }
+}
+
+function serve(ports: Port[]): void {
+  const device = findDevice(options.device);
+  if (device === undefined) throw new Error(`no device "${options.device}"`);
+  // Pairs are made before the NIC, and fire through it.
+  let fire: (vector: number) => void = () => {};
+  const pairs = ports.map(
+    (port, i) =>
+      new QueuePair({
+        port,
+        rxVector: i,
+        txVector: ports.length + i,
+        fire: (vector) => fire(vector),
+      }),
+  );
+  const nic = new Nic({ ...options.nic, device }, pairs);
+  fire = (vector) => nic.host?.fire(vector);
+  const frontend = new VfioUserFrontend(nic, {
+    socketPath: options.socketPath,
+    pciDevice: options.pciDevice,
+    answerDelayMs: options.answerDelayMs,
+    log: (text) => tell({ kind: "log", level: "info", text }),
+    onWarning: (code, text) => tell({ kind: "log", level: "warn", text: `${text} [${code}]` }),
+  });
+  const status = () => nicStatus(nic, loop.moods, frontend.server.counters);
+  const commands = new Commands(frontend, (command) => {
+    if (command.kind === "stop") loop.stop();
+    else tell({ kind: "status", id: command.id, status: status() });
+  });
+  let portsUp = true;
+  const loop: Loop = new Loop({
+    pairs,
+    control: commands,
+    spinUs: options.spinUs ?? DEFAULT_SPIN_US,
+    housekeeping: () => {
+      commands.receive();
+      nic.followLink();
+      const up = pairs.every((pair) => pair.port.linkUp);
+      if (up !== portsUp) {
+        portsUp = up;
+        tell({
+          kind: "log",
+          level: "warn",
+          text: `${ports[0].name} ${up ? "is back" : "is gone"}`,
+        });
+      }
+    },
+  });
+  tell({ kind: "ready" });
+  try {
+    loop.run();
+  } finally {
+    frontend.close();
+  }
+}
+
+try {
+  const ports = openPorts(options.port, options.nic.pairs);
+  try {
+    serve(ports);
+  } finally {
+    for (const port of ports) port.close();
+  }
+  tell({ kind: "stopped" });
+} catch (error) {
+  const { message, code, stack } = error as Error & { code?: string };
+  tell({ kind: "failed", message, expected: code !== undefined, stack: stack ?? "" });
+}

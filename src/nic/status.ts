@@ -1,0 +1,70 @@
+/** What `bpfhv status` shows of a NIC, as plain data. */
+import { ABILITY, featureNames } from "../abi/index.ts";
+import { countersToJson, type QueueCounterName } from "../devices/counters.ts";
+import { formatMac } from "./config.ts";
+import type { HandshakeStep, Nic } from "./nic.ts";
+
+export interface QueueStatus {
+  readonly queue: string;
+  readonly counters: Record<QueueCounterName, number>;
+  /** The guest lied about its indices; the queue stands until the driver resets it. */
+  readonly broken: boolean;
+}
+
+export interface NicStatus {
+  readonly device: string;
+  readonly port: string;
+  readonly mac: string;
+  readonly link: "up" | "down";
+  readonly step: HandshakeStep;
+  readonly lastRefusal: string;
+  readonly generation: number;
+  /** Which programs the guest's driver took: proved by its kernel, or not. "-": none yet. */
+  readonly programs: "verified" | "unverified" | "-";
+  readonly features: readonly string[];
+  readonly resets: number;
+  readonly refused: Readonly<Record<string, number>>;
+  readonly queues: readonly QueueStatus[];
+  readonly loop: Readonly<Record<string, number>>;
+  readonly transport: Readonly<Record<string, number>>;
+}
+
+export function nicStatus(
+  nic: Nic,
+  loop: Readonly<Record<string, number>>,
+  transport: Readonly<Record<string, number>>,
+): NicStatus {
+  const queues = nic.pairs.flatMap((pair, i) => [
+    {
+      queue: `rx${i}`,
+      counters: countersToJson(pair.rxCounters),
+      broken: pair.rx?.broken ?? false,
+    },
+    {
+      queue: `tx${i}`,
+      counters: countersToJson(pair.txCounters),
+      broken: pair.tx?.broken ?? false,
+    },
+  ]);
+  return {
+    device: nic.config.device.name,
+    port: nic.pairs[0].port.name,
+    mac: formatMac(nic.config.mac),
+    link: nic.linkUp ? "up" : "down",
+    step: nic.step,
+    lastRefusal: nic.lastRefusal,
+    generation: nic.state.generation,
+    programs: programsOf(nic),
+    features: featureNames(nic.state.selectedFeatures),
+    resets: nic.resets,
+    refused: { ...nic.refused },
+    queues,
+    loop: { ...loop },
+    transport: { ...transport },
+  };
+}
+
+function programsOf(nic: Nic): NicStatus["programs"] {
+  if (nic.state.queues.every((queue) => queue.context === null)) return "-";
+  return nic.state.abilities & ABILITY.HELPERFREE ? "verified" : "unverified";
+}
