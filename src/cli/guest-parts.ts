@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { CliError } from "./cli-error.ts";
+import { failure } from "./errors.ts";
 import { type InitramfsFile, packInitramfs } from "./initramfs.ts";
 
 export interface GuestParts {
@@ -34,7 +34,7 @@ const PREPARE_MS = 45 * 60_000;
 const BUILD_MS = 10 * 60_000;
 const KEEP_MS = 24 * 3600_000;
 
-/** Prepares what is missing, with progress on standard error. @throws CliError that says what to do. */
+/** Prepares what is missing, with progress on standard error. @throws CommandError that says what to do. */
 export async function prepareGuest(suite = "trixie"): Promise<GuestParts> {
   const folder = await runScript("provision", ["--kernel", suite], PREPARE_MS);
   return {
@@ -107,7 +107,7 @@ export function packageRoot(): string {
   while (!existsSync(join(folder, "script/lib/provision"))) {
     const parent = dirname(folder);
     if (parent === folder) {
-      throw new CliError("script/lib is missing: run bpfhv from a checkout or install it again");
+      throw failure("script/lib is missing: run bpfhv from a checkout or install it again");
     }
     folder = parent;
   }
@@ -130,11 +130,11 @@ function runScript(name: string, words: readonly string[], timeoutMs: number): P
     process.stderr.write(chunk);
     lastWords = `${lastWords}${chunk}`.slice(-2000);
   });
-  child.on("error", (error) => reject(new CliError(`script/lib/${name}: ${error.message}`)));
+  child.on("error", (error) => reject(failure(`script/lib/${name}: ${error.message}`)));
   child.on("close", (status) => {
     const line = output.trim().split("\n").at(-1) ?? "";
     if (status === 0 && line !== "") resolve(line);
-    else reject(new CliError(reasonOf(lastWords) ?? `script/lib/${name} failed (${status})`));
+    else reject(failure(reasonOf(lastWords) ?? `script/lib/${name} failed (${status})`));
   });
   const stop = () => child.kill("SIGTERM");
   process.once("exit", stop);

@@ -1,0 +1,126 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { CommandError } from "./errors.ts";
+import { isOlder, parseQemuVersion, qemuProblem, systemQemu } from "./find-qemu.ts";
+import { checkUsage, type VmFlags, vmCommand } from "./vm.ts";
+
+const flags: VmFlags = { socket: ["/run/nic.sock"], memory: "512M", smp: "1", accel: "auto" };
+
+test("wrong use is status 2 and one line that says what to do", () => {
+  const refused: [Partial<VmFlags>, string[], RegExp][] = [
+    [{ socket: [] }, [], /--socket/],
+    [{ socket: [`/${"x".repeat(107)}`] }, [], /shorter/],
+    [{ disk: "/d", kernel: "/k" }, [], /exclude/],
+    [{ append: "quiet" }, [], /need --kernel/],
+    [{ memory: "lots" }, [], /512M/],
+    [{ smp: "0" }, [], /1 to 255/],
+    [{ smp: "256" }, [], /1 to 255/],
+    [{ accel: "xen" }, [], /auto, kvm or tcg/],
+    [{}, ["-m", "1G"], /--memory/],
+  ];
+  for (const [change, extra, remedy] of refused) {
+    assert.throws(
+      () => checkUsage({ ...flags, ...change }, extra),
+      (error: unknown) => {
+        assert.ok(error instanceof CommandError);
+        assert.equal(error.status, 2);
+        assert.match(error.message, remedy);
+        return !error.message.includes("\n");
+      },
+    );
+  }
+  assert.doesNotThrow(() => checkUsage(flags, ["-trace", "vfio_user*"]));
+});
+
+test("versions are compared as numbers", () => {
+  assert.deepEqual(parseQemuVersion("QEMU emulator version 10.1.2 (Debian)\n"), [10, 1]);
+  assert.equal(parseQemuVersion("something else"), undefined);
+  assert.equal(isOlder([9, 2], [10, 1]), true);
+  assert.equal(isOlder([10, 0], [10, 1]), true);
+  assert.equal(isOlder([10, 1], [10, 1]), false);
+  assert.equal(isOlder([11, 0], [10, 1]), false);
+});
+
+describe("finding QEMU", () => {
+  let folder: string;
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), "bpfhv-qemu-"));
+  });
+  after(() => rmSync(folder, { recursive: true }));
+
+  function fakeQemu(version: string, devices: string): string {
+    const path = join(folder, `qemu-${version}`);
+    const script = `#!/bin/sh
+case $1 in --version) echo "QEMU emulator version ${version}";; *) echo '${devices}';; esac\n`;
+    writeFileSync(path, script);
+    chmodSync(path, 0o755);
+    return path;
+  }
+
+  test("one that is too old is refused, and told which version is needed", () => {
+    const old = fakeQemu("7.2.19", 'name "vfio-pci"');
+    assert.match(qemuProblem(old) ?? "", /QEMU 7\.2.*needs 10\.1/);
+    assert.throws(() => systemQemu(old), { name: "CommandError", status: 1 });
+  });
+
+  test("one without the device is refused", () => {
+    const bare = fakeQemu("11.0.0", 'name "vfio-pci"');
+    assert.match(qemuProblem(bare) ?? "", /without vfio-user-pci/);
+  });
+
+  test("one with it is taken", () => {
+    const good = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
+    assert.equal(systemQemu(good), good);
+  });
+
+  test("one that is not there is refused by name", () => {
+    assert.match(qemuProblem(join(folder, "nothing")) ?? "", /cannot run .*nothing \(ENOENT\)/);
+  });
+
+  async function printed(words: string[]): Promise<string> {
+    const lines: string[] = [];
+    const write = process.stdout.write;
+    process.stdout.write = (text: string | Uint8Array) => lines.push(String(text)) > 0;
+    try {
+      await vmCommand().parseAsync(words, { from: "user" });
+    } finally {
+      process.stdout.write = write;
+    }
+    return lines.filter((line) => line.includes("vfio-user-pci")).join("");
+  }
+
+  test("--print shows the command line, with several sockets, and needs none of them", async () => {
+    const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
+    const kernel = join(folder, "kernel");
+    writeFileSync(kernel, "");
+    const sockets = ["--socket", "/run/a b.sock", "--socket", "/run/c.sock"];
+    const more = ["--kernel", kernel, "--accel", "tcg", "--original-driver", "--print"];
+    const line = await printed(["--qemu", qemu, ...sockets, ...more, "--", "-trace", "x*"]);
+    assert.match(line, /"path":"\/run\/a b\.sock"},"x-no-posted-writes":true}'/);
+    assert.match(line, /"id":"nic1".*"path":"\/run\/c\.sock"/);
+    assert.match(line, /share=on .*-serial mon:stdio -trace 'x\*'\n$/);
+  });
+
+  test("a disk image of qcow2 is recognised, anything else is raw", async () => {
+    const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
+    const words = ["--qemu", qemu, "--socket", "/s", "--accel", "tcg", "--print", "--disk"];
+    writeFileSync(join(folder, "a"), Buffer.from([0x51, 0x46, 0x49, 0xfb, 0, 0]));
+    writeFileSync(join(folder, "b"), "");
+    assert.match(await printed([...words, join(folder, "a")]), /format=qcow2/);
+    assert.match(await printed([...words, join(folder, "b")]), /format=raw/);
+  });
+
+  test("a missing kernel and a missing server are failures that name the remedy", async () => {
+    const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
+    const words = ["--qemu", qemu, "--accel", "tcg", "--socket", join(folder, "none.sock")];
+    const missing = vmCommand().parseAsync([...words, "--kernel", "/no/kernel"], { from: "user" });
+    await assert.rejects(missing, { status: 1, message: /cannot read \/no\/kernel/ });
+    writeFileSync(join(folder, "kernel"), "");
+    const alone = [...words, "--kernel", join(folder, "kernel")];
+    const unserved = vmCommand().parseAsync(alone, { from: "user" });
+    await assert.rejects(unserved, { status: 1, message: /start `bpfhv serve/ });
+  });
+});

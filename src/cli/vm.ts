@@ -1,0 +1,205 @@
+/** `bpfhv vm`: starts QEMU with the options that a bpfhv NIC needs. */
+import { spawn } from "node:child_process";
+import { accessSync, closeSync, constants, openSync, readSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { Command } from "commander";
+import { detectAccelerator } from "./accelerator.ts";
+import { failure, Usage } from "./errors.ts";
+import { systemQemu } from "./find-qemu.ts";
+import {
+  buildModule,
+  composeInitrd,
+  type GuestParts,
+  moduleFiles,
+  packageRoot,
+  prepareGuest,
+} from "./guest-parts.ts";
+import {
+  type Accelerator,
+  type Boot,
+  MAX_SOCKET_PATH,
+  parseMemory,
+  qemuCommand,
+  sharedMemoryProblem,
+  shellQuote,
+  vfioUserDevice,
+} from "./qemu-command.ts";
+
+export interface VmFlags {
+  readonly socket?: readonly string[];
+  readonly kernel?: string;
+  readonly initrd?: string;
+  readonly append?: string;
+  readonly disk?: string;
+  readonly memory: string;
+  readonly smp: string;
+  readonly accel: string;
+  readonly qemu?: string;
+  readonly print?: boolean;
+  readonly originalDriver?: boolean;
+}
+
+const MAX_CPUS = 255;
+const TEST_GUEST_LINE = "console=ttyS0 panic=1 quiet mitigations=off bpfhv.shell";
+
+export function vmCommand(): Command {
+  const collect = (value: string, before: string[] = []) => [...before, value];
+  return new Command("vm")
+    .description("start QEMU with bpfhv NICs, around a kernel, a disk image or the test guest")
+    .option("--socket <path>", "socket of a running `bpfhv serve` (repeat for more NICs)", collect)
+    .option("--kernel <file>", "kernel to boot (default: a small test guest with the driver)")
+    .option("--initrd <file>", "its initial RAM disk")
+    .option("--append <words>", "its command line")
+    .option("--disk <image>", "disk image to boot instead, raw or qcow2")
+    .option("--memory <size>", "guest RAM: 512M, 2G", "512M")
+    .option("--smp <n>", "virtual CPUs", "1")
+    .option("--accel <name>", "kvm, tcg (emulation), or auto: kvm where it really works", "auto")
+    .option("--qemu <program>", "QEMU to use (default: the system's, or one that is prepared)")
+    .option("--original-driver", "answer every write, as an original bpfhv driver needs")
+    .option("--print", "show the command line instead of running it")
+    .argument("[qemu-arguments...]", "after --: more arguments for QEMU, as they are")
+    .addHelpText("after", "\nThe guest's console is this terminal: Ctrl-A X ends QEMU.")
+    .action((extra: string[], flags: VmFlags) => vm(flags, extra));
+}
+
+async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
+  checkUsage(flags, extra);
+  const command = await composeVm(flags, extra);
+  if (flags.print) {
+    process.stdout.write(`${shellQuote(command)}\n`);
+    return;
+  }
+  for (const path of flags.socket!) requireListening(path);
+  await runQemu(command);
+}
+
+/** What can be told without looking at the machine. @throws Usage */
+export function checkUsage(flags: VmFlags, extra: readonly string[]): void {
+  const sockets = flags.socket ?? [];
+  if (sockets.length === 0) throw new Usage("--socket is missing: the path given to `bpfhv serve`");
+  for (const path of sockets) {
+    if (Buffer.byteLength(resolve(path)) > MAX_SOCKET_PATH) {
+      throw new Usage(
+        `socket path longer than ${MAX_SOCKET_PATH} bytes: use a shorter one: ${path}`,
+      );
+    }
+  }
+  if (flags.disk !== undefined && flags.kernel !== undefined) {
+    throw new Usage("--disk and --kernel exclude each other");
+  }
+  if (flags.kernel === undefined && (flags.initrd ?? flags.append) !== undefined) {
+    throw new Usage("--initrd and --append need --kernel");
+  }
+  if (parseMemory(flags.memory) === undefined) {
+    throw new Usage(`--memory "${flags.memory}": use a size such as 512M or 2G, at least 32M`);
+  }
+  if (!/^[1-9]\d{0,2}$/.test(flags.smp) || Number(flags.smp) > MAX_CPUS) {
+    throw new Usage(`--smp "${flags.smp}": use a whole number from 1 to ${MAX_CPUS}`);
+  }
+  if (!["auto", "kvm", "tcg"].includes(flags.accel)) {
+    throw new Usage(`--accel "${flags.accel}": use auto, kvm or tcg`);
+  }
+  const problem = sharedMemoryProblem(extra);
+  if (problem !== undefined) throw new Usage(problem);
+}
+
+async function composeVm(flags: VmFlags, extra: readonly string[]): Promise<string[]> {
+  for (const file of [flags.kernel, flags.initrd, flags.disk]) requireReadable(file);
+  const ownQemu = systemQemu(flags.qemu);
+  const isTestGuest = flags.kernel === undefined && flags.disk === undefined;
+  const parts = ownQemu === undefined || isTestGuest ? await prepareGuest() : undefined;
+  const qemu = ownQemu ?? parts!.qemu;
+  return qemuCommand({
+    qemu,
+    accelerator: await chooseAccelerator(flags, qemu, parts),
+    memoryMiB: parseMemory(flags.memory)!,
+    cpus: Number(flags.smp),
+    boot: isTestGuest ? await testGuest(parts!) : givenBoot(flags),
+    devices: flags.socket!.map((path, index) =>
+      vfioUserDevice(resolve(path), {
+        id: `nic${index}`,
+        originalDriver: flags.originalDriver === true,
+      }),
+    ),
+    extra: ["-serial", "mon:stdio", ...extra],
+  });
+}
+
+async function chooseAccelerator(
+  flags: VmFlags,
+  qemu: string,
+  parts: GuestParts | undefined,
+): Promise<Accelerator> {
+  if (flags.accel === "kvm" || flags.accel === "tcg") return flags.accel;
+  const kernel = parts?.kernel ?? flags.kernel;
+  if (kernel !== undefined) return detectAccelerator({ qemu, kernel });
+  // A disk image with the system's QEMU: nothing small to try KVM with, so QEMU's own judgement it is.
+  return isAccessible("/dev/kvm", constants.R_OK | constants.W_OK) ? "kvm" : "tcg";
+}
+
+/** Our own small guest: a shell on the console, the driver loaded. */
+async function testGuest(parts: GuestParts): Promise<Boot> {
+  const modules = await buildModule(join(packageRoot(), "driver/linux"));
+  const initrd = composeInitrd(parts, moduleFiles(modules.map((path) => ({ path }))));
+  return { kernel: parts.kernel, initrd, append: TEST_GUEST_LINE };
+}
+
+function givenBoot(flags: VmFlags): Boot {
+  if (flags.disk !== undefined) return { disk: flags.disk, format: imageFormat(flags.disk) };
+  return {
+    kernel: flags.kernel!,
+    ...(flags.initrd === undefined ? {} : { initrd: flags.initrd }),
+    append: flags.append ?? "console=ttyS0",
+  };
+}
+
+/** QEMU warns about guessing, and a raw image's first bytes belong to the guest. */
+function imageFormat(path: string): "raw" | "qcow2" {
+  const magic = Buffer.alloc(4);
+  const fd = openSync(path, "r");
+  readSync(fd, magic, 0, 4, 0);
+  closeSync(fd);
+  return magic.toString("latin1") === "QFI\xfb" ? "qcow2" : "raw";
+}
+
+function requireReadable(path: string | undefined): void {
+  if (path !== undefined && !isAccessible(path, constants.R_OK)) {
+    throw failure(`cannot read ${path}: check the path and its permissions`);
+  }
+}
+
+function requireListening(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isSocket()) return;
+  throw failure(`no socket ${path}: start \`bpfhv serve --socket ${path}\` first`);
+}
+
+function isAccessible(path: string, mode: number): boolean {
+  try {
+    accessSync(path, mode);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Resolves when QEMU ends well. The terminal is QEMU's, so Ctrl-C belongs to the guest. */
+function runQemu([program, ...words]: string[]): Promise<void> {
+  const child = spawn(program!, words, { stdio: "inherit" });
+  const forward = (signal: NodeJS.Signals) => child.kill(signal);
+  const end = () => child.kill("SIGTERM");
+  for (const signal of ["SIGTERM", "SIGHUP", "SIGINT"] as const) process.on(signal, forward);
+  process.on("exit", end);
+  return new Promise<void>((resolve, reject) => {
+    child.once("error", (error) => reject(failure(`cannot run ${program}: ${error.message}`)));
+    child.once("close", (status, signal) => {
+      if (status === 0) resolve();
+      else if (signal !== null) reject(failure(`QEMU was ended by ${signal}`));
+      else reject(failure(`QEMU failed with status ${status}: see its message above`));
+    });
+  }).finally(() => {
+    for (const signal of ["SIGTERM", "SIGHUP", "SIGINT"] as const) {
+      process.removeListener(signal, forward);
+    }
+    process.removeListener("exit", end);
+  });
+}
