@@ -1,20 +1,20 @@
 /** Which accelerator works here: /dev/kvm may exist and still not run a stock guest, so one is tried, briefly. */
 import { spawn } from "node:child_process";
 import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import type { GuestParts } from "./guest-parts.ts";
 import type { Accelerator } from "./qemu-command.ts";
 
 const PROBE_MS = 8000;
 
-/** BPFHV_ACCEL=kvm or tcg overrides. The answer is kept beside the parts until the machine boots anew. */
+/** BPFHV_ACCEL=kvm or tcg overrides. The answer is kept in the cache until the machine boots anew. */
 export async function detectAccelerator(
   parts: Pick<GuestParts, "qemu" | "kernel">,
 ): Promise<Accelerator> {
   const wanted = process.env.BPFHV_ACCEL;
   if (wanted === "kvm" || wanted === "tcg") return wanted;
   if (!isAccessible("/dev/kvm")) return "tcg";
-  const memo = join(dirname(parts.kernel), `accelerator-${bootId()}`);
+  const memo = join(cacheFolder(), `accelerator-${bootId()}`);
   const known = readMemo(memo);
   if (known !== undefined) return known;
   const found = (await kvmBootsKernel(parts.qemu, parts.kernel)) ? "kvm" : "tcg";
@@ -54,6 +54,11 @@ function isAccessible(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+function cacheFolder(): string {
+  const { BPFHV_CACHE, XDG_CACHE_HOME, HOME } = process.env;
+  return BPFHV_CACHE ?? join(XDG_CACHE_HOME ?? join(HOME ?? "/root", ".cache"), "bpfhv");
 }
 
 function bootId(): string {
