@@ -91,9 +91,14 @@ export class Loop {
       if ((now - idleSince) * 1000 < this.#spinUs) continue;
       this.#spinLost();
       this.#housekeeping();
-      this.#sleep();
+      // Housekeeping hears of `stop`, too.
+      if (this.#running) this.#sleep();
       idleSince = 0;
     }
+  }
+
+  /** After `run`, and after the control gave up its descriptors. */
+  close(): void {
     this.#epoll.close();
   }
 

@@ -108,6 +108,7 @@ function serve(ports: Port[]): void {
     loop.run();
   } finally {
     frontend.close();
+    loop.close();
   }
 }
 

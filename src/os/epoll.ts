@@ -1,5 +1,5 @@
 /** Readiness of many descriptors in one call, with results in a flat array. */
-import { check, EINTR, OsError } from "./errors.ts";
+import { check, EBADF, EINTR, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 import { type Mapping, mapAnonymous } from "./memory.ts";
 
@@ -53,6 +53,8 @@ export class Epoll {
   }
 
   #control(operation: number, fd: number, events: number, tag: number): void {
+    // The table is unmapped once closed: touching it would kill the process.
+    if (!this.#open) throw new OsError("epoll_ctl", `fd ${fd}`, EBADF, "", "the set is closed");
     const at = this.#capacity * STRIDE;
     this.#words[at] = events;
     this.#words[at + TAG] = tag;

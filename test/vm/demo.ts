@@ -1,0 +1,280 @@
+/**
+ * The demo: one guest on stock QEMU with three NICs (ours, and virtio-net with and without its offloads),
+ * the same traffic over each, in alternating rounds; then one table.
+ *
+ *     node dist/test/vm/demo.js [--rounds N] [--seconds N] [--json FILE]
+ */
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { buildModule, type Guest, Netns, prepareGuest, startGuest } from "./harness.ts";
+import { ServedNic } from "./nic.ts";
+import { Link } from "./traffic.ts";
+
+interface Contender {
+  readonly nic: string;
+  readonly offloads: boolean;
+  /** Interface in the guest. */
+  readonly mac: string;
+  readonly subnet: string;
+  readonly samples: Sample[];
+}
+
+interface Sample {
+  tcpFromGuestMbps: number;
+  tcpToGuestMbps: number;
+  udpFromGuestPps: number;
+  udpToGuestPps: number;
+  rttMs: number;
+  lost: number;
+}
+
+export interface Row extends Sample {
+  readonly nic: string;
+  readonly offloads: boolean;
+  drops: number;
+  interrupts: number;
+}
+
+const MEASURES = [
+  "tcpFromGuestMbps",
+  "tcpToGuestMbps",
+  "udpFromGuestPps",
+  "udpToGuestPps",
+  "rttMs",
+] as const;
+
+const { values: flags } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "3" },
+    seconds: { type: "string", default: "2" },
+    json: { type: "string" },
+    help: { type: "boolean", default: false },
+  },
+});
+
+const USAGE = `usage: script/demo [--rounds N] [--seconds N] [--json FILE]
+
+Boots a Debian guest on stock QEMU with a bpfhv NIC served from TypeScript, and with virtio-net beside it;
+pings, runs TCP and small UDP both ways over each, reloads the module, prints one table.
+  --rounds N   rounds, alternating between the NICs; medians are shown (default 3)
+  --seconds N  of each measurement (default 2)
+  --json FILE  also write the results there`;
+
+function say(text: string): void {
+  process.stderr.write(`\x1b[1m==>\x1b[0m ${text}\n`);
+}
+
+const problems: string[] = [];
+function expect(held: boolean, what: string): void {
+  if (held) return;
+  problems.push(what);
+  say(`FAILED: ${what}`);
+}
+
+const contenders: Contender[] = [
+  { nic: "bpfhv/sring", offloads: false, mac: "52:54:00:b9:f0:01", subnet: "10.77.1", samples: [] },
+  { nic: "virtio-net", offloads: false, mac: "52:54:00:b9:f0:02", subnet: "10.77.2", samples: [] },
+  { nic: "virtio-net", offloads: true, mac: "52:54:00:b9:f0:03", subnet: "10.77.3", samples: [] },
+];
+
+const median = (values: number[]): number => {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+
+async function measure(link: Link, seconds: number): Promise<Sample> {
+  // A first ping fills the ARP tables and wakes everything up; it is not measured.
+  await link.pingFromGuest(3);
+  const tcpFromGuestMbps = await link.tcp("from guest", seconds);
+  const tcpToGuestMbps = await link.tcp("to guest", seconds);
+  const out = await link.udp("from guest", seconds);
+  const back = await link.udp("to guest", seconds);
+  const there = await link.pingFromGuest(50);
+  const here = link.pingFromHost(50);
+  return {
+    tcpFromGuestMbps,
+    tcpToGuestMbps,
+    udpFromGuestPps: out.pps,
+    udpToGuestPps: back.pps,
+    rttMs: (there.rttMs + here.rttMs) / 2,
+    lost: there.sent - there.received + here.sent - here.received,
+  };
+}
+
+/** `name` of the interface with that address, as the guest calls it. */
+async function interfaceOf(guest: Guest, mac: string): Promise<string> {
+  const path = await guest.check(`grep -l ${mac} /sys/class/net/*/address`);
+  return path.trim().split("/")[4];
+}
+
+async function configure(guest: Guest, { mac, subnet }: Contender): Promise<void> {
+  const name = await interfaceOf(guest, mac);
+  await guest.check(`ip addr add ${subnet}.2/24 dev ${name} && ip link set ${name} up`);
+}
+
+/** Interrupts of all vectors of a NIC so far, and packets it dropped. */
+async function counts(guest: Guest, { mac, nic }: Contender): Promise<[number, number]> {
+  const name = await interfaceOf(guest, mac);
+  const device = await guest.check(`basename $(readlink -f /sys/class/net/${name}/device)`);
+  const pattern = nic.startsWith("bpfhv") ? "bpfhv-" : `${device.trim()}-`;
+  const interrupts = await guest.check(
+    `grep -e '${pattern}' /proc/interrupts | awk '{n += $2} END {print n + 0}'`,
+  );
+  const drops = await guest.check(
+    `cd /sys/class/net/${name}/statistics && echo $(($(cat rx_dropped) + $(cat tx_dropped)))`,
+  );
+  return [Number(interrupts), Number(drops)];
+}
+
+async function reloadModule(guest: Guest, link: Link): Promise<void> {
+  say("unloading and reloading the module");
+  await guest.check("rmmod bpfhv && insmod /modules/bpfhv.ko");
+  await configure(guest, contenders[0]);
+  const { sent, received } = await link.pingFromGuest(10);
+  expect(received === sent, `after reloading the module ${sent - received} of ${sent} pings lost`);
+}
+
+function table(rows: readonly Row[]): string {
+  const head = [
+    ...["NIC", "offloads", "TCP out", "TCP in", "UDP out", "UDP in", "RTT", "lost", "drops"],
+    "irqs",
+  ];
+  const body = rows.map((row) => [
+    row.nic,
+    row.offloads ? "on" : "off",
+    `${row.tcpFromGuestMbps.toFixed(0)} Mb/s`,
+    `${row.tcpToGuestMbps.toFixed(0)} Mb/s`,
+    `${(row.udpFromGuestPps / 1000).toFixed(1)} kp/s`,
+    `${(row.udpToGuestPps / 1000).toFixed(1)} kp/s`,
+    `${row.rttMs.toFixed(2)} ms`,
+    `${row.lost}`,
+    `${row.drops}`,
+    `${row.interrupts}`,
+  ]);
+  const [ours, plain] = rows;
+  const ratio = MEASURES.map((m) => (ours[m] / plain[m]).toFixed(2));
+  const last = ["ratio to virtio", "off", ...ratio, "", "", ""];
+  const lines = [head, ...body, last];
+  const widths = head.map((_, i) => Math.max(...lines.map((line) => line[i].length)));
+  return lines
+    .map((line) =>
+      line
+        .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+        .join("  "),
+    )
+    .join("\n");
+}
+
+async function run(): Promise<void> {
+  const rounds = Number(flags.rounds);
+  const seconds = Number(flags.seconds);
+  const started = performance.now();
+  const parts = await prepareGuest();
+  const modules = await buildModule();
+  const module = modules.find((path) => path.endsWith("/bpfhv.ko"));
+  if (module === undefined) throw new Error("the module was not built");
+  const netns = Netns.make("demo");
+  for (const [i, { subnet }] of contenders.entries()) {
+    netns.addTap({ name: `tap${i}`, address: `${subnet}.1/24` });
+  }
+  const ours = contenders[0];
+  say("serving a NIC: bpfhv serve --device sring");
+  const nic = await ServedNic.start("--net", `tap:tap0,netns=${netns.name}`, "--mac", ours.mac);
+  try {
+    say("booting a Debian guest on stock QEMU");
+    const guest = await startGuest({
+      sockets: [nic.socket],
+      virtioNics: contenders.slice(1).map(({ mac, offloads }, i) => ({
+        tap: `tap${i + 1}`,
+        netns: netns.name,
+        mac,
+        offloads,
+      })),
+      extraFiles: { "/modules/bpfhv.ko": module },
+    });
+    try {
+      await guest.check("insmod /modules/bpfhv.ko");
+      for (const contender of contenders) await configure(guest, contender);
+      const links = contenders.map(
+        ({ subnet }) => new Link({ guest, netns, parts, host: `${subnet}.1`, peer: `${subnet}.2` }),
+      );
+      await traffic(links, rounds, seconds);
+      const rows = await results(guest);
+      await reloadModule(guest, links[0]);
+      const log = await guest.check("dmesg | grep bpfhv");
+      expect(
+        /verified by the kernel/.test(log),
+        "the guest's log says that its kernel verified the programs",
+      );
+      report(rows, log, await nic.status(), (performance.now() - started) / 1000);
+    } finally {
+      const exit = await guest.close();
+      expect(!exit.aborted, "QEMU aborted");
+    }
+  } finally {
+    const { code, signal } = await nic.stop();
+    expect(code === 0, `bpfhv serve ended with ${code ?? signal}: ${nic.log}`);
+    netns.close();
+  }
+}
+
+async function traffic(links: Link[], rounds: number, seconds: number): Promise<void> {
+  for (let round = 0; round < rounds; round++) {
+    for (let i = 0; i < contenders.length; i++) {
+      // Another one begins each time, so that none always runs first.
+      const which = (i + round) % contenders.length;
+      const contender = contenders[which];
+      const sample = await measure(links[which], seconds);
+      contender.samples.push(sample);
+      say(
+        `round ${round + 1}/${rounds} ${contender.nic} offloads ${contender.offloads ? "on" : "off"}: ` +
+          MEASURES.map((m) => `${m} ${sample[m].toFixed(m === "rttMs" ? 2 : 0)}`).join(", "),
+      );
+      expect(sample.lost === 0, `${contender.nic} lost ${sample.lost} pings in round ${round + 1}`);
+    }
+  }
+}
+
+async function results(guest: Guest): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const contender of contenders) {
+    const { nic, offloads, samples } = contender;
+    const [interrupts, drops] = await counts(guest, contender);
+    const medians = Object.fromEntries(MEASURES.map((m) => [m, median(samples.map((s) => s[m]))]));
+    const lost = samples.reduce((sum, sample) => sum + sample.lost, 0);
+    rows.push({ nic, offloads, ...(medians as unknown as Sample), lost, drops, interrupts });
+  }
+  return rows;
+}
+
+function report(rows: Row[], guestLog: string, status: unknown, tookSeconds: number): void {
+  process.stdout.write(`\n${table(rows)}\n\n`);
+  process.stdout.write("from the guest's log:\n");
+  for (const line of guestLog.split("\n").filter((l) => /verified/.test(l))) {
+    process.stdout.write(`  ${line}\n`);
+  }
+  process.stdout.write(`took ${tookSeconds.toFixed(0)} s\n`);
+  if (flags.json === undefined) return;
+  const raw = contenders.map(({ nic, offloads, samples }) => ({ nic, offloads, samples }));
+  const ok = problems.length === 0;
+  writeFileSync(
+    flags.json,
+    `${JSON.stringify({ rows, ok, problems, rounds: raw, status, seconds: tookSeconds }, null, 2)}\n`,
+  );
+}
+
+if (flags.help) {
+  process.stdout.write(`${USAGE}\n`);
+} else {
+  try {
+    await run();
+  } catch (error) {
+    problems.push(String((error as Error).stack ?? error));
+    say(`FAILED: ${(error as Error).message}`);
+    if (flags.json !== undefined) {
+      writeFileSync(flags.json, `${JSON.stringify({ rows: [], ok: false, problems }, null, 2)}\n`);
+    }
+  }
+  process.exitCode = problems.length === 0 ? 0 : 1;
+}

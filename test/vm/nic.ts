@@ -1,0 +1,115 @@
+/** `bpfhv serve` as a child process, for tests and the demo: started, asked, stopped. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { askControl, controlPath } from "../../src/cli/control-socket.ts";
+import type { NicStatus } from "../../src/nic/status.ts";
+import { onExit } from "./cleanup.ts";
+import { until, within } from "./time.ts";
+
+const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+const START_MS = 10_000;
+const STOP_MS = 10_000;
+
+export interface ServedExit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** A running `bpfhv serve`. */
+export class ServedNic {
+  readonly socket: string;
+  readonly exit: Promise<ServedExit>;
+  readonly #child: ChildProcess;
+  readonly #folder: string;
+  readonly #forget: () => void;
+  #log = "";
+
+  private constructor(folder: string, args: readonly string[]) {
+    this.#folder = folder;
+    this.socket = join(folder, "nic.sock");
+    this.#child = spawn(process.execPath, [MAIN, "serve", "--socket", this.socket, ...args], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    this.#child.stderr?.on("data", (chunk) => {
+      this.#log += chunk;
+    });
+    this.exit = new Promise((resolve) => {
+      this.#child.once("exit", (code, signal) => resolve({ code, signal }));
+    });
+    this.#forget = onExit(() => {
+      this.#child.kill("SIGKILL");
+      rmSync(folder, { recursive: true, force: true });
+    });
+  }
+
+  /** Starts one and waits until it answers. `args` are those of `bpfhv serve`, without `--socket`. */
+  static async start(...args: readonly string[]): Promise<ServedNic> {
+    const nic = new ServedNic(mkdtempSync(join(tmpdir(), "bpfhv-nic-")), args);
+    const died = nic.exit.then(({ code }) => {
+      throw new Error(`bpfhv serve ended with ${code}: ${nic.log}`);
+    });
+    const answers = until(START_MS, "bpfhv serve to answer", () =>
+      nic.status().then(
+        () => true,
+        () => false,
+      ),
+    );
+    try {
+      await Promise.race([answers, died]);
+      return nic;
+    } catch (error) {
+      await nic.kill();
+      throw error;
+    }
+  }
+
+  get pid(): number {
+    return this.#child.pid as number;
+  }
+
+  /** What it wrote to its log. */
+  get log(): string {
+    return this.#log;
+  }
+
+  async status(): Promise<NicStatus> {
+    return (await askControl(controlPath(this.socket), { kind: "status" })) as NicStatus;
+  }
+
+  get openDescriptors(): number {
+    return readdirSync(`/proc/${this.pid}/fd`).length;
+  }
+
+  /** Resident memory in KiB. */
+  get residentKiB(): number {
+    return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1]);
+  }
+
+  /** CPU time used so far, in ticks of 10 ms. */
+  get cpuTicks(): number {
+    const fields = readFileSync(`/proc/${this.pid}/stat`, "utf8").split(") ")[1].split(" ");
+    return Number(fields[11]) + Number(fields[12]);
+  }
+
+  /** Stops it as Ctrl-C does. */
+  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<ServedExit> {
+    this.#child.kill(signal);
+    const exit = await within(STOP_MS, "bpfhv serve to stop", this.exit);
+    this.#release();
+    return exit;
+  }
+
+  async kill(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await within(STOP_MS, "bpfhv serve to die", this.exit);
+    this.#release();
+  }
+
+  #release(): void {
+    this.#forget();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
