@@ -140,7 +140,7 @@ async function composeCommand(
     extra: [
       ...["-serial", "stdio"],
       ...["-chardev", `socket,id=agent,path=${agentPath}`, "-serial", "chardev:agent"],
-      ...["-chardev", `socket,id=qmp,path=${qmpPath}`, "-mon", "chardev=qmp,mode=control"],
+      ...["-qmp", `unix:${qmpPath}`],
       ...virtioNics.flatMap((_, i) => ["-netdev", `tap,id=tap${i},fd=${3 + i},vhost=off`]),
       ...(options.qemuArguments ?? []),
     ],
