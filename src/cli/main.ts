@@ -5,6 +5,7 @@ import { Command, CommanderError } from "commander";
 import { CommandError } from "./errors.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
+import { vmCommand } from "./vm.ts";
 
 const { version } = JSON.parse(
   readFileSync(new URL("../../../package.json", import.meta.url), "utf8"),
@@ -15,7 +16,7 @@ function program(): Command {
     .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
     .version(version)
     .showHelpAfterError("(add --help for the options)");
-  for (const sub of [serveCommand(), statusCommand()]) command.addCommand(sub);
+  for (const sub of [serveCommand(), statusCommand(), vmCommand()]) command.addCommand(sub);
   // Commander ends the process itself with 1 for usage errors; ours is 2.
   for (const each of [command, ...command.commands]) each.exitOverride();
   return command;

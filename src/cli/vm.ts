@@ -64,12 +64,12 @@ export function vmCommand(): Command {
 
 async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
   checkUsage(flags, extra);
+  if (!flags.print) for (const path of flags.socket!) requireListening(path);
   const command = await composeVm(flags, extra);
   if (flags.print) {
     process.stdout.write(`${shellQuote(command)}\n`);
     return;
   }
-  for (const path of flags.socket!) requireListening(path);
   await runQemu(command);
 }
 
