@@ -116,7 +116,8 @@ case $1 in --version) echo "QEMU emulator version ${version}";; *) echo '${devic
   test("a missing kernel and a missing server are failures that name the remedy", async () => {
     const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
     const words = ["--qemu", qemu, "--accel", "tcg", "--socket", join(folder, "none.sock")];
-    const missing = vmCommand().parseAsync([...words, "--kernel", "/no/kernel"], { from: "user" });
+    const absent = [...words, "--print", "--kernel", "/no/kernel"];
+    const missing = vmCommand().parseAsync(absent, { from: "user" });
     await assert.rejects(missing, { status: 1, message: /cannot read \/no\/kernel/ });
     writeFileSync(join(folder, "kernel"), "");
     const alone = [...words, "--kernel", join(folder, "kernel")];
