@@ -31,6 +31,8 @@
 #define BPFHV_COPYBREAK		256
 /* Completions that one transmit call takes back before it sends. */
 #define BPFHV_TX_RECLAIM_XMIT	64
+/* Polls in a row that were promised work and found none, before the host is a liar. */
+#define BPFHV_MAX_IDLE_POLLS	64
 
 struct page_pool;
 struct bpfhv_priv;
@@ -42,6 +44,7 @@ struct bpfhv_slot {
 	struct page *page;	/* RX: kept while the slot is free, too */
 	dma_addr_t dma;
 	u32 len;		/* bytes mapped */
+	u8 n_bufs;		/* TX: buffers of the packet, on its first one */
 	bool busy;		/* published, not returned yet */
 	bool paged;		/* TX: mapped with skb_frag_dma_map() */
 };
@@ -59,7 +62,7 @@ struct bpfhv_ring {
 	dma_addr_t ctx_dma;
 
 	struct bpf_prog *prog[BPFHV_PROG_MAX];
-	void *run_ctx;		/* what programs get in R1 */
+	void *run_ctx;		/* Unverified: what programs get in R1 */
 
 	struct bpfhv_slot *slots;
 	u32 *free_ids;		/* a stack of slot indices */
@@ -101,6 +104,7 @@ struct bpfhv_queue {
 	bool tx;
 	bool broken;		/* stopped until the next reset */
 	bool kick_pending;	/* TX: owed to the host after a burst */
+	unsigned int idle_polls;
 	struct page_pool *pool;
 	struct delayed_work refill_work;
 	struct bpfhv_stats stats;
@@ -122,6 +126,7 @@ struct bpfhv_priv {
 	u32 rx_bufs, tx_bufs;
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
+	bool dying;		/* removed or shut down: the workers do nothing more */
 	unsigned long last_reset;
 	u64 resets;
 	struct work_struct ctrl_work;
@@ -130,6 +135,8 @@ struct bpfhv_priv {
 };
 
 extern bool bpfhv_allow_unverified;
+
+int bpfhv_run_unverified(struct bpfhv_ring *r, enum bpfhv_prog_id id);
 
 static inline struct bpfhv_queue *bpfhv_rxq(struct bpfhv_priv *bp, unsigned int i)
 {
@@ -160,7 +167,9 @@ static inline struct netdev_queue *bpfhv_netdev_txq(struct bpfhv_queue *q)
 /* Runs a program of a ring. The call is a compiler barrier for the context. */
 static inline int bpfhv_run(struct bpfhv_ring *r, enum bpfhv_prog_id id)
 {
-	return (int)bpf_prog_run_pin_on_cpu(r->prog[id], r->run_ctx);
+	if (unlikely(r->run_ctx))
+		return bpfhv_run_unverified(r, id);
+	return (int)bpf_prog_run_pin_on_cpu(r->prog[id], NULL);
 }
 
 static inline int bpfhv_run_intr(struct bpfhv_ring *r, enum bpfhv_prog_id id, u32 min)
@@ -183,6 +192,7 @@ void bpfhv_kick(struct bpfhv_queue *q);
 int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpfhv_ring *r);
 void bpfhv_forget_context(struct bpfhv_priv *bp, unsigned int queue);
 void bpfhv_request_reset(struct bpfhv_queue *q, const char *why);
+bool bpfhv_promised_work(struct bpfhv_queue *q, int ret, unsigned int found);
 int bpfhv_discover(struct bpfhv_priv *bp);
 void bpfhv_negotiate(struct bpfhv_priv *bp);
 
@@ -197,8 +207,8 @@ void bpfhv_free_code(struct bpfhv_code *code);
 
 /* progs.c: one program, or one context, at a time */
 int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd);
-int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
-			const struct bpfhv_code *code);
+int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
+			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where);
 void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 
 /* legacy.c: the same for version 1 sets and kernels that cannot verify */

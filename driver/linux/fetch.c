@@ -40,6 +40,9 @@ static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
 	if (le32_to_cpu(header->magic) != BPFHV_BLOB_MAGIC ||
 	    le32_to_cpu(header->length) != length || programs >= BPFHV_PROG_MAX)
 		return -EBADMSG;
+	/* Another set than the one whose sizes we are about to use? */
+	if (le32_to_cpu(header->generation) != bpfhv_read(bp, BPFHV_REG_SET_CUR))
+		return -EAGAIN;
 
 	for (i = 0; i < programs; i++) {
 		const struct bpfhv_blob_program *p = (const void *)(blob + at);

@@ -48,11 +48,26 @@ static bool bpfhv_is_rx_prog(enum bpfhv_prog_id id)
 	return id <= BPFHV_PROG_RXH;
 }
 
+static void bpfhv_refused(const struct bpfhv_gen *gen, enum bpfhv_prog_id id, u32 where,
+			  int err)
+{
+	struct bpfhv_priv *bp = gen->bp;
+	u32 code = err == -ENOMEM ? BPFHV_VERDICT_MEMORY : BPFHV_VERDICT_REFUSED;
+
+	netdev_err(bp->netdev, "program %s refused at instruction %u: %d\n",
+		   bpfhv_prog_name(id), where, err);
+	if (!bp->abilities)
+		return;
+	bpfhv_write(bp, BPFHV_REG_VERDICT_INFO, id << 24 | (where & 0xffffff));
+	bpfhv_write_sync(bp, BPFHV_REG_SET_VERDICT, gen->id << 8 | code);
+}
+
 static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 			   const struct bpfhv_code *code)
 {
 	struct bpfhv_priv *bp = gen->bp;
 	int map_fd = -1, err, id;
+	u32 where = 0;
 
 	if (gen->verified)
 		err = bpfhv_verified_context(bp, r, &map_fd);
@@ -68,16 +83,11 @@ static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 		    id == BPFHV_PROG_RXH || id == BPFHV_PROG_TXH)
 			continue;
 		if (gen->verified)
-			err = bpfhv_verified_load(r, map_fd, id, &code[id]);
+			err = bpfhv_verified_load(bp, r, map_fd, id, &code[id], &where);
 		else
 			err = bpfhv_unverified_load(r, id, &code[id]);
-		if (err) {
-			netdev_err(bp->netdev, "the kernel refused program %s (%u instructions): %d\n",
-				   bpfhv_prog_name(id), code[id].len, err);
-			bpfhv_write(bp, BPFHV_REG_VERDICT_INFO, id << 24);
-			bpfhv_write_sync(bp, BPFHV_REG_SET_VERDICT,
-					 gen->id << 8 | BPFHV_VERDICT_REFUSED);
-		}
+		if (err)
+			bpfhv_refused(gen, id, where, err);
 	}
 	if (map_fd >= 0)
 		close_fd(map_fd);

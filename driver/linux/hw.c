@@ -98,6 +98,28 @@ void bpfhv_request_reset(struct bpfhv_queue *q, const char *why)
 	schedule_work(&q->bp->reset_work);
 }
 
+/*
+ * A program that arms an interrupt returned ret: is there work, so that no
+ * interrupt will come? The last poll found some, or not; a host that keeps
+ * promising and never delivers does not get the CPU for it.
+ */
+bool bpfhv_promised_work(struct bpfhv_queue *q, int ret, unsigned int found)
+{
+	if (likely(!ret) || q->broken) {
+		q->idle_polls = 0;
+		return false;
+	}
+	if (found)
+		q->idle_polls = 0;
+	else
+		q->idle_polls++;
+	if (unlikely(ret < 0 || q->idle_polls > BPFHV_MAX_IDLE_POLLS)) {
+		bpfhv_request_reset(q, "work was promised and never came");
+		return false;
+	}
+	return true;
+}
+
 /* Reads what does not change while the device lives. */
 int bpfhv_discover(struct bpfhv_priv *bp)
 {

@@ -7,6 +7,7 @@
  */
 #include <linux/dma-mapping.h>
 #include <linux/slab.h>
+#include <linux/virtio_net.h>
 
 #include "bpfhv.h"
 
@@ -31,24 +32,74 @@ BPF_CALL_2(bpfhv_print_num, const char *, text, s64, number)
 	return 0;
 }
 
-BPF_CALL_0(bpfhv_no_offload)
-{
-	return 0;
-}
-
 BPF_CALL_0(bpfhv_refuse)
 {
 	return -EOPNOTSUPP;
+}
+
+/*
+ * The ring whose program runs on this CPU. A program cannot be asked: what it
+ * passes in R1 is what it likes. Saved and restored, because a packet can arrive
+ * while a program of another queue runs.
+ */
+static DEFINE_PER_CPU(struct bpfhv_ring *, bpfhv_current);
+
+int bpfhv_run_unverified(struct bpfhv_ring *r, enum bpfhv_prog_id id)
+{
+	struct bpfhv_ring *before;
+	int ret;
+
+	preempt_disable();
+	before = this_cpu_read(bpfhv_current);
+	this_cpu_write(bpfhv_current, r);
+	ret = (int)bpf_prog_run(r->prog[id], r->run_ctx);
+	this_cpu_write(bpfhv_current, before);
+	preempt_enable();
+	return ret;
+}
+
+BPF_CALL_3(bpfhv_csum_get, void *, ctx, __le16 *, start, __le16 *, offset)
+{
+	const struct bpfhv_metadata *md = &this_cpu_read(bpfhv_current)->ctx->metadata;
+
+	if (!(md->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
+		return 0;
+	*start = md->csum_start;
+	*offset = md->csum_offset;
+	return 1;
+}
+
+BPF_CALL_3(bpfhv_csum_set, void *, ctx, u32, start, u32, offset)
+{
+	struct bpfhv_metadata *md = &this_cpu_read(bpfhv_current)->ctx->metadata;
+
+	memset(md, 0, sizeof(*md));
+	md->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	md->csum_start = cpu_to_le16(start);
+	md->csum_offset = cpu_to_le16(offset);
+	return 0;
+}
+
+BPF_CALL_2(bpfhv_header_get, void *, ctx, struct bpfhv_metadata *, out)
+{
+	*out = this_cpu_read(bpfhv_current)->ctx->metadata;
+	return !!(out->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
+}
+
+BPF_CALL_2(bpfhv_header_set, void *, ctx, const struct bpfhv_metadata *, in)
+{
+	this_cpu_read(bpfhv_current)->ctx->metadata = *in;
+	return 0;
 }
 
 typedef u64 (*bpfhv_helper_fn)(u64, u64, u64, u64, u64);
 
 static const bpfhv_helper_fn bpfhv_helpers[BPFHV_HELPER_MAX] = {
 	[BPFHV_HELPER_RX_PKT_ALLOC] = (bpfhv_helper_fn)bpfhv_rx_pkt_alloc,
-	[BPFHV_HELPER_PKT_L4_CSUM_MD_GET] = (bpfhv_helper_fn)bpfhv_no_offload,
-	[BPFHV_HELPER_PKT_L4_CSUM_MD_SET] = (bpfhv_helper_fn)bpfhv_no_offload,
-	[BPFHV_HELPER_PKT_VIRTIO_NET_MD_GET] = (bpfhv_helper_fn)bpfhv_refuse,
-	[BPFHV_HELPER_PKT_VIRTIO_NET_MD_SET] = (bpfhv_helper_fn)bpfhv_refuse,
+	[BPFHV_HELPER_PKT_L4_CSUM_MD_GET] = (bpfhv_helper_fn)bpfhv_csum_get,
+	[BPFHV_HELPER_PKT_L4_CSUM_MD_SET] = (bpfhv_helper_fn)bpfhv_csum_set,
+	[BPFHV_HELPER_PKT_VIRTIO_NET_MD_GET] = (bpfhv_helper_fn)bpfhv_header_get,
+	[BPFHV_HELPER_PKT_VIRTIO_NET_MD_SET] = (bpfhv_helper_fn)bpfhv_header_set,
 	[BPFHV_HELPER_RX_BUF_DMA_MAP] = (bpfhv_helper_fn)bpfhv_refuse,
 	[BPFHV_HELPER_RX_BUF_DMA_UNMAP] = (bpfhv_helper_fn)bpfhv_refuse,
 	[BPFHV_HELPER_TX_BUF_DMA_MAP] = (bpfhv_helper_fn)bpfhv_refuse,
@@ -114,6 +165,9 @@ static int bpfhv_check_insn(struct bpf_insn *insns, u32 len, u32 i)
 			return 0;
 		fallthrough;
 	case BPF_JMP32:
+		/* A long jump (the distance is in the immediate) no version 1 set has. */
+		if (class == BPF_JMP32 && BPF_OP(insn->code) == BPF_JA)
+			return -EINVAL;
 		return bpfhv_jump_ok(insns, len, i) ? 0 : -EINVAL;
 	}
 	return -EINVAL;

@@ -127,8 +127,7 @@ static void bpfhv_delete_queues(struct bpfhv_priv *bp)
 	unsigned int i;
 
 	for (i = 0; i < bpfhv_n_queues(bp); i++)
-		if (bp->queues[i].bp)
-			netif_napi_del(&bp->queues[i].napi);
+		netif_napi_del(&bp->queues[i].napi);
 }
 
 static void bpfhv_read_mac(struct bpfhv_priv *bp)
@@ -186,6 +185,7 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	bp = netdev_priv(dev);
 	bp->netdev = dev;
 	bp->pdev = pdev;
+	bp->dying = true;	/* until there is something to look after */
 	INIT_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
 	INIT_WORK(&bp->reset_work, bpfhv_reset_work);
 	pci_set_drvdata(pdev, bp);
@@ -214,11 +214,15 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (err)
 		goto free_irqs;
 	bpfhv_gen_announce(gen);
+	rtnl_lock();
+	bp->dying = false;
+	rtnl_unlock();
+	/* For what was said before anybody listened. */
+	schedule_work(&bp->ctrl_work);
 	return 0;
 
 free_irqs:
 	bpfhv_free_irqs(bp);
-	cancel_work_sync(&bp->ctrl_work);
 drop_gen:
 	bpfhv_gen_use(bp, NULL);
 delete_queues:
@@ -233,6 +237,9 @@ static void bpfhv_remove(struct pci_dev *pdev)
 {
 	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
 
+	rtnl_lock();
+	bp->dying = true;
+	rtnl_unlock();
 	unregister_netdev(bp->netdev);
 	bpfhv_free_irqs(bp);
 	cancel_work_sync(&bp->ctrl_work);
@@ -250,6 +257,7 @@ static void bpfhv_shutdown(struct pci_dev *pdev)
 	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
 
 	rtnl_lock();
+	bp->dying = true;
 	netif_device_detach(bp->netdev);
 	bpfhv_down(bp);
 	rtnl_unlock();

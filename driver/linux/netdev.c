@@ -59,6 +59,18 @@ void bpfhv_update_link(struct bpfhv_priv *bp)
 		netif_carrier_off(bp->netdev);
 }
 
+static void bpfhv_disable_napi(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
+		napi_disable(&bp->queues[i].napi);
+		/* Only a poll asks for it, and on a queue that is off it does nothing. */
+		if (!bp->queues[i].tx)
+			cancel_delayed_work_sync(&bp->queues[i].refill_work);
+	}
+}
+
 int bpfhv_up(struct bpfhv_priv *bp)
 {
 	unsigned int i, pools;
@@ -71,8 +83,10 @@ int bpfhv_up(struct bpfhv_priv *bp)
 		if (err)
 			goto no_pool;
 	}
-	for (i = 0; i < bpfhv_n_queues(bp); i++)
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		WRITE_ONCE(bp->queues[i].broken, false);
+		bp->queues[i].idle_polls = 0;
+	}
 	err = bpfhv_register_contexts(bp);
 	if (err)
 		goto no_contexts;
@@ -89,7 +103,7 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	if (err)
 		goto not_running;
 	bp->running = true;
-	netif_tx_start_all_queues(bp->netdev);
+	netif_tx_wake_all_queues(bp->netdev);
 	bpfhv_update_link(bp);
 	/* An interrupt that came before NAPI was enabled is lost: look once. */
 	local_bh_disable();
@@ -99,8 +113,7 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	return 0;
 
 not_running:
-	for (i = 0; i < bpfhv_n_queues(bp); i++)
-		napi_disable(&bp->queues[i].napi);
+	bpfhv_disable_napi(bp);
 not_enabled:
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++)
@@ -122,14 +135,9 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	bp->running = false;
 	netif_tx_disable(bp->netdev);
 	netif_carrier_off(bp->netdev);
-	for (i = 0; i < bpfhv_n_queues(bp); i++) {
-		if (!bp->queues[i].tx)
-			cancel_delayed_work_sync(&bp->queues[i].refill_work);
-		napi_disable(&bp->queues[i].napi);
-		/* The poll that was under way may have asked for it again. */
-		if (!bp->queues[i].tx)
-			cancel_delayed_work_sync(&bp->queues[i].refill_work);
-	}
+	bpfhv_disable_napi(bp);
+	/* Once more: a last poll may have woken a queue. Nothing else does. */
+	netif_tx_disable(bp->netdev);
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++) {
 		bpfhv_tx_drain(bpfhv_txq(bp, i));
@@ -153,8 +161,10 @@ static int bpfhv_stop(struct net_device *dev)
 
 void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 {
+	const netdev_features_t soft = NETIF_F_SOFT_FEATURES | NETIF_F_SOFT_FEATURES_OFF;
 	struct net_device *dev = bp->netdev;
 	netdev_features_t features = NETIF_F_HIGHDMA;
+	netdev_features_t before = dev->hw_features;
 
 	if (bp->selected & BPFHV_F_SG)
 		features |= NETIF_F_SG;
@@ -167,8 +177,16 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 	if (bp->selected & BPFHV_F_RX_CSUM)
 		features |= NETIF_F_RXCSUM;
 	dev->hw_features = features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO | NETIF_F_TSO6);
-	dev->features = features;
 	dev->vlan_features = features;
+	if (dev->reg_state != NETREG_REGISTERED) {
+		dev->features = features;
+		return;
+	}
+	/* What this set can do and the one before could not is wanted; what was switched off stays so. */
+	dev->hw_features |= before & soft;
+	dev->wanted_features |= dev->hw_features & ~before;
+	dev->features = features | (dev->features & soft);
+	netdev_update_features(dev);
 }
 
 void bpfhv_update_mtu(struct bpfhv_priv *bp)
@@ -182,8 +200,12 @@ void bpfhv_update_mtu(struct bpfhv_priv *bp)
 		mtu = ETH_DATA_LEN;
 	bp->netdev->min_mtu = ETH_MIN_MTU;
 	bp->netdev->max_mtu = min(mtu, limit);
-	if (bp->netdev->mtu > bp->netdev->max_mtu)
+	if (bp->netdev->mtu <= bp->netdev->max_mtu)
+		return;
+	if (bp->netdev->reg_state == NETREG_REGISTERED)
 		dev_set_mtu(bp->netdev, bp->netdev->max_mtu);
+	else
+		bp->netdev->mtu = bp->netdev->max_mtu;
 }
 
 /*
@@ -192,7 +214,6 @@ void bpfhv_update_mtu(struct bpfhv_priv *bp)
  */
 static void bpfhv_upgrade(struct bpfhv_priv *bp)
 {
-	bool was_running = bp->running;
 	struct bpfhv_gen *gen;
 
 	bpfhv_down(bp);
@@ -209,10 +230,10 @@ static void bpfhv_upgrade(struct bpfhv_priv *bp)
 	bpfhv_gen_use(bp, gen);
 	bpfhv_gen_announce(gen);
 	bpfhv_set_features_from_selected(bp);
-	netdev_update_features(bp->netdev);
+	bpfhv_update_mtu(bp);
 	netif_device_attach(bp->netdev);
-	if (was_running || netif_running(bp->netdev))
-		bpfhv_up(bp);
+	if (netif_running(bp->netdev) && bpfhv_up(bp))
+		netdev_err(bp->netdev, "the new set does not start: set the interface down and up to retry\n");
 }
 
 static void bpfhv_let_go(struct bpfhv_priv *bp)
@@ -228,6 +249,8 @@ void bpfhv_ctrl_work(struct work_struct *work)
 	u32 status, events = 0;
 
 	rtnl_lock();
+	if (bp->dying)
+		goto out;
 	if (bp->abilities & BPFHV_ABILITY_EVENT) {
 		events = bpfhv_read(bp, BPFHV_REG_EVENT);
 		bpfhv_write(bp, BPFHV_REG_EVENT, events);
@@ -260,7 +283,7 @@ void bpfhv_reset_work(struct work_struct *work)
 	rtnl_lock();
 	bp->last_reset = jiffies;
 	bp->resets++;
-	if (bp->running) {
+	if (bp->running && !bp->dying) {
 		netdev_warn(bp->netdev, "resetting\n");
 		bpfhv_down(bp);
 		if (bpfhv_up(bp))

@@ -13,12 +13,19 @@
 #include <linux/bpf.h>
 #include <linux/dma-mapping.h>
 #include <linux/fdtable.h>
+#include <linux/mman.h>
+#include <linux/mm.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
 #include "bpfhv.h"
 
 #ifdef BPFHV_HAVE_KERN_SYS_BPF
+
+#define BPFHV_PROLOGUE	2	/* instructions before the host's own */
+#define BPFHV_LOG_SIZE	(256 * 1024)
+#define BPFHV_LOG_LINES	6
 
 static void bpfhv_unmap_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 {
@@ -54,6 +61,11 @@ static int bpfhv_map_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 		if (dma_mapping_error(dev, dma))
 			return -ENOMEM;
 		r->page_dma[r->n_pages] = dma;
+		/* Shared word by word: bounce buffers or cache maintenance will not do. */
+		if (dma_need_sync(dev, dma)) {
+			r->n_pages++;
+			return -EOPNOTSUPP;
+		}
 	}
 	return 0;
 }
@@ -64,17 +76,17 @@ static int bpfhv_map_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
  */
 int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 {
-	union bpf_attr attr = {
-		.map_type = BPF_MAP_TYPE_ARRAY,
-		.key_size = sizeof(u32),
-		.value_size = r->ctx_size,
-		.max_entries = 1,
-		.map_flags = BPF_F_MMAPABLE,
-		.map_name = "bpfhv_context",
-	};
+	union bpf_attr attr;
 	struct bpf_map *map;
 	int err;
 
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = BPF_MAP_TYPE_ARRAY;
+	attr.key_size = sizeof(u32);
+	attr.value_size = r->ctx_size;
+	attr.max_entries = 1;
+	attr.map_flags = BPF_F_MMAPABLE;
+	strscpy(attr.map_name, "bpfhv_context", sizeof(attr.map_name));
 	*fd = kern_sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr));
 	if (*fd < 0)
 		return *fd;
@@ -94,30 +106,121 @@ close:
 	return err;
 }
 
-int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
-			const struct bpfhv_code *code)
+/*
+ * What a HELPERFREE program may not contain, although the verifier would let
+ * root do it: calls (of helpers, which reach into the kernel), and wide loads
+ * that stand for maps, BTF objects or kernel symbols of the task that loads.
+ */
+static int bpfhv_check_pure(const struct bpfhv_code *code, u32 *where)
 {
-	const struct bpf_insn prologue[] = {
+	u32 i;
+
+	for (i = 0; i < code->len; i++) {
+		const struct bpf_insn *insn = &code->insns[i];
+		u8 class = BPF_CLASS(insn->code);
+
+		*where = i;
+		if ((class == BPF_JMP || class == BPF_JMP32) && BPF_OP(insn->code) == BPF_CALL)
+			return -EPERM;
+		if (class != BPF_LD)
+			continue;
+		if (insn->code != (BPF_LD | BPF_IMM | BPF_DW) || insn->src_reg ||
+		    i + 1 >= code->len)
+			return -EPERM;
+		i++;
+	}
+	return 0;
+}
+
+static struct bpf_insn *bpfhv_with_prologue(const struct bpfhv_code *code, int map_fd)
+{
+	const struct bpf_insn prologue[BPFHV_PROLOGUE] = {
 		/* The second half's immediate is the offset into the value: 0. */
 		BPF_LD_IMM64_RAW(BPF_REG_1, BPF_PSEUDO_MAP_VALUE, map_fd),
 	};
-	union bpf_attr attr = {
-		.prog_type = BPF_PROG_TYPE_SOCKET_FILTER,
-		.insn_cnt = code->len + ARRAY_SIZE(prologue),
-		.license = (unsigned long)"Dual MIT/GPL",
-	};
 	struct bpf_insn *insns;
-	struct bpf_prog *prog;
+
+	insns = kvmalloc_array(BPFHV_PROLOGUE + code->len, sizeof(*insns), GFP_KERNEL);
+	if (!insns)
+		return NULL;
+	memcpy(insns, prologue, sizeof(prologue));
+	memcpy(insns + BPFHV_PROLOGUE, code->insns, code->len * sizeof(*insns));
+	return insns;
+}
+
+/* Prints the end of the verifier's log, and finds the last instruction it looked at. */
+static void bpfhv_explain(struct bpfhv_priv *bp, char *log, u32 *where)
+{
+	char *line, *lines[BPFHV_LOG_LINES] = {};
+	unsigned int n = 0, i, insn;
+
+	while ((line = strsep(&log, "\n"))) {
+		if (!*line || !strncmp(line, "processed ", 10))
+			continue;
+		if (sscanf(line, "%u: (", &insn) == 1 && insn >= BPFHV_PROLOGUE)
+			*where = insn - BPFHV_PROLOGUE;
+		lines[n++ % BPFHV_LOG_LINES] = line;
+	}
+	for (i = n > BPFHV_LOG_LINES ? n - BPFHV_LOG_LINES : 0; i < n; i++)
+		netdev_err(bp->netdev, "verifier: %.200s\n", lines[i % BPFHV_LOG_LINES]);
+}
+
+/*
+ * Loads once more what was refused, for the log. The verifier writes it to user
+ * memory only, which a worker does not have: there the error has to do.
+ */
+static void bpfhv_ask_why(struct bpfhv_priv *bp, union bpf_attr *attr, u32 *where)
+{
+	unsigned long user;
+	char *log;
 	int fd;
 
-	insns = kvmalloc_array(attr.insn_cnt, sizeof(*insns), GFP_KERNEL);
+	if (!current->mm)
+		return;
+	log = kvzalloc(BPFHV_LOG_SIZE, GFP_KERNEL);
+	if (!log)
+		return;
+	user = vm_mmap(NULL, 0, BPFHV_LOG_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	if (!IS_ERR_VALUE(user)) {
+		attr->log_buf = user;
+		attr->log_size = BPFHV_LOG_SIZE;
+		attr->log_level = 1;
+		fd = kern_sys_bpf(BPF_PROG_LOAD, attr, sizeof(*attr));
+		if (fd >= 0)
+			close_fd(fd);
+		else if (!copy_from_user(log, (void __user *)user, BPFHV_LOG_SIZE - 1))
+			bpfhv_explain(bp, log, where);
+		vm_munmap(user, BPFHV_LOG_SIZE);
+	}
+	kvfree(log);
+}
+
+/* On failure *where is the instruction at fault, as far as it is known. */
+int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
+			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where)
+{
+	struct bpf_insn *insns;
+	struct bpf_prog *prog;
+	union bpf_attr attr;
+	int fd, err;
+
+	err = bpfhv_check_pure(code, where);
+	if (err)
+		return err;
+	insns = bpfhv_with_prologue(code, map_fd);
 	if (!insns)
 		return -ENOMEM;
-	memcpy(insns, prologue, sizeof(prologue));
-	memcpy(insns + ARRAY_SIZE(prologue), code->insns, code->len * sizeof(*insns));
+	memset(&attr, 0, sizeof(attr));
+	attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+	attr.insn_cnt = BPFHV_PROLOGUE + code->len;
 	attr.insns = (unsigned long)insns;
+	attr.license = (unsigned long)"Dual MIT/GPL";
 	snprintf(attr.prog_name, sizeof(attr.prog_name), "bpfhv_%s", bpfhv_prog_name(id));
 	fd = kern_sys_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
+	*where = 0;
+	if (fd < 0)
+		bpfhv_ask_why(bp, &attr, where);
 	kvfree(insns);
 	if (fd < 0)
 		return fd;
@@ -153,8 +256,8 @@ int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 	return -EOPNOTSUPP;
 }
 
-int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
-			const struct bpfhv_code *code)
+int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
+			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where)
 {
 	return -EOPNOTSUPP;
 }

@@ -20,6 +20,7 @@ int bpfhv_rx_setup(struct bpfhv_queue *q)
 		.pool_size = min_t(u32, q->cur->n_bufs, 1024),
 		.nid = NUMA_NO_NODE,
 		.dev = &q->bp->pdev->dev,
+		.napi = &q->napi,
 		.dma_dir = DMA_FROM_DEVICE,
 		.offset = BPFHV_RX_HEADROOM,
 		.max_len = BPFHV_RX_LEN,
@@ -185,100 +186,160 @@ static int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct s
 		}
 		slot = &r->slots[id];
 		/* A length of 0: the host passed this buffer over. Its page stays. */
-		if (unlikely(len < ETH_HLEN && !skb) || failed)
+		if (unlikely(!len || failed))
 			continue;
+		if (unlikely(len < ETH_HLEN && !skb)) {
+			failed = true;
+			continue;
+		}
 		dma_sync_single_for_cpu(&q->bp->pdev->dev, slot->dma, len, DMA_FROM_DEVICE);
-		if (skb && skb_shinfo(skb)->nr_frags < MAX_SKB_FRAGS)
-			bpfhv_rx_add_frag(skb, slot, len);
-		else if (!skb && num == 1 && len <= BPFHV_COPYBREAK)
+		if (!skb && num == 1 && len <= BPFHV_COPYBREAK)
 			skb = bpfhv_rx_copy(q, slot, len);
 		else if (!skb)
 			skb = bpfhv_rx_build(slot, len);
-		failed = !skb;
+		else if (skb_shinfo(skb)->nr_frags < MAX_SKB_FRAGS)
+			bpfhv_rx_add_frag(skb, slot, len);
+		else
+			failed = true;
+		failed |= !skb;
+	}
+	if (unlikely(failed)) {
+		kfree_skb(skb);
+		skb = NULL;
 	}
 	*out = skb;
 	return skb ? 1 : 0;
 }
 
-static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+/* What the host says of checksums, as far as that was negotiated. Large packets never are. */
+static int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
-	struct net_device *dev = q->bp->netdev;
-	unsigned int len = skb->len;
+	struct virtio_net_hdr hdr = {};
 
-	if (q->bp->selected & BPFHV_F_RX_CSUM) {
-		struct virtio_net_hdr hdr = {};
-
-		memcpy(&hdr, &r->ctx->metadata, sizeof(r->ctx->metadata));
-		if (virtio_net_hdr_to_skb(skb, &hdr, true)) {
-			bpfhv_count(q, dropped, 1);
-			kfree_skb(skb);
-			return;
-		}
-	}
-	skb_record_rx_queue(skb, q->index);
-	skb->protocol = eth_type_trans(skb, dev);
-	bpfhv_count(q, packets, 1);
-	bpfhv_count(q, bytes, len);
-	napi_gro_receive(&q->napi, skb);
+	if (!(q->bp->selected & BPFHV_F_RX_CSUM))
+		return 0;
+	memcpy(&hdr, &r->ctx->metadata, sizeof(r->ctx->metadata));
+	if (hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		return -EPROTO;
+	if (hdr.flags & VIRTIO_NET_HDR_F_DATA_VALID)
+		skb->ip_summed = CHECKSUM_UNNECESSARY;
+	return virtio_net_hdr_to_skb(skb, &hdr, true);
 }
 
-/* Takes up to max packets from the ring. @return how many. */
-static int bpfhv_rx_clean(struct bpfhv_queue *q, int max)
+static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
+			     bool polling)
+{
+	unsigned int len = skb->len;
+
+	if (unlikely(bpfhv_rx_metadata(q, r, skb))) {
+		bpfhv_count(q, dropped, 1);
+		kfree_skb(skb);
+		return;
+	}
+	skb_record_rx_queue(skb, q->index);
+	skb->protocol = eth_type_trans(skb, q->bp->netdev);
+	bpfhv_count(q, packets, 1);
+	bpfhv_count(q, bytes, len);
+	if (likely(polling))
+		napi_gro_receive(&q->napi, skb);
+	else
+		netif_receive_skb(skb);
+}
+
+/*
+ * Takes one packet from the ring and passes it on. @return 1; 0 where there is
+ * none; -EAGAIN where the program wants to run once more before it is armed.
+ */
+static int bpfhv_rx_one(struct bpfhv_queue *q, struct bpfhv_ring *r, bool polling)
+{
+	struct sk_buff *skb;
+	int ret;
+
+	r->ctx->oflags = 0;
+	if (unlikely(r->run_ctx))	/* a helper fills it, or does not */
+		memset(&r->ctx->metadata, 0, sizeof(r->ctx->metadata));
+	ret = bpfhv_run(r, BPFHV_PROG_RXC);
+	if (!ret) {
+		u32 oflags = le32_to_cpu(READ_ONCE(r->ctx->oflags));
+
+		return oflags & BPFHV_OFLAG_RESCHED_NEEDED ? -EAGAIN : 0;
+	}
+	ret = ret == 1 ? bpfhv_rx_packet(q, r, &skb) : -EPROTO;
+	if (unlikely(ret < 0)) {
+		bpfhv_request_reset(q, "a received packet makes no sense");
+		return ret;
+	}
+	if (likely(skb))
+		bpfhv_rx_deliver(q, r, skb, polling);
+	else
+		bpfhv_count(q, dropped, 1);
+	return 1;
+}
+
+/* Takes up to max packets from the ring. @return how many; *ret as bpfhv_rx_one(). */
+static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 {
 	struct bpfhv_ring *r = q->cur;
 	u32 threshold = min_t(u32, BPFHV_MAX_BUFS, r->n_bufs / 4);
-	int done = 0, ret = 0;
+	int done = 0;
 
+	*ret = 0;
 	while (done < max && bpfhv_outstanding(r) && !q->broken) {
-		struct sk_buff *skb;
-
-		ret = bpfhv_run(r, BPFHV_PROG_RXC);
-		if (ret != 1)
-			break;
-		ret = bpfhv_rx_packet(q, r, &skb);
-		if (ret < 0)
+		*ret = bpfhv_rx_one(q, r, true);
+		if (*ret != 1)
 			break;
 		done++;
-		if (skb)
-			bpfhv_rx_deliver(q, r, skb);
-		else
-			bpfhv_count(q, dropped, 1);
 		if (r->n_free >= threshold)
 			bpfhv_rx_refill(q);
 	}
-	if (unlikely(ret < 0))
-		bpfhv_request_reset(q, "a received packet makes no sense");
 	return done;
 }
 
+/*
+ * The interrupt is armed while the queue is still ours: no other CPU can run a
+ * program of this ring meanwhile, and an interrupt that comes before the poll is
+ * complete makes it run again.
+ */
 int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 {
 	struct bpfhv_queue *q = container_of(napi, struct bpfhv_queue, napi);
 	struct bpfhv_ring *r = q->cur;
-	int done;
+	int done, ret;
 
 	/* Netpoll, with a budget of 0, is about transmitting only. */
 	if (!budget)
 		return 0;
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
-	done = bpfhv_rx_clean(q, budget);
+	done = bpfhv_rx_clean(q, budget, &ret);
 	/* With nothing outstanding no interrupt would ever bring us back here. */
 	if (!bpfhv_outstanding(r) && !bpfhv_rx_refill(q) && !bpfhv_outstanding(r))
 		schedule_delayed_work(&q->refill_work, BPFHV_REFILL_RETRY);
 	if (done == budget)
 		return budget;
-	if (napi_complete_done(napi, done) && !q->broken &&
-	    bpfhv_run_intr(r, BPFHV_PROG_RXI, 1) != 0)
-		napi_schedule(napi);
+	if (ret == -EAGAIN)
+		ret = 1;
+	else
+		ret = q->broken ? 0 : bpfhv_run_intr(r, BPFHV_PROG_RXI, 1);
+	if (bpfhv_promised_work(q, ret, done))
+		return budget;
+	napi_complete_done(napi, done);
 	return done;
 }
 
-/* Lets go of every page. The device is disabled, and NAPI does not run. */
+/*
+ * Lets go of every page. The device is disabled, and NAPI does not run. What
+ * the host had completed by then is still delivered.
+ */
 void bpfhv_rx_drain(struct bpfhv_queue *q)
 {
 	struct bpfhv_ring *r = q->cur;
 	u32 i;
 
+	local_bh_disable();
+	while (bpfhv_outstanding(r) && !q->broken && !q->bp->gone)
+		if (bpfhv_rx_one(q, r, false) != 1)
+			break;
+	local_bh_enable();
 	for (i = 0; i < r->n_bufs; i++) {
 		struct bpfhv_slot *slot = &r->slots[i];
 

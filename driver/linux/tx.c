@@ -42,25 +42,31 @@ static int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budg
 			   unsigned int *bytes)
 {
 	u32 num = le32_to_cpu(READ_ONCE(r->ctx->num_bufs));
+	struct sk_buff *skb = NULL;
 	u32 i, id;
 
 	if (unlikely(!num || num > BPFHV_MAX_BUFS))
 		return -EPROTO;
 	for (i = 0; i < num; i++) {
 		u64 cookie = le64_to_cpu(READ_ONCE(r->ctx->bufs[i].cookie));
-		struct bpfhv_slot *slot;
 
-		if (unlikely(!bpfhv_ring_give(r, cookie, &id)))
-			return -EPROTO;
-		slot = &r->slots[id];
-		bpfhv_tx_unmap(q, slot);
-		if (slot->skb) {
-			*bytes += slot->skb->len;
-			napi_consume_skb(slot->skb, budget);
-			slot->skb = NULL;
+		/* The first buffer has the packet, and knows how many follow. */
+		if (unlikely(cookie >= r->n_bufs ||
+			     r->slots[cookie].n_bufs != (i ? 0 : num) ||
+			     !bpfhv_ring_give(r, cookie, &id)))
+			goto lie;
+		bpfhv_tx_unmap(q, &r->slots[id]);
+		if (!i) {
+			skb = r->slots[id].skb;
+			r->slots[id].skb = NULL;
 		}
 	}
+	*bytes += skb->len;
+	napi_consume_skb(skb, budget);
 	return 0;
+lie:
+	dev_kfree_skb_any(skb);
+	return -EPROTO;
 }
 
 /*
@@ -90,22 +96,32 @@ static unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, int max, int budget)
 }
 
 /*
- * Asks for an interrupt after half of what is outstanding. True where that many
+ * Asks for an interrupt after half of what is outstanding. Not 0 where that many
  * are complete already: no interrupt will come.
  */
-static bool bpfhv_tx_arm(struct bpfhv_queue *q)
+static int bpfhv_tx_arm(struct bpfhv_queue *q)
 {
 	struct bpfhv_ring *r = q->cur;
 	u32 out = bpfhv_outstanding(r);
 
-	return out && !q->broken && bpfhv_run_intr(r, BPFHV_PROG_TXI, 1 + out / 2) != 0;
+	if (!out || q->broken)
+		return 0;
+	return bpfhv_run_intr(r, BPFHV_PROG_TXI, 1 + out / 2);
+}
+
+static void bpfhv_tx_kick(struct bpfhv_queue *q)
+{
+	if (!q->kick_pending)
+		return;
+	q->kick_pending = false;
+	bpfhv_kick(q);
 }
 
 static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct netdev_queue *txq)
 {
 	struct bpfhv_ring *r = q->cur;
 
-	if (likely(r->n_free >= bpfhv_tx_room(q, r)))
+	if (likely(r->n_free >= bpfhv_tx_room(q, r) || q->broken))
 		return;
 	netif_tx_stop_queue(txq);
 	bpfhv_count(q, stops, 1);
@@ -151,6 +167,7 @@ static int bpfhv_tx_map_one(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 		return -ENOMEM;
 	slot->paged = frag >= 0;
 	slot->skb = i ? NULL : skb;
+	slot->n_bufs = 0;
 	bpfhv_ring_take(r);
 	buf->cookie = cpu_to_le64(id);
 	buf->paddr = cpu_to_le64(slot->dma);
@@ -163,6 +180,7 @@ static int bpfhv_tx_map_one(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 /* Fills bufs[] with the packet. @return buffers used, or a negative error with nothing held. */
 static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
+	struct bpfhv_slot *first = NULL;
 	int frag, used = 0, err;
 
 	for (frag = -1; frag < skb_shinfo(skb)->nr_frags; frag++) {
@@ -171,8 +189,11 @@ static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_b
 			bpfhv_tx_undo(q, r, used);
 			return err;
 		}
+		if (!used)
+			first = &r->slots[r->free_ids[r->n_free]];
 		used++;
 	}
+	first->n_bufs = used;
 	return used;
 }
 
@@ -203,11 +224,23 @@ static int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 	ret = bpfhv_run(r, BPFHV_PROG_TXP);
 	if (unlikely(ret < 0)) {
 		bpfhv_tx_undo(q, r, used);
+		bpfhv_count(q, errors, 1);
 		return ret;
 	}
 	if (le32_to_cpu(READ_ONCE(ctx->oflags)) & BPFHV_OFLAG_KICK_NEEDED)
 		q->kick_pending = true;
 	return 0;
+}
+
+/*
+ * The end of a burst: whatever happened to its last packet, the host learns of
+ * those before it, and somebody will take the completions back.
+ */
+static void bpfhv_tx_flush(struct bpfhv_queue *q)
+{
+	bpfhv_tx_kick(q);
+	if (bpfhv_tx_arm(q))
+		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
 }
 
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
@@ -217,45 +250,34 @@ netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	struct netdev_queue *txq = bpfhv_netdev_txq(q);
 	struct bpfhv_ring *r = q->cur;
 	unsigned int len = skb->len;
-	bool more = netdev_xmit_more();
-	bool sent = false;
+	bool flush;
 
 	bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
-	if (unlikely(r->n_free < bpfhv_tx_room(q, r) && !q->broken)) {
-		bpfhv_tx_stop_if_full(q, txq);
-		if (netif_xmit_stopped(txq)) {
-			if (q->kick_pending) {
-				q->kick_pending = false;
-				bpfhv_kick(q);
-			}
-			return NETDEV_TX_BUSY;
-		}
+	bpfhv_tx_stop_if_full(q, txq);
+	if (unlikely(netif_tx_queue_stopped(txq))) {
+		bpfhv_tx_kick(q);
+		return NETDEV_TX_BUSY;
 	}
+	if (unlikely(q->broken))
+		goto drop;
 	if (unlikely(skb_shinfo(skb)->nr_frags + 1 > r->n_free && skb_linearize(skb)))
 		goto drop;
 	skb_tx_timestamp(skb);
-	if (unlikely(q->broken || bpfhv_tx_publish(q, r, skb)))
+	if (unlikely(bpfhv_tx_publish(q, r, skb)))
 		goto drop;
 
-	sent = true;
 	bpfhv_count(q, packets, 1);
 	bpfhv_count(q, bytes, len);
+	/* Before anything that may take this very packet back. */
+	flush = __netdev_tx_sent_queue(txq, len, netdev_xmit_more());
 	bpfhv_tx_stop_if_full(q, txq);
-	more = !__netdev_tx_sent_queue(txq, len, more);
+	if (flush || netif_xmit_stopped(txq))
+		bpfhv_tx_flush(q);
+	return NETDEV_TX_OK;
 drop:
-	if (unlikely(!sent)) {
-		bpfhv_count(q, dropped, 1);
-		dev_kfree_skb_any(skb);
-		more = false;	/* what was published before must still be kicked */
-	}
-	if (more && !netif_xmit_stopped(txq))
-		return NETDEV_TX_OK;
-	if (q->kick_pending) {
-		q->kick_pending = false;
-		bpfhv_kick(q);
-	}
-	if (bpfhv_tx_arm(q))
-		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
+	bpfhv_count(q, dropped, 1);
+	dev_kfree_skb_any(skb);
+	bpfhv_tx_flush(q);
 	return NETDEV_TX_OK;
 }
 
@@ -264,13 +286,18 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 	struct bpfhv_queue *q = container_of(napi, struct bpfhv_queue, napi);
 	struct netdev_queue *txq = bpfhv_netdev_txq(q);
 	struct bpfhv_ring *r;
+	unsigned int packets;
 	bool again;
 
-	__netif_tx_lock(txq, smp_processor_id());
+	/* Netpoll may be here because the lock is taken. */
+	if (budget)
+		__netif_tx_lock(txq, smp_processor_id());
+	else if (!__netif_tx_trylock(txq))
+		return 0;
 	r = q->cur;
-	bpfhv_tx_reclaim(q, r->n_bufs, budget);
-	again = bpfhv_tx_arm(q);
-	if (netif_tx_queue_stopped(txq) && r->n_free >= bpfhv_tx_room(q, r))
+	packets = bpfhv_tx_reclaim(q, r->n_bufs, budget);
+	again = bpfhv_promised_work(q, bpfhv_tx_arm(q), packets);
+	if (netif_tx_queue_stopped(txq) && !q->broken && r->n_free >= bpfhv_tx_room(q, r))
 		netif_tx_wake_queue(txq);
 	__netif_tx_unlock(txq);
 
