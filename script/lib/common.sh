@@ -28,13 +28,13 @@ quietly() {
   printf '    %ss\n' $((SECONDS - start)) >&2
 }
 
-# One preparation at a time, for all checkouts; the lock goes with the process.
+# One process at a time makes what is named, for all checkouts; the lock goes with the process.
 take_lock() {
   mkdir -p "$BPFHV_CACHE"
-  exec 9>"$BPFHV_CACHE/lock"
+  exec 9>"$BPFHV_CACHE/lock-$1"
   flock -n 9 && return
-  say "another preparation is running: waiting for it"
-  flock -w 1800 9 || die "another preparation has held $BPFHV_CACHE/lock for half an hour"
+  say "another process is preparing the same: waiting for it"
+  flock -w 1800 9 || die "another process has held $BPFHV_CACHE/lock-$1 for half an hour"
 }
 
 # Debian packages that the host itself needs. Does nothing where they are there already.
