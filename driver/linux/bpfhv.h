@@ -14,6 +14,7 @@
 #define BPFHV_H
 
 #include <linux/filter.h>
+#include <linux/hrtimer.h>
 #include <linux/kref.h>
 #include <linux/netdevice.h>
 #include <linux/pci.h>
@@ -31,6 +32,8 @@
 #define BPFHV_COPYBREAK		256
 /* Completions that one transmit call takes back before it sends. */
 #define BPFHV_TX_RECLAIM_XMIT	64
+/* How long a completion may stay unseen where nothing waits for it. */
+#define BPFHV_TX_DELAY_NS	(500 * NSEC_PER_USEC)
 /* Polls in a row that were promised work and found none, before the host is a liar. */
 #define BPFHV_MAX_IDLE_POLLS	64
 
@@ -105,6 +108,7 @@ struct bpfhv_queue {
 	bool broken;		/* stopped until the next reset */
 	bool kick_pending;	/* TX: owed to the host after a burst */
 	unsigned int idle_polls;
+	struct hrtimer tx_timer;
 	struct page_pool *pool;
 	struct delayed_work refill_work;
 	struct bpfhv_stats stats;
@@ -231,6 +235,8 @@ bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id);
 /* tx.c */
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
 int bpfhv_tx_poll(struct napi_struct *napi, int budget);
+void bpfhv_tx_clean_beside(struct bpfhv_queue *q);
+enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer);
 void bpfhv_tx_drain(struct bpfhv_queue *q);
 
 /* rx.c */

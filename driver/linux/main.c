@@ -114,6 +114,8 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 		u64_stats_init(&q->sync);
 		if (q->tx) {
 			netif_napi_add_tx(bp->netdev, &q->napi, bpfhv_tx_poll);
+			hrtimer_init(&q->tx_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);
+			q->tx_timer.function = bpfhv_tx_timer;
 		} else {
 			INIT_DELAYED_WORK(&q->refill_work, bpfhv_rx_refill_work);
 			netif_napi_add(bp->netdev, &q->napi, bpfhv_rx_poll);

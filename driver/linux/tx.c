@@ -3,9 +3,9 @@
  * Transmit. Everything here runs under the netdev transmit lock of its queue.
  *
  * Notifications are the expensive part of a virtual NIC, so: completions are
- * taken back when the next packet is sent; an interrupt is asked for only once
- * per burst, for half of what is outstanding; the doorbell is rung once per
- * burst, when the host asked for it.
+ * taken back when the next packet is sent or received, or by a timer soon after;
+ * an interrupt is asked for only where the queue is stopped, for half of what is
+ * outstanding; the doorbell is rung once per burst, when the host asked for it.
  */
 #include <linux/dma-mapping.h>
 #include <linux/etherdevice.h>
@@ -115,6 +115,48 @@ static void bpfhv_tx_kick(struct bpfhv_queue *q)
 		return;
 	q->kick_pending = false;
 	bpfhv_kick(q);
+}
+
+enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)
+{
+	struct bpfhv_queue *q = container_of(timer, struct bpfhv_queue, tx_timer);
+
+	napi_schedule_irqoff(&q->napi);
+	return HRTIMER_NORESTART;
+}
+
+/*
+ * Makes sure that what is outstanding is taken back: soon, or, where the stack
+ * waits for it, by an interrupt. @return as bpfhv_tx_arm()
+ */
+static int bpfhv_tx_expect(struct bpfhv_queue *q, struct netdev_queue *txq)
+{
+	if (netif_xmit_stopped(txq))
+		return bpfhv_tx_arm(q);
+	if (bpfhv_outstanding(q->cur) && !q->broken && !hrtimer_active(&q->tx_timer))
+		hrtimer_start(&q->tx_timer, ns_to_ktime(BPFHV_TX_DELAY_NS),
+			      HRTIMER_MODE_REL_PINNED);
+	return 0;
+}
+
+static void bpfhv_tx_wake_if_room(struct bpfhv_queue *q, struct netdev_queue *txq)
+{
+	struct bpfhv_ring *r = q->cur;
+
+	if (netif_tx_queue_stopped(txq) && !q->broken && r->n_free >= bpfhv_tx_room(q, r))
+		netif_tx_wake_queue(txq);
+}
+
+/* From the receive poll of the same pair: whoever receives has mostly sent before. */
+void bpfhv_tx_clean_beside(struct bpfhv_queue *q)
+{
+	struct netdev_queue *txq = bpfhv_netdev_txq(q);
+
+	if (!bpfhv_outstanding(q->cur) || !__netif_tx_trylock(txq))
+		return;
+	bpfhv_tx_reclaim(q, q->cur->n_bufs, 1);
+	bpfhv_tx_wake_if_room(q, txq);
+	__netif_tx_unlock(txq);
 }
 
 static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct netdev_queue *txq)
@@ -239,7 +281,7 @@ static int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 static void bpfhv_tx_flush(struct bpfhv_queue *q)
 {
 	bpfhv_tx_kick(q);
-	if (bpfhv_tx_arm(q))
+	if (bpfhv_tx_expect(q, bpfhv_netdev_txq(q)))
 		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
 }
 
@@ -296,9 +338,8 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 		return 0;
 	r = q->cur;
 	packets = bpfhv_tx_reclaim(q, r->n_bufs, budget);
-	again = bpfhv_promised_work(q, bpfhv_tx_arm(q), packets);
-	if (netif_tx_queue_stopped(txq) && !q->broken && r->n_free >= bpfhv_tx_room(q, r))
-		netif_tx_wake_queue(txq);
+	bpfhv_tx_wake_if_room(q, txq);
+	again = bpfhv_promised_work(q, bpfhv_tx_expect(q, txq), packets);
 	__netif_tx_unlock(txq);
 
 	if (again && budget)
