@@ -4,6 +4,7 @@ import { Command } from "commander";
 import pino from "pino";
 import { PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
+import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
 import { PORT_KINDS, type PortSpec, parsePort } from "../net/create.ts";
 import { ConfigError, checkConfig, DEFAULT_BUFS, parseMac } from "../nic/config.ts";
@@ -42,7 +43,7 @@ export function serveCommand(): Command {
     .option("--tx-bufs <n>", "buffers per transmit queue", whole)
     .option("--queues <n>", "queue pairs, 1 to 8", whole, 1)
     .option("--mtu <bytes>", "largest MTU that the guest may use", whole, 1500)
-    .option("--spin <us>", "longest spin before sleeping, in microseconds", whole, 50)
+    .option("--spin <us>", "longest spin before sleeping, in microseconds", whole, DEFAULT_SPIN_US)
     .option("--log-level <level>", LEVELS.join(", "), "info")
     .option("--pid-file <path>", "write the process id here; removed at the end")
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)

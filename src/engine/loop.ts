@@ -31,9 +31,14 @@ export interface LoopOptions {
   readonly housekeeping?: () => void;
 }
 
-export const DEFAULT_SPIN_US = 50;
-/** The spin shrinks to this while it is of no use. */
+/** Long enough for a guest to answer a packet that it just got. */
+export const DEFAULT_SPIN_US = 400;
+/** The spin while longer ones do not pay: a few looks. */
 const MIN_SPIN_US = 4;
+/** Spin as long as one idle gap in so many ends within the longest spin. */
+const WORTHWHILE = 0.25;
+/** Weight of the newest gap in the share of short ones. */
+const GAP_WEIGHT = 1 / 8;
 /** Rounds between looks at the control socket while packets flow. */
 const CONTROL_EVERY = 4;
 const HOUSEKEEPING_MS = 1000;
@@ -51,16 +56,16 @@ export class Loop {
   readonly #watches: Watch[];
   readonly #maxSpinUs: number;
   readonly #housekeeping: () => void;
-  #spinUs: number;
+  /** Share of idle gaps, recent ones counting most, that a full spin ends or would have ended. */
+  #shortGaps = 1;
   #running = false;
-  /** Turns, sleeps and spins that found work: what `status` shows of the loop's mood. */
-  readonly moods = { turns: 0, sleeps: 0, spinHits: 0 };
+  /** Turns, sleeps, idle gaps shorter than the longest spin: the loop's mood, for `status`. */
+  readonly moods = { turns: 0, sleeps: 0, shortGaps: 0 };
 
   constructor(options: LoopOptions) {
     this.#pairs = options.pairs;
     this.#control = options.control;
     this.#maxSpinUs = options.spinUs ?? DEFAULT_SPIN_US;
-    this.#spinUs = this.#maxSpinUs;
     this.#housekeeping = options.housekeeping ?? (() => {});
     this.#watches = options.pairs.map(() => ({ fd: -1, events: 0 }));
     options.control.register(this.#epoll);
@@ -77,23 +82,21 @@ export class Loop {
     let keptAt = performance.now();
     while (this.#running) {
       const moved = this.turn();
-      if (moved > 0) {
-        if (idleSince !== 0) this.#spinPaid();
-        idleSince = 0;
-      }
       const now = performance.now();
       if (now - keptAt >= HOUSEKEEPING_MS) {
         keptAt = now;
         this.#housekeeping();
       }
-      if (moved > 0) continue;
+      if (moved > 0) {
+        if (idleSince !== 0) this.#gapEnded((now - idleSince) * 1000);
+        idleSince = 0;
+        continue;
+      }
       if (idleSince === 0) idleSince = now;
       if ((now - idleSince) * 1000 < this.#spinUs) continue;
-      this.#spinLost();
       this.#housekeeping();
       // Housekeeping hears of `stop`, too.
       if (this.#running) this.#sleep();
-      idleSince = 0;
     }
   }
 
@@ -158,12 +161,14 @@ export class Loop {
     watch.events = events;
   }
 
-  #spinPaid(): void {
-    this.moods.spinHits++;
-    this.#spinUs = Math.min(this.#maxSpinUs, this.#spinUs * 2);
+  get #spinUs(): number {
+    return this.#shortGaps >= WORTHWHILE ? this.#maxSpinUs : Math.min(MIN_SPIN_US, this.#maxSpinUs);
   }
 
-  #spinLost(): void {
-    this.#spinUs = Math.max(Math.min(MIN_SPIN_US, this.#maxSpinUs), this.#spinUs * 0.75);
+  /** Learns from every gap, slept through or not, whether spinning would have caught its end. */
+  #gapEnded(us: number): void {
+    const short = us < this.#maxSpinUs;
+    if (short) this.moods.shortGaps++;
+    this.#shortGaps += ((short ? 1 : 0) - this.#shortGaps) * GAP_WEIGHT;
   }
 }
