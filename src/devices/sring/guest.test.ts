@@ -69,6 +69,9 @@ function execute(form: Form, name: Name, bytes: Uint8Array, hooks: Hooks = {}): 
   return { result: machine.call(BASE), bytes, helpers };
 }
 
+/** What a publishing program of the HELPERFREE form does besides, where it asks for a kick: it takes the wish back. */
+const GRANTED: Image = { 2228: "00000000" };
+
 /** Runs both forms on `before`; the whole context must then be `before` with `changes` over it. */
 function expectRun(name: Name, before: Image, result: number, changes: Image, hooks: Hooks = {}) {
   const size = 2608 + 24 * (hooks.bufs ?? 16);
@@ -76,6 +79,7 @@ function expectRun(name: Name, before: Image, result: number, changes: Image, ho
     const run = execute(form, name, paint(paint(new Uint8Array(size), FRESH), before), hooks);
     assert.equal(run.result, result, `${name} ${form}`);
     const wanted = paint(paint(paint(new Uint8Array(size), FRESH), before), changes);
+    if (form === "helperfree" && changes[24] === "01000000") paint(wanted, GRANTED);
     assert.equal(Buffer.compare(run.bytes, wanted), 0, difference(name, form, run.bytes, wanted));
   }
 }
@@ -392,11 +396,11 @@ test("programs stay short", (t) => {
   }
   t.diagnostic(`instructions: ${JSON.stringify(lengths)}`);
   assert.deepEqual(lengths, {
-    rxp: 28,
+    rxp: 29,
     rxc: 22,
     rxi: 15,
     rxr: 33,
-    txp: 20,
+    txp: 21,
     txc: 22,
     txi: 17,
     txr: 33,

@@ -83,7 +83,14 @@ function takeSlot(p: Assembler, slot: Register, buffer: Register, temp: Register
   }
 }
 
-/** prod += count (a register, used up), released and followed by a full barrier; then `oflags`; returns 0. */
+/**
+ * prod += count (a register, used up), released and followed by a full barrier; then `oflags`; returns 0.
+ *
+ * HELPERFREE: a wish for a kick is taken back once it is going to be granted, so that the packets published until
+ * the host wakes do not each cost a doorbell. Should the host have renewed its wish meanwhile, the store swallows
+ * that, too: but then the doorbell, which always follows, is still to come. Version 1 drivers can lose a kick, and
+ * with it would lose all that follow; there the wish stands until the host takes it back.
+ */
 function publish(p: Assembler, form: ProgramForm, count: Register): void {
   const context = contextOf(form);
   if (form === "helperfree") {
@@ -95,6 +102,7 @@ function publish(p: Assembler, form: ProgramForm, count: Register): void {
   }
   p.load(R2, context, KICK_ENABLED);
   p.jump.eq(R2, 0, "quiet");
+  if (form === "helperfree") p.store(context, KICK_ENABLED, 0);
   p.alu64.mov(R2, OFLAG_KICK_NEEDED);
   p.label("quiet").store(context, CONTEXT.oflags, R2);
   p.alu64.mov(R0, 0);
