@@ -109,8 +109,9 @@ struct bpfhv_queue {
 	bool kick_pending;	/* TX: owed to the host after a burst */
 	unsigned int idle_polls;
 	struct hrtimer tx_timer;
+	unsigned int burst;	/* RX: packets taken without a pause */
 	struct page_pool *pool;
-	struct delayed_work refill_work;
+	struct delayed_work poll_work;
 	struct bpfhv_stats stats;
 	struct u64_stats_sync sync;
 	char irq_name[IFNAMSIZ + 8];
@@ -245,7 +246,7 @@ int bpfhv_rx_setup(struct bpfhv_queue *q);
 void bpfhv_rx_teardown(struct bpfhv_queue *q);
 bool bpfhv_rx_refill(struct bpfhv_queue *q);
 void bpfhv_rx_drain(struct bpfhv_queue *q);
-void bpfhv_rx_refill_work(struct work_struct *work);
+void bpfhv_rx_poll_work(struct work_struct *work);
 
 /* netdev.c */
 extern const struct net_device_ops bpfhv_netdev_ops;

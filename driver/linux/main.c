@@ -117,7 +117,7 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 			hrtimer_init(&q->tx_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);
 			q->tx_timer.function = bpfhv_tx_timer;
 		} else {
-			INIT_DELAYED_WORK(&q->refill_work, bpfhv_rx_refill_work);
+			INIT_DELAYED_WORK(&q->poll_work, bpfhv_rx_poll_work);
 			netif_napi_add(bp->netdev, &q->napi, bpfhv_rx_poll);
 		}
 	}

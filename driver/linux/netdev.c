@@ -65,11 +65,9 @@ static void bpfhv_disable_napi(struct bpfhv_priv *bp)
 
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		napi_disable(&bp->queues[i].napi);
-		/* Only a poll (or a transmit) asks for it, and on a queue that is off it does nothing. */
-		if (bp->queues[i].tx)
-			hrtimer_cancel(&bp->queues[i].tx_timer);
-		else
-			cancel_delayed_work_sync(&bp->queues[i].refill_work);
+		/* Only a poll asks for it, and on a queue that is off it does nothing. */
+		if (!bp->queues[i].tx)
+			cancel_delayed_work_sync(&bp->queues[i].poll_work);
 	}
 }
 

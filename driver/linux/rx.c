@@ -12,6 +12,8 @@
 #include "bpfhv.h"
 
 #define BPFHV_REFILL_RETRY	(HZ / 10)
+/* Packets in a row that are taken in a softirq. */
+#define BPFHV_RX_BURST		64
 
 int bpfhv_rx_setup(struct bpfhv_queue *q)
 {
@@ -120,12 +122,12 @@ bool bpfhv_rx_refill(struct bpfhv_queue *q)
 	return true;
 }
 
-void bpfhv_rx_refill_work(struct work_struct *work)
+/* Runs the poll, in a context that the scheduler can weigh against others. */
+void bpfhv_rx_poll_work(struct work_struct *work)
 {
 	struct bpfhv_queue *q = container_of(to_delayed_work(work), struct bpfhv_queue,
-					     refill_work);
+					     poll_work);
 
-	/* The poll refills; it only has to run. */
 	local_bh_disable();
 	napi_schedule(&q->napi);
 	local_bh_enable();
@@ -295,10 +297,25 @@ static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 	return done;
 }
 
+/* Arms the interrupt. True where there is work instead, so that none will come. */
+static bool bpfhv_rx_more(struct bpfhv_queue *q, struct bpfhv_ring *r, int ret, int done)
+{
+	if (ret == -EAGAIN)
+		ret = 1;
+	else
+		ret = q->broken ? 0 : bpfhv_run_intr(r, BPFHV_PROG_RXI, 1);
+	return bpfhv_promised_work(q, ret, done);
+}
+
 /*
  * The interrupt is armed while the queue is still ours: no other CPU can run a
  * program of this ring meanwhile, and an interrupt that comes before the poll is
  * complete makes it run again.
+ *
+ * A burst is polled here, in a softirq, for the sake of latency. What goes on
+ * for longer moves to a worker. Softirqs come before every task: a host that
+ * sends faster than this CPU can take would leave nothing to the programs that
+ * the packets are for, which would all be dropped at their sockets.
  */
 int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 {
@@ -314,17 +331,19 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	done = bpfhv_rx_clean(q, budget, &ret);
 	/* With nothing outstanding no interrupt would ever bring us back here. */
 	if (!bpfhv_outstanding(r) && !bpfhv_rx_refill(q) && !bpfhv_outstanding(r))
-		schedule_delayed_work(&q->refill_work, BPFHV_REFILL_RETRY);
-	if (done == budget)
+		schedule_delayed_work(&q->poll_work, BPFHV_REFILL_RETRY);
+	q->burst += done;
+	if (done < budget && !bpfhv_rx_more(q, r, ret, done)) {
+		q->burst = 0;
+		napi_complete_done(napi, done);
+		return done;
+	}
+	if (q->burst < BPFHV_RX_BURST)
 		return budget;
-	if (ret == -EAGAIN)
-		ret = 1;
-	else
-		ret = q->broken ? 0 : bpfhv_run_intr(r, BPFHV_PROG_RXI, 1);
-	if (bpfhv_promised_work(q, ret, done))
-		return budget;
-	napi_complete_done(napi, done);
-	return done;
+	q->burst = 0;
+	napi_complete_done(napi, budget - 1);
+	mod_delayed_work(system_unbound_wq, &q->poll_work, 0);
+	return budget - 1;
 }
 
 /*

@@ -358,6 +358,8 @@ void bpfhv_tx_drain(struct bpfhv_queue *q)
 	struct bpfhv_ring *r = q->cur;
 	u32 i;
 
+	/* Nobody transmits any more, so nobody starts it again. */
+	hrtimer_cancel(&q->tx_timer);
 	if (!q->bp->gone)
 		bpfhv_tx_reclaim(q, r->n_bufs, 0);
 	for (i = 0; i < r->n_bufs; i++) {
