@@ -30,6 +30,11 @@ export interface RingHalf {
   /** Ring position for the state record. */
   save(): number;
   restore(position: number): void;
+  /**
+   * The device is enabled: takes up what the guest left in the context. Reclaiming, it moved the host's index
+   * past what it took back (ABI version 1 does not register contexts again between close and open).
+   */
+  resync(): void;
   /** One line for people, in the words of the original's dump. */
   dump(): string;
 }

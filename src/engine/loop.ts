@@ -142,9 +142,9 @@ export class Loop {
   #watchPorts(): void {
     for (let i = 0; i < this.#pairs.length; i++) {
       const pair = this.#pairs[i];
-      const { fd, linkUp, sendBlocked } = pair.port;
+      const { fd, linkUp } = pair.port;
       const receive = pair.rx !== null && !pair.rx.broken && !pair.rxStarved;
-      const events = (receive ? EPOLLIN : 0) | (sendBlocked && pair.tx !== null ? EPOLLOUT : 0);
+      const events = (receive ? EPOLLIN : 0) | (pair.txBlocked && pair.tx !== null ? EPOLLOUT : 0);
       this.#watch(i, linkUp && events !== 0 ? fd : -1, events);
     }
   }

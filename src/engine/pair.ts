@@ -27,6 +27,8 @@ export class QueuePair {
   readonly txCounters: QueueCounters;
   /** The port had packets, the guest no buffers: until it publishes some, the port is not looked at. */
   rxStarved = false;
+  /** The port would have blocked: until it is writable, the transmit ring is not looked at. */
+  txBlocked = false;
   readonly #batch = new Batch(BUDGET);
   readonly #rxVector: number;
   readonly #txVector: number;
@@ -51,12 +53,15 @@ export class QueuePair {
   /** Guest to port. @returns packets moved. */
   drainTx(): number {
     const { tx, port } = this;
-    if (tx === null || (port.sendBlocked && !this.#retrySend)) return 0;
-    this.#retrySend = false;
+    if (tx === null || this.txBlocked) return 0;
     const batch = this.#batch;
     batch.clear();
     const droppedBefore = port.dropped;
-    const consumed = tx.gather(batch) === 0 ? 0 : port.send(batch);
+    let consumed = 0;
+    if (tx.gather(batch) > 0) {
+      consumed = port.send(batch);
+      this.txBlocked = port.sendBlocked;
+    }
     if (tx.consume(batch, consumed)) {
       this.txCounters[INTERRUPTS]++;
       this.#fire(this.#txVector);
@@ -83,11 +88,10 @@ export class QueuePair {
     return received;
   }
 
-  /** The port says that it is writable again. */
+  /** The port says that it is writable again, or it is not known whether it is. */
   portWritable(): void {
-    this.#retrySend = true;
+    this.txBlocked = false;
   }
-  #retrySend = false;
 
   /** A doorbell: only counted, because the loop looks at the ring anyway. */
   kicked(tx: boolean): void {
@@ -101,7 +105,7 @@ export class QueuePair {
    */
   armKicks(): boolean {
     let work = false;
-    if (this.tx !== null && !this.port.sendBlocked && this.tx.enableKicks()) work = true;
+    if (this.tx !== null && !this.txBlocked && this.tx.enableKicks()) work = true;
     if (this.rx !== null && this.rxStarved && this.rx.enableKicks()) {
       this.rxStarved = false;
       work = true;

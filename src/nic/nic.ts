@@ -285,7 +285,7 @@ export class Nic {
     }
     if (!this.#allContexts(0)) return this.refuse("enable", "RX enable without all RX contexts");
     this.state.rxEnabled = true;
-    for (let q = 0; q < this.config.pairs; q++) this.#attachRing(q);
+    for (let q = 0; q < this.config.pairs; q++) this.#attachRing(q, true);
     this.#enabled();
   }
 
@@ -307,7 +307,7 @@ export class Nic {
     if (!this.#allContexts(pairs))
       return this.refuse("enable", "TX enable without all TX contexts");
     this.state.txEnabled = true;
-    for (let q = pairs; q < 2 * pairs; q++) this.#attachRing(q);
+    for (let q = pairs; q < 2 * pairs; q++) this.#attachRing(q, true);
     this.#enabled();
   }
 
@@ -330,7 +330,8 @@ export class Nic {
 
   /* Rings come and go with enabling, bus mastering and memory */
 
-  #attachRing(queue: number): void {
+  /** @param fresh the guest has just enabled the direction, and may have reclaimed before */
+  #attachRing(queue: number, fresh = false): void {
     const { pairs, device, rxBufs, txBufs } = this.config;
     const context = this.#contexts[queue];
     if (context === null || this.#paused || !this.state.busMaster || this.host === null) return;
@@ -343,12 +344,15 @@ export class Nic {
       counters: receive ? pair.rxCounters : pair.txCounters,
     };
     const ring = receive ? device.rx(options) : device.tx(options);
-    ring.restore(this.state.queues[queue].position);
+    if (fresh) ring.resync();
+    else ring.restore(this.state.queues[queue].position);
     if (receive) {
       pair.rx = ring as RxHalf;
       pair.rxStarved = false;
     } else {
       pair.tx = ring as TxHalf;
+      // Whether the port still blocks is found out by trying.
+      pair.portWritable();
     }
   }
 

@@ -3,8 +3,8 @@
  *
  * The guest's words are hostile. `prod` is loaded once per batch and checked: more than n entries ahead
  * means a lying guest and stops the queue. Our own index lives here, not in the context; `qmask` and
- * `cons` in the context are written for the guest and never read back. A descriptor's fields are each
- * loaded once, then validated together.
+ * `cons` in the context are written for the guest and, while the queue runs, never read back. A
+ * descriptor's fields are each loaded once, then validated together.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
 import { type Batch, type GuestMemory, translateHalves } from "../../memory/index.ts";
@@ -112,6 +112,12 @@ abstract class SringHalf {
   restore(position: number): void {
     this.cons = position | 0;
     this.publish();
+  }
+
+  resync(): void {
+    // Whatever the guest wrote: an index that does not fit its `prod` is caught where that is loaded.
+    this.cons = Atomics.load(this.words, CONS);
+    this.published = this.cons;
   }
 
   /**

@@ -1,0 +1,300 @@
+/**
+ * A guest driver in user space: what the kernel module does, over shared memory in this process or
+ * another. The test bench of devices and engine, and the demo that needs no virtual machine.
+ *
+ * Slow by design: programs run in the reference interpreter.
+ */
+import { createHash } from "node:crypto";
+import {
+  ABI_VERSION,
+  ABILITY,
+  BAR_DOORBELLS,
+  BAR_PROGRAM,
+  BAR_REGISTERS,
+  BLOB_HASH_OFFSET,
+  BLOB_HEADER,
+  BLOB_MAGIC,
+  BLOB_PROGRAM,
+  CONTEXT_PAGE,
+  CTRL,
+  EXT_ID_VALUE,
+  MAX_BUFS,
+  MAX_PROGRAM_ID,
+  type ProgramForm,
+  type ProgramId,
+  type ProgramSet,
+  programSetProblem,
+  REG,
+  STATUS,
+} from "../abi/index.ts";
+import type { LocalMemory } from "./memory.ts";
+import { GuestError, GuestRing } from "./ring.ts";
+
+/** Aligned 32-bit accesses to the NIC's BARs. A write has taken effect when a later read returns. */
+export interface NicTransport {
+  read(bar: number, offset: number): number;
+  write(bar: number, offset: number, value: number): void;
+}
+
+export interface GuestDriverOptions {
+  /** `v1`: as an original driver, which knows nothing of the extension. */
+  readonly form?: ProgramForm;
+  /** Bytes of each buffer. */
+  readonly bufferSize?: number;
+}
+
+interface Registration {
+  readonly ring: GuestRing;
+  readonly context: ArrayBuffer;
+  /** Address of the page list (HELPERFREE), or of the context. */
+  readonly address: number;
+}
+
+export class GuestDriver {
+  readonly pairs: number;
+  readonly generation: number;
+  readonly programs: ProgramSet;
+  readonly mac: Uint8Array;
+  readonly rx: readonly GuestRing[];
+  readonly tx: readonly GuestRing[];
+  readonly counters = { sent: 0, received: 0, kicks: 0, interrupts: 0, busy: 0 };
+  readonly #transport: NicTransport;
+  readonly #memory: LocalMemory;
+  readonly #registrations: Registration[];
+  readonly #stride: number;
+  readonly #pages: boolean;
+
+  /** Probes the NIC and fetches its programs. @throws GuestError where it is not one that we know */
+  constructor(transport: NicTransport, memory: LocalMemory, options: GuestDriverOptions = {}) {
+    this.#transport = transport;
+    this.#memory = memory;
+    const form = options.form ?? "helperfree";
+    const version = this.#read(REG.VERSION);
+    if (version !== ABI_VERSION) throw new GuestError(`ABI version ${version}`);
+    this.#pages = form === "helperfree";
+    if (form === "helperfree") this.#acknowledge();
+    this.pairs = this.#read(REG.NUM_RX_QUEUES);
+    this.#stride = this.#read(REG.DOORBELL_SIZE);
+    this.mac = this.#readMac();
+    this.#write(REG.FEATURES, 0);
+    this.generation = this.#read(REG.SET_CUR);
+    this.programs = form === "helperfree" ? this.#fetchBlob() : this.#fetchWindow();
+    const size = options.bufferSize ?? 2048;
+    this.#registrations = Array.from({ length: 2 * this.pairs }, (_, q) => this.#makeRing(q, size));
+    const rings = this.#registrations.map((r) => r.ring);
+    this.rx = rings.slice(0, this.pairs);
+    this.tx = rings.slice(this.pairs);
+  }
+
+  /** Registers contexts, publishes receive buffers, enables both directions. */
+  open(): void {
+    for (let q = 0; q < 2 * this.pairs; q++) this.#register(q);
+    for (let q = 0; q < this.pairs; q++) this.refill(q);
+    this.enable();
+  }
+
+  enable(): void {
+    this.#write(REG.CTRL, CTRL.RX_ENABLE | CTRL.TX_ENABLE);
+    const both = STATUS.RX_ENABLED | STATUS.TX_ENABLED;
+    if ((this.status & both) !== both) throw new GuestError("the device refuses to be enabled");
+  }
+
+  get status(): number {
+    return this.#read(REG.STATUS);
+  }
+
+  /** Disables the device; everything outstanding is the driver's again. @returns buffers not used */
+  close(): { tx: number; rx: number } {
+    this.disable();
+    const back = { tx: 0, rx: 0 };
+    for (let q = 0; q < this.pairs; q++) {
+      while (this.tx[q].collect(() => {}) > 0);
+      while (this.rx[q].collect(() => {}) > 0);
+      back.tx += this.tx[q].reclaim();
+      back.rx += this.rx[q].reclaim();
+    }
+    return back;
+  }
+
+  disable(): void {
+    this.#write(REG.CTRL, CTRL.RX_DISABLE | CTRL.TX_DISABLE);
+    void this.status;
+  }
+
+  /** Sends one frame. @returns false where the ring is full, even after taking completions back */
+  send(queue: number, frame: Uint8Array): boolean {
+    const ring = this.tx[queue];
+    if (ring.free === 0) this.clean(queue);
+    if (ring.free === 0) {
+      this.counters.busy++;
+      return false;
+    }
+    const address = ring.addressOf(ring.nextId);
+    new Uint8Array(this.#memory.view(address, frame.length)).set(frame);
+    ring.publish(1, frame.length);
+    this.counters.sent++;
+    this.#kick(this.pairs + queue, ring);
+    return true;
+  }
+
+  /** Takes transmit completions back. @returns packets */
+  clean(queue: number): number {
+    let packets = 0;
+    while (this.tx[queue].collect(() => {}) > 0) packets++;
+    return packets;
+  }
+
+  /** Hands over up to `max` received frames (views that are valid only inside the call), then refills. */
+  receive(
+    queue: number,
+    take: (frame: Uint8Array) => void,
+    max = Number.POSITIVE_INFINITY,
+  ): number {
+    const ring = this.rx[queue];
+    let packets = 0;
+    const deliver = (id: number, length: number) => {
+      if (length > ring.bufferSize) throw new GuestError(`a frame of ${length} bytes`);
+      if (length > 0) take(new Uint8Array(this.#memory.view(ring.addressOf(id), length)));
+    };
+    while (packets < max && ring.collect(deliver) > 0) packets++;
+    this.counters.received += packets;
+    this.refill(queue);
+    return packets;
+  }
+
+  /** Publishes all free receive buffers. */
+  refill(queue: number): void {
+    const ring = this.rx[queue];
+    while (ring.free > 0) ring.publish(Math.min(ring.free, MAX_BUFS), ring.bufferSize);
+    this.#kick(queue, ring);
+  }
+
+  /** What an MSI-X vector does here. */
+  interrupt(_vector: number): void {
+    this.counters.interrupts++;
+  }
+
+  #kick(queue: number, ring: GuestRing): void {
+    if (!ring.kickNeeded) return;
+    ring.kickNeeded = false;
+    this.counters.kicks++;
+    this.#transport.write(BAR_DOORBELLS, queue * this.#stride, 0);
+  }
+
+  #read(register: number): number {
+    return this.#transport.read(BAR_REGISTERS, register);
+  }
+
+  #write(register: number, value: number): void {
+    this.#transport.write(BAR_REGISTERS, register, value >>> 0);
+  }
+
+  #writeAddress(low: number, address: number): void {
+    this.#write(low, address % 2 ** 32);
+    this.#write(low + 4, Math.floor(address / 2 ** 32));
+  }
+
+  #acknowledge(): void {
+    if (this.#read(REG.EXT_ID) !== EXT_ID_VALUE) throw new GuestError("the NIC has no extension");
+    const wanted = ABILITY.BLOB | ABILITY.HELPERFREE | ABILITY.CTX_PAGES | ABILITY.QUEUE_PAIRS;
+    this.#write(REG.EXT_ACK, wanted | ABILITY.EVENT);
+    if ((this.#read(REG.EXT_ACK) & wanted) !== wanted) {
+      throw new GuestError("the NIC offers no programs that can be verified");
+    }
+  }
+
+  #readMac(): Uint8Array {
+    const mac = new Uint8Array(6);
+    const view = new DataView(mac.buffer);
+    view.setUint16(0, this.#read(REG.MAC_HI));
+    view.setUint32(2, this.#read(REG.MAC_LO));
+    return mac;
+  }
+
+  #fetchBlob(): ProgramSet {
+    const length = this.#read(REG.BLOB_LEN);
+    const address = this.#memory.allocate(length);
+    this.#writeAddress(REG.BLOB_LO, address);
+    return checked({ form: "helperfree", code: parseBlob(this.#memory.view(address, length)) });
+  }
+
+  #fetchWindow(): ProgramSet {
+    const code = new Map<ProgramId, Uint8Array>();
+    for (let id = 1; id <= MAX_PROGRAM_ID; id++) {
+      this.#write(REG.PROG_SELECT, id);
+      const words = this.#read(REG.PROG_SIZE) * 2;
+      if (words === 0) continue;
+      const program = Uint32Array.from({ length: words }, (_, i) =>
+        this.#transport.read(BAR_PROGRAM, 4 * i),
+      );
+      code.set(id as ProgramId, new Uint8Array(program.buffer));
+    }
+    return checked({ form: "v1", code });
+  }
+
+  #makeRing(queue: number, bufferSize: number): Registration {
+    const direction = queue < this.pairs ? "rx" : "tx";
+    const rx = direction === "rx";
+    const bufs = this.#read(rx ? REG.NUM_RX_BUFS : REG.NUM_TX_BUFS);
+    const size = this.#read(rx ? REG.RX_CTX_SIZE : REG.TX_CTX_SIZE);
+    const count = Math.ceil(size / CONTEXT_PAGE);
+    const first = this.#memory.allocate(count * CONTEXT_PAGE, CONTEXT_PAGE);
+    const buffers = this.#memory.allocate(bufs * bufferSize, 4096);
+    const options = { programs: this.programs, direction, bufs, bufferSize, buffers } as const;
+    if (!this.#pages) {
+      const context = this.#memory.view(first, size);
+      return { ring: new GuestRing({ ...options, context }), context, address: first };
+    }
+    // In descending order: nobody may take them for contiguous.
+    const pages = Array.from({ length: count }, (_, i) => first + (count - 1 - i) * CONTEXT_PAGE);
+    const context = this.#memory.viewPages(pages, size);
+    const address = this.#memory.allocate(count * 8);
+    const list = new DataView(this.#memory.view(address, count * 8));
+    for (const [i, page] of pages.entries()) {
+      list.setUint32(i * 8, page % 2 ** 32, true);
+      list.setUint32(i * 8 + 4, Math.floor(page / 2 ** 32), true);
+    }
+    return { ring: new GuestRing({ ...options, context }), context, address };
+  }
+
+  #register(queue: number): void {
+    const { ring, context, address } = this.#registrations[queue];
+    ring.reset();
+    new Uint8Array(context).fill(0);
+    this.#write(REG.QUEUE_SELECT, queue);
+    this.#writeAddress(this.#pages ? REG.PAGES_LO : REG.CTX_PADDR_LO, address);
+  }
+
+  /** The context of a queue (receive queues first), for tests that look or scribble. */
+  contextOf(queue: number): Uint8Array {
+    return new Uint8Array(this.#registrations[queue].context);
+  }
+}
+
+function checked(set: ProgramSet): ProgramSet {
+  const problem = programSetProblem(set);
+  if (problem !== null) throw new GuestError(problem);
+  return set;
+}
+
+/** @throws GuestError where the blob is not whole */
+function parseBlob(shared: ArrayBuffer): Map<ProgramId, Uint8Array> {
+  const bytes = new Uint8Array(shared.slice(0));
+  const view = new DataView(bytes.buffer);
+  const word = (at: number): number => view.getUint32(at, true);
+  const hash = createHash("sha256").update(bytes.subarray(BLOB_HEADER.size)).digest();
+  const given = bytes.subarray(BLOB_HASH_OFFSET, BLOB_HASH_OFFSET + 32);
+  if (word(BLOB_HEADER.magic.offset) !== BLOB_MAGIC || hash.compare(given) !== 0) {
+    throw new GuestError("the program blob did not arrive whole");
+  }
+  const code = new Map<ProgramId, Uint8Array>();
+  let at = BLOB_HEADER.size;
+  for (let n = word(BLOB_HEADER.programs.offset); n > 0; n--) {
+    const id = word(at + BLOB_PROGRAM.id.offset) as ProgramId;
+    const length = word(at + BLOB_PROGRAM.instructions.offset) * 8;
+    at += BLOB_PROGRAM.size;
+    code.set(id, bytes.slice(at, at + length));
+    at += length;
+  }
+  return code;
+}

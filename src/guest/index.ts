@@ -1,0 +1,3 @@
+export * from "./driver.ts";
+export * from "./memory.ts";
+export * from "./ring.ts";

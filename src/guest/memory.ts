@@ -1,0 +1,82 @@
+/**
+ * Memory of a guest that lives in this process: a sealed memfd, seen by the device as guest physical
+ * memory and by the guest through views.
+ */
+import type { GuestMemory, MemoryRange } from "../memory/index.ts";
+import { close } from "../os/fd.ts";
+import { createMemfd, type Mapping, mapFile, mapPages, PAGE } from "../os/memory.ts";
+
+/** Where the memory starts: not 0, so that a zero address is never valid. */
+const BASE = 0x100000;
+
+export class LocalMemory implements GuestMemory {
+  generation = 1;
+  readonly fd: number;
+  readonly #mapping: Mapping;
+  readonly #views: Mapping[] = [];
+  #ranges: MemoryRange[];
+  #next = 0;
+
+  /** @param size bytes, rounded up to pages */
+  constructor(size: number) {
+    const length = Math.ceil(size / PAGE) * PAGE;
+    this.fd = createMemfd("bpfhv-guest", length, { seal: true });
+    this.#mapping = mapFile(this.fd, 0, length, { write: true });
+    this.#ranges = [
+      { address: BASE, size: length, writable: true, file: { fd: this.fd }, fileOffset: 0 },
+    ];
+  }
+
+  get ranges(): readonly MemoryRange[] {
+    return this.#ranges;
+  }
+
+  translate(address: number, length: number, _write: boolean): number {
+    for (const range of this.#ranges) {
+      const offset = address - range.address;
+      if (offset >= 0 && length > 0 && length <= range.size - offset) {
+        return this.#mapping.address + range.fileOffset + offset;
+      }
+    }
+    return 0;
+  }
+
+  /** Takes all of the memory away from the device, or gives it back: a memory map that changes. */
+  setVisible(visible: boolean): void {
+    this.generation++;
+    const size = this.#mapping.length;
+    const range = { address: BASE, size, writable: true, file: { fd: this.fd }, fileOffset: 0 };
+    this.#ranges = visible ? [range] : [];
+  }
+
+  /** Guest physical address of `size` fresh bytes. @throws RangeError where there are none left */
+  allocate(size: number, align = 64): number {
+    const at = Math.ceil(this.#next / align) * align;
+    if (at + size > this.#mapping.length) throw new RangeError("the guest's memory is used up");
+    this.#next = at + size;
+    return BASE + at;
+  }
+
+  /** The guest's view of its memory. */
+  view(address: number, length: number): ArrayBuffer {
+    return this.#mapping.view(address - BASE, length);
+  }
+
+  /** Pages as one contiguous view, as a kernel maps them with vmalloc. */
+  viewPages(pages: readonly number[], length: number): ArrayBuffer {
+    const mapping = mapPages(
+      this.fd,
+      pages.map((page) => page - BASE),
+      { write: true },
+    );
+    this.#views.push(mapping);
+    return mapping.view(0, length);
+  }
+
+  /** No view may be used any more. */
+  close(): void {
+    for (const view of this.#views) view.unmap();
+    this.#mapping.unmap();
+    close(this.fd);
+  }
+}

@@ -1,0 +1,182 @@
+/**
+ * One queue of the user-space driver: a context, the programs of its direction, and the table of
+ * buffers. It knows no ring format: like the kernel's driver, it only runs programs.
+ */
+import {
+  BUF,
+  BUFS_OFFSET,
+  CONTEXT,
+  HELPERS,
+  MAX_BUFS,
+  OFLAG_KICK_NEEDED,
+  PROGRAM_IDS,
+  type ProgramName,
+  type ProgramSet,
+} from "../abi/index.ts";
+import { Interpreter } from "../ebpf/index.ts";
+
+/** Where programs see the context. Any address would do; this one is easy to spot in a message. */
+const CONTEXT_BASE = 0x1_0000_0000;
+
+const word = (offset: number): number => offset >> 2;
+const NUM_BUFS = word(CONTEXT.num_bufs.offset);
+const OFLAGS = word(CONTEXT.oflags.offset);
+const MIN_COMPLETED = word(CONTEXT.min_completed_bufs.offset);
+const BUFS = word(BUFS_OFFSET);
+const BUF_WORDS = word(BUF.size);
+const COOKIE = word(BUF.cookie.offset);
+const PADDR = word(BUF.paddr.offset);
+const LEN = word(BUF.len.offset);
+
+/** The host returned something that was not outstanding, or a program failed. */
+export class GuestError extends Error {
+  readonly code = "GUEST";
+  constructor(message: string) {
+    super(message);
+    this.name = "GuestError";
+  }
+}
+
+export interface RingOptions {
+  readonly context: ArrayBuffer;
+  readonly programs: ProgramSet;
+  readonly direction: "rx" | "tx";
+  readonly bufs: number;
+  /** Bytes of each buffer. */
+  readonly bufferSize: number;
+  /** Guest address of buffer 0; the others follow. */
+  readonly buffers: number;
+}
+
+export class GuestRing {
+  readonly bufs: number;
+  readonly bufferSize: number;
+  /** Buffers with the driver. */
+  free: number;
+  kickNeeded = false;
+  readonly #words: Int32Array;
+  readonly #buffers: number;
+  readonly #freeIds: Int32Array;
+  readonly #busy: Uint8Array;
+  readonly #publish: Interpreter;
+  readonly #collect: Interpreter;
+  readonly #arm: Interpreter;
+  readonly #reclaim: Interpreter;
+  /** Instructions executed so far, by all programs. */
+  executed = 0;
+
+  constructor(options: RingOptions) {
+    const { context, programs, direction, bufs } = options;
+    this.bufs = bufs;
+    this.bufferSize = options.bufferSize;
+    this.#buffers = options.buffers;
+    this.#words = new Int32Array(context);
+    this.#freeIds = new Int32Array(bufs);
+    this.#busy = new Uint8Array(bufs);
+    this.free = 0;
+    this.reset();
+    const load = (name: ProgramName) => {
+      const code = programs.code.get(PROGRAM_IDS[name]);
+      if (code === undefined) throw new GuestError(`the set has no program ${name}`);
+      const region = { name: "context", base: CONTEXT_BASE, bytes: new Uint8Array(context) };
+      return new Interpreter(code, { regions: [region], helpers: HELPER_TABLE });
+    };
+    this.#publish = load(direction === "rx" ? "rxp" : "txp");
+    this.#collect = load(direction === "rx" ? "rxc" : "txc");
+    this.#arm = load(direction === "rx" ? "rxi" : "txi");
+    this.#reclaim = load(direction === "rx" ? "rxr" : "txr");
+  }
+
+  /** All buffers are the driver's. */
+  reset(): void {
+    this.#busy.fill(0);
+    for (let i = 0; i < this.bufs; i++) this.#freeIds[i] = this.bufs - 1 - i;
+    this.free = this.bufs;
+  }
+
+  /** Guest address of a buffer. */
+  addressOf(id: number): number {
+    return this.#buffers + id * this.bufferSize;
+  }
+
+  /** Publishes `count` buffers (1 for a packet to send), the next free ones, `length` bytes each. */
+  publish(count: number, length: number): void {
+    if (count > this.free || count > MAX_BUFS) throw new GuestError(`${count} buffers: too many`);
+    for (let i = 0; i < count; i++) {
+      const id = this.#freeIds[this.free - 1 - i];
+      this.#busy[id] = 1;
+      const address = this.addressOf(id);
+      const at = BUFS + i * BUF_WORDS;
+      this.#words[at + COOKIE] = id;
+      this.#words[at + COOKIE + 1] = 0;
+      this.#words[at + PADDR] = address;
+      this.#words[at + PADDR + 1] = address / 2 ** 32;
+      this.#words[at + LEN] = length;
+    }
+    this.#words[NUM_BUFS] = count;
+    this.#words[OFLAGS] = 0;
+    this.free -= count;
+    if (this.#run(this.#publish) < 0) throw new GuestError("the publishing program failed");
+    if (this.#words[OFLAGS] & OFLAG_KICK_NEEDED) this.kickNeeded = true;
+  }
+
+  /** The buffer that `publish(1, …)` will take. */
+  get nextId(): number {
+    return this.#freeIds[this.free - 1];
+  }
+
+  /**
+   * Takes the buffers of one completed packet back.
+   * @returns how many; 0 where nothing is complete. `take` gets each one's id and length.
+   */
+  collect(take: (id: number, length: number) => void): number {
+    const result = this.#run(this.#collect);
+    if (result < 0) throw new GuestError(`the collecting program failed: ${result}`);
+    return result === 1 ? this.#give(take) : 0;
+  }
+
+  /** Takes back what the host did not use; only while the device is disabled. */
+  reclaim(): number {
+    let count = 0;
+    while (this.#run(this.#reclaim) === 1) count += this.#give(() => {});
+    return count;
+  }
+
+  /** Asks for an interrupt after `min` completions (0: for none). @returns true where they are there already. */
+  arm(min: number): boolean {
+    this.#words[MIN_COMPLETED] = min;
+    return this.#run(this.#arm) !== 0;
+  }
+
+  get outstanding(): number {
+    return this.bufs - this.free;
+  }
+
+  #run(program: Interpreter): number {
+    const result = program.call(CONTEXT_BASE);
+    this.executed += program.executed;
+    return result;
+  }
+
+  #give(take: (id: number, length: number) => void): number {
+    const count = this.#words[NUM_BUFS];
+    if (count < 1 || count > MAX_BUFS) throw new GuestError(`a program returned ${count} buffers`);
+    for (let i = 0; i < count; i++) {
+      const at = BUFS + i * BUF_WORDS;
+      const id = this.#words[at + COOKIE];
+      if (this.#words[at + COOKIE + 1] !== 0 || this.#busy[id] !== 1) {
+        throw new GuestError(`buffer ${id} came back and was not outstanding`);
+      }
+      take(id, this.#words[at + LEN]);
+      this.#busy[id] = 0;
+      this.#freeIds[this.free++] = id;
+    }
+    return count;
+  }
+}
+
+/** What version 1 programs call. One thread runs guest and host here, so a barrier has nothing to do. */
+const HELPER_TABLE = new Map([
+  [HELPERS.smp_mb_full as number, () => 0n],
+  [HELPERS.rx_pkt_alloc as number, () => 0n],
+]);

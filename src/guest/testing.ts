@@ -1,0 +1,117 @@
+/** What tests of rings, engine and NIC stand on: a guest, a NIC and ports in one process. */
+import type { ProgramForm } from "../abi/index.ts";
+import { sring } from "../devices/sring/index.ts";
+import type { Batch } from "../memory/index.ts";
+import type { Port } from "../net/port.ts";
+import type { NicConfig } from "../nic/config.ts";
+import { LocalNic } from "../nic/local.ts";
+import { viewAt } from "../os/libc.ts";
+import { GuestDriver } from "./driver.ts";
+import { LocalMemory } from "./memory.ts";
+
+/** A port that tests look into: keeps what was sent, gives what they put in, blocks when told. */
+export class TestPort implements Port {
+  readonly name = "test";
+  readonly fd = -1;
+  linkUp = true;
+  sendBlocked = false;
+  receiveDrained = true;
+  dropped = 0;
+  readonly sent: Uint8Array[] = [];
+  readonly incoming: Uint8Array[] = [];
+  /** Packets that it takes before it would block. */
+  room = Number.POSITIVE_INFINITY;
+  /** Refuses for good what this says. */
+  refuses: (frame: Uint8Array) => boolean = () => false;
+
+  send(batch: Batch): number {
+    this.sendBlocked = false;
+    for (let p = 0; p < batch.packets; p++) {
+      if (this.room <= 0) {
+        this.sendBlocked = true;
+        return p;
+      }
+      const frame = new Uint8Array(viewAt(batch.address[p], batch.length[p])).slice();
+      if (this.refuses(frame)) {
+        this.dropped++;
+        continue;
+      }
+      this.room--;
+      this.sent.push(frame);
+    }
+    return batch.packets;
+  }
+
+  receive(batch: Batch): number {
+    let p = 0;
+    for (; p < batch.packets; p++) {
+      const frame = this.incoming.shift();
+      if (frame === undefined) break;
+      const length = Math.min(frame.length, batch.size[p]);
+      new Uint8Array(viewAt(batch.address[p], length)).set(frame.subarray(0, length));
+      batch.length[p] = length;
+    }
+    this.receiveDrained = this.incoming.length === 0;
+    return p;
+  }
+
+  close(): void {}
+}
+
+/** A frame that says its number, of a length that depends on it. */
+export function frameOf(number: number): Uint8Array {
+  const frame = new Uint8Array(60 + (number % 1400));
+  new DataView(frame.buffer).setUint32(14, number);
+  frame.fill(number & 0xff, 18);
+  return frame;
+}
+
+export function numberOf(frame: Uint8Array): number {
+  return new DataView(frame.buffer, frame.byteOffset).getUint32(14);
+}
+
+export class Bench {
+  readonly memory: LocalMemory;
+  readonly local: LocalNic;
+  readonly ports: readonly TestPort[];
+  driver!: GuestDriver;
+  readonly vectors: number[] = [];
+
+  constructor(
+    options: { pairs?: number; form?: ProgramForm; config?: Partial<NicConfig>; mib?: number } = {},
+  ) {
+    this.memory = new LocalMemory((options.mib ?? 16) << 20);
+    this.ports = Array.from({ length: options.pairs ?? 1 }, () => new TestPort());
+    this.local = new LocalNic({
+      device: sring,
+      memory: this.memory,
+      ports: this.ports,
+      interrupt: (vector) => this.vectors.push(vector),
+      ...(options.config === undefined ? {} : { config: options.config }),
+    });
+    this.driver = new GuestDriver(this.local, this.memory, { form: options.form ?? "helperfree" });
+  }
+
+  get nic() {
+    return this.local.nic;
+  }
+
+  /** Turns until nothing moves. */
+  settle(): number {
+    let total = 0;
+    for (let moved = this.local.turn(); moved > 0; moved = this.local.turn()) total += moved;
+    return total;
+  }
+
+  /** Frames that arrived on a queue, copied. */
+  take(queue = 0): Uint8Array[] {
+    const frames: Uint8Array[] = [];
+    this.driver.receive(queue, (frame) => frames.push(frame.slice()));
+    return frames;
+  }
+
+  close(): void {
+    this.nic.detach();
+    this.memory.close();
+  }
+}

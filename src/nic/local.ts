@@ -1,0 +1,67 @@
+/** A NIC whose machine is this process: no VMM, no sockets. For tests, benches and the embedded demo. */
+import type { Device } from "../devices/device.ts";
+import { QueuePair } from "../engine/pair.ts";
+import type { GuestMemory } from "../memory/index.ts";
+import type { Port } from "../net/port.ts";
+import type { NicConfig } from "./config.ts";
+import { Nic } from "./nic.ts";
+
+export interface LocalNicOptions {
+  readonly device: Device;
+  readonly memory: GuestMemory;
+  /** One per queue pair. */
+  readonly ports: readonly Port[];
+  /** What MSI-X vectors do. */
+  readonly interrupt?: (vector: number) => void;
+  readonly config?: Partial<Omit<NicConfig, "device" | "pairs">>;
+}
+
+export class LocalNic {
+  readonly nic: Nic;
+  readonly pairs: readonly QueuePair[];
+  /** Replaced when the driver is there. */
+  interrupt: (vector: number) => void;
+
+  constructor(options: LocalNicOptions) {
+    const { device, memory, ports } = options;
+    this.interrupt = options.interrupt ?? (() => {});
+    this.pairs = ports.map(
+      (port, i) =>
+        new QueuePair({
+          port,
+          rxVector: i,
+          txVector: ports.length + i,
+          fire: (vector) => this.interrupt(vector),
+        }),
+    );
+    const config: NicConfig = {
+      device,
+      pairs: ports.length,
+      rxBufs: 256,
+      txBufs: 256,
+      mac: Uint8Array.of(0x52, 0x54, 0, 1, 2, 3),
+      mtu: 1500,
+      linkSpeed: 0,
+      doorbellSize: 8,
+      ...options.config,
+    };
+    this.nic = new Nic(config, this.pairs);
+    this.nic.attach({ memory, fire: (vector) => this.interrupt(vector) });
+    this.nic.busMasterChanged(true);
+  }
+
+  read(bar: number, offset: number): number {
+    return this.nic.read(bar, offset, 4);
+  }
+
+  write(bar: number, offset: number, value: number): void {
+    this.nic.write(bar, offset, 4, value);
+  }
+
+  /** One turn of the engine's loop. @returns packets moved */
+  turn(): number {
+    let moved = 0;
+    for (const pair of this.pairs) moved += pair.drainTx() + pair.fillRx();
+    return moved;
+  }
+}
