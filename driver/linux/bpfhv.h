@@ -140,6 +140,7 @@ struct bpfhv_priv {
 };
 
 extern bool bpfhv_allow_unverified;
+extern bool bpfhv_version1;
 
 int bpfhv_run_unverified(struct bpfhv_ring *r, enum bpfhv_prog_id id);
 

@@ -139,7 +139,7 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 	}
 	bp->n_pairs = rx;
 
-	if (bpfhv_read(bp, BPFHV_REG_EXT_ID) != BPFHV_EXT_ID)
+	if (bpfhv_version1 || bpfhv_read(bp, BPFHV_REG_EXT_ID) != BPFHV_EXT_ID)
 		return 0;
 	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
 	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |

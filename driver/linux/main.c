@@ -16,6 +16,11 @@ module_param_named(allow_unverified, bpfhv_allow_unverified, bool, 0444);
 MODULE_PARM_DESC(allow_unverified,
 		 "Run programs that the kernel cannot verify, trusting the host (default: no)");
 
+bool bpfhv_version1;
+module_param_named(version1, bpfhv_version1, bool, 0444);
+MODULE_PARM_DESC(version1,
+		 "Speak version 1 of the ABI only, as an original driver does (default: no)");
+
 static irqreturn_t bpfhv_queue_irq(int irq, void *data)
 {
 	struct bpfhv_queue *q = data;
