@@ -326,6 +326,8 @@ export class Nic {
   #takeDump(): void {
     const lines = this.pairs.flatMap(({ rx, tx }) => [rx?.dump(), tx?.dump()]);
     this.state.dump = `${lines.filter((line) => line !== undefined).join("\n")}\n`;
+    // The offset is inside the dump, always: this one may be shorter.
+    this.state.dumpOffset = 0;
   }
 
   /* Rings come and go with enabling, bus mastering and memory */

@@ -1,0 +1,1 @@
+../bpfhv_abi.h
