@@ -1,0 +1,208 @@
+/** The life of a NIC in a real guest: loaded, reloaded, up and down, rebooted, abandoned from either side. */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { after, before, describe, test } from "node:test";
+import { controlPath } from "../../src/cli/control-socket.ts";
+import { composeInitrd } from "../../src/cli/guest-parts.ts";
+import { prepareGuest, sleep, startGuest, until } from "./harness.ts";
+import { MODULE, modulePath, NicGuest } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+
+const contexts = (vm: NicGuest) => vm.nic.status().then(({ step }) => step);
+
+describe("a guest and its NIC", { skip, timeout: 200_000 }, () => {
+  let vm: NicGuest;
+
+  before(async () => {
+    const parts = await prepareGuest();
+    const module = await modulePath();
+    vm = await NicGuest.start({
+      label: "life",
+      guest: {
+        memoryMiB: 768,
+        extraFiles: {
+          // For kexec: the same kernel and tools, with the module.
+          "/extra/vmlinuz": parts.kernel,
+          "/extra/initrd": composeInitrd(parts, [
+            { path: MODULE, content: await readFile(module) },
+          ]),
+        },
+      },
+    });
+  });
+
+  after(async () => {
+    await vm?.close();
+  });
+
+  test("the guest's kernel verifies the programs, and packets flow both ways", async () => {
+    await vm.load();
+    assert.equal(await vm.pings(), 0);
+    assert.match(await vm.guest.check("dmesg"), /bpfhv .* programs verified by the kernel/);
+    const status = await vm.nic.status();
+    assert.equal(status.step, "enabled");
+    assert.equal(status.link, "up");
+    assert.equal(status.programs, "verified");
+    assert.ok(status.queues[0].counters.packets >= 20);
+    assert.ok(status.queues[1].counters.packets >= 20);
+    assert.ok((await vm.link.tcp("from guest", 1)) > 1);
+    assert.ok((await vm.link.tcp("to guest", 1)) > 1);
+  });
+
+  test("the module can be unloaded and loaded under traffic, ten times, and leaks nothing", async () => {
+    const stop = vm.floodFromHost();
+    const before = vm.nic.openDescriptors;
+    for (let n = 0; n < 10; n++) {
+      await vm.guest.check("rmmod bpfhv");
+      await vm.load();
+    }
+    stop();
+    assert.equal(await vm.pings(), 0);
+    assert.equal(vm.nic.openDescriptors, before);
+    assert.doesNotMatch(await vm.guest.check("dmesg"), /WARNING|BUG|Oops|leak/);
+  });
+
+  test("the link can go down and up under traffic, twenty times", async () => {
+    const stop = vm.floodFromHost();
+    for (let n = 0; n < 20; n++) await vm.guest.check("ip link set eth0 down; ip link set eth0 up");
+    stop();
+    assert.equal(await vm.pings(), 0);
+    assert.doesNotMatch(await vm.guest.check("dmesg"), /WARNING|BUG|Oops/);
+  });
+
+  test("a reset by the machine under traffic leaves no context behind", async () => {
+    const stop = vm.floodFromHost();
+    await vm.guest.reset();
+    assert.equal(await contexts(vm), "guest attached");
+    assert.equal((await vm.nic.status()).programs, "-");
+    stop();
+    await vm.load();
+    assert.equal(await vm.pings(), 0);
+  });
+
+  test("a reboot by the guest under traffic leaves no context behind", async () => {
+    const stop = vm.floodFromHost();
+    await vm.guest.reboot();
+    assert.equal(await contexts(vm), "guest attached");
+    stop();
+    await vm.load();
+    assert.equal(await vm.pings(), 0);
+  });
+
+  test("kexec into another kernel under traffic: the NIC is quiet before it starts", async () => {
+    const stop = vm.floodFromHost();
+    const boots = vm.guest.boots;
+    await vm.guest.check(
+      "kexec -l /extra/vmlinuz --initrd=/extra/initrd --reuse-cmdline && (sleep 0.3; kexec -e) >/dev/null 2>&1 &",
+    );
+    await vm.guest.waitForBoot(boots + 1, 60_000);
+    stop();
+    assert.equal((await vm.nic.status()).programs, "-");
+    await vm.load();
+    assert.equal(await vm.pings(), 0);
+  });
+
+  test("QEMU killed under traffic: the NIC is free for the next one, and nothing leaked", async () => {
+    const stop = vm.floodFromHost();
+    await vm.guest.kill();
+    await until(5000, "the NIC notices", async () => (await contexts(vm)) === "no guest");
+    stop();
+    const before = vm.nic.openDescriptors;
+    const next = await startGuest({
+      sockets: [vm.nic.socket],
+      extraFiles: { [MODULE]: await modulePath() },
+    });
+    await next.check(
+      `insmod ${MODULE} && ip addr add 10.88.0.2/24 dev eth0 && ip link set eth0 up`,
+    );
+    await next.check("ping -q -c 5 -i 0.2 -W 2 10.88.0.1");
+    const { aborted } = await next.close();
+    assert.equal(aborted, false);
+    await until(5000, "the NIC notices", async () => (await contexts(vm)) === "no guest");
+    assert.equal(vm.nic.openDescriptors, before);
+  });
+});
+
+describe("what the host takes away", { skip, timeout: 150_000 }, () => {
+  test("a TAP removed: the guest's link goes down, the server says so and does not spin", async () => {
+    const vm = await NicGuest.start({ label: "tap" });
+    await vm.load();
+    assert.equal(await vm.pings(3), 0);
+    const log = vm.guest.check("ping -q -c 20 -i 0.05 -W 1 10.88.0.1 || true");
+    vm.netns.removeTap("tap0");
+    await log;
+    await until(5000, "carrier down", async () => {
+      const { output } = await vm.guest.run("cat /sys/class/net/eth0/carrier");
+      return output.trim() === "0";
+    });
+    assert.equal((await vm.nic.status()).link, "down");
+    await until(3000, "a line in the log", () => /tap:tap0 is gone/.test(vm.nic.log));
+    const ticks = vm.nic.cpuTicks;
+    await sleep(2000);
+    assert.ok(vm.nic.cpuTicks - ticks < 40, `${vm.nic.cpuTicks - ticks} ticks of 10 ms in 2 s`);
+    assert.deepEqual(await vm.close(), { aborted: false, serveCode: 0 });
+  });
+
+  test("the server stopped while the guest runs: QEMU and guest live on, nothing is left", async () => {
+    const vm = await NicGuest.start({ label: "stop" });
+    await vm.load();
+    const stop = vm.floodFromHost();
+    await vm.guest.check("ping -q -i 0.01 10.88.0.1 >/dev/null 2>&1 &");
+    await sleep(500);
+    const { socket } = vm.nic;
+    const started = performance.now();
+    const { code } = await vm.nic.stop("SIGINT");
+    assert.ok(performance.now() - started < 5000);
+    assert.equal(code, 0);
+    assert.equal(existsSync(socket) || existsSync(controlPath(socket)), false);
+    stop();
+    await vm.guest.check("ip link set eth0 down; true");
+    assert.match(await vm.guest.check("dmesg"), /the device is gone/);
+    await vm.guest.check("rmmod bpfhv");
+    await vm.guest.check("echo alive");
+    const { aborted } = await vm.guest.close();
+    assert.equal(aborted, false);
+    vm.netns.close();
+  });
+});
+
+describe("other ways to be served", { skip, timeout: 150_000 }, () => {
+  test("a server that answers 50 ms late: everything works, because writes are fenced by reads", async () => {
+    const vm = await NicGuest.start({ label: "late", serve: ["--answer-delay", "50"] });
+    await vm.load();
+    assert.equal(await vm.pings(5), 0);
+    await vm.guest.check("ip link set eth0 down && ip link set eth0 up");
+    assert.equal(await vm.pings(5), 0);
+    await vm.guest.check("rmmod bpfhv");
+    await vm.load();
+    assert.equal(await vm.pings(5), 0);
+    assert.deepEqual(await vm.close(), { aborted: false, serveCode: 0 });
+  });
+
+  test("two queue pairs on two CPUs: both carry traffic", async () => {
+    const vm = await NicGuest.start({
+      label: "mq",
+      multiQueue: true,
+      serve: ["--queues", "2"],
+      guest: { smp: 2 },
+    });
+    await vm.load();
+    assert.equal(await vm.pings(5), 0);
+    await vm.guest.check(
+      "iperf3 -c 10.88.0.1 -t 2 -P 4 >/dev/null && iperf3 -c 10.88.0.1 -t 2 -P 4 -R >/dev/null",
+    );
+    const { queues } = await vm.nic.status();
+    for (const { queue, counters } of queues) {
+      assert.ok(counters.packets > 50, `${queue} carried ${counters.packets} packets`);
+    }
+    const stats = await vm.guest.check("ethtool -S eth0");
+    for (const name of ["rx0", "rx1", "tx0", "tx1"]) {
+      assert.match(stats, new RegExp(`${name}_packets: [1-9]`));
+      assert.match(stats, new RegExp(`${name}_errors: 0`));
+    }
+    assert.deepEqual(await vm.close(), { aborted: false, serveCode: 0 });
+  });
+});

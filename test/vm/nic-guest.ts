@@ -1,0 +1,101 @@
+/** A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from. */
+import {
+  buildModule,
+  type Guest,
+  type GuestOptions,
+  Netns,
+  prepareGuest,
+  startGuest,
+} from "./harness.ts";
+import { ServedNic } from "./nic.ts";
+import { Link } from "./traffic.ts";
+
+export const MODULE = "/modules/bpfhv.ko";
+const HOST = "10.88.0.1";
+const PEER = "10.88.0.2";
+
+export class NicGuest {
+  readonly guest: Guest;
+  readonly nic: ServedNic;
+  readonly netns: Netns;
+  readonly link: Link;
+
+  private constructor(guest: Guest, nic: ServedNic, netns: Netns, link: Link) {
+    this.guest = guest;
+    this.nic = nic;
+    this.netns = netns;
+    this.link = link;
+  }
+
+  /** Boots; the module is there but not loaded. */
+  static async start(
+    options: {
+      serve?: readonly string[];
+      guest?: Partial<GuestOptions>;
+      multiQueue?: boolean;
+      label?: string;
+    } = {},
+  ): Promise<NicGuest> {
+    const parts = await prepareGuest();
+    const module = await modulePath();
+    const netns = Netns.make(options.label ?? "nic");
+    let nic: ServedNic | null = null;
+    try {
+      const multiQueue = options.multiQueue ?? false;
+      netns.addTap({ name: "tap0", address: `${HOST}/24`, multiQueue });
+      nic = await ServedNic.start(`--net=tap:tap0,netns=${netns.name}`, ...(options.serve ?? []));
+      const guest = await startGuest({
+        sockets: [nic.socket],
+        ...options.guest,
+        extraFiles: { [MODULE]: module, ...options.guest?.extraFiles },
+      });
+      const link = new Link({ guest, netns, parts, host: HOST, peer: PEER });
+      return new NicGuest(guest, nic, netns, link);
+    } catch (error) {
+      await nic?.kill();
+      netns.close();
+      throw error;
+    }
+  }
+
+  /** Loads the module and gives its interface the address. */
+  async load(parameters = ""): Promise<void> {
+    await this.guest.check(`insmod ${MODULE} ${parameters}`);
+    await this.configure();
+  }
+
+  async configure(): Promise<void> {
+    await this.guest.check(`ip addr add ${PEER}/24 dev eth0 && ip link set eth0 up`);
+  }
+
+  /** Pings both ways. @returns how many were lost */
+  async pings(count = 10): Promise<number> {
+    const out = await this.link.pingFromGuest(count);
+    const back = this.link.pingFromHost(count);
+    return out.sent - out.received + (back.sent - back.received);
+  }
+
+  /** Keeps pinging the guest from the host, as fast as `intervalMs`, until the returned function is called. */
+  floodFromHost(intervalMs = 5): () => void {
+    const words = ["ping", "-q", "-i", `${intervalMs / 1000}`, "-s", "200", PEER];
+    const child = this.netns.spawn(words);
+    child.stdout?.resume();
+    child.stderr?.resume();
+    child.on("error", () => {});
+    return () => child.kill("SIGKILL");
+  }
+
+  /** Ends all of it. @returns how QEMU ended */
+  async close(): Promise<{ aborted: boolean; serveCode: number | null }> {
+    const { aborted } = await this.guest.close();
+    const { code } = await this.nic.stop();
+    this.netns.close();
+    return { aborted, serveCode: code };
+  }
+}
+
+export async function modulePath(): Promise<string> {
+  const path = (await buildModule()).find((file) => file.endsWith("/bpfhv.ko"));
+  if (path === undefined) throw new Error("the module was not built");
+  return path;
+}
