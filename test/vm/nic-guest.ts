@@ -19,12 +19,14 @@ export class NicGuest {
   readonly nic: ServedNic;
   readonly netns: Netns;
   readonly link: Link;
+  readonly #ping: string;
 
-  private constructor(guest: Guest, nic: ServedNic, netns: Netns, link: Link) {
+  private constructor(guest: Guest, nic: ServedNic, netns: Netns, link: Link, ping: string) {
     this.guest = guest;
     this.nic = nic;
     this.netns = netns;
     this.link = link;
+    this.#ping = ping;
   }
 
   /** Boots; the module is there but not loaded. */
@@ -50,7 +52,7 @@ export class NicGuest {
         extraFiles: { [MODULE]: module, ...options.guest?.extraFiles },
       });
       const link = new Link({ guest, netns, parts, host: HOST, peer: PEER });
-      return new NicGuest(guest, nic, netns, link);
+      return new NicGuest(guest, nic, netns, link, parts.ping);
     } catch (error) {
       await nic?.kill();
       netns.close();
@@ -77,7 +79,7 @@ export class NicGuest {
 
   /** Keeps pinging the guest from the host, as fast as `intervalMs`, until the returned function is called. */
   floodFromHost(intervalMs = 5): () => void {
-    const words = ["ping", "-q", "-i", `${intervalMs / 1000}`, "-s", "200", PEER];
+    const words = [this.#ping, "-q", "-i", `${intervalMs / 1000}`, "-s", "200", PEER];
     const child = this.netns.spawn(words);
     child.stdout?.resume();
     child.stderr?.resume();

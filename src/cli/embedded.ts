@@ -1,0 +1,158 @@
+/**
+ * The demo where there is no virtual machine: a guest driver in this process, over shared memory, against
+ * the same NIC, ring, engine and programs. The programs run in the reference interpreter, so rates say
+ * little about a real guest; that every packet arrives, in order and unchanged, says more.
+ */
+import { findDevice } from "../devices/index.ts";
+import { GuestDriver } from "../guest/driver.ts";
+import { LocalMemory } from "../guest/memory.ts";
+import type { Batch } from "../memory/index.ts";
+import type { Port } from "../net/port.ts";
+import { LocalNic } from "../nic/local.ts";
+import { viewAt } from "../os/libc.ts";
+
+export interface EmbeddedResult {
+  readonly sent: number;
+  readonly received: number;
+  /** Packets that came back changed or out of order. */
+  readonly wrong: number;
+  readonly fromGuestPps: number;
+  readonly toGuestPps: number;
+  /** Guest to port and back, one packet at a time. */
+  readonly rttMs: number;
+  /** Instructions of the guest's programs per packet. */
+  readonly instructionsPerPacket: { readonly tx: number; readonly rx: number };
+}
+
+/** Keeps up to `CAPACITY` packets in a ring of its own and gives them back in order. */
+const CAPACITY = 512;
+const MAX_FRAME = 2048;
+
+class LoopbackPort implements Port {
+  readonly name = "loopback";
+  readonly fd = -1;
+  linkUp = true;
+  sendBlocked = false;
+  receiveDrained = true;
+  dropped = 0;
+  readonly #frames = new Uint8Array(CAPACITY * MAX_FRAME);
+  readonly #lengths = new Int32Array(CAPACITY);
+  #head = 0;
+  #tail = 0;
+
+  send(batch: Batch): number {
+    for (let p = 0; p < batch.packets; p++) {
+      this.sendBlocked = this.#tail - this.#head === CAPACITY;
+      if (this.sendBlocked) return p;
+      const slot = this.#tail++ % CAPACITY;
+      const length = batch.length[p];
+      this.#frames.set(new Uint8Array(viewAt(batch.address[p], length)), slot * MAX_FRAME);
+      this.#lengths[slot] = length;
+    }
+    return batch.packets;
+  }
+
+  receive(batch: Batch): number {
+    let p = 0;
+    for (; p < batch.packets && this.#head < this.#tail; p++) {
+      const slot = this.#head++ % CAPACITY;
+      const length = this.#lengths[slot];
+      const frame = this.#frames.subarray(slot * MAX_FRAME, slot * MAX_FRAME + length);
+      new Uint8Array(viewAt(batch.address[p], length)).set(frame);
+      batch.length[p] = length;
+    }
+    this.receiveDrained = this.#head === this.#tail;
+    return p;
+  }
+
+  close(): void {}
+}
+
+/** 60 to 1499 bytes, numbered, filled with what depends on the number. */
+function fill(frame: Uint8Array, number: number): Uint8Array {
+  const part = frame.subarray(0, 60 + (number % 1440));
+  new DataView(part.buffer, part.byteOffset).setUint32(14, number);
+  part.fill(number & 0xff, 18);
+  return part;
+}
+
+function isRight(frame: Uint8Array, number: number): boolean {
+  if (frame.length !== 60 + (number % 1440)) return false;
+  const said = new DataView(frame.buffer, frame.byteOffset).getUint32(14);
+  return said === number && frame[18] === (number & 0xff) && frame.at(-1) === (number & 0xff);
+}
+
+export function runEmbedded(options: { device?: string; packets?: number } = {}): EmbeddedResult {
+  const device = findDevice(options.device ?? "sring");
+  if (device === undefined) throw new Error(`no device "${options.device}"`);
+  const total = options.packets ?? 200_000;
+  const memory = new LocalMemory(16 << 20);
+  const local = new LocalNic({ device, memory, ports: [new LoopbackPort()] });
+  const driver = new GuestDriver(local, memory);
+  local.interrupt = (vector) => driver.interrupt(vector);
+  driver.open();
+  const scratch = new Uint8Array(MAX_FRAME);
+  let sent = 0;
+  let received = 0;
+  let wrong = 0;
+  const take = (frame: Uint8Array): void => {
+    if (!isRight(frame, received)) wrong++;
+    received++;
+  };
+  const time = { out: 0, back: 0 };
+  while (received < total) {
+    const started = performance.now();
+    for (let n = 0; n < 200 && sent < total && driver.send(0, fill(scratch, sent)); n++) sent++;
+    local.pairs[0].portWritable();
+    local.pairs[0].drainTx();
+    const turned = performance.now();
+    const before = received;
+    local.pairs[0].fillRx();
+    driver.receive(0, take);
+    driver.clean(0);
+    time.out += turned - started;
+    time.back += performance.now() - turned;
+    if (received === before && sent === total && local.turn() === 0) break;
+  }
+  const rttMs = roundTrip(
+    local,
+    driver,
+    () => {
+      sent++;
+      return fill(scratch, sent - 1);
+    },
+    take,
+  );
+  const instructionsPerPacket = {
+    tx: driver.tx[0].executed / sent,
+    rx: driver.rx[0].executed / received,
+  };
+  local.nic.detach();
+  memory.close();
+  return {
+    sent,
+    received,
+    wrong,
+    fromGuestPps: (total / time.out) * 1000,
+    toGuestPps: (total / time.back) * 1000,
+    rttMs,
+    instructionsPerPacket,
+  };
+}
+
+function roundTrip(
+  local: LocalNic,
+  driver: GuestDriver,
+  next: () => Uint8Array,
+  take: (frame: Uint8Array) => void,
+): number {
+  const rounds = 1000;
+  const started = performance.now();
+  for (let n = 0; n < rounds; n++) {
+    driver.send(0, next());
+    local.turn();
+    driver.receive(0, take);
+    driver.clean(0);
+  }
+  return (performance.now() - started) / rounds;
+}

@@ -1,0 +1,148 @@
+/** The module's hand-written header says what src/abi says: asserts made from the one, compiled against the other. */
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import {
+  ABI_VERSION,
+  ABILITY,
+  BLOB_HASH_OFFSET,
+  BLOB_HEADER,
+  BLOB_MAGIC,
+  BLOB_NAME_OFFSET,
+  BLOB_PROGRAM,
+  BUF,
+  BUFS_OFFSET,
+  CONTEXT,
+  CTRL,
+  EVENT,
+  EXT_ID_VALUE,
+  FEATURES,
+  HELPERS,
+  MAX_BUFS,
+  MAX_CONTEXT_SIZE,
+  MAX_INSTRUCTIONS,
+  MAX_QUEUE_BUFS,
+  MAX_QUEUE_PAIRS,
+  METADATA,
+  MIN_QUEUE_BUFS,
+  OFLAG_KICK_NEEDED,
+  OFLAG_RESCHED_NEEDED,
+  PCI_DEVICE,
+  PCI_DEVICE_ORIGINAL,
+  PCI_VENDOR,
+  PRIVATE_OFFSET,
+  PROGRAM_IDS,
+  REG,
+  STATUS,
+  VERDICT,
+} from "../../src/abi/index.ts";
+
+const HEADER = fileURLToPath(new URL("../../../driver/linux/bpfhv_abi.h", import.meta.url));
+
+/** Just enough of the kernel's headers to compile this one in user space. */
+const PRELUDE = `
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+typedef uint8_t __u8; typedef uint16_t __le16; typedef uint32_t __le32; typedef uint64_t __le64;
+#define BIT(n) (1UL << (n))
+`;
+
+type Expectations = [expression: string, value: number][];
+
+const named = (prefix: string, values: Readonly<Record<string, number>>): Expectations =>
+  Object.entries(values).map(([name, value]) => [`${prefix}${name.toUpperCase()}`, value]);
+
+const fields = (
+  type: string,
+  struct: { readonly fields: Readonly<Record<string, { offset: number }>> },
+  shift = 0,
+): Expectations =>
+  Object.entries(struct.fields).map(([name, { offset }]) => [
+    `offsetof(struct ${type}, ${name})`,
+    offset - shift,
+  ]);
+
+const EXPECTATIONS: Expectations = [
+  ...named("BPFHV_REG_", REG),
+  ...named("BPFHV_STATUS_", STATUS),
+  ...named("BPFHV_CTRL_", CTRL),
+  ...named("BPFHV_ABILITY_", ABILITY),
+  ...named("BPFHV_EVENT_", EVENT),
+  ...named("BPFHV_VERDICT_", VERDICT),
+  ...named("BPFHV_F_", FEATURES),
+  ...named("BPFHV_PROG_", PROGRAM_IDS),
+  ...named("BPFHV_HELPER_BASE + BPFHV_HELPER_", HELPERS),
+  ...fields("bpfhv_buf", BUF),
+  ...fields("bpfhv_context", CONTEXT),
+  ...fields("bpfhv_metadata", METADATA, METADATA.flags.offset),
+  ...fields("bpfhv_blob", BLOB_HEADER),
+  ...fields("bpfhv_blob_program", BLOB_PROGRAM),
+  ["offsetof(struct bpfhv_context, metadata)", METADATA.flags.offset],
+  ["offsetof(struct bpfhv_context, bufs)", BUFS_OFFSET],
+  ["sizeof(struct bpfhv_context)", PRIVATE_OFFSET],
+  ["sizeof(struct bpfhv_buf)", BUF.size],
+  ["sizeof(struct bpfhv_blob)", BLOB_HEADER.size],
+  ["offsetof(struct bpfhv_blob, hash)", BLOB_HASH_OFFSET],
+  ["sizeof(struct bpfhv_blob_program)", BLOB_PROGRAM.size],
+  ["offsetof(struct bpfhv_blob_program, name)", BLOB_NAME_OFFSET],
+  ["BPFHV_VERSION", ABI_VERSION],
+  ["BPFHV_EXT_ID", EXT_ID_VALUE],
+  ["BPFHV_BLOB_MAGIC", BLOB_MAGIC],
+  ["BPFHV_MAX_BUFS", MAX_BUFS],
+  ["BPFHV_MAX_INSNS", MAX_INSTRUCTIONS],
+  ["BPFHV_MIN_QUEUE_BUFS", MIN_QUEUE_BUFS],
+  ["BPFHV_MAX_QUEUE_BUFS", MAX_QUEUE_BUFS],
+  ["BPFHV_MAX_PAIRS", MAX_QUEUE_PAIRS],
+  ["BPFHV_MAX_CTX_SIZE", MAX_CONTEXT_SIZE],
+  ["BPFHV_PCI_VENDOR", PCI_VENDOR],
+  ["BPFHV_PCI_DEVICE", PCI_DEVICE],
+  ["BPFHV_PCI_DEVICE_ORIGINAL", PCI_DEVICE_ORIGINAL],
+  ["BPFHV_OFLAG_KICK_NEEDED", OFLAG_KICK_NEEDED],
+  ["BPFHV_OFLAG_RESCHED_NEEDED", OFLAG_RESCHED_NEEDED],
+];
+
+function compile(expectations: Expectations): { status: number | null; stderr: string } {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-abi-"));
+  try {
+    const header = readFileSync(HEADER, "utf8").replace(/^#include <linux\/.*$/gm, "");
+    const asserts = expectations.map(
+      ([expression, value]) => `_Static_assert((${expression}) == ${value}UL, "${expression}");`,
+    );
+    const file = join(folder, "abi.c");
+    writeFileSync(file, [PRELUDE, header, ...asserts].join("\n"));
+    const run = spawnSync("cc", ["-fsyntax-only", "-std=gnu11", "-Wall", file], {
+      encoding: "utf8",
+      timeout: 20_000,
+    });
+    return { status: run.status, stderr: run.stderr };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function hasCompiler(): boolean {
+  try {
+    execFileSync("cc", ["--version"], { stdio: "ignore", timeout: 10_000 });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const skip = hasCompiler() ? false : "no C compiler (cc) here";
+
+test(`${EXPECTATIONS.length} names, offsets and sizes agree`, { skip }, () => {
+  const { status, stderr } = compile(EXPECTATIONS);
+  assert.equal(status, 0, stderr);
+});
+
+test("a disagreement is noticed", { skip }, () => {
+  const { status, stderr } = compile([["BPFHV_REG_CTRL", 5]]);
+  assert.notEqual(status, 0);
+  assert.match(stderr, /BPFHV_REG_CTRL/);
+});

@@ -1,0 +1,71 @@
+/** The arrows between rooms point one way. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const SRC = fileURLToPath(new URL("../../../src", import.meta.url));
+
+/** What each room may import, besides itself. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  abi: [],
+  os: [],
+  memory: ["abi", "os"],
+  ebpf: ["abi"],
+  compiler: ["abi", "ebpf"],
+  devices: ["abi", "memory", "ebpf", "compiler"],
+  net: ["os", "memory"],
+  engine: ["devices", "net", "memory", "os", "abi"],
+  nic: ["abi", "engine", "devices", "net", "memory", "os"],
+  "vfio-user": ["os", "memory"],
+  frontends: ["nic", "engine", "vfio-user", "devices", "net", "memory", "os", "abi"],
+  guest: ["abi", "ebpf", "memory", "os"],
+  cli: [
+    ...["frontends", "nic", "engine", "vfio-user", "devices", "net", "memory", "os", "abi"],
+    ...["guest", "ebpf", "compiler"],
+  ],
+};
+
+/** Tests, and what only they import, may look anywhere. */
+const isTest = (file: string): boolean => /(\.test|\/testing)\.ts$/.test(file);
+
+interface Import {
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+function importsOf(file: string): Import[] {
+  const text = readFileSync(join(SRC, file), "utf8");
+  const specifiers = [...text.matchAll(/(?:from|import)\s*\(?\s*"(\.[^"]+)"/g)].map((m) => m[1]);
+  return specifiers.map((specifier) => {
+    const target = relative(SRC, resolve(SRC, dirname(file), specifier));
+    return { file, from: file.split("/")[0], to: target.split("/")[0] };
+  });
+}
+
+const files = readdirSync(SRC, { recursive: true, encoding: "utf8" }).filter(
+  (file) => file.endsWith(".ts") && !isTest(file),
+);
+
+test("every room is known", () => {
+  for (const file of files) assert.ok(file.split("/")[0] in MAY_IMPORT, file);
+});
+
+test("rooms import only what they may", () => {
+  const wrong = files
+    .flatMap(importsOf)
+    .filter(({ from, to }) => from !== to && !MAY_IMPORT[from].includes(to))
+    .map(({ file, to }) => `${file} imports ${to}`);
+  assert.deepEqual(wrong, []);
+});
+
+test("native calls are made in src/os only", () => {
+  const native = files.filter((file) => /from "koffi"/.test(readFileSync(join(SRC, file), "utf8")));
+  assert.deepEqual(
+    native.filter((file) => !file.startsWith("os/")),
+    [],
+  );
+  assert.ok(native.length > 0);
+});
