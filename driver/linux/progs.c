@@ -11,10 +11,13 @@
  * Map values are vmalloc memory: the device learns their pages one by one.
  */
 #include <linux/bpf.h>
+#include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/dma-mapping.h>
 #include <linux/fdtable.h>
 #include <linux/mman.h>
 #include <linux/mm.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
@@ -26,6 +29,31 @@
 #define BPFHV_PROLOGUE	2	/* instructions before the host's own */
 #define BPFHV_LOG_SIZE	(256 * 1024)
 #define BPFHV_LOG_LINES	6
+
+/*
+ * bpf() with the rights that this takes and no others, whoever loads the module.
+ * CAP_PERFMON, because without it the verifier also follows each loop past its
+ * end, as a CPU may speculatively, and refuses most of them. With it a program
+ * may store the address of its context or stack: the host, which maps all of the
+ * guest's memory, learns nothing by that.
+ */
+static int bpfhv_sys_bpf(int cmd, union bpf_attr *attr)
+{
+	struct cred *cred = prepare_kernel_cred(&init_task);
+	const struct cred *before;
+	int ret;
+
+	if (!cred)
+		return -ENOMEM;
+	cap_clear(cred->cap_effective);
+	cap_raise(cred->cap_effective, CAP_BPF);
+	cap_raise(cred->cap_effective, CAP_PERFMON);
+	before = override_creds(cred);
+	ret = kern_sys_bpf(cmd, attr, sizeof(*attr));
+	revert_creds(before);
+	put_cred(cred);
+	return ret;
+}
 
 static void bpfhv_unmap_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 {
@@ -87,7 +115,7 @@ int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 	attr.max_entries = 1;
 	attr.map_flags = BPF_F_MMAPABLE;
 	strscpy(attr.map_name, "bpfhv_context", sizeof(attr.map_name));
-	*fd = kern_sys_bpf(BPF_MAP_CREATE, &attr, sizeof(attr));
+	*fd = bpfhv_sys_bpf(BPF_MAP_CREATE, &attr);
 	if (*fd < 0)
 		return *fd;
 	map = bpf_map_get(*fd);
@@ -186,7 +214,7 @@ static void bpfhv_ask_why(struct bpfhv_priv *bp, union bpf_attr *attr, u32 *wher
 		attr->log_buf = user;
 		attr->log_size = BPFHV_LOG_SIZE;
 		attr->log_level = 1;
-		fd = kern_sys_bpf(BPF_PROG_LOAD, attr, sizeof(*attr));
+		fd = bpfhv_sys_bpf(BPF_PROG_LOAD, attr);
 		if (fd >= 0)
 			close_fd(fd);
 		else if (!copy_from_user(log, (void __user *)user, BPFHV_LOG_SIZE - 1))
@@ -217,7 +245,7 @@ int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 	attr.insns = (unsigned long)insns;
 	attr.license = (unsigned long)"Dual MIT/GPL";
 	snprintf(attr.prog_name, sizeof(attr.prog_name), "bpfhv_%s", bpfhv_prog_name(id));
-	fd = kern_sys_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
+	fd = bpfhv_sys_bpf(BPF_PROG_LOAD, &attr);
 	*where = 0;
 	if (fd < 0)
 		bpfhv_ask_why(bp, &attr, where);
