@@ -14,11 +14,12 @@ const { version } = JSON.parse(
 function program(): Command {
   const command = new Command("bpfhv")
     .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
-    .version(version)
-    .showHelpAfterError("(add --help for the options)");
+    .version(version);
   for (const sub of [serveCommand(), statusCommand(), vmCommand()]) command.addCommand(sub);
   // Commander ends the process itself with 1 for usage errors; ours is 2.
-  for (const each of [command, ...command.commands]) each.exitOverride();
+  for (const each of [command, ...command.commands]) {
+    each.exitOverride().showHelpAfterError("(add --help for the options)");
+  }
   return command;
 }
 

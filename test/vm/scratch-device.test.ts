@@ -1,0 +1,82 @@
+/** The vfio-user library on its own: the example device, used by a stock guest. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { type Guest, startGuest, until, within } from "./harness.ts";
+import { withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+const EXAMPLE = fileURLToPath(new URL("../../examples/scratch-device.js", import.meta.url));
+
+describe("the scratch device in a guest", { skip, timeout: 100_000 }, () => {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-scratch-"));
+  const socket = join(folder, "scratch.sock");
+  let server: ChildProcess;
+  let guest: Guest;
+  let base = 0;
+
+  before(async () => {
+    server = spawn(process.execPath, [EXAMPLE, "--socket", socket], { stdio: "ignore" });
+    await until(10_000, "the example to listen", () => existsSync(socket));
+    guest = await startGuest({ sockets: [socket] });
+  });
+
+  after(async () => {
+    const { aborted } = (await guest?.close()) ?? {};
+    assert.equal(aborted, false);
+    const ended = new Promise((resolve) => server.once("exit", resolve));
+    server.kill("SIGTERM");
+    assert.equal(await within(5000, "the example to end", ended), 0);
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** A 32-bit access to BAR 0, as a driver would make it. */
+  const devmem = async (offset: number, value?: number) => {
+    const address = `0x${(base + offset).toString(16)}`;
+    const write = value === undefined ? "" : ` ${value}`;
+    return (await guest.check(`devmem ${address} 32${write}`)).trim();
+  };
+
+  const find = async () => {
+    const path = await guest.check("dirname $(grep -l 0x5c4a /sys/bus/pci/devices/*/device)");
+    const device = path.trim();
+    await guest.check(`echo 1 > ${device}/enable`);
+    base = Number((await guest.check(`head -n 1 ${device}/resource`)).split(" ")[0]);
+    return device;
+  };
+
+  test("is found on the bus, with its class and its BAR", async () => {
+    const device = await find();
+    assert.equal((await guest.check(`cat ${device}/class`)).trim(), "0xff0000");
+    assert.ok(base > 0);
+    assert.equal(await devmem(0), "0x53435248");
+  });
+
+  test("remembers what is written to its memory, and not what is written to its identity", async () => {
+    await devmem(0x100, 0x12345678);
+    await devmem(0x0, 7);
+    assert.equal(await devmem(0x100), "0x12345678");
+    assert.equal(await devmem(0x0), "0x53435248");
+  });
+
+  test("its timer runs", async () => {
+    await devmem(0x4, 10);
+    await guest.check("sleep 0.5");
+    assert.ok(Number(await devmem(0x8)) > 5, "it fired");
+    await devmem(0x4, 0);
+    const fired = await devmem(0x8);
+    await guest.check("sleep 0.2");
+    assert.equal(await devmem(0x8), fired, "and stopped");
+  });
+
+  test("a reboot finds it as at power-on", async () => {
+    await guest.reboot();
+    await find();
+    assert.equal(await devmem(0x100), "0x00000000");
+    assert.equal(await devmem(0x0), "0x53435248");
+  });
+});
