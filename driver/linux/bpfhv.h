@@ -170,12 +170,16 @@ static inline struct netdev_queue *bpfhv_netdev_txq(struct bpfhv_queue *q)
 	u64_stats_update_end(&(q)->sync);		\
 } while (0)
 
-/* Runs a program of a ring. The call is a compiler barrier for the context. */
+/*
+ * Runs a program of a ring. The call is a compiler barrier for the context. With
+ * bottom halves off, as in all of the datapath, there is no migration either,
+ * which programs must not see.
+ */
 static inline int bpfhv_run(struct bpfhv_ring *r, enum bpfhv_prog_id id)
 {
 	if (unlikely(r->run_ctx))
 		return bpfhv_run_unverified(r, id);
-	return (int)bpf_prog_run_pin_on_cpu(r->prog[id], NULL);
+	return (int)bpf_prog_run(r->prog[id], NULL);
 }
 
 static inline int bpfhv_run_intr(struct bpfhv_ring *r, enum bpfhv_prog_id id, u32 min)

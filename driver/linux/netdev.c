@@ -91,7 +91,9 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	if (err)
 		goto no_contexts;
 	for (i = 0; i < bp->n_pairs; i++) {
+		local_bh_disable();
 		bpfhv_rx_refill(bpfhv_rxq(bp, i));
+		local_bh_enable();
 		if (!bpfhv_outstanding(bpfhv_rxq(bp, i)->cur)) {
 			err = -ENOMEM;
 			goto not_enabled;

@@ -326,9 +326,9 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	/* Netpoll, with a budget of 0, is about transmitting only. */
 	if (!budget)
 		return 0;
-	bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
 	done = bpfhv_rx_clean(q, budget, &ret);
+	bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
 	/* With nothing outstanding no interrupt would ever bring us back here. */
 	if (!bpfhv_outstanding(r) && !bpfhv_rx_refill(q) && !bpfhv_outstanding(r))
 		schedule_delayed_work(&q->poll_work, BPFHV_REFILL_RETRY);

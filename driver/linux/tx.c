@@ -281,6 +281,7 @@ static int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 static void bpfhv_tx_flush(struct bpfhv_queue *q)
 {
 	bpfhv_tx_kick(q);
+	bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
 	if (bpfhv_tx_expect(q, bpfhv_netdev_txq(q)))
 		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
 }
@@ -294,7 +295,8 @@ netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	unsigned int len = skb->len;
 	bool flush;
 
-	bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
+	if (bpfhv_outstanding(r) >= BPFHV_TX_RECLAIM_XMIT / 2 || r->n_free < bpfhv_tx_room(q, r))
+		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
 	bpfhv_tx_stop_if_full(q, txq);
 	if (unlikely(netif_tx_queue_stopped(txq))) {
 		bpfhv_tx_kick(q);
@@ -360,8 +362,10 @@ void bpfhv_tx_drain(struct bpfhv_queue *q)
 
 	/* Nobody transmits any more, so nobody starts it again. */
 	hrtimer_cancel(&q->tx_timer);
+	local_bh_disable();
 	if (!q->bp->gone)
 		bpfhv_tx_reclaim(q, r->n_bufs, 0);
+	local_bh_enable();
 	for (i = 0; i < r->n_bufs; i++) {
 		struct bpfhv_slot *slot = &r->slots[i];
 
