@@ -33,7 +33,7 @@
 /* Completions that one transmit call takes back before it sends. */
 #define BPFHV_TX_RECLAIM_XMIT	64
 /* How long a completion may stay unseen where nothing waits for it. */
-#define BPFHV_TX_DELAY_NS	(500 * NSEC_PER_USEC)
+#define BPFHV_TX_DELAY_NS	(2 * NSEC_PER_MSEC)
 /* Polls in a row that were promised work and found none, before the host is a liar. */
 #define BPFHV_MAX_IDLE_POLLS	64
 

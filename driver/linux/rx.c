@@ -336,8 +336,11 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	if (done < budget && !bpfhv_rx_more(q, r, ret, done)) {
 		q->burst = 0;
 		napi_complete_done(napi, done);
+		/* After the packets are where they are wanted: nobody waits for this. */
+		bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
 		return done;
 	}
+	bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
 	if (q->burst < BPFHV_RX_BURST)
 		return budget;
 	q->burst = 0;

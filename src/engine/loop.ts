@@ -126,8 +126,8 @@ export class Loop {
       const ready = this.#epoll.wait(timeout < 0 ? HOUSEKEEPING_MS : timeout);
       for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
     }
+    // The rings first, in the next turn: what a doorbell wants is there, and the message itself can wait.
     for (const pair of this.#pairs) pair.disarmKicks();
-    this.#control.handle();
   }
 
   #woken(tag: number, events: number): void {
