@@ -32,7 +32,7 @@ export interface LoopOptions {
 }
 
 /** Long enough for a guest to answer a packet that it just got. */
-export const DEFAULT_SPIN_US = 400;
+export const DEFAULT_SPIN_US = 1000;
 /** The spin while longer ones do not pay: a few looks. */
 const MIN_SPIN_US = 4;
 /** Spin as long as one idle gap in so many ends within the longest spin. */
