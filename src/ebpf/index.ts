@@ -1,8 +1,10 @@
 /** eBPF (RFC 9669): instructions, assembler, interpreter. */
 export * from "./assembler.ts";
+export * from "./elf-writer.ts";
 export * from "./errors.ts";
 export * from "./instruction.ts";
 export * from "./interpreter.ts";
 export type { Region } from "./memory.ts";
 export * from "./opcode.ts";
 export { checkStructure, loadProgram } from "./structure.ts";
+export * from "./text.ts";
