@@ -59,6 +59,8 @@ export class Loop {
   /** Share of idle gaps, recent ones counting most, that a full spin ends or would have ended. */
   #shortGaps = 1;
   #running = false;
+  /** Turns since the control was looked at, or the loop woke. */
+  #sinceControl = 0;
   /** Turns, sleeps, idle gaps shorter than the longest spin: the loop's mood, for `status`. */
   readonly moods = { turns: 0, sleeps: 0, shortGaps: 0 };
 
@@ -108,7 +110,11 @@ export class Loop {
   /** One round. @returns how much was done: messages and packets. */
   turn(): number {
     this.moods.turns++;
-    let done = this.moods.turns % CONTROL_EVERY === 0 ? this.#control.handle() : 0;
+    let done = 0;
+    if (++this.#sinceControl >= CONTROL_EVERY) {
+      this.#sinceControl = 0;
+      done = this.#control.handle();
+    }
     for (const pair of this.#pairs) {
       done += pair.drainTx();
       done += pair.fillRx();
@@ -127,6 +133,7 @@ export class Loop {
       for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
     }
     // The rings first, in the next turn: what a doorbell wants is there, and the message itself can wait.
+    this.#sinceControl = 0;
     for (const pair of this.#pairs) pair.disarmKicks();
   }
 
