@@ -192,6 +192,8 @@ export class GuestDriver {
   #writeAddress(low: number, address: number): void {
     this.#write(low, address % 2 ** 32);
     this.#write(low + 4, Math.floor(address / 2 ** 32));
+    // The write may be posted: it has taken effect when a later read has returned.
+    void this.status;
   }
 
   #acknowledge(): void {

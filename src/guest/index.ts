@@ -1,3 +1,4 @@
 export * from "./driver.ts";
 export * from "./memory.ts";
 export * from "./ring.ts";
+export * from "./vfio-user-client.ts";

@@ -20,7 +20,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   nic: ["abi", "engine", "devices", "net", "memory", "os"],
   "vfio-user": ["os", "memory"],
   frontends: ["nic", "engine", "vfio-user", "devices", "net", "memory", "os", "abi"],
-  guest: ["abi", "ebpf", "memory", "os"],
+  guest: ["abi", "ebpf", "vfio-user", "memory", "os"],
   cli: [
     ...["frontends", "nic", "engine", "vfio-user", "devices", "net", "memory", "os", "abi"],
     ...["guest", "ebpf", "compiler"],
