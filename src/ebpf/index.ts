@@ -6,5 +6,6 @@ export * from "./instruction.ts";
 export * from "./interpreter.ts";
 export type { Region } from "./memory.ts";
 export * from "./opcode.ts";
+export * from "./program.ts";
 export { checkStructure, loadProgram } from "./structure.ts";
 export * from "./text.ts";
