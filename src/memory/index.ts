@@ -1,2 +1,3 @@
 export * from "./batch.ts";
 export * from "./guest-memory.ts";
+export * from "./regions.ts";

@@ -1,5 +1,5 @@
 /** What the author of a PCI device writes, and what the library gives back. */
-import type { DmaRange, DmaTable } from "./dma.ts";
+import type { Region, RegionTable } from "../memory/regions.ts";
 
 export interface PciIdentity {
   readonly vendor: number;
@@ -21,7 +21,7 @@ export interface DeviceHost {
   /** Fires an MSI-X vector; nothing happens when the guest does not listen to it or bus mastering is off. */
   fire(vector: number): void;
   /** Guest memory. */
-  readonly dma: DmaTable;
+  readonly dma: RegionTable;
   /** Whether the guest lets the device use its memory and interrupts. */
   readonly busMaster: boolean;
 }
@@ -53,9 +53,9 @@ export interface PciDevice {
   /** Off means: no use of guest memory when this returns. */
   busMasterChanged(enabled: boolean): void;
   /** The range became part of guest memory. */
-  dmaMapped?(range: DmaRange): void;
+  dmaMapped?(range: Region): void;
   /** The range is about to go: no use of it, and no view of it, when this returns. */
-  dmaUnmapping?(range: DmaRange): void;
+  dmaUnmapping?(range: Region): void;
   /** A client (a virtual machine) came. */
   attached?(host: DeviceHost): void;
   /** It went; `reset` and `dmaUnmapping` were called before. */

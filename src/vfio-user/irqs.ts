@@ -1,6 +1,7 @@
 /** SET_IRQS: which eventfd belongs to which vector, masks, and triggers by the client. */
+
+import { OK } from "../memory/regions.ts";
 import { EINVAL, ENOTSUP } from "../os/errors.ts";
-import { OK } from "./dma.ts";
 import { isEventFd, type MsixVectors } from "./msix.ts";
 import { IRQ, IRQ_SET, SET_IRQS } from "./protocol.ts";
 

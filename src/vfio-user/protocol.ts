@@ -61,5 +61,3 @@ export const MAX_DATA = 65536;
 export const MAX_MESSAGE_FDS = 8;
 /** Room for messages that carry no region data, of which VERSION with its JSON is the longest. */
 export const MAX_MESSAGE = HEADER.SIZE + REGION_ACCESS.SIZE + MAX_DATA;
-/** Maps that a client may hold when the server announces nothing (protocol default). */
-export const MAX_DMA_MAPS = 65535;

@@ -1,11 +1,11 @@
 /** Serves one PCI device to one client (a virtual machine) at a time, over a UNIX socket. */
 import { lstatSync, unlinkSync } from "node:fs";
+import { RegionTable } from "../memory/regions.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
 import { close } from "../os/fd.ts";
 import { accept, listenUnix, shutdown } from "../os/unix-socket.ts";
 import { type Counters, newCounters } from "./counters.ts";
 import type { DeviceHost, PciDevice } from "./device.ts";
-import { DmaTable } from "./dma.ts";
 import { FramingError, MessageStream } from "./framing.ts";
 import { PciFunction } from "./pci.ts";
 import { ReplyWriter } from "./replies.ts";
@@ -28,7 +28,7 @@ export interface ServerOptions {
  */
 export class VfioUserServer implements DeviceHost {
   readonly counters: Counters = newCounters();
-  readonly dma: DmaTable;
+  readonly dma: RegionTable;
   readonly #device: PciDevice;
   readonly #pci: PciFunction;
   readonly #stream = new MessageStream();
@@ -53,7 +53,7 @@ export class VfioUserServer implements DeviceHost {
     this.#log = options.log ?? (() => {});
     this.#warn = options.onWarning ?? (() => {});
     this.#pci = new PciFunction(device, this.counters);
-    this.dma = new DmaTable(this.#warn);
+    this.dma = new RegionTable({ warn: this.#warn });
     this.#replies = new ReplyWriter(options.answerDelayMs);
     this.#session = new Session(this.#pci, this.dma, this.#stream, this.#replies, this.counters, {
       negotiated: () => this.#attach(),

@@ -1,8 +1,9 @@
 /** The messages of one client: each is checked, carried out and answered. State of a connection lives here. */
+
+import { OK, type RegionTable } from "../memory/regions.ts";
 import { EINVAL, EIO, ENOTSUP } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import type { Counters } from "./counters.ts";
-import { type DmaTable, OK } from "./dma.ts";
 import { type MessageStream, NO_FDS } from "./framing.ts";
 import { handleSetIrqs } from "./irqs.ts";
 import type { PciFunction } from "./pci.ts";
@@ -40,7 +41,7 @@ export interface SessionEvents {
 
 export class Session {
   readonly #pci: PciFunction;
-  readonly #dma: DmaTable;
+  readonly #dma: RegionTable;
   readonly #stream: MessageStream;
   readonly #replies: ReplyWriter;
   readonly #counters: Counters;
@@ -52,7 +53,7 @@ export class Session {
 
   constructor(
     pci: PciFunction,
-    dma: DmaTable,
+    dma: RegionTable,
     stream: MessageStream,
     replies: ReplyWriter,
     counters: Counters,

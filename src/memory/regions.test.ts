@@ -4,14 +4,14 @@ import fc from "fast-check";
 import { close, dup } from "../os/fd.ts";
 import { createMemfd, PAGE } from "../os/memory.ts";
 import { openFds } from "../os/testing.ts";
-import { DmaTable } from "./dma.ts";
+import { RegionTable } from "./regions.ts";
 
 const FILE_PAGES = 16;
 
-function withTable(action: (table: DmaTable, newFd: () => number) => void): void {
+function withTable(action: (table: RegionTable, newFd: () => number) => void): void {
   const before = openFds();
   const memfd = createMemfd("ram", FILE_PAGES * PAGE, { seal: true });
-  const table = new DmaTable();
+  const table = new RegionTable();
   try {
     action(table, () => dup(memfd));
   } finally {
@@ -39,7 +39,7 @@ const piece: fc.Arbitrary<Piece> = fc.record({
   shared: fc.boolean(),
 });
 
-function add(table: DmaTable, newFd: () => number, p: Piece): number {
+function add(table: RegionTable, newFd: () => number, p: Piece): number {
   const { readable, writable } = p;
   const request = {
     address: p.page * PAGE,
@@ -139,5 +139,53 @@ test("many different files are refused at a limit, and all closed in the end", (
       return table.map(request, createMemfd(`m${i}`, PAGE, {}));
     });
     assert.deepEqual([results[63], results[64], table.files.length], [0, 12, 64]);
+  });
+});
+
+const whole = (page: number, pages: number, offset = 0) => ({
+  address: page * PAGE,
+  size: pages * PAGE,
+  offset,
+  readable: true,
+  writable: true,
+});
+
+test("a whole new table takes the place of the old one, or leaves it as it was", () => {
+  withTable((table, newFd) => {
+    assert.equal(table.replace([whole(0, 4), whole(8, 4, 4 * PAGE)], [newFd(), newFd()]), 0);
+    assert.equal(table.files.length, 1, "the same file twice is mapped once");
+    const host = table.translate(8 * PAGE, 4 * PAGE, true);
+    assert.equal(host, table.files[0].mapping.address + 4 * PAGE);
+
+    const refused = [
+      [whole(0, 4), whole(3, 4), whole(20, 1)],
+      [whole(0, 4), whole(8, FILE_PAGES + 1), whole(40, 1)],
+      [whole(0, 4), { ...whole(8, 1), size: 2 ** 63 }, whole(20, 1)],
+      [whole(0, 0), whole(8, 1), whole(20, 1)],
+    ];
+    for (const requests of refused) {
+      assert.notEqual(table.replace(requests, [newFd(), newFd(), newFd()]), 0);
+      assert.equal(table.ranges.length, 2);
+      assert.equal(table.translate(8 * PAGE, 4 * PAGE, true), host);
+    }
+    const { generation } = table;
+    assert.equal(table.replace([], []), 0);
+    assert.ok(table.generation > generation);
+    assert.equal(table.translate(0, 1, false), 0);
+  });
+});
+
+test("files of a replaced table stay mapped until they are pruned", () => {
+  withTable((table, newFd) => {
+    const other = createMemfd("other", PAGE, { seal: true });
+    assert.equal(table.replace([whole(0, 4)], [newFd()]), 0);
+    const host = table.translate(0, 8, true);
+    assert.equal(table.replace([whole(0, 1)], [other]), 0);
+    assert.notEqual(table.translate(0, 8, true), host);
+    assert.equal(table.files.length, 2);
+    table.prune();
+    assert.equal(table.files.length, 1);
+    assert.equal(table.translate(0, 4 * PAGE, true), 0);
+    assert.notEqual(table.translate(0, PAGE, true), 0);
   });
 });

@@ -1,19 +1,22 @@
 /**
- * Guest memory as the client maps it: a sorted table of guest address ranges over memory files. Each file is mapped
- * once, whole, for the length of the connection; map and unmap requests only edit the table.
+ * Guest memory as a VMM shares it: a sorted table of guest address ranges over memory files. Each file is mapped
+ * once, whole; map and unmap only edit the table, so an address that was handed out stays mapped until `prune` or
+ * `clear`. One VMM adds and removes ranges (vfio-user), another sends the whole table (bpfhv-proxy: `replace`).
  */
 import { EACCES, EEXIST, EFBIG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, OsError } from "../os/errors.ts";
 import { close, fstat } from "../os/fd.ts";
 import { type Mapping, mapFile, PAGE, shrinkSeal } from "../os/memory.ts";
-import { MAX_DMA_MAPS } from "./protocol.ts";
+import type { GuestMemory, MemoryFile, MemoryRange } from "./guest-memory.ts";
 
 /** Addresses beyond this cannot be told apart as numbers; no CPU has more physical address bits than 52. */
 const ADDRESS_END = 2 ** 53;
-/** Different memory files of one client: guest RAM is one to a few. */
+/** Ranges of one VMM: what a vfio-user client may hold where the server announces nothing. */
+export const MAX_REGIONS = 65535;
+/** Different memory files of one VMM: guest RAM is one to a few. */
 const MAX_FILES = 64;
 
-/** A memory file of the client, mapped whole. */
-export interface DmaFile {
+/** A memory file of the VMM, mapped whole. */
+export interface RegionFile extends MemoryFile {
   readonly dev: number;
   readonly ino: number;
   readonly mapping: Mapping;
@@ -23,19 +26,14 @@ export interface DmaFile {
 }
 
 /** A range of guest memory. */
-export interface DmaRange {
-  /** Guest physical address. */
-  readonly address: number;
-  readonly size: number;
+export interface Region extends MemoryRange {
   readonly readable: boolean;
-  readonly writable: boolean;
-  /** Where it begins in this process; 0 when the client gave no file: then it cannot be used. */
+  /** Where it begins in this process; 0 when the VMM gave no file: then it cannot be used. */
   readonly host: number;
-  readonly file: DmaFile | null;
-  readonly fileOffset: number;
+  readonly file: RegionFile | null;
 }
 
-export interface DmaRequest {
+export interface RegionRequest {
   readonly address: number;
   readonly size: number;
   readonly offset: number;
@@ -43,21 +41,33 @@ export interface DmaRequest {
   readonly writable: boolean;
 }
 
-export type DmaWarning = (code: string, message: string) => void;
+export type RegionWarning = (code: string, message: string) => void;
 
-/** Refusals are errno values of the reply, not exceptions: the client is free to send nonsense. */
+/** Refusals are errno values of the reply, not exceptions: the VMM is free to send nonsense. */
 export const OK = 0;
 
-export class DmaTable {
-  #ranges: DmaRange[] = [];
-  readonly #files: DmaFile[] = [];
-  readonly #warn: DmaWarning;
+export interface RegionTableOptions {
+  readonly warn?: RegionWarning;
+  /** Ranges that it holds at most. */
+  readonly maxRegions?: number;
+  /** Addresses, sizes and offsets are multiples of this many bytes. */
+  readonly granularity?: number;
+}
+
+export class RegionTable implements GuestMemory {
+  #ranges: Region[] = [];
+  readonly #files: RegionFile[] = [];
+  readonly #warn: RegionWarning;
+  readonly #maxRegions: number;
+  readonly #granularity: number;
   #generation = 0;
   /** Index of the range that answered last; a hint, checked before use. */
   #last = 0;
 
-  constructor(warn: DmaWarning = () => {}) {
-    this.#warn = warn;
+  constructor(options: RegionTableOptions = {}) {
+    this.#warn = options.warn ?? (() => {});
+    this.#maxRegions = options.maxRegions ?? MAX_REGIONS;
+    this.#granularity = options.granularity ?? PAGE;
   }
 
   /** Grows with every change of the table: whoever caches a translation compares. */
@@ -66,11 +76,11 @@ export class DmaTable {
   }
 
   /** By guest address; a new array after each change. */
-  get ranges(): readonly DmaRange[] {
+  get ranges(): readonly Region[] {
     return this.#ranges;
   }
 
-  get files(): readonly DmaFile[] {
+  get files(): readonly RegionFile[] {
     return this.#files;
   }
 
@@ -105,7 +115,7 @@ export class DmaTable {
   }
 
   /** The range that is exactly `[address, +size)`. */
-  exact(address: number, size: number): DmaRange | undefined {
+  exact(address: number, size: number): Region | undefined {
     const range = this.#ranges[this.#find(address)];
     return range?.address === address && range.size === size ? range : undefined;
   }
@@ -114,7 +124,7 @@ export class DmaTable {
    * Adds a range. `fd` is -1 for memory that cannot be shared; otherwise it belongs to the table from now on.
    * @returns OK or an errno value.
    */
-  map(request: DmaRequest, fd: number): number {
+  map(request: RegionRequest, fd: number): number {
     const refusal = this.#refuseMap(request);
     if (fd < 0) {
       if (refusal === OK) this.#insert(request, null);
@@ -131,11 +141,12 @@ export class DmaTable {
     return OK;
   }
 
-  #refuseMap({ address, size, offset }: DmaRequest): number {
+  #refuseMap({ address, size, offset }: RegionRequest): number {
     if (!(address >= 0 && size > 0 && offset >= 0)) return EINVAL;
-    if (address % PAGE !== 0 || size % PAGE !== 0 || offset % PAGE !== 0) return EINVAL;
+    const unit = this.#granularity;
+    if (address % unit !== 0 || size % unit !== 0 || offset % unit !== 0) return EINVAL;
     if (size > ADDRESS_END - address || size > ADDRESS_END - offset) return EINVAL;
-    if (this.#ranges.length >= MAX_DMA_MAPS) return EMSGSIZE;
+    if (this.#ranges.length >= this.#maxRegions) return EMSGSIZE;
     const index = this.#find(address);
     const before = this.#ranges[index];
     if (before !== undefined && address - before.address < before.size) return EEXIST;
@@ -144,7 +155,7 @@ export class DmaTable {
   }
 
   /** The mapped file behind `fd`, which is consumed; or an errno value. */
-  #fileOf({ offset, size }: DmaRequest, fd: number): DmaFile | number {
+  #fileOf({ offset, size }: RegionRequest, fd: number): RegionFile | number {
     let kept = false;
     try {
       const { dev, ino, size: fileSize } = fstat(fd);
@@ -175,7 +186,7 @@ export class DmaTable {
     );
   }
 
-  #insert(request: DmaRequest, file: DmaFile | null): void {
+  #insert(request: RegionRequest, file: RegionFile | null): void {
     const { address, size, offset, readable, writable } = request;
     const host = file === null ? 0 : file.mapping.address + offset;
     const range = { address, size, readable, writable, host, file, fileOffset: offset };
@@ -199,15 +210,45 @@ export class DmaTable {
     this.#generation++;
   }
 
+  /**
+   * Puts a whole new table in the place of the old one, or, where any part of it is refused, leaves the old one as
+   * it was. `fds[i]` belongs to `requests[i]`, and to the table from now on.
+   * Files that only the old table used stay mapped until `prune`.
+   * @returns OK or an errno value.
+   */
+  replace(requests: readonly RegionRequest[], fds: readonly number[]): number {
+    const before = this.#ranges;
+    this.#ranges = [];
+    this.#generation++;
+    for (const [i, request] of requests.entries()) {
+      const refusal = this.map(request, fds[i]!);
+      if (refusal === OK) continue;
+      for (const fd of fds.slice(i + 1)) close(fd);
+      this.#ranges = before;
+      this.prune();
+      return refusal;
+    }
+    return OK;
+  }
+
+  /** Unmaps and closes the files that no range uses any more: no view of them may be used from here on. */
+  prune(): void {
+    const used = new Set(this.#ranges.map((range) => range.file));
+    for (const file of this.#files.filter((file) => !used.has(file))) release(file);
+    const kept = this.#files.filter((file) => used.has(file));
+    this.#files.splice(0, this.#files.length, ...kept);
+  }
+
   /** The end of the connection: also unmaps and closes the files. No view of them may be used any more. */
   clear(): void {
     this.unmapAll();
-    for (const file of this.#files) {
-      file.mapping.unmap();
-      close(file.fd);
-    }
-    this.#files.length = 0;
+    this.prune();
   }
+}
+
+function release(file: RegionFile): void {
+  file.mapping.unmap();
+  close(file.fd);
 }
 
 /** Read and write where the descriptor allows it, else read only. */
