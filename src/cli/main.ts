@@ -2,6 +2,7 @@
 /** The command `bpfhv`. One file per sub-command beside this one. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { conformanceCommand } from "./conformance.ts";
 import { CommandError } from "./errors.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
@@ -15,7 +16,8 @@ function program(): Command {
   const command = new Command("bpfhv")
     .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
     .version(version);
-  for (const sub of [serveCommand(), statusCommand(), vmCommand()]) command.addCommand(sub);
+  const commands = [serveCommand(), statusCommand(), vmCommand(), conformanceCommand()];
+  for (const sub of commands) command.addCommand(sub);
   // Commander ends the process itself with 1 for usage errors; ours is 2.
   for (const each of [command, ...command.commands]) {
     each.exitOverride().showHelpAfterError("(add --help for the options)");

@@ -30,3 +30,15 @@ export class EbpfError extends Error {
     this.index = index;
   }
 }
+
+/** ASSEMBLY, with the place in the text; both are 1-based. */
+export class TextError extends EbpfError {
+  readonly line: number;
+  readonly column: number;
+
+  constructor(message: string, line: number, column: number) {
+    super("ASSEMBLY", `line ${line}, column ${column}: ${message}`);
+    this.line = line;
+    this.column = column;
+  }
+}

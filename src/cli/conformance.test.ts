@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const MAIN = fileURLToPath(new URL("main.js", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "bpfhv-conformance-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+function bpfhv(args: readonly string[], input = "") {
+  return spawnSync(process.execPath, [MAIN, "conformance", ...args], { input, encoding: "utf8" });
+}
+
+function cases(name: string, files: Readonly<Record<string, string>>): string {
+  const path = join(folder, name);
+  mkdirSync(path, { recursive: true });
+  for (const [file, text] of Object.entries(files)) writeFileSync(join(path, file), text);
+  return path;
+}
+
+const GOOD = "-- asm\nmov %r0, 1\nexit\n-- result\n0x1\n";
+const REFUSED = "-- raw\n95 00 00 00 01 00 00 00\n-- error\n";
+const ATOMIC = "-- asm\nmov %r0, 0\nlock add [%r10-8], %r0\nexit\n-- result\n0\n";
+
+test("a folder of good and refused cases passes, status 0", () => {
+  const { stdout, status } = bpfhv([
+    "--cases",
+    cases("good", { "a.data": GOOD, "b.data": REFUSED }),
+  ]);
+  assert.equal(stdout, "2 passed, 0 failed\n");
+  assert.equal(status, 0);
+});
+
+test("a case that fails is named with the reason, status 1", () => {
+  const wrong = GOOD.replace("0x1", "0x2");
+  const path = cases("bad", { "a.data": GOOD, "wrong.data": wrong });
+  const { stdout, status } = bpfhv(["--cases", path]);
+  assert.equal(stdout, "FAIL wrong: r0 is 0x1, not 0x2\n1 passed, 1 failed\n");
+  assert.equal(status, 1);
+  const { cases: list, ...counts } = JSON.parse(bpfhv(["--cases", path, "--json"]).stdout);
+  assert.deepEqual(counts, { engine: "interpreter", passed: 1, failed: 1 });
+  assert.deepEqual(list[1], {
+    name: "wrong",
+    passed: false,
+    groups: ["base64", "base32"],
+    detail: "r0 is 0x1, not 0x2",
+  });
+});
+
+test("--group keeps the cases that use it", () => {
+  const path = cases("groups", { "a.data": GOOD, "b.data": ATOMIC });
+  assert.equal(bpfhv(["--cases", path, "--group", "atomic64"]).stdout, "1 passed, 0 failed\n");
+  assert.equal(bpfhv(["--cases", path, "--group", "callx"]).status, 1);
+  assert.equal(bpfhv(["--cases", path, "--group", "frob"]).status, 2);
+});
+
+/** r0 = *(u16 *)(r1 + 1); exit, as the runner writes it. */
+const PROGRAM = "69 10  01 00  00 00 00 00  95 00 00 00 00 00 00 00 \n";
+
+test("as a plugin it prints r0 in hexadecimal", () => {
+  const { stdout, status } = bpfhv(["--plugin", "aa  bb  cc  "], PROGRAM);
+  assert.deepEqual([stdout, status], ["ccbb\n", 0]);
+});
+
+test("as a plugin it says why a program is refused, status 1", () => {
+  const { stdout, stderr, status } = bpfhv(["--plugin"], PROGRAM.replace("95 00", "95 01"));
+  assert.deepEqual([stdout, status], ["", 1]);
+  assert.match(stderr, /^bpfhv: instruction 1: dst is 1, but opcode 0x95 does not use it/);
+  const outside = bpfhv(["--plugin", "aa bb"], PROGRAM);
+  assert.equal(outside.status, 1);
+  assert.match(outside.stderr, /load of 2 bytes at 0x10000001 is outside/);
+});
+
+test("wrong use is told, status 2", () => {
+  for (const args of [[], ["--plugin", "--cases", folder], ["--plugin", "xyz"]]) {
+    const { stderr, status } = bpfhv(args, PROGRAM);
+    assert.equal(status, 2, args.join(" "));
+    assert.match(stderr, /^(bpfhv|error): /);
+  }
+  assert.equal(bpfhv(["--cases", join(folder, "absent")]).status, 1);
+});

@@ -1,0 +1,97 @@
+/** `bpfhv conformance`: the eBPF conformance suite, run here or driven by the suite's own runner. */
+import { readdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { text } from "node:stream/consumers";
+import { Command, Option } from "commander";
+import { CaseError, hexBytes } from "../ebpf/conformance/case.ts";
+import { ENGINES, type EngineName, outcome } from "../ebpf/conformance/engines.ts";
+import { runCase, type Verdict } from "../ebpf/conformance/run.ts";
+import { ENCODINGS, type Group } from "../ebpf/opcode.ts";
+import { failure, Usage } from "./errors.ts";
+
+interface ConformanceFlags {
+  cases?: string;
+  plugin: boolean;
+  engine: EngineName;
+  group?: string[];
+  json: boolean;
+}
+
+const GROUPS = [...new Set(ENCODINGS.map((e) => e.group))];
+
+export function conformanceCommand(): Command {
+  return new Command("conformance")
+    .description("run the eBPF conformance suite, or be the plugin of its runner")
+    .argument("[memory...]", "with --plugin: initial memory as hexadecimal bytes")
+    .option("--cases <folder>", "run the cases (*.data) of this folder")
+    .option("--plugin", "read one program in hexadecimal from standard input, print r0", false)
+    .addOption(new Option("--engine <name>").choices(Object.keys(ENGINES)).default("interpreter"))
+    .addOption(
+      new Option("--group <name...>", "only cases that use these groups of instructions").choices(
+        GROUPS,
+      ),
+    )
+    .option("--json", "as JSON", false)
+    .action((memory: string[], flags: ConformanceFlags) => {
+      if (flags.plugin === (flags.cases !== undefined)) {
+        throw new Usage("give either --cases or --plugin");
+      }
+      return flags.cases === undefined ? plugin(memory, flags) : runFolder(flags.cases, flags);
+    });
+}
+
+/** The interface of the suite's runner: r0 in hexadecimal, or an error and status 1. */
+async function plugin(memory: readonly string[], flags: ConformanceFlags): Promise<void> {
+  const input = await text(process.stdin);
+  try {
+    const code = hexBytes(input);
+    const result = outcome(ENGINES[flags.engine], code, hexBytes(memory.join(" ")));
+    if ("refused" in result) throw failure(result.refused);
+    process.stdout.write(`${result.r0.toString(16)}\n`);
+  } catch (error) {
+    if (error instanceof CaseError) throw new Usage(error.message);
+    throw error;
+  }
+}
+
+function runFolder(folder: string, flags: ConformanceFlags): void {
+  const verdicts = caseFiles(folder)
+    .map((file) => ({
+      name: basename(file, ".data"),
+      ...runCase(readFileSync(file, "utf8"), ENGINES[flags.engine]),
+    }))
+    .filter((v) => flags.group === undefined || v.groups.some((g) => flags.group!.includes(g)));
+  if (verdicts.length === 0) throw failure(`${folder} holds no cases (*.data) of that kind`);
+  const failed = verdicts.filter((v) => !v.passed).length;
+  report(verdicts, failed, flags);
+  if (failed > 0) process.exitCode = 1;
+}
+
+/** Case files of a folder and the folders in it, sorted. */
+function caseFiles(folder: string): string[] {
+  try {
+    return readdirSync(folder, { recursive: true, encoding: "utf8" })
+      .filter((file) => file.endsWith(".data"))
+      .sort()
+      .map((file) => join(folder, file));
+  } catch (error) {
+    throw failure(`cannot read ${folder}: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+type NamedVerdict = Verdict & { readonly name: string; readonly groups: readonly Group[] };
+
+function report(verdicts: readonly NamedVerdict[], failed: number, flags: ConformanceFlags): void {
+  const passed = verdicts.length - failed;
+  if (flags.json) {
+    const { engine } = flags;
+    process.stdout.write(
+      `${JSON.stringify({ engine, passed, failed, cases: verdicts }, null, 2)}\n`,
+    );
+    return;
+  }
+  for (const { name, detail } of verdicts.filter((v) => !v.passed)) {
+    process.stdout.write(`FAIL ${name}: ${detail}\n`);
+  }
+  process.stdout.write(`${passed} passed, ${failed} failed\n`);
+}

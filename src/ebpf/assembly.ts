@@ -1,0 +1,213 @@
+/**
+ * What the dialects of assembly text share: a cursor over one line that knows its column, and the two passes that
+ * turn statements and labels into code.
+ */
+import { EbpfError, TextError } from "./errors.ts";
+import { encodeProgram, type Fields, makeInstruction } from "./instruction.ts";
+import type { Operation } from "./opcode.ts";
+
+/** One instruction as written. */
+export interface Statement {
+  readonly operation: Operation;
+  readonly fields: Partial<Fields>;
+  /** Where a jump or local call leads, by name; the distance goes into the field that holds it. */
+  readonly target?: Target;
+}
+
+export interface Target {
+  readonly label: string;
+  /** 1-based. */
+  readonly column: number;
+}
+
+/** How one dialect is read. */
+export interface Dialect {
+  /** From here to the end of the line is comment. */
+  readonly comment: RegExp;
+  /** What may stand before a statement and means nothing, such as its position in a listing. */
+  readonly prefix?: RegExp;
+  /** Reads one statement; the caller checks that nothing follows. */
+  readonly statement: (line: Cursor) => Statement;
+  /** The label that the first `exit` has where the text defines none of that name. */
+  readonly exitLabel?: string;
+}
+
+const NUMBER = /[+-]?\s*(?:0[xX][0-9a-fA-F]{1,16}|\d{1,20})(?!\w)/y;
+const LABEL_DEFINITION = /([A-Za-z_.$][\w.$]*)\s*:/y;
+const LABEL = /[A-Za-z_.$][\w.$]*/y;
+/** What an error shows of a line. */
+const SHOWN = 100;
+
+/** A position in a line; every `take…` passes over white space first. */
+export class Cursor {
+  readonly text: string;
+  /** 1-based. */
+  readonly line: number;
+  #at = 0;
+
+  constructor(text: string, line: number) {
+    this.text = text;
+    this.line = line;
+  }
+
+  /** 1-based column of what comes next. */
+  get column(): number {
+    this.#skipSpace();
+    return this.#at + 1;
+  }
+
+  get atEnd(): boolean {
+    this.#skipSpace();
+    return this.#at >= this.text.length;
+  }
+
+  /** What matches the sticky pattern here, which is then passed over; null where nothing does. */
+  take(pattern: RegExp): RegExpExecArray | null {
+    this.#skipSpace();
+    pattern.lastIndex = this.#at;
+    const match = pattern.exec(this.text);
+    if (match !== null) this.#at += match[0].length;
+    return match;
+  }
+
+  /** @throws TextError naming what was expected */
+  expect(pattern: RegExp, what: string): RegExpExecArray {
+    return this.take(pattern) ?? this.fail(`expected ${what}, found ${this.#found()}`);
+  }
+
+  /** True where `symbol` comes next, which is then passed over. */
+  accept(symbol: string): boolean {
+    this.#skipSpace();
+    if (!this.text.startsWith(symbol, this.#at)) return false;
+    this.#at += symbol.length;
+    return true;
+  }
+
+  /** @throws TextError */
+  need(symbol: string): void {
+    if (!this.accept(symbol)) this.fail(`expected "${symbol}", found ${this.#found()}`);
+  }
+
+  /** A whole number within [low, high]. @throws TextError */
+  number(low: bigint, high: bigint, what: string): bigint {
+    const { column } = this;
+    const [text] = this.expect(NUMBER, what);
+    const magnitude = BigInt(text.replace(/^[+-]\s*/, ""));
+    const value = text.startsWith("-") ? -magnitude : magnitude;
+    if (value < low || value > high) {
+      this.fail(`${what} ${text} is not within ${low}..${high}`, column);
+    }
+    return value;
+  }
+
+  /** Signed 16 bits. */
+  offset(what = "offset"): number {
+    return Number(this.number(-0x8000n, 0x7fffn, what));
+  }
+
+  /** 32 bits; written as unsigned, they mean the same bits. */
+  immediate(what = "immediate"): number {
+    return Number(BigInt.asIntN(32, this.number(-0x8000_0000n, 0xffff_ffffn, what)));
+  }
+
+  /** 64 bits, as the two halves of a wide load. */
+  wide(): { imm: number; high: number } {
+    const value = this.number(-(1n << 63n), (1n << 64n) - 1n, "64-bit immediate");
+    return {
+      imm: Number(BigInt.asIntN(32, value)),
+      high: Number(BigInt.asIntN(32, value >> 32n)),
+    };
+  }
+
+  label(): Target {
+    const { column } = this;
+    return { label: this.expect(LABEL, "a label")[0], column };
+  }
+
+  /** @throws TextError always */
+  fail(message: string, column = this.column): never {
+    const shown = this.text.trim().slice(0, SHOWN);
+    throw new TextError(`${message}: "${shown}"`, this.line, column);
+  }
+
+  #found(): string {
+    if (this.atEnd) return "the end of the line";
+    return `"${/\S[\w.$]*/y.exec(this.text.slice(this.#at, this.#at + 40))?.[0] ?? ""}"`;
+  }
+
+  #skipSpace(): void {
+    while (this.#at < this.text.length && /\s/.test(this.text[this.#at]!)) this.#at++;
+  }
+}
+
+interface Placed extends Statement {
+  readonly index: number;
+  readonly cursor: Cursor;
+}
+
+/**
+ * Assembles text.
+ * @throws TextError with line and column
+ */
+export function assembleDialect(text: string | readonly string[], dialect: Dialect): Uint8Array {
+  const lines = typeof text === "string" ? text.split(/\r?\n/) : text;
+  const labels = new Map<string, number>();
+  const placed: Placed[] = [];
+  let index = 0;
+  for (const [i, raw] of lines.entries()) {
+    const cursor = new Cursor(raw.replace(dialect.comment, ""), i + 1);
+    readLabels(cursor, dialect, labels, index);
+    if (cursor.atEnd) continue;
+    const statement = dialect.statement(cursor);
+    if (!cursor.atEnd) cursor.fail("nothing more was expected here");
+    placed.push({ ...statement, index, cursor });
+    index += statement.operation.kind === "wide" ? 2 : 1;
+  }
+  const firstExit = placed.find((p) => p.operation.kind === "exit");
+  if (dialect.exitLabel !== undefined && firstExit && !labels.has(dialect.exitLabel)) {
+    labels.set(dialect.exitLabel, firstExit.index);
+  }
+  return encodeProgram(placed.map((p) => resolve(p, labels)));
+}
+
+function readLabels(cursor: Cursor, dialect: Dialect, labels: Map<string, number>, index: number) {
+  if (dialect.prefix !== undefined) cursor.take(dialect.prefix);
+  for (;;) {
+    const { column } = cursor;
+    const name = cursor.take(LABEL_DEFINITION)?.[1];
+    if (name === undefined) return;
+    if (labels.has(name)) cursor.fail(`label ${name} is defined twice`, column);
+    labels.set(name, index);
+  }
+}
+
+function resolve(
+  { operation, fields, target, index, cursor }: Placed,
+  labels: Map<string, number>,
+) {
+  if (target === undefined) return make(cursor, operation, fields, index);
+  const at =
+    labels.get(target.label) ?? cursor.fail(`label ${target.label} is not defined`, target.column);
+  const distance = at - index - 1;
+  const inImm = operation.kind === "call" || (operation.kind === "goto" && operation.long);
+  if (!inImm && (distance < -0x8000 || distance > 0x7fff)) {
+    cursor.fail(`${target.label} is ${distance} slots away: use gotol`, target.column);
+  }
+  return make(cursor, operation, { ...fields, [inImm ? "imm" : "offset"]: distance }, index);
+}
+
+function make(cursor: Cursor, operation: Operation, fields: Partial<Fields>, index: number) {
+  try {
+    return makeInstruction(operation, fields, index);
+  } catch (error) {
+    if (error instanceof EbpfError) cursor.fail(error.message.replace(/^instruction \d+: /, ""), 1);
+    throw error;
+  }
+}
+
+/** Number of a register name such as "r10"; the pattern has seen to its form. @throws TextError above 10 */
+export function registerNumber(cursor: Cursor, digits: string, column: number): number {
+  const number = Number(digits);
+  if (number > 10) cursor.fail(`there is no register r${digits}`, column);
+  return number;
+}
