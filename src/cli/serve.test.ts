@@ -27,7 +27,7 @@ function run(words: readonly string[], uid?: number) {
 const USAGE: [string, string[], RegExp][] = [
   ["an unknown device", ["--device", "ne2000"], /unknown device "ne2000": there are sring/],
   ["an unknown net", ["--net", "vde:x"], /unknown net "vde:x": use tap:NAME/],
-  ["an unknown option of a net", ["--net", "tap:x,fast"], /unknown net/],
+  ["an unknown option of a net", ["--net", "tap:x,fast"], /net "tap": unknown option "fast"/],
   ["a MAC of the wrong form", ["--mac", "52:54"], /MAC "52:54": write six bytes as/],
   ["a multicast MAC", ["--mac", "01:00:5e:00:00:01"], /use a unicast address/],
   ["buffers that are no power of two", ["--bufs", "100"], /use a power of two from 16 to 8192/],

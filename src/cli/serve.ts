@@ -6,7 +6,7 @@ import { PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
-import { PORT_KINDS, type PortSpec, parsePort } from "../net/create.ts";
+import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
 import { ConfigError, checkConfig, DEFAULT_BUFS, parseMac } from "../nic/config.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
@@ -58,12 +58,11 @@ export function nicOptions(flags: ServeFlags): NicOptions {
     const names = DEVICES.map((d) => d.name).join(", ");
     throw new Usage(`unknown device "${flags.device}": there are ${names}`);
   }
-  const port: PortSpec | null = parsePort(flags.net);
-  if (port === null) throw new Usage(`unknown net "${flags.net}": use ${PORT_KINDS}`);
   if (!LEVELS.includes(flags.logLevel)) {
     throw new Usage(`unknown log level "${flags.logLevel}": use ${LEVELS.join(", ")}`);
   }
   try {
+    const port = parsePort(flags.net);
     const nic = {
       pairs: flags.queues,
       rxBufs: flags.rxBufs ?? flags.bufs,
@@ -84,7 +83,8 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       answerDelayMs: flags.answerDelay,
     };
   } catch (error) {
-    if (error instanceof ConfigError) throw new Usage(error.message);
+    if (error instanceof ConfigError || error instanceof PortSpecError)
+      throw new Usage(error.message);
     throw error;
   }
 }

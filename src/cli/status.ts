@@ -1,5 +1,6 @@
 /** `bpfhv status`: what a running NIC is doing, or why it is not. */
 import { Command } from "commander";
+import { DROP_COUNTERS } from "../devices/counters.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 import { failure } from "./errors.ts";
@@ -40,7 +41,7 @@ export function describe(status: ServedNic): string {
   if (status.lastRefusal !== "") lines.push(`  refused     ${status.lastRefusal}`);
   lines.push("", "  queue      packets        bytes  batches    kicks interrupts    drops");
   for (const { queue, counters, broken } of status.queues) {
-    const drops = counters.dropBadAddress + counters.dropBadLength + counters.dropPort;
+    const drops = DROP_COUNTERS.reduce((sum, name) => sum + counters[name], 0);
     lines.push(
       `  ${queue.padEnd(5)}${cell(counters.packets, 13)}${cell(counters.bytes, 13)}` +
         `${cell(counters.batches, 9)}${cell(counters.kicks, 9)}${cell(counters.interrupts, 11)}` +

@@ -10,7 +10,11 @@ export const QUEUE_COUNTERS = [
   ["interrupts", "interrupts sent to the guest"],
   ["dropBadAddress", "descriptors whose memory is not the guest's"],
   ["dropBadLength", "descriptors whose length no packet has"],
+  ["dropBadChain", "packets of more buffers than a packet has"],
+  ["dropBadChecksum", "packets whose checksum was not to be left to the host, or lies outside"],
+  ["dropBadSegmentation", "packets cut in a way that was not negotiated, or that cannot be"],
   ["dropPort", "packets that the port refused for good"],
+  ["dropTooLong", "packets that came longer than the guest has room for"],
   ["ringErrors", "times the guest's indices made no sense and the queue was stopped"],
   ["noBuffers", "times a packet waited because the guest had published no buffer"],
 ] as const;
@@ -32,9 +36,18 @@ export const KICKS = INDEX.kicks;
 export const INTERRUPTS = INDEX.interrupts;
 export const DROP_BAD_ADDRESS = INDEX.dropBadAddress;
 export const DROP_BAD_LENGTH = INDEX.dropBadLength;
+export const DROP_BAD_CHAIN = INDEX.dropBadChain;
+export const DROP_BAD_CHECKSUM = INDEX.dropBadChecksum;
+export const DROP_BAD_SEGMENTATION = INDEX.dropBadSegmentation;
+export const DROP_TOO_LONG = INDEX.dropTooLong;
 export const DROP_PORT = INDEX.dropPort;
 export const RING_ERRORS = INDEX.ringErrors;
 export const NO_BUFFERS = INDEX.noBuffers;
+
+/** The counters that are drops. */
+export const DROP_COUNTERS: readonly QueueCounterName[] = QUEUE_COUNTERS.map(
+  ([name]) => name,
+).filter((name) => name.startsWith("drop"));
 
 export type QueueCounters = Float64Array;
 

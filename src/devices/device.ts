@@ -1,7 +1,7 @@
 /**
  * What a device is to the rest: a ring format, its guest programs, and the host half of its queues.
  * A packet's way: `gather` fills a batch from the ring, a port sends it, `consume` gives the slots back;
- * in the other direction `offer` fills a batch with free buffers, a port receives, `deliver` completes.
+ * in the other direction `offer` lays out free buffers, a port makes packets of them, `deliver` completes.
  */
 import type { ProgramForm, ProgramSet } from "../abi/index.ts";
 import type { Batch, GuestMemory } from "../memory/index.ts";
@@ -13,6 +13,10 @@ export interface QueueConfig {
   readonly bufs: number;
   readonly memory: GuestMemory;
   readonly counters: QueueCounters;
+  /** Feature bits that guest and host agreed on. */
+  readonly features: number;
+  /** Bytes of the longest packet that may come in. */
+  readonly maxPacket: number;
 }
 
 /**
@@ -50,17 +54,22 @@ export interface TxHalf extends RingHalf {
 }
 
 export interface RxHalf extends RingHalf {
-  /** Appends free buffers to the batch, one packet each. @returns packets in the batch */
+  /**
+   * Appends free buffers to the batch, as segments: about `max`, and enough for the longest packet.
+   * @returns segments in the batch; 0 where the guest has published too few for a packet
+   */
   offer(batch: Batch, max: number): number;
-  /** Completes the first `count` packets with `batch.length`. @returns true where an interrupt is wanted. */
-  deliver(batch: Batch, count: number): boolean;
+  /** Completes the packets that the port made of them. @returns true where an interrupt is wanted. */
+  deliver(batch: Batch): boolean;
 }
 
 /** A kind of device, by name. */
 export interface Device {
   readonly name: string;
-  /** Feature bits that it can offer. */
+  /** Feature bits that it can offer; 0: its packets carry no metadata. */
   readonly features: number;
+  /** Why its queues cannot have so many buffers, where a legal number of them is too many; null: they can. */
+  sizeProblem?(bufs: number): string | null;
   contextSize(bufs: number): number;
   programs(options: { bufs: number; form: ProgramForm }): ProgramSet;
   /** Writes the private area of a fresh context. */

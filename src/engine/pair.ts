@@ -6,6 +6,7 @@
  */
 import {
   DROP_PORT,
+  DROP_TOO_LONG,
   INTERRUPTS,
   KICKS,
   NO_BUFFERS,
@@ -19,6 +20,9 @@ import type { Port } from "../net/port.ts";
 /** Packets per direction and turn. More would make the other direction and the control wait. */
 export const BUDGET = 64;
 
+/** Segments of a batch: BUDGET packets as a guest's stack makes them, and any single one. */
+const MAX_SEGMENTS = 20 * BUDGET;
+
 export class QueuePair {
   rx: RxHalf | null = null;
   tx: TxHalf | null = null;
@@ -29,7 +33,8 @@ export class QueuePair {
   rxStarved = false;
   /** The port would have blocked: until it is writable, the transmit ring is not looked at. */
   txBlocked = false;
-  readonly #batch = new Batch(BUDGET);
+  readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
+  #receiveOffloads = 0;
   readonly #rxVector: number;
   readonly #txVector: number;
   readonly #fire: (vector: number) => void;
@@ -77,15 +82,31 @@ export class QueuePair {
     const batch = this.#batch;
     batch.clear();
     if (rx.offer(batch, BUDGET) === 0) {
-      if (rx.deliver(batch, 0)) this.#interruptRx();
+      if (rx.deliver(batch)) this.#interruptRx();
       if (!this.rxStarved && !rx.broken) this.rxCounters[NO_BUFFERS]++;
       this.rxStarved = true;
       return 0;
     }
     this.rxStarved = false;
-    const received = port.receive(batch);
-    if (rx.deliver(batch, received)) this.#interruptRx();
-    return received;
+    const { dropped, tooLong } = port;
+    port.receive(batch);
+    if (rx.deliver(batch)) this.#interruptRx();
+    if (port.dropped !== dropped) this.rxCounters[DROP_PORT] += port.dropped - dropped;
+    if (port.tooLong !== tooLong) this.rxCounters[DROP_TOO_LONG] += port.tooLong - tooLong;
+    return batch.packets;
+  }
+
+  /** What the guest takes in received packets: OFFLOAD_* bits. Holds for ports to come, too. */
+  setReceiveOffloads(offloads: number): void {
+    this.#receiveOffloads = offloads;
+    this.port.setReceiveOffloads(offloads);
+  }
+
+  /** Another port from here on; the guest does not notice. The old one is the caller's to close. */
+  setPort(port: Port): void {
+    this.port = port;
+    port.setReceiveOffloads(this.#receiveOffloads);
+    this.portWritable();
   }
 
   /** The port says that it is writable again, or it is not known whether it is. */

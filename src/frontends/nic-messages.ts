@@ -11,6 +11,7 @@ export interface NicWorkerData {
     readonly mac: Uint8Array;
     readonly mtu: number;
     readonly linkSpeed: number;
+    readonly features?: number;
     readonly doorbellSize: number;
   };
   readonly port: PortSpec;

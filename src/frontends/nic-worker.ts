@@ -113,7 +113,8 @@ function serve(ports: Port[]): void {
 }
 
 try {
-  const ports = openPorts(options.port, options.nic.pairs);
+  const metadata = (findDevice(options.device)?.features ?? 0) !== 0;
+  const ports = openPorts(options.port, options.nic.pairs, metadata);
   try {
     serve(ports);
   } finally {

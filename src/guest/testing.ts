@@ -1,24 +1,23 @@
 /** What tests of rings, engine and NIC stand on: a guest, a NIC and ports in one process. */
 import type { ProgramForm } from "../abi/index.ts";
+import type { Device } from "../devices/device.ts";
 import { sring } from "../devices/sring/index.ts";
 import type { Batch } from "../memory/index.ts";
-import type { Port } from "../net/port.ts";
+import { BasePort, type PacketMetadata, packetBytes, receiveCopy } from "../net/base.ts";
 import type { NicConfig } from "../nic/config.ts";
 import { LocalNic } from "../nic/local.ts";
-import { viewAt } from "../os/libc.ts";
-import { GuestDriver } from "./driver.ts";
+import { GuestDriver, type GuestDriverOptions } from "./driver.ts";
 import { LocalMemory } from "./memory.ts";
 
 /** A port that tests look into: keeps what was sent, gives what they put in, blocks when told. */
-export class TestPort implements Port {
+export class TestPort extends BasePort {
   readonly name = "test";
-  readonly fd = -1;
-  linkUp = true;
-  sendBlocked = false;
-  receiveDrained = true;
-  dropped = 0;
   readonly sent: Uint8Array[] = [];
+  /** What came with each of `sent`. */
+  readonly sentMetadata: PacketMetadata[] = [];
   readonly incoming: Uint8Array[] = [];
+  /** What comes with one of `incoming`. */
+  readonly incomingMetadata = new Map<Uint8Array, PacketMetadata>();
   /** Packets that it takes before it would block. */
   room = Number.POSITIVE_INFINITY;
   /** Refuses for good what this says. */
@@ -31,31 +30,37 @@ export class TestPort implements Port {
         this.sendBlocked = true;
         return p;
       }
-      const frame = new Uint8Array(viewAt(batch.address[p], batch.length[p])).slice();
+      const frame = packetBytes(batch, p);
       if (this.refuses(frame)) {
         this.dropped++;
         continue;
       }
       this.room--;
       this.sent.push(frame);
+      this.sentMetadata.push(metadataOf(batch, p));
     }
     return batch.packets;
   }
 
-  receive(batch: Batch): number {
-    let p = 0;
-    for (; p < batch.packets; p++) {
-      const frame = this.incoming.shift();
-      if (frame === undefined) break;
-      const length = Math.min(frame.length, batch.size[p]);
-      new Uint8Array(viewAt(batch.address[p], length)).set(frame.subarray(0, length));
-      batch.length[p] = length;
+  receive(batch: Batch): void {
+    while (batch.canReceive && this.incoming.length > 0) {
+      const frame = this.incoming.shift() as Uint8Array;
+      const metadata = this.incomingMetadata.get(frame) ?? null;
+      if (!receiveCopy(batch, frame, this.offloads, metadata)) this.tooLong++;
     }
     this.receiveDrained = this.incoming.length === 0;
-    return p;
   }
+}
 
-  close(): void {}
+function metadataOf(batch: Batch, p: number): PacketMetadata {
+  return {
+    flags: batch.flags[p],
+    gsoType: batch.gsoType[p],
+    hdrLen: batch.hdrLen[p],
+    gsoSize: batch.gsoSize[p],
+    csumStart: batch.csumStart[p],
+    csumOffset: batch.csumOffset[p],
+  };
 }
 
 /** A frame that says its number, of a length that depends on it. */
@@ -78,18 +83,28 @@ export class Bench {
   readonly vectors: number[] = [];
 
   constructor(
-    options: { pairs?: number; form?: ProgramForm; config?: Partial<NicConfig>; mib?: number } = {},
+    options: {
+      device?: Device;
+      pairs?: number;
+      form?: ProgramForm;
+      config?: Partial<NicConfig>;
+      mib?: number;
+      guest?: Omit<GuestDriverOptions, "form">;
+    } = {},
   ) {
     this.memory = new LocalMemory((options.mib ?? 16) << 20);
     this.ports = Array.from({ length: options.pairs ?? 1 }, () => new TestPort());
     this.local = new LocalNic({
-      device: sring,
+      device: options.device ?? sring,
       memory: this.memory,
       ports: this.ports,
       interrupt: (vector) => this.vectors.push(vector),
       ...(options.config === undefined ? {} : { config: options.config }),
     });
-    this.driver = new GuestDriver(this.local, this.memory, { form: options.form ?? "helperfree" });
+    this.driver = new GuestDriver(this.local, this.memory, {
+      ...options.guest,
+      form: options.form ?? "helperfree",
+    });
   }
 
   get nic() {

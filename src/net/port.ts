@@ -15,11 +15,15 @@ export interface Port {
   readonly sendBlocked: boolean;
   /** The last `receive` took all there was. */
   readonly receiveDrained: boolean;
-  /** Packets that `send` consumed without sending them, ever. */
+  /** Packets that it consumed without passing them on, ever; `tooLong` not among them. */
   readonly dropped: number;
+  /** Received packets, ever, that were longer than the guest has room for. */
+  readonly tooLong: number;
   /** Sends packets from the front of the batch. @returns how many were consumed: sent, or dropped. */
   send(batch: Batch): number;
-  /** Receives into the batch's buffers, one packet each, and sets `batch.length`. @returns how many. */
-  receive(batch: Batch): number;
+  /** Receives into the batch's free segments while it `canReceive`. */
+  receive(batch: Batch): void;
+  /** OFFLOAD_* that received packets may need of the guest from now on. Packets that need others are dropped. */
+  setReceiveOffloads(offloads: number): void;
   close(): void;
 }

@@ -1,16 +1,11 @@
-/** Ports without an outside, for tests and benches: `sink` swallows, `source` never ends. */
+/** Ports without an outside, for tests and benches: `sink` swallows, `source` never ends, `null` is unplugged. */
 import type { Batch } from "../memory/index.ts";
-import { viewAt } from "../os/libc.ts";
-import type { Port } from "./port.ts";
+import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
+import { BasePort, freeBytes, setMetadata } from "./base.ts";
 
 /** Takes every packet and gives none. */
-export class SinkPort implements Port {
+export class SinkPort extends BasePort {
   readonly name: string = "sink";
-  readonly fd = -1;
-  linkUp = true;
-  sendBlocked = false;
-  receiveDrained = true;
-  dropped = 0;
   sent = 0;
 
   send(batch: Batch): number {
@@ -18,34 +13,107 @@ export class SinkPort implements Port {
     return batch.packets;
   }
 
-  receive(_batch: Batch): number {
-    return 0;
-  }
-
-  close(): void {}
+  receive(_batch: Batch): void {}
 }
 
-/** Gives the same packet for ever (or `count` times) and takes all. */
-export class SourcePort extends SinkPort {
-  override readonly name = "source";
-  override receiveDrained = false;
-  readonly #frame: Uint8Array;
-  #left: number;
+/** A cable that is not plugged in: the link is down, and what is sent all the same is dropped. */
+export class NullPort extends BasePort {
+  readonly name = "null";
+  override linkUp = false;
 
-  constructor(frame: Uint8Array, count = Number.POSITIVE_INFINITY) {
-    super();
-    this.#frame = frame;
-    this.#left = count;
+  send(batch: Batch): number {
+    this.dropped += batch.packets;
+    return batch.packets;
   }
 
-  override receive(batch: Batch): number {
-    let p = 0;
-    for (; p < batch.packets && this.#left > 0; p++, this.#left--) {
-      const length = Math.min(this.#frame.length, batch.size[p]);
-      new Uint8Array(viewAt(batch.address[p], length)).set(this.#frame.subarray(0, length));
-      batch.length[p] = length;
+  receive(_batch: Batch): void {}
+}
+
+/** 60 bytes: broadcast, IPv4 10.0.0.1 to 10.1.0.1, UDP port 1234 to 1234. */
+export const SOURCE_FRAME: Uint8Array = Uint8Array.from(
+  Buffer.from(
+    "ffffffffffff00000000000008004510002e000040004011269e0a0000010a010001" +
+      "04d204d2001a00006e65746d617020706b742d67656e20444952",
+    "hex",
+  ),
+);
+
+export interface SourceOptions {
+  /** Default: SOURCE_FRAME. */
+  readonly frame?: Uint8Array;
+  /** Bytes: the frame is cut, or filled up with zeros. */
+  readonly size?: number;
+  /** Packets in all; default: no end. */
+  readonly count?: number;
+  /** Packets per second, at most; default: as fast as they are taken. */
+  readonly rate?: number;
+  /** Where to number the packets (u32, big endian); default: nowhere. */
+  readonly numberAt?: number;
+}
+
+/** Packets of a burst that a paced source catches up with. */
+const MAX_BURST = 256;
+
+/** Gives packets of its own, and takes all. */
+export class SourcePort extends SinkPort {
+  override readonly name: string = "source";
+  override receiveDrained = false;
+  given = 0;
+  readonly #native: Mapping;
+  readonly #view: DataView;
+  readonly #size: number;
+  readonly #count: number;
+  readonly #rate: number;
+  readonly #numberAt: number;
+  #since = performance.now();
+  #owed = 0;
+
+  constructor(options: SourceOptions = {}) {
+    super();
+    const frame = options.frame ?? SOURCE_FRAME;
+    this.#size = options.size ?? frame.length;
+    this.#count = options.count ?? Number.POSITIVE_INFINITY;
+    this.#rate = options.rate ?? 0;
+    this.#numberAt = options.numberAt ?? -1;
+    this.#native = mapAnonymous(this.#size);
+    this.#view = new DataView(this.#native.view(0, this.#size));
+    new Uint8Array(this.#view.buffer).set(frame.subarray(0, this.#size));
+  }
+
+  override receive(batch: Batch): void {
+    let left = Math.min(this.#allowance(), this.#count - this.given);
+    for (; left > 0 && batch.canReceive; left--) this.#give(batch);
+    this.receiveDrained = left <= 0;
+  }
+
+  override close(): void {
+    this.#native.unmap();
+  }
+
+  #give(batch: Batch): void {
+    if (this.#numberAt >= 0) this.#view.setUint32(this.#numberAt, this.given);
+    this.given++;
+    this.#owed--;
+    if (this.#size > freeBytes(batch)) {
+      this.tooLong++;
+      return;
     }
-    this.receiveDrained = this.#left === 0;
-    return p;
+    let at = 0;
+    for (let s = batch.used; at < this.#size; s++) {
+      const part = Math.min(batch.size[s], this.#size - at);
+      copyBytes(batch.address[s], this.#native.address + at, part);
+      at += part;
+    }
+    const p = batch.endReceived(this.#size);
+    if (batch.metadata) setMetadata(batch, p, null);
+  }
+
+  /** Packets that may go now. A paced source owes what time has earned, and forgets what it is far behind. */
+  #allowance(): number {
+    if (this.#rate === 0) return Number.POSITIVE_INFINITY;
+    const now = performance.now();
+    this.#owed = Math.min(this.#owed + ((now - this.#since) * this.#rate) / 1000, MAX_BURST);
+    this.#since = now;
+    return Math.floor(this.#owed);
   }
 }

@@ -1,40 +1,70 @@
 /**
  * The TAP port: one system call per packet, straight from and into guest memory.
  *
+ * With metadata, every packet has a header of 12 bytes before it, gathered and scattered along with the
+ * packet's segments. What received packets may leave to the guest follows what the guest negotiated, also
+ * for packets that the kernel had queued before: those are dropped.
+ *
  * The kernel refuses a packet with EIO while the interface is down and with EINVAL where it is no
- * Ethernet frame: such a packet is dropped and counted. EBADFD means that the interface was removed.
+ * Ethernet frame or its header contradicts it: such a packet is dropped and counted. EBADFD means that the
+ * interface was removed.
  */
-
-import type { Batch } from "../memory/index.ts";
+import { allowsMetadata, type Batch, GSO_NONE, NEEDS_CSUM } from "../memory/index.ts";
 import { EAGAIN, EINTR } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
-import { openTap, type TapOptions } from "../os/tap.ts";
-import { read, write } from "../os/vector-io.ts";
-import type { Port } from "./port.ts";
+import { type Mapping, mapAnonymous } from "../os/memory.ts";
+import { openTap, setTapOffloads, type Tap, type TapOptions } from "../os/tap.ts";
+import { read, readv, write, writev } from "../os/vector-io.ts";
+import { BasePort } from "./base.ts";
 
 /** "File descriptor in bad state"; Node's table of error numbers lacks it. */
 const EBADFD = 77;
 
-export class TapPort implements Port {
+const HEADER = 12;
+/** struct iovec: address u64, length u64. */
+const IOVEC = 16;
+const IOVEC_WORDS = IOVEC >> 2;
+/** Segments of the largest batch that it takes. */
+const MAX_SEGMENTS = 4096;
+/** The table of struct iovec, one before and one after those of the segments; then a header; then one byte. */
+const TABLE_BYTES = (MAX_SEGMENTS + 2) * IOVEC;
+const HEADER_AT = TABLE_BYTES;
+const OVERFLOW_AT = HEADER_AT + 16;
+
+export class TapPort extends BasePort {
   readonly name: string;
-  readonly fd: number;
-  linkUp = true;
-  sendBlocked = false;
-  receiveDrained = true;
-  dropped = 0;
+  override readonly fd: number;
+  readonly #tap: Tap;
+  readonly #native: Mapping = mapAnonymous(OVERFLOW_AT + 16);
+  /** Segment s of a batch is entry s + 1; its packet's header takes the entry before the first. */
+  readonly #table: Uint32Array;
+  readonly #header: Uint16Array;
+  #taken = -1;
 
   /** @throws OsError where the interface cannot be had; the message says what to do. */
   constructor(options: TapOptions) {
-    const tap = openTap(options);
-    this.name = `tap:${tap.name}`;
-    this.fd = tap.fd;
+    super();
+    this.#tap = openTap(options);
+    this.name = `tap:${this.#tap.name}`;
+    this.fd = this.#tap.fd;
+    this.#table = new Uint32Array(this.#native.view(0, TABLE_BYTES));
+    this.#header = new Uint16Array(this.#native.view(HEADER_AT, HEADER));
+  }
+
+  override setReceiveOffloads(offloads: number): void {
+    if (offloads === this.#taken) return;
+    this.#taken = offloads;
+    this.offloads = setTapOffloads(this.#tap, offloads);
   }
 
   send(batch: Batch): number {
-    const { fd } = this;
     this.sendBlocked = false;
+    const vectored = this.#tap.vnetHeader !== 0 || batch.segments !== batch.packets;
+    if (vectored) this.#layOut(batch);
     for (let p = 0; p < batch.packets; p++) {
-      const result = write(fd, batch.address[p], batch.length[p]);
+      const result = vectored
+        ? this.#sendVector(batch, p)
+        : write(this.fd, batch.address[p], batch.length[p]);
       if (result > 0) continue;
       if (result === -EAGAIN || result === -EINTR) {
         this.sendBlocked = true;
@@ -46,23 +76,121 @@ export class TapPort implements Port {
     return batch.packets;
   }
 
-  receive(batch: Batch): number {
-    const { fd } = this;
-    for (let p = 0; p < batch.packets; p++) {
-      const result = read(fd, batch.address[p], batch.size[p]);
-      if (result > 0) {
-        batch.length[p] = result;
-        continue;
-      }
-      if (result === -EBADFD) this.linkUp = false;
-      this.receiveDrained = true;
-      return p;
-    }
-    this.receiveDrained = false;
-    return batch.packets;
+  receive(batch: Batch): void {
+    if (this.#tap.vnetHeader !== 0 || batch.room !== 0) this.#receiveVectors(batch);
+    else this.#receiveSimple(batch);
   }
 
-  close(): void {
+  override close(): void {
     close(this.fd);
+    this.#native.unmap();
+  }
+
+  #receiveSimple(batch: Batch): void {
+    const { fd } = this;
+    for (let s = 0; s < batch.segments; s++) {
+      const result = read(fd, batch.address[s], batch.size[s]);
+      if (result <= 0) return this.#drained(result);
+      batch.endReceived(result);
+    }
+    this.receiveDrained = false;
+  }
+
+  #drained(result: number): void {
+    if (result === -EBADFD) this.linkUp = false;
+    this.receiveDrained = true;
+  }
+
+  #receiveVectors(batch: Batch): void {
+    this.#layOut(batch);
+    const header = this.#tap.vnetHeader;
+    while (batch.canReceive) {
+      const free = this.#freeVector(batch);
+      const first = batch.used + (header === 0 ? 1 : 0);
+      if (header !== 0) this.#entry(first, this.#native.address + HEADER_AT, header);
+      const result = readv(
+        this.fd,
+        this.#native.address + first * IOVEC,
+        free.entries + batch.used + 1 - first,
+      );
+      if (result <= 0) return this.#drained(result);
+      this.#received(batch, result - header, free.bytes);
+    }
+    this.receiveDrained = false;
+  }
+
+  /** Scratch of `#freeVector`. */
+  readonly #free = { entries: 0, bytes: 0 };
+
+  /**
+   * Entries of the segments for the next packet: more than the longest one's bytes, so that one which is
+   * longer still shows, where need be by an entry of one byte that is nobody's.
+   */
+  #freeVector(batch: Batch): { entries: number; bytes: number } {
+    const limit = batch.room === 0 ? batch.used + 1 : batch.segments;
+    const most = batch.room === 0 ? batch.size[batch.used] : batch.maxPacket;
+    let bytes = 0;
+    let s = batch.used;
+    for (; s < limit && bytes <= most; s++) bytes += batch.size[s];
+    this.#free.bytes = Math.min(bytes, most);
+    this.#free.entries = s - batch.used;
+    if (bytes <= most && s === batch.segments) {
+      this.#entry(s + 1, this.#native.address + OVERFLOW_AT, 1);
+      this.#free.entries++;
+    }
+    return this.#free;
+  }
+
+  #received(batch: Batch, length: number, room: number): void {
+    if (length > room) {
+      this.tooLong++;
+      return;
+    }
+    const header = this.#header;
+    const flags = header[0] & NEEDS_CSUM;
+    const gsoType = header[0] >> 8;
+    const plain = this.#tap.vnetHeader === 0 || (flags === 0 && gsoType === GSO_NONE);
+    if (length === 0 || !(plain || allowsMetadata(this.offloads, flags, gsoType))) {
+      this.dropped++;
+      return;
+    }
+    const p = batch.endReceived(length);
+    if (!batch.metadata) return;
+    batch.flags[p] = plain ? 0 : flags;
+    batch.gsoType[p] = plain ? GSO_NONE : gsoType;
+    batch.hdrLen[p] = plain ? 0 : header[1];
+    batch.gsoSize[p] = plain ? 0 : header[2];
+    batch.csumStart[p] = plain ? 0 : header[3];
+    batch.csumOffset[p] = plain ? 0 : header[4];
+  }
+
+  #sendVector(batch: Batch, p: number): number {
+    const first = batch.first[p];
+    const count = batch.first[p + 1] - first;
+    if (this.#tap.vnetHeader === 0) {
+      return writev(this.fd, this.#native.address + (first + 1) * IOVEC, count);
+    }
+    const header = this.#header;
+    header[0] = batch.flags[p] | (batch.gsoType[p] << 8);
+    header[1] = batch.hdrLen[p];
+    header[2] = batch.gsoSize[p];
+    header[3] = batch.csumStart[p];
+    header[4] = batch.csumOffset[p];
+    header[5] = 0;
+    this.#entry(first, this.#native.address + HEADER_AT, this.#tap.vnetHeader);
+    return writev(this.fd, this.#native.address + first * IOVEC, count + 1);
+  }
+
+  /** Writes the batch's segments into the table. */
+  #layOut(batch: Batch): void {
+    for (let s = 0; s < batch.segments; s++) this.#entry(s + 1, batch.address[s], batch.size[s]);
+  }
+
+  #entry(index: number, address: number, size: number): void {
+    const at = index * IOVEC_WORDS;
+    const table = this.#table;
+    table[at] = address;
+    table[at + 1] = address / 4294967296;
+    table[at + 2] = size;
   }
 }

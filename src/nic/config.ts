@@ -1,5 +1,5 @@
 /** What a NIC is made of, checked before anything is opened. */
-import { MAX_QUEUE_PAIRS, validQueueBufs } from "../abi/index.ts";
+import { featureNames, MAX_QUEUE_PAIRS, validQueueBufs } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 
 export interface NicConfig {
@@ -13,6 +13,8 @@ export interface NicConfig {
   readonly mtu: number;
   /** Mb/s, 0 = unknown. */
   readonly linkSpeed: number;
+  /** Feature bits offered to the guest, of those that the device can; default: all. */
+  readonly features?: number;
   /** Bytes between doorbells: a power of two. */
   readonly doorbellSize: number;
 }
@@ -24,6 +26,11 @@ export class ConfigError extends Error {
     super(message);
     this.name = "ConfigError";
   }
+}
+
+/** @returns the feature bits that a NIC offers */
+export function offeredFeatures({ device, features }: NicConfig): number {
+  return features ?? device.features;
 }
 
 export const DEFAULT_BUFS = 256;
@@ -49,6 +56,15 @@ export function checkConfig(config: NicConfig): void {
   }
   if (!Number.isInteger(mtu) || mtu < MIN_MTU || mtu > MAX_MTU) {
     throw new ConfigError(`MTU ${mtu}: use ${MIN_MTU} to ${MAX_MTU}`);
+  }
+  const { device, features = 0 } = config;
+  if (features & ~device.features) {
+    const names = featureNames(device.features).join(", ") || "none";
+    throw new ConfigError(`offloads that ${device.name} does not have: it has ${names}`);
+  }
+  for (const bufs of [rxBufs, txBufs]) {
+    const problem = device.sizeProblem?.(bufs) ?? null;
+    if (problem !== null) throw new ConfigError(problem);
   }
   if (doorbellSize < 8 || doorbellSize > 4096 || (doorbellSize & (doorbellSize - 1)) !== 0) {
     throw new ConfigError(`doorbell stride ${doorbellSize}: use a power of two from 8 to 4096`);

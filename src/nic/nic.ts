@@ -24,6 +24,7 @@ import {
   STATUS,
 } from "../abi/index.ts";
 import type { RxHalf, TxHalf } from "../devices/device.ts";
+import { longestReceived, receiveOffloads } from "../devices/offloads.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import { viewAt } from "../os/libc.ts";
@@ -339,9 +340,13 @@ export class Nic {
     if (context === null || this.#paused || !this.state.busMaster || this.host === null) return;
     const receive = queue < pairs;
     const pair = this.pairs[receive ? queue : queue - pairs];
+    const { selectedFeatures } = this.state;
+    if (receive) pair.setReceiveOffloads(receiveOffloads(selectedFeatures));
     const options = {
       context: context.bytes,
       memory: this.host.memory,
+      features: selectedFeatures,
+      maxPacket: longestReceived(selectedFeatures, this.config.mtu),
       bufs: receive ? rxBufs : txBufs,
       counters: receive ? pair.rxCounters : pair.txCounters,
     };

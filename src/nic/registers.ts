@@ -12,6 +12,7 @@ import {
   REG,
   VERDICT,
 } from "../abi/index.ts";
+import { offeredFeatures } from "./config.ts";
 import { type Nic, OFFERED_ABILITIES } from "./nic.ts";
 
 type Read = (nic: Nic) => number;
@@ -45,7 +46,7 @@ const READ = new Map<number, Read>([
   [
     REG.FEATURES,
     ({ state, config }) =>
-      state.featuresNegotiated ? state.selectedFeatures : config.device.features,
+      state.featuresNegotiated ? state.selectedFeatures : offeredFeatures(config),
   ],
   [REG.DUMP_LEN, ({ state }) => (state.dump === "" ? 0 : Buffer.byteLength(state.dump) + 1)],
   [REG.DUMP_INPUT, ({ state }) => dumpWord(state.dump, state.dumpOffset)],
@@ -58,7 +59,7 @@ const READ = new Map<number, Read>([
   [REG.BLOB_LO, (nic) => nic.state.blobLow],
   [REG.BLOB_HI, (nic) => nic.state.blobHigh],
   [REG.BLOB_LEN, (nic) => (has(nic, ABILITY.BLOB) ? nic.blob.length : 0)],
-  [REG.OFFERED, (nic) => nic.config.device.features],
+  [REG.OFFERED, (nic) => offeredFeatures(nic.config)],
   [REG.MTU, (nic) => nic.config.mtu],
   [REG.RX_GEOM, (nic) => (has(nic, ABILITY.GEOMETRY) ? RX_GEOMETRY : 0)],
   [REG.PAGES_LO, (nic) => nic.state.pagesLow],
@@ -178,7 +179,7 @@ function selectProgram(nic: Nic, value: number): void {
 /** Refused as a whole where it holds a bit that was not offered, or while packets flow. */
 function selectFeatures(nic: Nic, value: number): void {
   const { state, config } = nic;
-  if ((value & ~config.device.features) !== 0) {
+  if ((value & ~offeredFeatures(config)) !== 0) {
     nic.refuse("features", `features 0x${value.toString(16)} were not offered`);
   } else if (state.rxEnabled || state.txEnabled) {
     nic.refuse("features", "features changed while the NIC is enabled");

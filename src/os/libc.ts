@@ -30,6 +30,9 @@ export const readv = declare<(fd: Fd, iov: Address, n: number) => number>(
 export const writev = declare<(fd: Fd, iov: Address, n: number) => number>(
   "int64_t writev(int, uint64_t, int)",
 );
+export const memcpy = declare<(to: Address, from: Address, n: number) => number>(
+  "uint64_t memcpy(uint64_t, uint64_t, size_t)",
+);
 export const open = declare<(path: string, flags: number, mode: number) => number>(
   "int open(const char *, int, uint32_t)",
 );

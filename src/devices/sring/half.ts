@@ -1,0 +1,118 @@
+/**
+ * What the host halves of sring and sring_gso share: control words, indices, kicks, and the check of the
+ * guest's producer index. See host.ts for what is trusted and what is not.
+ */
+import { PRIVATE_OFFSET } from "../../abi/index.ts";
+import type { GuestMemory } from "../../memory/index.ts";
+import { type QueueCounters, RING_ERRORS } from "../counters.ts";
+import type { QueueConfig } from "../device.ts";
+import { SRING } from "./layout.ts";
+
+/** Indices of 32-bit words in a context. */
+const word = (offset: number): number => (PRIVATE_OFFSET + offset) >> 2;
+export const PROD = word(SRING.prod.offset);
+export const INTR = word(SRING.intr.offset);
+export const CONS = word(SRING.cons.offset);
+export const KICK = word(SRING.kick_enabled.offset);
+const QMASK = word(SRING.qmask.offset);
+const CLEAR = word(SRING.clear.offset);
+export const DESCRIPTORS = word(SRING.size);
+
+export function initialiseSring(direction: "rx" | "tx", context: ArrayBuffer, bufs: number): void {
+  const words = new Int32Array(context);
+  words.fill(0, PRIVATE_OFFSET >> 2);
+  words[QMASK] = bufs - 1;
+  words[KICK] = 1;
+  words[INTR] = direction === "rx" ? 1 : 0;
+  Atomics.store(words, CONS, 0);
+}
+
+/** What both directions share: indices, kicks, and the check of the guest's producer index. */
+export abstract class SringHalf {
+  broken = false;
+  protected readonly words: Int32Array;
+  protected readonly bufs: number;
+  protected readonly mask: number;
+  protected readonly memory: GuestMemory;
+  protected readonly counters: QueueCounters;
+  /** Next slot to use. The context's `cons` is a copy for the guest, never read back. */
+  protected cons = 0;
+  /** What the context's `cons` says: completions up to here are published. */
+  protected published = 0;
+  /** The guest's `prod` as last loaded. */
+  protected prod = 0;
+
+  /** @param needed bytes that a context of so many buffers has */
+  constructor(config: QueueConfig, needed: number) {
+    if (config.context.byteLength < needed) {
+      throw new RangeError(`context of ${config.context.byteLength} bytes: ${needed} are needed`);
+    }
+    this.words = new Int32Array(config.context);
+    this.bufs = config.bufs;
+    this.mask = config.bufs - 1;
+    this.memory = config.memory;
+    this.counters = config.counters;
+  }
+
+  /** Loads the guest's producer index. @returns published entries not yet used; 0 where it lies. */
+  protected available(): number {
+    this.prod = Atomics.load(this.words, PROD);
+    if (this.broken) return 0;
+    const published = (this.prod - this.cons) >>> 0;
+    if (published > this.bufs) {
+      this.broken = true;
+      this.counters[RING_ERRORS]++;
+      return 0;
+    }
+    return published;
+  }
+
+  pending(): boolean {
+    return this.available() > 0;
+  }
+
+  /** Consumer's half of the suppression pattern: store the wish, full barrier, look again. */
+  enableKicks(): boolean {
+    // Atomics.store is sequentially consistent: it is the full barrier before the load of `prod`.
+    Atomics.store(this.words, KICK, 1);
+    if (this.available() === 0) return false;
+    Atomics.store(this.words, KICK, 0);
+    return true;
+  }
+
+  disableKicks(): void {
+    Atomics.store(this.words, KICK, 0);
+  }
+
+  save(): number {
+    return this.cons >>> 0;
+  }
+
+  restore(position: number): void {
+    this.cons = position | 0;
+    this.publish();
+  }
+
+  resync(): void {
+    // Whatever the guest wrote: an index that does not fit its `prod` is caught where that is loaded.
+    this.cons = Atomics.load(this.words, CONS);
+    this.published = this.cons;
+  }
+
+  /**
+   * Publishes completions. Atomics.store is sequentially consistent: what was written to descriptors is
+   * visible before it, and it is the full barrier before the caller looks at the guest's wish.
+   */
+  protected publish(): void {
+    Atomics.store(this.words, CONS, this.cons);
+    this.published = this.cons;
+  }
+
+  protected line(name: string, wish: string): string {
+    const at = (index: number) => Atomics.load(this.words, index) >>> 0;
+    return (
+      `${name} cl ${at(CLEAR)} co ${this.cons >>> 0} pr ${at(PROD)} ` +
+      `kick ${at(KICK)} ${wish} ${at(INTR)}`
+    );
+  }
+}
