@@ -1,6 +1,7 @@
 /** eBPF (RFC 9669): instructions, assembler, interpreter. */
 export * from "./assembler.ts";
 export * from "./elf-writer.ts";
+export * from "./engine.ts";
 export * from "./errors.ts";
 export * from "./instruction.ts";
 export * from "./interpreter.ts";

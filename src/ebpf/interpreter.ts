@@ -13,7 +13,17 @@ import {
   plainAtomic,
   swapBytes,
 } from "./arithmetic.ts";
+import {
+  type Engine,
+  type EngineOptions,
+  type Helper,
+  MAX_FRAMES,
+  STACK_BASE,
+  STACK_SIZE,
+  STEP_LIMIT,
+} from "./engine.ts";
 import { EbpfError } from "./errors.ts";
+import { misaligned, noHelper, outside, readOnly, tooDeep, tooLong } from "./faults.ts";
 import {
   FRAME_POINTER,
   type Instruction,
@@ -22,30 +32,9 @@ import {
   targetOf,
   wideValue,
 } from "./instruction.ts";
-import { type MappedRegion, Memory, type Region } from "./memory.ts";
+import { type MappedRegion, Memory } from "./memory.ts";
 import type { AccessSize, Operation } from "./opcode.ts";
 import { fetchesIntoSrc, loadProgram } from "./structure.ts";
-
-/** Bytes of stack of each function. */
-export const STACK_SIZE = 512;
-/** Functions nested in one run, the first included (the kernel's limit). */
-export const MAX_FRAMES = 8;
-/** Program's address of the stack, unless the caller chooses another. */
-export const STACK_BASE = 0x7f00_0000_0000;
-
-/** A helper: R1..R5 in, R0 out, as 64 unsigned bits. */
-export type Helper = (r1: bigint, r2: bigint, r3: bigint, r4: bigint, r5: bigint) => bigint;
-
-export interface InterpreterOptions {
-  /** Memory beside the stack. */
-  readonly regions?: readonly Region[];
-  /** By number, as the immediate of `call` has it (unsigned). */
-  readonly helpers?: ReadonlyMap<number, Helper>;
-  /** Instructions executed in one run before it is given up. Default 1,000,000. */
-  readonly stepLimit?: number;
-  /** After a helper that returns true here for its number and result, the program ends with that result. */
-  readonly unwinds?: (helper: number, result: bigint) => boolean;
-}
 
 /** Runs one instruction and returns the slot of the next, or DONE. */
 type Step = () => number;
@@ -53,13 +42,14 @@ type Of<K extends Operation["kind"]> = Extract<Operation, { kind: K }>;
 
 const DONE = -1;
 const TWO_32 = 2 ** 32;
-/** R6..R9 and the return slot. */
+const SAVED = 9;
+/** R1..R9 and the return slot. */
 interface Frame {
   readonly saved: BigUint64Array;
   back: number;
 }
 
-export class Interpreter {
+export class Interpreter implements Engine {
   /** R0..R10. */
   readonly #r = new BigUint64Array(REGISTERS);
   /** The same as low and high halves: register n is at 2n and 2n + 1. */
@@ -75,7 +65,7 @@ export class Interpreter {
   #executed = 0;
 
   /** @throws EbpfError where the code is not a valid program. */
-  constructor(code: Uint8Array, options: InterpreterOptions = {}) {
+  constructor(code: Uint8Array, options: EngineOptions = {}) {
     const stack = new Uint8Array(STACK_SIZE * MAX_FRAMES);
     this.#memory = new Memory([
       ...(options.regions ?? []),
@@ -84,9 +74,9 @@ export class Interpreter {
     this.#stack = this.#memory.regions.at(-1)!;
     this.#helpers = options.helpers ?? new Map();
     this.#unwinds = options.unwinds ?? (() => false);
-    this.#stepLimit = options.stepLimit ?? 1_000_000;
+    this.#stepLimit = options.stepLimit ?? STEP_LIMIT;
     for (let i = 0; i < MAX_FRAMES; i++) {
-      this.#frames.push({ saved: new BigUint64Array(4), back: 0 });
+      this.#frames.push({ saved: new BigUint64Array(SAVED), back: 0 });
     }
     for (const instruction of loadProgram(code)) {
       this.#steps[instruction.index] = this.#compile(instruction);
@@ -95,16 +85,10 @@ export class Interpreter {
     }
   }
 
-  /** Instructions executed by the last run. */
   get executed(): number {
     return this.#executed;
   }
 
-  /**
-   * Runs the program with R1 and R2 set; the other registers are 0, and so is the stack.
-   * @returns R0 as a signed 64-bit value.
-   * @throws EbpfError MEMORY, HELPER, LIMIT
-   */
   run(r1 = 0n, r2 = 0n): bigint {
     this.#r.fill(0n);
     this.#r[1] = r1;
@@ -113,7 +97,6 @@ export class Interpreter {
     return BigInt.asIntN(64, this.#r[0]!);
   }
 
-  /** The same without a BigInt: R1 from a number, the low half of R0 as a signed 32-bit value. */
   call(r1: number): number {
     this.#w.fill(0);
     this.#w[2] = r1;
@@ -131,9 +114,7 @@ export class Interpreter {
     let executed = 0;
     try {
       for (; slot !== DONE; executed++) {
-        if (executed === limit) {
-          throw new EbpfError("LIMIT", `still running after ${limit} instructions`, slot);
-        }
+        if (executed === limit) throw tooLong(limit, slot);
         slot = steps[slot]!();
       }
     } finally {
@@ -299,24 +280,16 @@ export class Interpreter {
 
   #callHelper(number: number, index: number): number {
     const helper = this.#helpers.get(number);
-    if (helper === undefined) {
-      throw new EbpfError(
-        "HELPER",
-        `there is no helper ${number} (0x${number.toString(16)})`,
-        index,
-      );
-    }
+    if (helper === undefined) throw noHelper(number, index);
     const r = this.#r;
     r[0] = helper(r[1]!, r[2]!, r[3]!, r[4]!, r[5]!);
     return this.#unwinds(number, r[0]) ? DONE : index + 1;
   }
 
   #callLocal(index: number, target: number): number {
-    if (this.#depth + 1 === MAX_FRAMES) {
-      throw new EbpfError("LIMIT", `calls nest deeper than ${MAX_FRAMES} functions`, index);
-    }
+    if (this.#depth + 1 === MAX_FRAMES) throw tooDeep(index);
     const frame = this.#frames[this.#depth]!;
-    for (let n = 0; n < 4; n++) frame.saved[n] = this.#r[6 + n]!;
+    for (let n = 0; n < SAVED; n++) frame.saved[n] = this.#r[1 + n]!;
     frame.back = index + 1;
     this.#depth++;
     this.#enterFrame();
@@ -327,7 +300,7 @@ export class Interpreter {
     if (this.#depth === 0) return DONE;
     this.#depth--;
     const frame = this.#frames[this.#depth]!;
-    for (let n = 0; n < 4; n++) this.#r[6 + n] = frame.saved[n]!;
+    for (let n = 0; n < SAVED; n++) this.#r[1 + n] = frame.saved[n]!;
     const top = this.#stack.end - this.#depth * STACK_SIZE;
     this.#stack.start = top - STACK_SIZE;
     this.#r[FRAME_POINTER] = BigInt(top);
@@ -453,37 +426,21 @@ export class Interpreter {
 
   #readable(address: number, size: AccessSize, index: number): MappedRegion {
     const region = this.#memory.find(address, size);
-    if (region === undefined) throw this.#outOfBounds("load", address, size, index);
+    if (region === undefined) throw outside(this.#memory, "load", address, size, index);
     return region;
   }
 
   #writable(address: number, size: AccessSize, index: number): MappedRegion {
     const region = this.#memory.find(address, size);
-    if (region === undefined) throw this.#outOfBounds("store", address, size, index);
-    if (!region.writable) {
-      throw new EbpfError("MEMORY", `store to ${region.name}, which is read-only`, index);
-    }
+    if (region === undefined) throw outside(this.#memory, "store", address, size, index);
+    if (!region.writable) throw readOnly(region, index);
     return region;
   }
 
   #atomicRegion(address: number, size: 4 | 8, index: number): MappedRegion {
     const region = this.#writable(address, size, index);
-    if (address % size !== 0) {
-      throw new EbpfError("MEMORY", `atomic of ${size} bytes at a misaligned address`, index);
-    }
+    if (address % size !== 0) throw misaligned(size, index);
     return region;
-  }
-
-  #outOfBounds(what: string, address: number, size: number, index: number): EbpfError {
-    const regions = this.#memory.regions
-      .map((r) => `${r.name} 0x${r.start.toString(16)}..0x${r.end.toString(16)}`)
-      .join(", ");
-    const where = `0x${address.toString(16)}`;
-    return new EbpfError(
-      "MEMORY",
-      `${what} of ${size} bytes at ${where} is outside ${regions}`,
-      index,
-    );
   }
 }
 

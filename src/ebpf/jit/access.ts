@@ -1,0 +1,211 @@
+/**
+ * Loads, stores and atomics. The region that the address probably points into is tested in line; any other one,
+ * and every fault, is found by a function of the module, which the programs' functions share.
+ */
+
+import { plainAtomic } from "../arithmetic.ts";
+import { STACK_SIZE, STACK_TOP } from "../engine.ts";
+import { FRAME_POINTER, type Instruction } from "../instruction.ts";
+import type { AccessSize, Operation } from "../opcode.ts";
+import { fetchesIntoSrc } from "../structure.ts";
+import type { Registers } from "./arithmetic.ts";
+import type { Layout, Window } from "./layout.ts";
+import { TRAP } from "./traps.ts";
+import { ATOMIC, Code, LOAD, LOAD_SIGNED, STORE, TYPE } from "./wasm.ts";
+
+/** Kinds of access, as the shared function is told. */
+const READ = 0;
+const WRITE = 1;
+const ATOMIC_WRITE = 2;
+
+/** What an access needs to know of the function that it is in. */
+export interface AccessContext {
+  readonly code: Code;
+  readonly registers: Registers;
+  /** An i64 local for addresses. */
+  readonly scratch: number;
+  /** Whether this is the program's first function, whose frame is where it always is. */
+  readonly first: boolean;
+  readonly layout: Layout;
+  /** Index of the shared function. */
+  readonly resolve: number;
+  /** Stores the counter of instructions as it stands before the instruction. */
+  readonly sync: () => void;
+}
+
+/** One access: what to put on the stack behind the address, and what to do then at address + offset. */
+interface Access {
+  readonly base: number;
+  readonly offset: number;
+  readonly index: number;
+  readonly size: AccessSize;
+  readonly kind: typeof READ | typeof WRITE | typeof ATOMIC_WRITE;
+  readonly operands: () => void;
+  readonly perform: (offset: number) => void;
+}
+
+export function emitMemory(
+  context: AccessContext,
+  i: Instruction,
+  operation: Extract<Operation, { kind: "load" | "store" | "atomic" }>,
+  guess: Window | undefined,
+): void {
+  const { code, registers: r } = context;
+  const { offset, index } = i;
+  const nothing = () => {};
+  if (operation.kind === "load") {
+    const { size, signed } = operation;
+    const opcode = (signed ? LOAD_SIGNED : LOAD)[size];
+    const perform = (at: number) => void code.access(opcode, at);
+    const access: Access = {
+      base: i.src,
+      offset,
+      index,
+      size,
+      kind: READ,
+      operands: nothing,
+      perform,
+    };
+    emitAccess(context, access, guess);
+    code.set(r[i.dst]!);
+  } else if (operation.kind === "store") {
+    const { size, source } = operation;
+    const operands = () => void (source === "imm" ? code.i64(BigInt(i.imm)) : code.get(r[i.src]!));
+    const perform = (at: number) => void code.access(STORE[size], at);
+    emitAccess(
+      context,
+      { base: i.dst, offset, index, size, kind: WRITE, operands, perform },
+      guess,
+    );
+  } else emitAtomic(context, i, operation, guess);
+}
+
+function emitAtomic(
+  context: AccessContext,
+  i: Instruction,
+  { op, bits }: Extract<Operation, { kind: "atomic" }>,
+  guess: Window | undefined,
+): void {
+  const { code, registers: r } = context;
+  const size = bits === 64 ? 8 : 4;
+  const modify = op === "cmpxchg" ? "cmpxchg" : plainAtomic(op);
+  const value = (register: number) => {
+    code.get(r[register]!);
+    // The 4-byte forms compare all 64 bits of what is expected with the zero-extended word.
+    if (bits === 32) code.op("i32_wrap_i64", "i64_extend_i32_u");
+  };
+  const operands = () => {
+    if (op === "cmpxchg") value(0);
+    value(i.src);
+  };
+  const perform = (at: number) => void code.atomic(ATOMIC[modify][size], size, at);
+  const { dst: base, offset, index } = i;
+  emitAccess(context, { base, offset, index, size, kind: ATOMIC_WRITE, operands, perform }, guess);
+  if (op === "cmpxchg") code.set(r[0]!);
+  else if (fetchesIntoSrc(i)) code.set(r[i.src]!);
+  else code.op("drop");
+}
+
+function emitAccess(context: AccessContext, access: Access, guess: Window | undefined): void {
+  const { code, registers, scratch, layout } = context;
+  const { size, kind } = access;
+  if (access.base === FRAME_POINTER && inOwnFrame(access)) return emitOwnFrame(context, access);
+  const window = inlineWindow(context, guess ?? layout.windows[0] ?? layout.stack);
+  const possible = window !== undefined && window.length >= size;
+  if (!possible || (kind !== READ && !window.writable)) return emitSlow(context, access);
+  code
+    .get(registers[access.base]!)
+    .i64(BigInt(access.offset - window.base))
+    .op("i64_add");
+  code
+    .tee(scratch)
+    .i64(BigInt(window.length - size))
+    .op("i64_gt_u");
+  if (kind === ATOMIC_WRITE) {
+    code
+      .get(scratch)
+      .i64(BigInt(size - 1))
+      .op("i64_and")
+      .i64(0n)
+      .op("i64_ne", "i32_or");
+  }
+  code.if(kind === WRITE ? TYPE.void : TYPE.i64);
+  emitSlow(context, access);
+  code.op("else").get(scratch).op("i32_wrap_i64");
+  access.operands();
+  access.perform(window.offset);
+  code.op("end");
+}
+
+/** The stack of called functions moves: only the first function's frame can be tested against constants. */
+function inlineWindow({ layout, first }: AccessContext, guess: Window): Window | undefined {
+  if (guess !== layout.stack) return guess;
+  return first ? firstFrame(layout) : undefined;
+}
+
+function firstFrame({ stack }: Layout): Window {
+  const offset = stack.offset + stack.length - STACK_SIZE;
+  return { ...stack, base: STACK_TOP - STACK_SIZE, length: STACK_SIZE, offset };
+}
+
+function inOwnFrame({ offset, size, kind }: Access): boolean {
+  const aligned = kind !== ATOMIC_WRITE || offset % size === 0;
+  return offset >= -STACK_SIZE && offset + size <= 0 && aligned;
+}
+
+/** R10 plus a constant is known to be in bounds. */
+function emitOwnFrame({ code, registers, first, layout }: AccessContext, access: Access): void {
+  const { stack } = layout;
+  const below = stack.base - stack.offset - access.offset;
+  if (first) code.i32(STACK_TOP - below);
+  else code.get(registers[FRAME_POINTER]!).i64(BigInt(below)).op("i64_sub", "i32_wrap_i64");
+  access.operands();
+  access.perform(0);
+}
+
+function emitSlow({ code, registers, resolve, sync }: AccessContext, access: Access): void {
+  sync();
+  code.get(registers[access.base]!).i64(BigInt(access.offset)).op("i64_add");
+  code.get(registers[FRAME_POINTER]!).i64(BigInt(access.size)).i32(access.kind).i32(access.index);
+  code.call(resolve);
+  access.operands();
+  access.perform(0);
+}
+
+/** Parameters: address, R10, size, kind, slot; result: where that is in the linear memory. */
+export const RESOLVE = {
+  params: [TYPE.i64, TYPE.i64, TYPE.i64, TYPE.i32, TYPE.i32],
+  results: [TYPE.i32],
+} as const;
+const [ADDRESS, R10, SIZE, KIND, SLOT, OFFSET] = [0, 1, 2, 3, 4, 5] as const;
+export const RESOLVE_LOCALS = [TYPE.i64] as const;
+
+/** The shared function: tries all regions, and ends the run where none holds the access. */
+export function resolveBody(layout: Layout, trap: number): Code {
+  const code = new Code();
+  const fail = (kind: number) =>
+    code.i32(kind).get(SLOT).get(ADDRESS).get(R10).call(trap).op("unreachable");
+  for (const window of [...layout.windows, layout.stack]) {
+    const { base, length, offset, writable } = window;
+    code.get(ADDRESS).i64(BigInt(base)).op("i64_sub").tee(OFFSET);
+    code.i64(BigInt(length)).op("i64_le_u");
+    code.get(SIZE).i64(BigInt(length)).get(OFFSET).op("i64_sub", "i64_le_u", "i32_and");
+    if (window === layout.stack) {
+      code.get(ADDRESS).get(R10).i64(BigInt(STACK_SIZE)).op("i64_sub", "i64_ge_u", "i32_and");
+    }
+    code.if();
+    if (!writable) {
+      code.get(KIND).if();
+      fail(TRAP.readOnly);
+      code.op("end");
+    }
+    code.get(KIND).i32(ATOMIC_WRITE).op("i32_eq");
+    code.get(ADDRESS).get(SIZE).i64(1n).op("i64_sub", "i64_and").i64(0n).op("i64_ne", "i32_and");
+    code.if();
+    fail(TRAP.misaligned);
+    code.op("end");
+    code.get(OFFSET).op("i32_wrap_i64").i32(offset).op("i32_add", "return", "end");
+  }
+  fail(TRAP.outside);
+  return code;
+}

@@ -1,0 +1,135 @@
+/**
+ * Control flow as WebAssembly has it: blocks, loops and branches outwards, and no goto. Reducible graphs are put
+ * in form after Ramsey, "Beyond Relooper" (ICFP 2022): the code of a block holds that of the blocks it dominates,
+ * joins follow a `block` that is left by branches. Any other graph becomes a loop around a jump table.
+ */
+import type { Flow } from "./flow.ts";
+import type { Code } from "./wasm.ts";
+
+/** What a block's code is made with. */
+export interface BlockEmitter {
+  /** All of the block but its jump; of a conditional jump the condition is left on the stack (1: taken). */
+  body(block: number): void;
+  /** At the head of each loop, where endless ones must end. */
+  loopHead(block: number): void;
+  /** An i32 local, 0 at the start, for the number of the next block where there is a jump table. */
+  readonly state: number;
+}
+
+// Deeper graphs would overflow the stack of this recursion.
+const MAX_DEPTH = 500;
+
+export function emitFlow(code: Code, flow: Flow, emitter: BlockEmitter): void {
+  if (flow.reducible && flow.depth <= MAX_DEPTH) new Structured(code, flow, emitter).tree(0);
+  else emitDispatch(code, flow, emitter);
+  code.op("unreachable");
+}
+
+/** `if` constructs in the list of what encloses the code. */
+const IF = -1;
+
+class Structured {
+  readonly #code: Code;
+  readonly #flow: Flow;
+  readonly #emitter: BlockEmitter;
+  /** Joins dominated by each block, in reverse postorder. */
+  readonly #joins: readonly number[][];
+  /** What encloses the code, innermost last: loop heads and joins by their block. */
+  readonly #around: number[] = [];
+
+  constructor(code: Code, flow: Flow, emitter: BlockEmitter) {
+    this.#code = code;
+    this.#flow = flow;
+    this.#emitter = emitter;
+    this.#joins = flow.blocks.map(() => []);
+    flow.isMerge.forEach((merge, b) => {
+      if (merge === 1) this.#joins[flow.dominator[b]!]!.push(b);
+    });
+  }
+
+  /** The block and all that it dominates. */
+  tree(block: number): void {
+    if (this.#flow.isLoop[block] === 0) return this.#node(block);
+    this.#code.loop();
+    this.#around.push(block);
+    this.#emitter.loopHead(block);
+    this.#node(block);
+    this.#leave();
+  }
+
+  #node(block: number): void {
+    const joins = this.#joins[block]!;
+    for (const join of joins.toReversed()) {
+      this.#code.block();
+      this.#around.push(join);
+    }
+    this.#emitter.body(block);
+    this.#jump(block);
+    for (const join of joins) {
+      this.#leave();
+      this.tree(join);
+    }
+  }
+
+  #jump(block: number): void {
+    const { taken, next } = this.#flow.blocks[block]!;
+    if (taken < 0 || next < 0 || taken === next) {
+      if (taken >= 0 && taken === next) this.#code.op("drop");
+      return this.#goto(block, Math.max(taken, next));
+    }
+    if (this.#isBranch(block, taken)) {
+      this.#code.brIf(this.#depth(taken));
+      return this.#goto(block, next);
+    }
+    if (this.#isBranch(block, next)) {
+      this.#code.op("i32_eqz").brIf(this.#depth(next));
+      return this.#goto(block, taken);
+    }
+    this.#code.if();
+    this.#around.push(IF);
+    this.tree(taken);
+    this.#code.op("else");
+    this.tree(next);
+    this.#leave();
+  }
+
+  #goto(from: number, to: number): void {
+    if (to < 0) return;
+    if (this.#isBranch(from, to)) this.#code.br(this.#depth(to));
+    else this.tree(to);
+  }
+
+  #isBranch(from: number, to: number): boolean {
+    return to <= from || this.#flow.isMerge[to] === 1;
+  }
+
+  #depth(target: number): number {
+    return this.#around.length - 1 - this.#around.lastIndexOf(target);
+  }
+
+  #leave(): void {
+    this.#around.pop();
+    this.#code.op("end");
+  }
+}
+
+function emitDispatch(code: Code, flow: Flow, emitter: BlockEmitter): void {
+  const count = flow.blocks.length;
+  const { state } = emitter;
+  code.loop();
+  emitter.loopHead(0);
+  for (let b = 0; b < count; b++) code.block();
+  code.get(state).brTable(count);
+  flow.blocks.forEach(({ taken, next }, b) => {
+    code.op("end");
+    emitter.body(b);
+    if (taken >= 0 && taken === next) code.op("drop");
+    if (taken >= 0 && next >= 0 && taken !== next) {
+      code.if().i32(taken).set(state).op("else").i32(next).set(state).op("end");
+    } else if (taken >= 0 || next >= 0) {
+      code.i32(Math.max(taken, next)).set(state);
+    }
+    if (taken >= 0 || next >= 0) code.br(count - 1 - b);
+  });
+  code.op("end");
+}
