@@ -4,8 +4,9 @@ import { basename, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { Command, Option } from "commander";
 import { CaseError, hexBytes } from "../ebpf/conformance/case.ts";
-import { ENGINES, type EngineName, outcome } from "../ebpf/conformance/engines.ts";
+import { ENGINES, outcome } from "../ebpf/conformance/engines.ts";
 import { runCase, type Verdict } from "../ebpf/conformance/run.ts";
+import type { EngineName } from "../ebpf/engines.ts";
 import { ENCODINGS, type Group } from "../ebpf/opcode.ts";
 import { failure, Usage } from "./errors.ts";
 

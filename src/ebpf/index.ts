@@ -2,9 +2,12 @@
 export * from "./assembler.ts";
 export * from "./elf-writer.ts";
 export * from "./engine.ts";
+export * from "./engines.ts";
 export * from "./errors.ts";
 export * from "./instruction.ts";
 export * from "./interpreter.ts";
+export { Jit, type JitOptions } from "./jit/jit.ts";
+export { LinearMemory } from "./jit/linear-memory.ts";
 export type { Region } from "./memory.ts";
 export * from "./opcode.ts";
 export * from "./program.ts";

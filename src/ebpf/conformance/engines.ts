@@ -1,6 +1,8 @@
 /** The engines that programs of the suite run on: the same memory, the same helpers. */
+import type { Helper } from "../engine.ts";
+import { createEngine, type EngineName } from "../engines.ts";
 import { EbpfError } from "../errors.ts";
-import { type Helper, Interpreter } from "../interpreter.ts";
+import { LinearMemory } from "../jit/linear-memory.ts";
 
 /** Where the memory of a case begins, as the program sees it. */
 export const MEMORY_BASE = 0x1000_0000;
@@ -17,14 +19,22 @@ const unwinds = (helper: number, result: bigint): boolean => helper === UNWIND &
  */
 export type RunProgram = (code: Uint8Array, memory: Uint8Array) => bigint;
 
-export const ENGINES = {
-  interpreter: runInterpreter,
-} satisfies Readonly<Record<string, RunProgram>>;
-export type EngineName = keyof typeof ENGINES;
+export const ENGINES: Readonly<Record<EngineName, RunProgram>> = {
+  interpreter: (code, memory) => run("interpreter", code, memory),
+  jit: (code, memory) => run("jit", code, memory),
+};
 
-function runInterpreter(code: Uint8Array, memory: Uint8Array): bigint {
-  const regions = memory.length === 0 ? [] : [{ name: "memory", base: MEMORY_BASE, bytes: memory }];
-  const machine = new Interpreter(code, { regions, helpers: HELPERS, unwinds });
+function run(engine: EngineName, code: Uint8Array, memory: Uint8Array): bigint {
+  const linear = new LinearMemory(memory.length + 8);
+  const bytes = linear.allocate(memory.length);
+  bytes.set(memory);
+  const regions = memory.length === 0 ? [] : [{ name: "memory", base: MEMORY_BASE, bytes }];
+  const machine = createEngine(engine, code, {
+    regions,
+    helpers: HELPERS,
+    unwinds,
+    memory: linear,
+  });
   const r0 =
     memory.length === 0 ? machine.run() : machine.run(BigInt(MEMORY_BASE), BigInt(memory.length));
   return BigInt.asUintN(64, r0);

@@ -3,10 +3,11 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import type { EngineName } from "../engines.ts";
 import { disassemble } from "../text.ts";
 import { parseCase } from "./case.ts";
 import { assembleSuiteText } from "./dialect.ts";
-import { ENGINES, type EngineName } from "./engines.ts";
+import { ENGINES } from "./engines.ts";
 import { runCase } from "./run.ts";
 
 const FOLDER = fileURLToPath(new URL("../../../../../shared/conformance", import.meta.url));
