@@ -34,6 +34,10 @@
 #define BPFHV_TX_RECLAIM_XMIT	64
 /* How long a completion may stay unseen where nothing waits for it. */
 #define BPFHV_TX_DELAY_NS	(2 * NSEC_PER_MSEC)
+/* Looks for an answer right after a doorbell, in vain, before that is given up. */
+#define BPFHV_ANSWER_LOOKS	8
+/* Given up, it is tried once in so many doorbells. */
+#define BPFHV_ANSWER_PROBE	64
 /* Polls in a row that were promised work and found none, before the host is a liar. */
 #define BPFHV_MAX_IDLE_POLLS	64
 
@@ -110,6 +114,8 @@ struct bpfhv_queue {
 	unsigned int idle_polls;
 	struct hrtimer tx_timer;
 	unsigned int burst;	/* RX: packets taken without a pause */
+	bool answer_sought;	/* RX: the next poll looks for one */
+	u8 answer_looks;	/* RX: that may still be in vain */
 	struct page_pool *pool;
 	struct delayed_work poll_work;
 	struct bpfhv_stats stats;

@@ -297,6 +297,18 @@ static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 	return done;
 }
 
+/* Learns whether it pays to look for answers right after a doorbell. */
+static void bpfhv_rx_sought(struct bpfhv_queue *q, int done)
+{
+	if (!READ_ONCE(q->answer_sought))
+		return;
+	WRITE_ONCE(q->answer_sought, false);
+	if (done)
+		WRITE_ONCE(q->answer_looks, BPFHV_ANSWER_LOOKS);
+	else if (q->answer_looks)
+		WRITE_ONCE(q->answer_looks, q->answer_looks - 1);
+}
+
 /* Arms the interrupt. True where there is work instead, so that none will come. */
 static bool bpfhv_rx_more(struct bpfhv_queue *q, struct bpfhv_ring *r, int ret, int done)
 {
@@ -328,6 +340,7 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 		return 0;
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
 	done = bpfhv_rx_clean(q, budget, &ret);
+	bpfhv_rx_sought(q, done);
 	bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
 	/* With nothing outstanding no interrupt would ever bring us back here. */
 	if (!bpfhv_outstanding(r) && !bpfhv_rx_refill(q) && !bpfhv_outstanding(r))

@@ -109,12 +109,29 @@ static int bpfhv_tx_arm(struct bpfhv_queue *q)
 	return bpfhv_run_intr(r, BPFHV_PROG_TXI, 1 + out / 2);
 }
 
+/*
+ * A doorbell is a trap, and where CPUs are scarce the host works right then, in
+ * our place. What it has for us by then is in the receive ring long before its
+ * interrupt gets through: so look there. Where the host has a CPU of its own the
+ * doorbell returns at once, every look is in vain, and they soon stop.
+ */
+static void bpfhv_tx_seek_answer(struct bpfhv_queue *q)
+{
+	struct bpfhv_queue *rxq = &q->bp->queues[q->index - q->bp->n_pairs];
+
+	if (!READ_ONCE(rxq->answer_looks) && q->stats.kicks % BPFHV_ANSWER_PROBE)
+		return;
+	WRITE_ONCE(rxq->answer_sought, true);
+	napi_schedule(&rxq->napi);
+}
+
 static void bpfhv_tx_kick(struct bpfhv_queue *q)
 {
 	if (!q->kick_pending)
 		return;
 	q->kick_pending = false;
 	bpfhv_kick(q);
+	bpfhv_tx_seek_answer(q);
 }
 
 enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)
