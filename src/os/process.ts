@@ -8,3 +8,19 @@ const PR_SET_NO_NEW_PRIVS = 38;
 export function forbidNewPrivileges(): void {
   check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS");
 }
+
+/** sched_setattr(2), and struct sched_attr: size u32 at 0, policy u32 at 4 (0: the ordinary one), runtime u64 at 24. */
+const SYS_SCHED_SETATTR = process.arch === "x64" ? 314 : 274;
+const SCHED_ATTR = { SIZE: 48, runtime: 24 } as const;
+
+/**
+ * Asks the scheduler to run this thread soon after it wakes, for short times: a slice of `ns` (100 µs to 100 ms; Linux
+ * 6.12 and newer, EEVDF). Costs no rights. @returns false where the kernel does not know how.
+ */
+export function setTimeSlice(ns: number): boolean {
+  const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
+  for (let i = 0; i < SCHED_ATTR.SIZE; i += 4) scratch.setUint32(STRUCT_OFFSET + i, 0, true);
+  scratch.setUint32(STRUCT_OFFSET, SCHED_ATTR.SIZE, true);
+  scratch.setUint32(STRUCT_OFFSET + SCHED_ATTR.runtime, ns, true);
+  return libc.syscall(SYS_SCHED_SETATTR, 0, STRUCT_ADDRESS, 0) === 0;
+}
