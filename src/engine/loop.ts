@@ -27,7 +27,10 @@ export interface LoopOptions {
   readonly control: Control;
   /** Longest spin before sleeping, in microseconds; 0 sleeps at once, Infinity never does. */
   readonly spinUs?: number;
-  /** Called after every turn that did something, and once a second: publish counters, follow the link. */
+  /**
+   * Called before a sleep where something besides packets woke the loop or a port lost its link, and once a second:
+   * hear the main thread, follow the link.
+   */
   readonly housekeeping?: () => void;
 }
 
@@ -41,12 +44,17 @@ const WORTHWHILE = 0.25;
 const GAP_WEIGHT = 1 / 8;
 /** Rounds between looks at the control socket while packets flow. */
 const CONTROL_EVERY = 4;
+/** Instead of a number of rounds: the socket woke the loop. */
+const CONTROL_DUE = -1;
 const HOUSEKEEPING_MS = 1000;
+/** A turn that did less than this may be all there is for now. */
+const SPARSE = 4;
 
 /** What the port of a pair is watched for. */
 interface Watch {
   fd: number;
   events: number;
+  linkUp: boolean;
 }
 
 export class Loop {
@@ -61,6 +69,8 @@ export class Loop {
   #running = false;
   /** Turns since the control was looked at, or the loop woke. */
   #sinceControl = 0;
+  /** Something besides packets woke the loop: housekeeping is to look. */
+  #untidy = true;
   /** Turns, sleeps, idle gaps shorter than the longest spin: the loop's mood, for `status`. */
   readonly moods = { turns: 0, sleeps: 0, shortGaps: 0 };
 
@@ -69,7 +79,7 @@ export class Loop {
     this.#control = options.control;
     this.#maxSpinUs = options.spinUs ?? DEFAULT_SPIN_US;
     this.#housekeeping = options.housekeeping ?? (() => {});
-    this.#watches = options.pairs.map(() => ({ fd: -1, events: 0 }));
+    this.#watches = options.pairs.map(() => ({ fd: -1, events: 0, linkUp: true }));
     options.control.register(this.#epoll);
   }
 
@@ -85,18 +95,20 @@ export class Loop {
     while (this.#running) {
       const moved = this.turn();
       const now = performance.now();
-      if (now - keptAt >= HOUSEKEEPING_MS) {
+      if (this.#untidy || now - keptAt >= HOUSEKEEPING_MS) {
         keptAt = now;
+        this.#untidy = false;
         this.#housekeeping();
       }
       if (moved > 0) {
         if (idleSince !== 0) this.#gapEnded((now - idleSince) * 1000);
-        idleSince = 0;
+        // Where answers do not come soon, the next look is epoll's: what is ready by then ends the wait at once.
+        idleSince = this.#sparse && moved < SPARSE ? now : 0;
+        if (idleSince !== 0 && this.#running) this.#sleep();
         continue;
       }
       if (idleSince === 0) idleSince = now;
       if ((now - idleSince) * 1000 < this.#spinUs) continue;
-      this.#housekeeping();
       // Housekeeping hears of `stop`, too.
       if (this.#running) this.#sleep();
     }
@@ -110,8 +122,9 @@ export class Loop {
   /** One round. @returns how much was done: messages and packets. */
   turn(): number {
     this.moods.turns++;
+    const rang = this.#sinceControl === CONTROL_DUE;
     let done = 0;
-    if (++this.#sinceControl >= CONTROL_EVERY) {
+    if (!rang && ++this.#sinceControl >= CONTROL_EVERY) {
       this.#sinceControl = 0;
       done = this.#control.handle();
     }
@@ -119,7 +132,8 @@ export class Loop {
       done += pair.drainTx();
       done += pair.fillRx();
     }
-    return done === 0 ? this.#control.handle() : done;
+    if (rang) this.#sinceControl = 0;
+    return done === 0 || rang ? done + this.#control.handle() : done;
   }
 
   #sleep(): void {
@@ -127,19 +141,20 @@ export class Loop {
     for (const pair of this.#pairs) if (pair.armKicks()) work = true;
     if (!work) {
       this.#watchPorts();
-      const timeout = this.#control.timeoutMs;
+      const timeout = this.#untidy ? 0 : this.#control.timeoutMs;
       this.moods.sleeps++;
+      // The rings first, then the message that rang: what a doorbell wants is in them.
+      this.#sinceControl = 0;
       const ready = this.#epoll.wait(timeout < 0 ? HOUSEKEEPING_MS : timeout);
       for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
     }
-    // The rings first, in the next turn: what a doorbell wants is there, and the message itself can wait.
-    this.#sinceControl = 0;
     for (const pair of this.#pairs) pair.disarmKicks();
   }
 
   #woken(tag: number, events: number): void {
-    if (tag >= this.#pairs.length) return;
-    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) this.#pairs[tag].portWritable();
+    if (tag === CONTROL_TAG) this.#sinceControl = CONTROL_DUE;
+    else if (tag >= this.#pairs.length) this.#untidy = true;
+    else if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) this.#pairs[tag].portWritable();
   }
 
   /**
@@ -150,6 +165,8 @@ export class Loop {
     for (let i = 0; i < this.#pairs.length; i++) {
       const pair = this.#pairs[i];
       const { fd, linkUp } = pair.port;
+      if (linkUp !== this.#watches[i].linkUp) this.#untidy = true;
+      this.#watches[i].linkUp = linkUp;
       const receive = pair.rx !== null && !pair.rx.broken && !pair.rxStarved;
       const events = (receive ? EPOLLIN : 0) | (pair.txBlocked && pair.tx !== null ? EPOLLOUT : 0);
       this.#watch(i, linkUp && events !== 0 ? fd : -1, events);
@@ -168,8 +185,13 @@ export class Loop {
     watch.events = events;
   }
 
+  /** Idle gaps are mostly longer than a spin may be. */
+  get #sparse(): boolean {
+    return this.#shortGaps < WORTHWHILE;
+  }
+
   get #spinUs(): number {
-    return this.#shortGaps >= WORTHWHILE ? this.#maxSpinUs : Math.min(MIN_SPIN_US, this.#maxSpinUs);
+    return this.#sparse ? Math.min(MIN_SPIN_US, this.#maxSpinUs) : this.#maxSpinUs;
   }
 
   /** Learns from every gap, slept through or not, whether spinning would have caught its end. */
