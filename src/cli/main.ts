@@ -6,6 +6,7 @@ import { conformanceCommand } from "./conformance.ts";
 import { CommandError } from "./errors.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
+import { topCommand } from "./top.ts";
 import { vmCommand } from "./vm.ts";
 
 const { version } = JSON.parse(
@@ -16,7 +17,13 @@ function program(): Command {
   const command = new Command("bpfhv")
     .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
     .version(version);
-  const commands = [serveCommand(), statusCommand(), vmCommand(), conformanceCommand()];
+  const commands = [
+    serveCommand(),
+    statusCommand(),
+    vmCommand(),
+    topCommand(),
+    conformanceCommand(),
+  ];
   for (const sub of commands) command.addCommand(sub);
   // Commander ends the process itself with 1 for usage errors; ours is 2.
   for (const each of [command, ...command.commands]) {
