@@ -13,3 +13,4 @@ export * from "./opcode.ts";
 export * from "./program.ts";
 export { checkStructure, loadProgram } from "./structure.ts";
 export * from "./text.ts";
+export * from "./verifier/index.ts";

@@ -1,0 +1,265 @@
+/** What can be said of a program before its values are known: its functions, their shape, and what is read later. */
+import { HELPERS } from "../../abi/programs.ts";
+import { type Instruction, REGISTERS, slotsOf, targetOf } from "../instruction.ts";
+import { endsFlow, fetchesIntoSrc } from "../structure.ts";
+import { HELPER_SIGNATURES } from "./helpers.ts";
+import { Refused } from "./refusal.ts";
+import type { Liveness } from "./state.ts";
+
+export interface Fn {
+  /** Slots of its first instruction and after its last. */
+  readonly start: number;
+  readonly end: number;
+  /** Numbers of the functions it calls. */
+  readonly calls: ReadonlySet<number>;
+}
+
+export interface Flow {
+  /** By slot; undefined in the second half of a wide load. */
+  readonly at: readonly (Instruction | undefined)[];
+  readonly functions: readonly Fn[];
+  /** By slot: 1 where paths meet, so states are compared there. */
+  readonly joins: Uint8Array;
+  /** By slot, before the instruction. */
+  readonly liveness: readonly Liveness[];
+  /** Number of the function that starts at a slot. */
+  functionAt(slot: number): number;
+}
+
+/** @throws Refused where the shape of the program is wrong already */
+export function analyseFlow(instructions: readonly Instruction[]): Flow {
+  const last = instructions.at(-1)!;
+  const at = new Array<Instruction | undefined>(last.index + slotsOf(last)).fill(undefined);
+  for (const i of instructions) at[i.index] = i;
+
+  const functions = findFunctions(instructions, at);
+  const joins = new Uint8Array(at.length);
+  for (const fn of functions) checkFunction(at, fn, joins);
+  checkReachable(instructions, at);
+  checkCalls(functions);
+  const numbers = new Map(functions.map((fn, n) => [fn.start, n]));
+  return {
+    at,
+    functions,
+    joins,
+    liveness: analyseLiveness(instructions, at),
+    functionAt: (slot) => numbers.get(slot)!,
+  };
+}
+
+const isLocalCall = (i: Instruction): boolean =>
+  i.encoding.operation.kind === "call" && i.encoding.operation.target === "local";
+
+function findFunctions(instructions: readonly Instruction[], at: Flow["at"]): Fn[] {
+  const starts = new Set([0]);
+  for (const i of instructions) if (isLocalCall(i)) starts.add(targetOf(i)!);
+  const sorted = [...starts].sort((a, b) => a - b);
+  const numbers = new Map(sorted.map((start, n) => [start, n]));
+  return sorted.map((start, n) => {
+    const end = sorted[n + 1] ?? at.length;
+    const calls = new Set<number>();
+    for (let slot = start; slot < end; slot++) {
+      const i = at[slot];
+      if (i !== undefined && isLocalCall(i)) calls.add(numbers.get(targetOf(i)!)!);
+    }
+    return { start, end, calls };
+  });
+}
+
+function checkFunction(at: Flow["at"], fn: Fn, joins: Uint8Array): void {
+  let last: Instruction | undefined;
+  for (let slot = fn.start; slot < fn.end; slot++) {
+    const i = at[slot];
+    if (i === undefined) continue;
+    last = i;
+    const target = isLocalCall(i) ? undefined : targetOf(i);
+    if (target === undefined) continue;
+    if (target < fn.start || target >= fn.end) {
+      throw new Refused(
+        "STRUCTURE",
+        slot,
+        `jumps to instruction ${target}, which is in another function`,
+        "call the function, or jump within this one",
+      );
+    }
+    joins[target] = 1;
+  }
+  if (last !== undefined && !endsFlow(last)) {
+    throw new Refused(
+      "STRUCTURE",
+      last.index,
+      "control runs from here into the next function",
+      "end the function with exit, or a jump",
+    );
+  }
+}
+
+/** Slots that may follow an instruction within its function. */
+function successors(i: Instruction): number[] {
+  const { kind } = i.encoding.operation;
+  const next = i.index + slotsOf(i);
+  if (kind === "exit") return [];
+  if (kind === "goto") return [targetOf(i)!];
+  return kind === "jump" ? [next, targetOf(i)!] : [next];
+}
+
+/** Instructions that no path reaches are mistakes, and kernels refuse them. */
+function checkReachable(instructions: readonly Instruction[], at: Flow["at"]): void {
+  const seen = new Uint8Array(at.length);
+  const work = [0];
+  seen[0] = 1;
+  for (let slot = work.pop(); slot !== undefined; slot = work.pop()) {
+    const i = at[slot]!;
+    const called = isLocalCall(i) ? [targetOf(i)!] : [];
+    for (const next of [...successors(i), ...called]) {
+      if (seen[next]) continue;
+      seen[next] = 1;
+      work.push(next);
+    }
+  }
+  const dead = instructions.find((i) => !seen[i.index]);
+  if (dead === undefined) return;
+  throw new Refused(
+    "UNREACHABLE",
+    dead.index,
+    "no path leads to this instruction",
+    "remove it, or the jump that passes it by",
+  );
+}
+
+/** Every function is called from the program, and none calls itself, directly or through others. */
+function checkCalls(functions: readonly Fn[]): void {
+  const done = new Set<number>();
+  const open = new Set<number>();
+  const visit = (n: number): void => {
+    if (done.has(n)) return;
+    const fn = functions[n]!;
+    if (open.has(n)) {
+      throw new Refused(
+        "CALL_DEPTH",
+        fn.start,
+        "the function that starts here calls itself, directly or through others",
+        "replace the recursion by a loop with a constant bound",
+      );
+    }
+    if (open.size === MAX_CHAIN) return;
+    open.add(n);
+    for (const called of fn.calls) visit(called);
+    open.delete(n);
+    done.add(n);
+  };
+  visit(0);
+}
+
+/** Deeper chains are refused when they are explored; this only keeps the walk shallow. */
+const MAX_CHAIN = 64;
+
+/**
+ * Backwards, to a fixed point: which registers are read later (`live`), and which may decide where memory is
+ * accessed, where control goes or what is returned (`relevant`). What is only stored to the context is live and
+ * not relevant. What goes to the stack may come back, so it counts as relevant.
+ */
+function analyseLiveness(
+  instructions: readonly Instruction[],
+  at: Flow["at"],
+): readonly Liveness[] {
+  const live = new Uint16Array(at.length);
+  const relevant = new Uint16Array(at.length);
+  const copiesStack = instructions.some(usesFramePointerAsValue);
+  const effects = instructions.map((i) => effectOf(i, copiesStack));
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (let n = instructions.length - 1; n >= 0; n--) {
+      const i = instructions[n]!;
+      let liveAfter = 0;
+      let relevantAfter = 0;
+      for (const next of successors(i)) {
+        liveAfter |= live[next]!;
+        relevantAfter |= relevant[next]!;
+      }
+      const { reads, writes, decides, flows } = effects[n]!;
+      const before = (liveAfter & ~writes) | reads;
+      const passed = flows !== 0 && relevantAfter & writes ? flows : 0;
+      const decided = (relevantAfter & ~writes) | decides | passed;
+      if (before !== live[i.index] || decided !== relevant[i.index]) {
+        live[i.index] = before;
+        relevant[i.index] = decided;
+        changed = true;
+      }
+    }
+  }
+  return Array.from(live, (bits, slot) => ({ live: bits, relevant: relevant[slot]! }));
+}
+
+interface Effect {
+  /** Registers read, written, read to decide something, and those whose value goes into what is written. */
+  readonly reads: number;
+  readonly writes: number;
+  readonly decides: number;
+  readonly flows: number;
+}
+
+const bit = (n: number): number => 1 << n;
+const ARGUMENTS = 0b111110;
+const RESULT = 1;
+
+function usesFramePointerAsValue(i: Instruction): boolean {
+  const { operation } = i.encoding;
+  const fp = REGISTERS - 1;
+  if (operation.kind === "load") return false;
+  return i.encoding.uses.includes("src") && i.src === fp;
+}
+
+function effectOf(i: Instruction, copiesStack: boolean): Effect {
+  const { operation } = i.encoding;
+  const dst = bit(i.dst);
+  const src = i.encoding.uses.includes("src") ? bit(i.src) : 0;
+  const none = { reads: 0, writes: 0, decides: 0, flows: 0 };
+  switch (operation.kind) {
+    case "alu": {
+      const reads = operation.op === "mov" ? src : dst | src;
+      return { ...none, reads, writes: dst, flows: reads };
+    }
+    case "movsx":
+      return { ...none, reads: src, writes: dst, flows: src };
+    case "neg":
+    case "swap":
+      return { ...none, reads: dst, writes: dst, flows: dst };
+    case "wide":
+      return { ...none, writes: dst };
+    case "load":
+      return { ...none, reads: src, writes: dst, decides: src };
+    case "store": {
+      const toStack = copiesStack || i.dst === REGISTERS - 1;
+      return { ...none, reads: dst | src, decides: toStack ? dst | src : dst };
+    }
+    case "atomic": {
+      const result = operation.op === "cmpxchg" ? RESULT : fetchesIntoSrc(i) ? src : 0;
+      const reads = dst | src | (operation.op === "cmpxchg" ? RESULT : 0);
+      return { ...none, reads, writes: result, decides: dst };
+    }
+    case "jump":
+      return { ...none, reads: dst | src, decides: dst | src };
+    case "exit":
+      return { ...none, reads: RESULT, decides: RESULT };
+    case "call": {
+      const args = operation.target === "helper" ? argumentsOf(i.imm >>> 0) : ARGUMENTS;
+      return { ...none, reads: args, writes: RESULT | ARGUMENTS, decides: args };
+    }
+    default:
+      return none;
+  }
+}
+
+function argumentsOf(helper: number): number {
+  const name = Object.entries(HELPERS).find(([, number]) => number === helper)?.[0];
+  const count =
+    name === undefined ? 5 : HELPER_SIGNATURES[name as keyof typeof HELPERS].args.length;
+  return ARGUMENTS & (bit(count + 1) - 1);
+}
+
+/** Of a caller's registers, what is read after the call: R6..R9. */
+export function acrossCall(after: Liveness): Liveness {
+  const kept = 0b1111000000;
+  return { live: after.live & kept, relevant: after.relevant & kept };
+}

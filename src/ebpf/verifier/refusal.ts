@@ -1,0 +1,46 @@
+/** Why a program is refused: a stable rule, the place, what is wrong there, and what would fix it. */
+
+export type Rule =
+  /** Bytes that are not valid instructions, or instructions that do not make a program. */
+  | "STRUCTURE"
+  | "SIZE"
+  | "UNREACHABLE"
+  /** Valid instructions that cannot be proved, or that no bpfhv program needs. */
+  | "UNSUPPORTED"
+  /** A shift by its width or more, or a division by zero, written as a constant. */
+  | "CONSTANT"
+  | "UNINITIALISED_REGISTER"
+  | "NOT_A_POINTER"
+  | "POINTER_ARITHMETIC"
+  | "POINTER_LEAK"
+  | "CONTEXT_BOUNDS"
+  | "STACK_BOUNDS"
+  | "STACK_ALIGNMENT"
+  | "STACK_UNINITIALISED"
+  | "ATOMIC_ALIGNMENT"
+  | "HELPER_UNKNOWN"
+  | "HELPER_FORM"
+  | "HELPER_PROGRAM"
+  | "HELPER_UNPROVABLE"
+  | "HELPER_ARGUMENT"
+  | "RETURN_VALUE"
+  | "ENDLESS_LOOP"
+  | "TOO_COMPLEX"
+  | "CALL_DEPTH"
+  | "STACK_DEPTH";
+
+/** Thrown within the verifier; `verify` turns it into its verdict. */
+export class Refused extends Error {
+  override readonly name = "Refused";
+  readonly rule: Rule;
+  /** Slot of the instruction; -1 for the program as a whole. */
+  readonly index: number;
+  readonly fix: string;
+
+  constructor(rule: Rule, index: number, message: string, fix: string) {
+    super(message);
+    this.rule = rule;
+    this.index = index;
+    this.fix = fix;
+  }
+}

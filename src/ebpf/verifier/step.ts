@@ -1,0 +1,366 @@
+/** What each kind of instruction does to what is known. One function per kind; `step` chooses by the opcode's row. */
+import type { ProgramForm, ProgramName } from "../../abi/programs.ts";
+import { type Instruction, slotsOf, targetOf } from "../instruction.ts";
+import type { AccessSize, AluOp, Bits, Operation } from "../opcode.ts";
+import { fetchesIntoSrc } from "../structure.ts";
+import {
+  type Access,
+  checkAccess,
+  checkReadable,
+  readMemory,
+  uninitialised,
+  writeMemory,
+  writeUnknown,
+} from "./access.ts";
+import { compute, loaded, negate, signExtend, swapped, zeroExtend } from "./alu.ts";
+import { callHelper } from "./call.ts";
+import { assume, immediate } from "./compare.ts";
+import type { Flow } from "./flow.ts";
+import { LARGEST_RESULT } from "./helpers.ts";
+import { Refused } from "./refusal.ts";
+import { constant, type Scalar, stepOf } from "./scalar.ts";
+import type { State } from "./state.ts";
+import { describe, describeOffset, Pointer, type Value } from "./value.ts";
+
+type Of<K extends Operation["kind"]> = Extract<Operation, { kind: K }>;
+
+/** What a step needs to know besides the state, and where it leaves the paths that it does not follow at once. */
+export interface Surroundings {
+  readonly flow: Flow;
+  readonly contextSize: number;
+  readonly form: ProgramForm;
+  readonly program: ProgramName | undefined;
+  /** Another way on, to be explored later. `taken`: by the jump at `index`. */
+  fork(state: State, slot: number, index: number, taken: boolean): void;
+  /** The jump at `index` was followed here. */
+  followed(index: number, taken: boolean): void;
+  /** The stack of function `fn` is used down to `depth` bytes below its frame pointer. */
+  useStack(fn: number, depth: number): void;
+}
+
+export const DONE = -1;
+/** Offsets stay within doubles and far from wrapping (the kernel's BPF_MAX_VAR_OFF). */
+const MAX_OFFSET = 2 ** 29;
+
+/** Follows one instruction. @returns the slot to go on at, or DONE. @throws Refused */
+export function step(around: Surroundings, state: State, i: Instruction): number {
+  const { operation } = i.encoding;
+  const next = i.index + slotsOf(i);
+  switch (operation.kind) {
+    case "alu":
+      alu(state, i, operation);
+      return next;
+    case "movsx":
+      moveSigned(state, i, operation);
+      return next;
+    case "neg":
+      state.registers[i.dst] = negate(number(state, i.dst, i.index), operation.bits);
+      return next;
+    case "swap":
+      state.registers[i.dst] = swapped(
+        number(state, i.dst, i.index),
+        operation.to,
+        operation.width,
+      );
+      return next;
+    case "wide":
+      state.registers[i.dst] = wide(i, operation);
+      return next;
+    case "load":
+      load(around, state, i, operation);
+      return next;
+    case "store":
+      store(around, state, i, operation);
+      return next;
+    case "atomic":
+      atomic(around, state, i, operation);
+      return next;
+    case "jump":
+      return jump(around, state, i, operation);
+    case "goto":
+      return targetOf(i)!;
+    case "call":
+      return call(around, state, i, operation);
+    case "exit":
+      return exit(around, state, i);
+    case "packet":
+      throw unsupported(
+        i,
+        "legacy packet access",
+        "bpfhv programs see packets as buffers of the context",
+      );
+  }
+}
+
+function unsupported(i: Instruction, what: string, fix: string): Refused {
+  return new Refused("UNSUPPORTED", i.index, `${what} cannot be proved`, fix);
+}
+
+/** A register that was set. */
+function readRegister(state: State, register: number, index: number): Value {
+  const value = state.registers[register];
+  if (value === undefined) throw uninitialised(register, index);
+  return value;
+}
+
+/** A register that holds a number. */
+function number(state: State, register: number, index: number): Scalar {
+  const value = readRegister(state, register, index);
+  if (!value.isPointer) return value;
+  throw new Refused(
+    "POINTER_ARITHMETIC",
+    index,
+    `r${register} is an address (${describe(value)}), a number is needed here`,
+    "only 64-bit addition and subtraction work on addresses",
+  );
+}
+
+function alu(state: State, i: Instruction, { op, bits, source }: Of<"alu">): void {
+  const { registers } = state;
+  if (source === "imm") checkConstant(i, op, bits);
+  const b = source === "imm" ? immediate(i.imm) : readRegister(state, i.src, i.index);
+  if (op === "mov") {
+    registers[i.dst] = b.isPointer ? copyPointer(b, bits, i) : bits === 64 ? b : zeroExtend(b);
+    return;
+  }
+  const a = readRegister(state, i.dst, i.index);
+  registers[i.dst] =
+    a.isPointer || b.isPointer ? pointerArithmetic(i, op, bits, a, b) : compute(op, bits, a, b);
+}
+
+function checkConstant(i: Instruction, op: AluOp, bits: Bits): void {
+  const shifts = op === "lsh" || op === "rsh" || op === "arsh";
+  if (shifts && (i.imm < 0 || i.imm >= bits)) {
+    throw new Refused(
+      "CONSTANT",
+      i.index,
+      `shifts ${bits} bits by ${i.imm}`,
+      `shift by 0 to ${bits - 1}`,
+    );
+  }
+  const divides = op === "div" || op === "mod" || op === "sdiv" || op === "smod";
+  if (divides && i.imm === 0) {
+    throw new Refused("CONSTANT", i.index, "divides by the constant 0", "divide by another number");
+  }
+}
+
+function copyPointer(pointer: Pointer, bits: Bits, i: Instruction): Pointer {
+  if (bits === 64) return pointer;
+  throw new Refused(
+    "POINTER_ARITHMETIC",
+    i.index,
+    `copies half of an address (r${i.src}: ${describe(pointer)})`,
+    "copy all 64 bits: r, not w",
+  );
+}
+
+function pointerArithmetic(i: Instruction, op: AluOp, bits: Bits, a: Value, b: Value): Value {
+  if (bits === 64 && a.isPointer && b.isPointer && op === "sub") return distance(i, a, b);
+  const allowed =
+    bits === 64 && a.isPointer !== b.isPointer && (op === "add" || (op === "sub" && a.isPointer));
+  if (!allowed) {
+    throw new Refused(
+      "POINTER_ARITHMETIC",
+      i.index,
+      `${bits}-bit ${op} on an address (r${i.dst}: ${describe(a)}, operand: ${describe(b)})`,
+      "only 64-bit addition of a number, or subtraction of one, gives an address",
+    );
+  }
+  const pointer = a.isPointer ? a : (b as Pointer);
+  const scalar = (a.isPointer ? b : a) as Scalar;
+  const offset = compute(op as "add" | "sub", 64, pointer.offset, scalar);
+  checkOffset(i, scalar);
+  checkOffset(i, offset);
+  return new Pointer(pointer.region, pointer.frame, offset);
+}
+
+function distance(i: Instruction, a: Pointer, b: Pointer): Scalar {
+  if (a.region === b.region && a.frame === b.frame) return compute("sub", 64, a.offset, b.offset);
+  throw new Refused(
+    "POINTER_LEAK",
+    i.index,
+    `the distance of ${describe(a)} from ${describe(b)} would tell addresses`,
+    "subtract addresses of the same region only",
+  );
+}
+
+function checkOffset(i: Instruction, offset: Scalar): void {
+  if (offset.min >= -MAX_OFFSET && offset.max <= MAX_OFFSET) return;
+  throw new Refused(
+    "POINTER_ARITHMETIC",
+    i.index,
+    `moves an address by a number that has no bound (${describe(offset)})`,
+    "mask the number with a constant, or compare it with one, before adding it",
+  );
+}
+
+function moveSigned(state: State, i: Instruction, { from, bits }: Of<"movsx">): void {
+  const extended = signExtend(number(state, i.src, i.index), from);
+  state.registers[i.dst] = bits === 64 ? extended : zeroExtend(extended);
+}
+
+function wide(i: Instruction, { value }: Of<"wide">): Scalar {
+  if (value === "value") return constant(i.imm, i.high);
+  throw unsupported(
+    i,
+    `a 64-bit load of ${value}`,
+    "programs have no maps and no data but the context",
+  );
+}
+
+function accessOf(
+  around: Surroundings,
+  state: State,
+  i: Instruction,
+  what: string,
+  register: number,
+  size: number,
+): { access: Access; pointer: Pointer } {
+  const { offset, index } = i;
+  const access = { index, what, register, value: state.registers[register], offset, size };
+  const pointer = checkAccess(access, around.contextSize);
+  if (pointer.region === "stack") {
+    around.useStack(state.frames[pointer.frame]!.fn, -(pointer.offset.min + offset));
+  }
+  return { access, pointer };
+}
+
+function load(around: Surroundings, state: State, i: Instruction, { size, signed }: Of<"load">) {
+  const { access, pointer } = accessOf(around, state, i, "load", i.src, size);
+  state.registers[i.dst] = readMemory(state, pointer, access, signed);
+}
+
+function store(around: Surroundings, state: State, i: Instruction, { size, source }: Of<"store">) {
+  const value = source === "imm" ? immediate(i.imm) : readRegister(state, i.src, i.index);
+  const { access, pointer } = accessOf(around, state, i, "store", i.dst, size);
+  writeMemory(state, pointer, access, value);
+}
+
+function atomic(around: Surroundings, state: State, i: Instruction, { op, bits }: Of<"atomic">) {
+  const size: AccessSize = bits === 64 ? 8 : 4;
+  const operand = readRegister(state, i.src, i.index);
+  if (operand.isPointer) throw leak(i, `an atomic puts an address (r${i.src}) into memory`);
+  if (op === "cmpxchg") number(state, 0, i.index);
+  const { access, pointer } = accessOf(around, state, i, "atomic", i.dst, size);
+  if (stepOf(pointer.offset.bits) < size || i.offset % size !== 0) {
+    throw new Refused(
+      "ATOMIC_ALIGNMENT",
+      i.index,
+      `atomic of ${size} bytes at ${pointer.region} + ${describeOffset(pointer.offset, i.offset)} is not aligned`,
+      `use a multiple of ${size}`,
+    );
+  }
+  if (pointer.region === "stack") {
+    checkReadable(state, pointer, access);
+    writeUnknown(state, pointer, access);
+  }
+  if (op === "cmpxchg") state.registers[0] = loaded(size, false);
+  else if (fetchesIntoSrc(i)) state.registers[i.src] = loaded(size, false);
+}
+
+function leak(i: Instruction, message: string): Refused {
+  return new Refused("POINTER_LEAK", i.index, message, "use a number");
+}
+
+function jump(around: Surroundings, state: State, i: Instruction, operation: Of<"jump">): number {
+  const { op, bits, source } = operation;
+  const target = targetOf(i)!;
+  const next = i.index + 1;
+  const a = readRegister(state, i.dst, i.index);
+  const b = source === "imm" ? immediate(i.imm) : readRegister(state, i.src, i.index);
+  if (a.isPointer || b.isPointer) return jumpOnPointer(around, state, i, operation, a, b);
+  const yes = assume(op, bits, true, a, b);
+  const no = assume(op, bits, false, a, b);
+  if (yes === null || no === null) {
+    // Only one way is possible, and it is told nothing new: its operands were all within it already.
+    return yes === null ? next : target;
+  }
+  if (target === next) return next;
+  const other = state.copy();
+  other.replace(a, yes.a);
+  if (b !== a) other.replace(b, yes.b);
+  around.fork(other, target, i.index, true);
+  state.replace(a, no.a);
+  if (b !== a) state.replace(b, no.b);
+  around.followed(i.index, false);
+  return next;
+}
+
+/** An address is never 0. Those of one region may be compared, but that bounds nothing. */
+function jumpOnPointer(
+  around: Surroundings,
+  state: State,
+  i: Instruction,
+  { op, bits }: Of<"jump">,
+  a: Value,
+  b: Value,
+): number {
+  const target = targetOf(i)!;
+  const zero = !b.isPointer && b.isConstant && b.bits.vl === 0 && b.bits.vh === 0;
+  if (bits === 64 && zero && (op === "eq" || op === "ne"))
+    return op === "eq" ? i.index + 1 : target;
+  const comparable = a.isPointer && b.isPointer && a.region === b.region && a.frame === b.frame;
+  if (bits === 32 || !comparable) {
+    throw new Refused(
+      "POINTER_LEAK",
+      i.index,
+      `compares an address with something else (${describe(a)}, ${describe(b)})`,
+      "compare addresses of the same region, with all 64 bits; compare indices with numbers",
+    );
+  }
+  around.fork(state.copy(), target, i.index, true);
+  around.followed(i.index, false);
+  return i.index + 1;
+}
+
+function call(around: Surroundings, state: State, i: Instruction, { target }: Of<"call">): number {
+  switch (target) {
+    case "helper":
+      callHelper(around, state, i);
+      return i.index + 1;
+    case "local": {
+      const slot = targetOf(i)!;
+      if (state.call(i.index + 1, around.flow.functionAt(slot))) return slot;
+      throw new Refused(
+        "CALL_DEPTH",
+        i.index,
+        "calls nest deeper than 8 functions",
+        "let the compiler inline some of them",
+      );
+    }
+    case "register":
+      throw unsupported(i, "a call through a register", "call the function itself");
+    case "btf":
+      throw unsupported(
+        i,
+        "a call of a kernel function",
+        "bpfhv programs call helpers and their own functions",
+      );
+  }
+}
+
+function exit(around: Surroundings, state: State, i: Instruction): number {
+  const result = state.registers[0];
+  const whole = state.frames.length === 1;
+  if (result === undefined) throw uninitialised(0, i.index);
+  if (result.isPointer) {
+    const own = result.region === "stack" && result.frame === state.frames.length - 1;
+    if (whole || own) throw leak(i, `returns an address (${describe(result)})`);
+  }
+  if (!whole) return state.leave();
+  if (!result.isPointer) checkResult(around, result, i);
+  return DONE;
+}
+
+/** The driver reads the result as a signed 32-bit number. */
+function checkResult({ program }: Surroundings, result: Scalar, i: Instruction): void {
+  const limit = program === undefined ? undefined : LARGEST_RESULT[program];
+  if (limit === undefined || result.smax32 <= limit) return;
+  const wanted = limit === 0 ? "0, or a negative error" : "1, 0, or a negative error";
+  throw new Refused(
+    "RETURN_VALUE",
+    i.index,
+    `${program} returns ${result.smin32 === result.smax32 ? "" : "up to "}${result.smax32}`,
+    `return ${wanted} (as a signed 32-bit number)`,
+  );
+}

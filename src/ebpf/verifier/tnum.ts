@@ -1,0 +1,174 @@
+/**
+ * Tristate numbers: of each of 64 bits, whether it is 0, 1 or unknown (as in the Linux kernel's
+ * kernel/bpf/tnum.c). A number n is in the set where `(n & ~mask) == value`. 64-bit words are pairs of signed
+ * 32-bit halves, which V8 keeps in registers; a BigInt per step would cost ten times as much.
+ */
+
+const TWO_32 = 2 ** 32;
+
+export class Tnum {
+  /** Low and high half of the known bits; 0 where unknown. */
+  readonly vl: number;
+  readonly vh: number;
+  /** Low and high half of the mask: 1 where unknown. */
+  readonly ml: number;
+  readonly mh: number;
+
+  constructor(vl: number, vh: number, ml: number, mh: number) {
+    this.vl = vl;
+    this.vh = vh;
+    this.ml = ml;
+    this.mh = mh;
+  }
+
+  get isConstant(): boolean {
+    return (this.ml | this.mh) === 0;
+  }
+}
+
+export const UNKNOWN_BITS = new Tnum(0, 0, -1, -1);
+
+const carry = (a: number, b: number): number => ((a >>> 0) + (b >>> 0) >= TWO_32 ? 1 : 0);
+const borrow = (a: number, b: number): number => (a >>> 0 < b >>> 0 ? 1 : 0);
+
+/** Where the sums of smallest and of largest operands differ, the carry is unknown. */
+export function addBits(a: Tnum, b: Tnum): Tnum {
+  const ml = (a.ml + b.ml) | 0;
+  const mh = (a.mh + b.mh + carry(a.ml, b.ml)) | 0;
+  const vl = (a.vl + b.vl) | 0;
+  const vh = (a.vh + b.vh + carry(a.vl, b.vl)) | 0;
+  const sl = (ml + vl) | 0;
+  const sh = (mh + vh + carry(ml, vl)) | 0;
+  const ul = (sl ^ vl) | a.ml | b.ml;
+  const uh = (sh ^ vh) | a.mh | b.mh;
+  return new Tnum(vl & ~ul, vh & ~uh, ul, uh);
+}
+
+export function subBits(a: Tnum, b: Tnum): Tnum {
+  const dl = (a.vl - b.vl) | 0;
+  const dh = (a.vh - b.vh - borrow(a.vl, b.vl)) | 0;
+  const al = (dl + a.ml) | 0;
+  const ah = (dh + a.mh + carry(dl, a.ml)) | 0;
+  const bl = (dl - b.ml) | 0;
+  const bh = (dh - b.mh - borrow(dl, b.ml)) | 0;
+  const ul = (al ^ bl) | a.ml | b.ml;
+  const uh = (ah ^ bh) | a.mh | b.mh;
+  return new Tnum(dl & ~ul, dh & ~uh, ul, uh);
+}
+
+export function andBits(a: Tnum, b: Tnum): Tnum {
+  const vl = a.vl & b.vl;
+  const vh = a.vh & b.vh;
+  return new Tnum(vl, vh, (a.vl | a.ml) & (b.vl | b.ml) & ~vl, (a.vh | a.mh) & (b.vh | b.mh) & ~vh);
+}
+
+export function orBits(a: Tnum, b: Tnum): Tnum {
+  const vl = a.vl | b.vl;
+  const vh = a.vh | b.vh;
+  return new Tnum(vl, vh, (a.ml | b.ml) & ~vl, (a.mh | b.mh) & ~vh);
+}
+
+export function xorBits(a: Tnum, b: Tnum): Tnum {
+  const ml = a.ml | b.ml;
+  const mh = a.mh | b.mh;
+  return new Tnum((a.vl ^ b.vl) & ~ml, (a.vh ^ b.vh) & ~mh, ml, mh);
+}
+
+const shiftLeftHigh = (l: number, h: number, n: number): number =>
+  n === 0 ? h : n >= 32 ? l << (n - 32) : (h << n) | (l >>> (32 - n));
+const shiftLeftLow = (l: number, n: number): number => (n >= 32 ? 0 : l << n);
+const shiftRightLow = (l: number, h: number, n: number): number =>
+  n === 0 ? l : n >= 32 ? h >>> (n - 32) : (l >>> n) | (h << (32 - n));
+
+/** @param n 0..63, as in all shifts here */
+export function shiftLeft(a: Tnum, n: number): Tnum {
+  return new Tnum(
+    shiftLeftLow(a.vl, n) | 0,
+    shiftLeftHigh(a.vl, a.vh, n) | 0,
+    shiftLeftLow(a.ml, n) | 0,
+    shiftLeftHigh(a.ml, a.mh, n) | 0,
+  );
+}
+
+export function shiftRight(a: Tnum, n: number): Tnum {
+  return new Tnum(
+    shiftRightLow(a.vl, a.vh, n) | 0,
+    n >= 32 ? 0 : (a.vh >>> n) | 0,
+    shiftRightLow(a.ml, a.mh, n) | 0,
+    n >= 32 ? 0 : (a.mh >>> n) | 0,
+  );
+}
+
+/** Arithmetic: copies of the top bit come in, of its mask as well. */
+export function shiftRightSigned(a: Tnum, n: number): Tnum {
+  if (n < 32) {
+    return new Tnum(
+      shiftRightLow(a.vl, a.vh, n) | 0,
+      a.vh >> n,
+      shiftRightLow(a.ml, a.mh, n) | 0,
+      a.mh >> n,
+    );
+  }
+  return new Tnum(a.vh >> (n - 32), a.vh >> 31, a.mh >> (n - 32), a.mh >> 31);
+}
+
+/** High half of the 64-bit product of two unsigned 32-bit numbers. */
+function productHigh(a: number, b: number): number {
+  const al = a & 0xffff;
+  const ah = a >>> 16;
+  const bl = b & 0xffff;
+  const bh = b >>> 16;
+  const middle = ah * bl + ((al * bl) >>> 16);
+  const other = al * bh + (middle & 0xffff);
+  return (ah * bh + Math.floor(middle / 65536) + Math.floor(other / 65536)) | 0;
+}
+
+/** Long multiplication: known bits multiply, unknown ones add their possible contributions. */
+export function mulBits(a: Tnum, b: Tnum): Tnum {
+  if (b.isConstant && !a.isConstant) return mulBits(b, a);
+  const vl = Math.imul(a.vl, b.vl);
+  const vh = (productHigh(a.vl, b.vl) + Math.imul(a.vl, b.vh) + Math.imul(a.vh, b.vl)) | 0;
+  let sum = new Tnum(0, 0, 0, 0);
+  for (let left = a, bits = b; (left.vl | left.vh | left.ml | left.mh) !== 0; ) {
+    if (left.vl & 1) sum = addBits(sum, new Tnum(0, 0, bits.ml, bits.mh));
+    else if (left.ml & 1) {
+      sum = addBits(sum, new Tnum(0, 0, bits.vl | bits.ml, bits.vh | bits.mh));
+    }
+    left = shiftRight(left, 1);
+    bits = shiftLeft(bits, 1);
+  }
+  return addBits(new Tnum(vl, vh, 0, 0), sum);
+}
+
+/** The bits that all of `min..max` share. @param min, max whole, 0 <= min <= max < 2^53 */
+export function bitsOfRange(min: number, max: number): Tnum {
+  const high = Math.floor(min / TWO_32);
+  const differs = high ^ Math.floor(max / TWO_32);
+  if (differs !== 0) {
+    const mask = lowMask(32 - Math.clz32(differs));
+    return new Tnum(0, high & ~mask, -1, mask);
+  }
+  const low = (min % TWO_32) | 0;
+  const mask = lowMask(32 - Math.clz32(low ^ (max % TWO_32)));
+  return new Tnum(low & ~mask, high, mask, 0);
+}
+
+const lowMask = (bits: number): number => (bits === 32 ? -1 : (1 << bits) - 1);
+
+/** What both allow, or null where that is nothing. */
+export function meetBits(a: Tnum, b: Tnum): Tnum | null {
+  const ml = a.ml & b.ml;
+  const mh = a.mh & b.mh;
+  const conflict = ((a.vl ^ b.vl) & ~a.ml & ~b.ml) | ((a.vh ^ b.vh) & ~a.mh & ~b.mh);
+  return conflict !== 0 ? null : new Tnum((a.vl | b.vl) & ~ml, (a.vh | b.vh) & ~mh, ml, mh);
+}
+
+/** True where every member of `inner` is one of `outer`. */
+export function containsBits(outer: Tnum, inner: Tnum): boolean {
+  return (
+    (inner.ml & ~outer.ml) === 0 &&
+    (inner.mh & ~outer.mh) === 0 &&
+    (inner.vl & ~outer.ml) === outer.vl &&
+    (inner.vh & ~outer.mh) === outer.vh
+  );
+}
