@@ -1,8 +1,9 @@
 /** The devices that there are, by name. */
 import type { Device } from "./device.ts";
 import { sring } from "./sring/index.ts";
+import { sringGso } from "./sring_gso/index.ts";
 
-export const DEVICES: readonly Device[] = [sring];
+export const DEVICES: readonly Device[] = [sring, sringGso];
 
 export function findDevice(name: string): Device | undefined {
   return DEVICES.find((device) => device.name === name);

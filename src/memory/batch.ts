@@ -22,7 +22,7 @@ export class Batch {
   room = 0;
   /** Receiving: no longer packet is let in. */
   maxPacket = 0;
-  /** Does the device know metadata? Otherwise the arrays below are all zero, and stay so. */
+  /** Does the device know metadata? Otherwise the arrays of it mean nothing. */
   metadata = false;
   /** First segment of each packet, and one entry more. */
   readonly first: Int32Array;
@@ -68,6 +68,7 @@ export class Batch {
     this.used = 0;
     this.room = 0;
     this.maxPacket = 0;
+    this.metadata = false;
   }
 
   /** Adds a packet of one segment. The caller has checked that there is room. */

@@ -170,6 +170,13 @@ export class TapPort extends BasePort {
     if (this.#tap.vnetHeader === 0) {
       return writev(this.fd, this.#native.address + (first + 1) * IOVEC, count);
     }
+    if (batch.metadata) this.#writeHeader(batch, p);
+    else this.#header.fill(0);
+    this.#entry(first, this.#native.address + HEADER_AT, this.#tap.vnetHeader);
+    return writev(this.fd, this.#native.address + first * IOVEC, count + 1);
+  }
+
+  #writeHeader(batch: Batch, p: number): void {
     const header = this.#header;
     header[0] = batch.flags[p] | (batch.gsoType[p] << 8);
     header[1] = batch.hdrLen[p];
@@ -177,8 +184,6 @@ export class TapPort extends BasePort {
     header[3] = batch.csumStart[p];
     header[4] = batch.csumOffset[p];
     header[5] = 0;
-    this.#entry(first, this.#native.address + HEADER_AT, this.#tap.vnetHeader);
-    return writev(this.fd, this.#native.address + first * IOVEC, count + 1);
   }
 
   /** Writes the batch's segments into the table. */

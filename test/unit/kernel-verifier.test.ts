@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";
+import { DEVICES } from "../../src/devices/index.ts";
 import { sringPrograms } from "../../src/devices/sring/guest.ts";
 import { sringContextSize } from "../../src/devices/sring/layout.ts";
 import { Assembler, at, R0, R1 } from "../../src/ebpf/assembler.ts";
@@ -12,13 +13,15 @@ import { openFds, requires } from "../../src/os/testing.ts";
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
 
-for (const bufs of [16, 256, 8192]) {
-  test(`the kernel accepts sring's HELPERFREE programs for ${bufs} buffers`, { skip }, () => {
-    const { code } = sringPrograms({ bufs, form: "helperfree" });
+for (const [device, bufs] of DEVICES.flatMap((d) => [16, 256, 8192].map((n) => [d, n] as const))) {
+  test(`the kernel accepts ${device.name}'s HELPERFREE programs for ${bufs} buffers`, {
+    skip,
+  }, () => {
+    const { code } = device.programs({ bufs, form: "helperfree" });
     for (const name of PROGRAM_NAMES) {
       const program = code.get(PROGRAM_IDS[name]);
       if (program === undefined) continue;
-      const memory = new BpfMemory(sringContextSize(bufs));
+      const memory = new BpfMemory(device.contextSize(bufs));
       const result = loadSocketFilter(program, memory);
       if (result.accepted) close(result.fd);
       memory.close();

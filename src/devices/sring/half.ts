@@ -3,8 +3,8 @@
  * guest's producer index. See host.ts for what is trusted and what is not.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
-import type { GuestMemory } from "../../memory/index.ts";
-import { type QueueCounters, RING_ERRORS } from "../counters.ts";
+import type { Batch, GuestMemory } from "../../memory/index.ts";
+import { BATCHES, BYTES, PACKETS, type QueueCounters, RING_ERRORS } from "../counters.ts";
 import type { QueueConfig } from "../device.ts";
 import { SRING } from "./layout.ts";
 
@@ -106,6 +106,22 @@ export abstract class SringHalf {
   protected publish(): void {
     Atomics.store(this.words, CONS, this.cons);
     this.published = this.cons;
+  }
+
+  /** Completes the first `count` packets of a batch that was sent. @returns true where an interrupt is wanted */
+  protected complete(batch: Batch, count: number): boolean {
+    const { counters } = this;
+    if (count > 0) {
+      this.cons = batch.cursor[count - 1];
+      counters[PACKETS] += count;
+      counters[BATCHES]++;
+      for (let p = 0; p < count; p++) counters[BYTES] += batch.length[p];
+    }
+    const old = this.published;
+    if (this.cons === old) return false;
+    this.publish();
+    const interruptAt = Atomics.load(this.words, INTR);
+    return (this.cons - interruptAt - 1) >>> 0 < (this.cons - old) >>> 0;
   }
 
   protected line(name: string, wish: string): string {

@@ -62,18 +62,7 @@ export class SringTx extends SimpleHalf implements TxHalf {
   }
 
   consume(batch: Batch, count: number): boolean {
-    const { counters } = this;
-    if (count > 0) {
-      this.cons = batch.cursor[count - 1];
-      counters[PACKETS] += count;
-      counters[BATCHES]++;
-      for (let p = 0; p < count; p++) counters[BYTES] += batch.length[p];
-    }
-    const old = this.published;
-    if (this.cons === old) return false;
-    this.publish();
-    const interruptAt = Atomics.load(this.words, INTR);
-    return (this.cons - interruptAt - 1) >>> 0 < (this.cons - old) >>> 0;
+    return this.complete(batch, count);
   }
 
   dump(): string {

@@ -1,0 +1,42 @@
+/**
+ * sring_gso: the control words of sring, with descriptors that carry offload metadata, several of which
+ * make a packet. Byte for byte as the original lays it out.
+ */
+import { PRIVATE_OFFSET, struct, u16, u64 } from "../../abi/index.ts";
+import { SRING } from "../sring/layout.ts";
+
+/** `flags`: the last descriptor of its packet; the metadata is in that one only. */
+export const DESC_EOP = 1;
+/** `flags`: virtio-net's NEEDS_CSUM. */
+export const DESC_NEEDS_CSUM = 2;
+
+const common = {
+  cookie: u64(0),
+  paddr: u64(8),
+  /** 16 bits: a buffer of 65536 bytes cannot be described, and programs refuse it. */
+  len: u16(16),
+  flags: u16(18),
+  csum_start: u16(20),
+  csum_offset: u16(22),
+  gso_type: u16(28),
+  reserved: u16(30),
+};
+
+/** A descriptor that the guest sends. */
+export const GSO_TX_DESC = struct("sring_gso_tx_desc", 32, {
+  ...common,
+  hdr_len: u16(24),
+  gso_size: u16(26),
+});
+
+/** A descriptor that the guest receives: two fields have changed places. The format has it so. */
+export const GSO_RX_DESC = struct("sring_gso_rx_desc", 32, {
+  ...common,
+  gso_size: u16(24),
+  hdr_len: u16(26),
+});
+
+/** Bytes of a whole context with `bufs` descriptors. */
+export function sringGsoContextSize(bufs: number): number {
+  return PRIVATE_OFFSET + SRING.size + GSO_TX_DESC.size * bufs;
+}
