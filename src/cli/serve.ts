@@ -2,7 +2,7 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { Command } from "commander";
 import pino from "pino";
-import { PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
+import { FEATURES, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
@@ -16,6 +16,7 @@ interface ServeFlags {
   socket: string;
   device: string;
   net: string;
+  offloads?: string;
   mac?: string;
   bufs: number;
   rxBufs?: number;
@@ -37,6 +38,10 @@ export function serveCommand(): Command {
     .requiredOption("--socket <path>", "UNIX socket that QEMU's vfio-user-pci connects to")
     .option("--device <name>", `kind of NIC: ${DEVICES.map((d) => d.name).join(", ")}`, "sring")
     .option("--net <port>", `where packets go: ${PORT_KINDS}`, "sink")
+    .option(
+      "--offloads <list>",
+      `offered to the guest: ${OFFLOAD_WORDS} (default: all the device has)`,
+    )
     .option("--mac <address>", "MAC address (default: derived from the socket's path)")
     .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", whole, DEFAULT_BUFS)
     .option("--rx-bufs <n>", "buffers per receive queue", whole)
@@ -49,6 +54,28 @@ export function serveCommand(): Command {
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
     .option("--answer-delay <ms>", "answer the VMM this late (for tests)", whole, 0)
     .action((flags: ServeFlags) => serve(flags));
+}
+
+/** Feature bits by the words of the original; checksums bring scatter-gather with them. */
+const OFFLOADS: Readonly<Record<string, number>> = {
+  none: 0,
+  txcsum: FEATURES.SG | FEATURES.TX_CSUM,
+  rxcsum: FEATURES.SG | FEATURES.RX_CSUM,
+  tso: FEATURES.TSO_V4 | FEATURES.TSO_V6 | FEATURES.UFO,
+  lro: FEATURES.TCP_V4_LRO | FEATURES.TCP_V6_LRO | FEATURES.UDP_LRO,
+};
+const OFFLOAD_WORDS = Object.keys(OFFLOADS).join(",");
+
+/** @throws Usage */
+export function parseOffloads(list: string): number {
+  let features = 0;
+  for (const word of list.split(",")) {
+    if (!Object.hasOwn(OFFLOADS, word)) {
+      throw new Usage(`unknown offload "${word}": there are ${OFFLOAD_WORDS}`);
+    }
+    features |= OFFLOADS[word];
+  }
+  return features;
 }
 
 /** @throws Usage */
@@ -71,6 +98,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       mtu: flags.mtu,
       linkSpeed: 0,
       doorbellSize: 8,
+      ...(flags.offloads === undefined ? {} : { features: parseOffloads(flags.offloads) }),
     };
     checkConfig({ ...nic, device });
     return {

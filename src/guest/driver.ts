@@ -18,6 +18,7 @@ import {
   CONTEXT_PAGE,
   CTRL,
   EXT_ID_VALUE,
+  FEATURES,
   MAX_BUFS,
   MAX_PROGRAM_ID,
   type ProgramForm,
@@ -41,6 +42,8 @@ export interface GuestDriverOptions {
   readonly form?: ProgramForm;
   /** Bytes of each buffer. */
   readonly bufferSize?: number;
+  /** Feature bits to select of those that are offered; default: none. */
+  readonly features?: number;
 }
 
 interface Registration {
@@ -54,6 +57,8 @@ export class GuestDriver {
   readonly pairs: number;
   readonly generation: number;
   readonly programs: ProgramSet;
+  /** Feature bits that were negotiated. */
+  readonly features: number;
   readonly mac: Uint8Array;
   readonly rx: readonly GuestRing[];
   readonly tx: readonly GuestRing[];
@@ -76,7 +81,8 @@ export class GuestDriver {
     this.pairs = this.#read(REG.NUM_RX_QUEUES);
     this.#stride = this.#read(REG.DOORBELL_SIZE);
     this.mac = this.#readMac();
-    this.#write(REG.FEATURES, 0);
+    this.features = this.#read(REG.FEATURES) & (options.features ?? 0);
+    this.#write(REG.FEATURES, this.features);
     this.generation = this.#read(REG.SET_CUR);
     this.programs = form === "helperfree" ? this.#fetchBlob() : this.#fetchWindow();
     const size = options.bufferSize ?? 2048;
@@ -121,17 +127,27 @@ export class GuestDriver {
     void this.status;
   }
 
-  /** Sends one frame. @returns false where the ring is full, even after taking completions back */
-  send(queue: number, frame: Uint8Array): boolean {
+  /**
+   * Sends one frame, in as many buffers as it fills; `metadata` is a virtio_net_hdr of 10 bytes.
+   * @returns false where the ring is full, even after taking completions back
+   */
+  send(queue: number, frame: Uint8Array, metadata: Uint8Array | null = null): boolean {
     const ring = this.tx[queue];
-    if (ring.free === 0) this.clean(queue);
-    if (ring.free === 0) {
+    const { bufferSize } = ring;
+    const count = Math.max(1, Math.ceil(frame.length / bufferSize));
+    if (count > 1 && !(this.features & FEATURES.SG))
+      throw new GuestError("the NIC gathers nothing");
+    if (ring.free < count) this.clean(queue);
+    if (ring.free < count) {
       this.counters.busy++;
       return false;
     }
-    const address = ring.addressOf(ring.nextId);
-    new Uint8Array(this.#memory.view(address, frame.length)).set(frame);
-    ring.publish(1, frame.length);
+    for (let i = 0; i < count; i++) {
+      const part = frame.subarray(i * bufferSize, (i + 1) * bufferSize);
+      const address = ring.addressOf(ring.nextId(i));
+      new Uint8Array(this.#memory.view(address, bufferSize)).set(part);
+    }
+    ring.publish(count, bufferSize, frame.length - (count - 1) * bufferSize, metadata);
     this.counters.sent++;
     this.#kick(this.pairs + queue, ring);
     return true;
@@ -144,19 +160,27 @@ export class GuestDriver {
     return packets;
   }
 
-  /** Hands over up to `max` received frames (views that are valid only inside the call), then refills. */
+  /**
+   * Hands over up to `max` received frames with their metadata (valid only inside the call), then refills.
+   * A frame in several buffers is put together.
+   */
   receive(
     queue: number,
-    take: (frame: Uint8Array) => void,
+    take: (frame: Uint8Array, metadata: Uint8Array) => void,
     max = Number.POSITIVE_INFINITY,
   ): number {
     const ring = this.rx[queue];
     let packets = 0;
-    const deliver = (id: number, length: number) => {
+    const parts: Uint8Array[] = [];
+    const collect = (id: number, length: number) => {
       if (length > ring.bufferSize) throw new GuestError(`a frame of ${length} bytes`);
-      if (length > 0) take(new Uint8Array(this.#memory.view(ring.addressOf(id), length)));
+      if (length > 0) parts.push(new Uint8Array(this.#memory.view(ring.addressOf(id), length)));
     };
-    while (packets < max && ring.collect(deliver) > 0) packets++;
+    for (; packets < max && ring.collect(collect) > 0; packets++) {
+      if (parts.length === 1) take(parts[0], ring.metadata);
+      else if (parts.length > 1) take(Buffer.concat(parts), ring.metadata);
+      parts.length = 0;
+    }
     this.counters.received += packets;
     this.refill(queue);
     return packets;

@@ -8,6 +8,7 @@ import {
   CONTEXT,
   HELPERS,
   MAX_BUFS,
+  METADATA,
   OFLAG_KICK_NEEDED,
   PROGRAM_IDS,
   type ProgramName,
@@ -54,6 +55,8 @@ export class GuestRing {
   /** Buffers with the driver. */
   free: number;
   kickNeeded = false;
+  /** The virtio_net_hdr in the context: of the packet to send, or that was collected last. */
+  readonly metadata: Uint8Array;
   readonly #words: Int32Array;
   readonly #buffers: number;
   readonly #freeIds: Int32Array;
@@ -71,6 +74,7 @@ export class GuestRing {
     this.bufferSize = options.bufferSize;
     this.#buffers = options.buffers;
     this.#words = new Int32Array(context);
+    this.metadata = new Uint8Array(context, METADATA.flags.offset, 10);
     this.#freeIds = new Int32Array(bufs);
     this.#busy = new Uint8Array(bufs);
     this.free = 0;
@@ -99,8 +103,11 @@ export class GuestRing {
     return this.#buffers + id * this.bufferSize;
   }
 
-  /** Publishes `count` buffers (1 for a packet to send), the next free ones, `length` bytes each. */
-  publish(count: number, length: number): void {
+  /**
+   * Publishes `count` buffers, the next free ones, `length` bytes each, the last one `last` bytes. To send,
+   * they are one packet; `metadata` (10 bytes, a virtio_net_hdr) goes along.
+   */
+  publish(count: number, length: number, last = length, metadata: Uint8Array | null = null): void {
     if (count > this.free || count > MAX_BUFS) throw new GuestError(`${count} buffers: too many`);
     for (let i = 0; i < count; i++) {
       const id = this.#freeIds[this.free - 1 - i];
@@ -111,8 +118,10 @@ export class GuestRing {
       this.#words[at + COOKIE + 1] = 0;
       this.#words[at + PADDR] = address;
       this.#words[at + PADDR + 1] = address / 2 ** 32;
-      this.#words[at + LEN] = length;
+      this.#words[at + LEN] = i === count - 1 ? last : length;
     }
+    if (metadata === null) this.metadata.fill(0);
+    else this.metadata.set(metadata);
     this.#words[NUM_BUFS] = count;
     this.#words[OFLAGS] = 0;
     this.free -= count;
@@ -120,9 +129,9 @@ export class GuestRing {
     if (this.#words[OFLAGS] & OFLAG_KICK_NEEDED) this.kickNeeded = true;
   }
 
-  /** The buffer that `publish(1, …)` will take. */
-  get nextId(): number {
-    return this.#freeIds[this.free - 1];
+  /** The buffer that `publish` will take after `skip` others. */
+  nextId(skip = 0): number {
+    return this.#freeIds[this.free - 1 - skip];
   }
 
   /**
@@ -177,6 +186,9 @@ export class GuestRing {
 
 /** What version 1 programs call. One thread runs guest and host here, so a barrier has nothing to do. */
 const HELPER_TABLE = new Map([
+  // The programs here keep the header in the context, where the driver has put it, or looks for it.
+  [HELPERS.pkt_virtio_net_md_get as number, () => 0n],
+  [HELPERS.pkt_virtio_net_md_set as number, () => 0n],
   [HELPERS.smp_mb_full as number, () => 0n],
   [HELPERS.rx_pkt_alloc as number, () => 0n],
 ]);

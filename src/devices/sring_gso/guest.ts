@@ -29,7 +29,6 @@ import {
   R6,
   R7,
   R8,
-  R10,
   type Register,
   shifted,
 } from "../../ebpf/assembler.ts";
@@ -55,12 +54,8 @@ const SLOT_FLAGS = inSlot("flags");
 /** len and flags in one: a length below 65536 leaves the flags 0. */
 const SLOT_LEN_FLAGS = { ...inSlot("len"), width: 4 } as const;
 
-/** Where a version 1 program keeps the virtio_net_hdr: on the stack, the fields at the same distances. */
-const HEADER_ON_STACK = -16;
-const HEADER_IN_CONTEXT = METADATA.flags.offset;
-const inHeader = (name: keyof typeof METADATA.fields, form: ProgramForm) =>
-  form === "v1" ? shifted(METADATA[name], HEADER_ON_STACK - HEADER_IN_CONTEXT) : METADATA[name];
-const headerBase = (form: ProgramForm): Register => (form === "v1" ? R10 : R1);
+/** Version 1 programs have helpers put the virtio_net_hdr where HELPERFREE drivers do: reserved bytes there. */
+const HEADER = METADATA.flags.offset;
 
 const HEADER_WORDS = ["csum_start", "csum_offset", "hdr_len", "gso_size"] as const;
 
@@ -112,37 +107,35 @@ function fillSlots(p: Assembler, bufs: number): void {
 }
 
 /** The packet's metadata into its last slot, R4. */
-function putMetadata(p: Assembler, form: ProgramForm): void {
-  const base = headerBase(form);
-  p.load(R2, base, inHeader("flags", form));
+function putMetadata(p: Assembler): void {
+  p.load(R2, R1, METADATA.flags);
   p.alu64.and(R2, 1);
   p.alu64.mul(R2, DESC_NEEDS_CSUM);
   p.alu64.or(R2, DESC_EOP);
   p.store(R4, SLOT_FLAGS, R2);
   for (const name of HEADER_WORDS) {
-    p.load(R2, base, inHeader(name, form)).store(R4, shifted(GSO_TX_DESC[name], RING), R2);
+    p.load(R2, R1, METADATA[name]).store(R4, shifted(GSO_TX_DESC[name], RING), R2);
   }
-  p.load(R2, base, inHeader("gso_type", form)).store(R4, inSlot("gso_type"), R2);
+  p.load(R2, R1, METADATA.gso_type).store(R4, inSlot("gso_type"), R2);
 }
 
 /** The metadata of the last slot, R4, into the header. */
-function takeMetadata(p: Assembler, form: ProgramForm): void {
-  const base = headerBase(form);
+function takeMetadata(p: Assembler): void {
   p.load(R0, R4, SLOT_FLAGS);
   p.alu64.rsh(R0, 1);
   p.alu64.and(R0, 1);
-  p.store(base, inHeader("flags", form), R0);
+  p.store(R1, METADATA.flags, R0);
   for (const name of HEADER_WORDS) {
-    p.load(R0, R4, shifted(GSO_RX_DESC[name], RING)).store(base, inHeader(name, form), R0);
+    p.load(R0, R4, shifted(GSO_RX_DESC[name], RING)).store(R1, METADATA[name], R0);
   }
-  p.load(R0, R4, inSlot("gso_type")).store(base, inHeader("gso_type", form), R0);
+  p.load(R0, R4, inSlot("gso_type")).store(R1, METADATA.gso_type, R0);
 }
 
 function txp(p: Assembler, { bufs, form }: SringGsoProgramOptions): void {
   if (form === "v1") {
     p.alu64.mov(R6, R1);
-    p.alu64.mov(R2, R10);
-    p.alu64.add(R2, HEADER_ON_STACK);
+    p.alu64.mov(R2, R1);
+    p.alu64.add(R2, HEADER);
     p.call(HELPERS.pkt_virtio_net_md_get);
     p.alu64.mov(R1, R6);
   }
@@ -152,7 +145,7 @@ function txp(p: Assembler, { bufs, form }: SringGsoProgramOptions): void {
   p.jump.gt(R2, MAX_BUFS, "end");
   p.alu64.mov(R7, R2);
   fillSlots(p, bufs);
-  putMetadata(p, form);
+  putMetadata(p);
   publish(p, form, R7);
   p.label("end").exit();
 }
@@ -217,14 +210,14 @@ function txc(p: Assembler, { bufs }: SringGsoProgramOptions): void {
 
 function rxc(p: Assembler, { bufs, form }: SringGsoProgramOptions): void {
   takePacket(p, bufs, CONS);
-  takeMetadata(p, form);
+  takeMetadata(p);
   if (form === "v1") {
     p.alu64.mov(R6, R1);
     p.call(HELPERS.rx_pkt_alloc);
     p.jump32.slt(R0, 0, "end");
     p.alu64.mov(R1, R6);
-    p.alu64.mov(R2, R10);
-    p.alu64.add(R2, HEADER_ON_STACK);
+    p.alu64.mov(R2, R1);
+    p.alu64.add(R2, HEADER);
     p.call(HELPERS.pkt_virtio_net_md_set);
   }
   p.alu64.mov(R0, 1);

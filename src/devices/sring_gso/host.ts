@@ -187,10 +187,11 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
     const { words, mask, memory } = this;
     batch.metadata = true;
     let bytes = 0;
+    // Bytes of the segments that are left where all packets but the last one took one each.
+    let tail = 0;
     let index = this.cons;
-    for (let left = this.available(); left > 0; left--) {
+    for (let left = this.available(); left > 0 && tail < this.#maxPacket; left--) {
       if (batch.segments === batch.maxSegments) break;
-      if (batch.segments >= max && bytes >= this.#maxPacket) break;
       const slot = DESCRIPTORS + (index & mask) * DESC_WORDS;
       const size = words[slot + LEN_FLAGS] & 0xffff;
       const address =
@@ -201,6 +202,7 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
       if (address !== 0) {
         batch.addSegment(address, size);
         bytes += size;
+        if (batch.segments >= max) tail += size;
       } else if (batch.segments === 0) {
         this.#passOver(slot, size);
         this.cons = index;
