@@ -73,13 +73,9 @@ export function compileModule(unit: Unit, entry: Entry, memoryPages: number): Ui
   const helpers = new Map(unit.helpers.map((n, i) => [n, module.import(`helper${i}`, HELPER)]));
   const code = resolveBody(unit.layout, trap);
   const resolve = module.add({ signature: RESOLVE, locals: RESOLVE_LOCALS, code });
-  const targets = instructions.flatMap((i) =>
-    i.encoding.operation.kind === "call" ? (targetOf(i) ?? []) : [],
-  );
-  const locals = new Map([...new Set(targets)].map((slot, i) => [slot, resolve + 1 + i]));
+  const locals = new Map(calledFunctions(instructions).map((slot, i) => [slot, resolve + 1 + i]));
   const callees = { trap, byNumber, resolve, helpers, locals };
   const flows = [...locals.keys(), 0].map((slot) => analyseFlow(instructions, slot));
-  checkSize(flows);
   const zeroed = frameBytes(instructions);
   flows.forEach((flow, f) => {
     const how = f < locals.size ? "local" : entry;
@@ -88,13 +84,41 @@ export function compileModule(unit: Unit, entry: Entry, memoryPages: number): Ui
   return module.encode(memoryPages);
 }
 
-function checkSize(flows: readonly Flow[]): void {
+/** @throws EbpfError UNSUPPORTED for what no engine runs, and for functions that share too much code */
+export function checkCompilable(instructions: readonly Instruction[]): void {
+  for (const { encoding, index } of instructions) checkSupported(encoding.operation, index);
+  const functions = calledFunctions(instructions);
+  // No function is longer than the program: only many calls take a closer look.
+  if ((functions.length + 1) * instructions.length <= MAX_COMPILED) return;
   let size = 0;
-  for (const { blocks } of flows)
-    for (const { instructions } of blocks) size += instructions.length;
-  if (size > MAX_COMPILED) {
-    throw new EbpfError("UNSUPPORTED", `functions that share code make ${size} instructions`);
+  for (const entry of [0, ...functions]) {
+    for (const block of analyseFlow(instructions, entry).blocks) size += block.instructions.length;
+    if (size > MAX_COMPILED) {
+      const message = `functions that share code make more than ${MAX_COMPILED} instructions`;
+      throw new EbpfError("UNSUPPORTED", message);
+    }
   }
+}
+
+function checkSupported(operation: Operation, index: number): void {
+  const refuse = (why: string): never => {
+    throw new EbpfError("UNSUPPORTED", why, index);
+  };
+  if (operation.kind === "packet") refuse("legacy packet access is not run here");
+  if (operation.kind === "call" && operation.target === "btf") {
+    refuse("calls by BTF id need a kernel");
+  }
+  if (operation.kind === "wide" && operation.value !== "value") {
+    refuse(`a 64-bit load of ${operation.value} needs a loader`);
+  }
+}
+
+/** Slots of the functions that the program calls. */
+function calledFunctions(instructions: readonly Instruction[]): number[] {
+  const targets = instructions.flatMap((i) =>
+    i.encoding.operation.kind === "call" ? (targetOf(i) ?? []) : [],
+  );
+  return [...new Set(targets)];
 }
 
 class FunctionCompiler implements BlockEmitter {
@@ -248,21 +272,15 @@ class FunctionCompiler implements BlockEmitter {
       case "atomic":
         return emitMemory(this.#access, i, operation, guesses[i.dst]);
       case "wide":
-        return this.#wide(i, operation);
+        code.i64(wideValue(i)).set(r[i.dst]!);
+        return;
       case "call":
         return this.#call(i, operation);
       case "exit":
         return this.#exit(i);
       case "packet":
-        throw new EbpfError("UNSUPPORTED", "legacy packet access is not run here", i.index);
+        return;
     }
-  }
-
-  #wide(i: Instruction, { value }: Extract<Operation, { kind: "wide" }>): void {
-    if (value !== "value") {
-      throw new EbpfError("UNSUPPORTED", `a 64-bit load of ${value} needs a loader`, i.index);
-    }
-    this.#code.i64(wideValue(i)).set(this.#registers[i.dst]!);
   }
 
   #exit(i: Instruction): void {
@@ -286,7 +304,7 @@ class FunctionCompiler implements BlockEmitter {
         this.#code.set(this.#registers[0]!);
         return;
       case "btf":
-        throw new EbpfError("UNSUPPORTED", "calls by BTF id need a kernel", i.index);
+        return;
     }
   }
 

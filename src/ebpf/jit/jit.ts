@@ -11,7 +11,7 @@ import { noHelper } from "../faults.ts";
 import type { Instruction } from "../instruction.ts";
 import { Memory } from "../memory.ts";
 import { loadProgram } from "../structure.ts";
-import { compileModule, type Entry, type Unit } from "./compile.ts";
+import { checkCompilable, compileModule, type Entry, type Unit } from "./compile.ts";
 import { layOut } from "./layout.ts";
 import { COUNTER_OFFSET, LinearMemory, STACK_OFFSET } from "./linear-memory.ts";
 import { type TrapContext, trapError } from "./traps.ts";
@@ -51,7 +51,7 @@ export class Jit implements Engine {
   readonly #traps: TrapContext;
   /** What is left of the step limit, in two halves. */
   readonly #left: Int32Array;
-  readonly #run: Run;
+  #run: Run | undefined;
   #call: Call | undefined;
   #fixed: Fixed | undefined;
   /** The R1 that `#fixed` is for. */
@@ -62,6 +62,7 @@ export class Jit implements Engine {
     const memory = options.memory ?? new LinearMemory(0);
     const regions = options.regions ?? [];
     const instructions = loadProgram(code);
+    checkCompilable(instructions);
     const stepLimit = options.stepLimit ?? STEP_LIMIT;
     const stack = new Uint8Array(memory.buffer, STACK_OFFSET, STACK_TOP - STACK_BASE);
     this.#memory = memory;
@@ -75,7 +76,6 @@ export class Jit implements Engine {
       stepLimit,
     };
     this.#left = new Int32Array(memory.buffer, COUNTER_OFFSET, 2);
-    this.#run = this.#compile({ kind: "run" }) as Run;
   }
 
   get executed(): number {
@@ -85,6 +85,7 @@ export class Jit implements Engine {
 
   run(r1 = 0n, r2 = 0n): bigint {
     try {
+      this.#run ??= this.#compile({ kind: "run" }) as Run;
       return this.#run(r1, r2);
     } catch (error) {
       return BigInt.asIntN(64, this.#unwound(error));
