@@ -15,6 +15,11 @@ export interface Control {
   handle(): number;
   /** Puts its descriptors into the loop's epoll set, under tags from CONTROL_TAG on. */
   register(epoll: Epoll): void;
+  /**
+   * After a sleep, for each of its descriptors that is ready, but CONTROL_TAG's.
+   * @returns true for a kick, which it has drained: packets are all there is to do
+   */
+  woken?(tag: number): boolean;
   /** Milliseconds until it wants to be called again; -1: only when its descriptors are ready. */
   readonly timeoutMs: number;
 }
@@ -27,6 +32,8 @@ export interface LoopOptions {
   readonly control: Control;
   /** Longest spin before sleeping, in microseconds; 0 sleeps at once, Infinity never does. */
   readonly spinUs?: number;
+  /** Microseconds to pause in every turn, so that more packets gather for the next; 0: none. */
+  readonly pauseUs?: number;
   /**
    * Called before a sleep where something besides packets woke the loop or a port lost its link, and once a second:
    * hear the main thread, follow the link.
@@ -49,6 +56,8 @@ const CONTROL_DUE = -1;
 const HOUSEKEEPING_MS = 1000;
 /** A turn that did less than this may be all there is for now. */
 const SPARSE = 4;
+/** A word that nobody ever notifies: waiting for it is a sleep with sub-millisecond precision. */
+const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
 /** What the port of a pair is watched for. */
 interface Watch {
@@ -63,6 +72,7 @@ export class Loop {
   readonly #epoll = new Epoll(64);
   readonly #watches: Watch[];
   readonly #maxSpinUs: number;
+  readonly #pauseMs: number;
   readonly #housekeeping: () => void;
   /** Share of idle gaps, recent ones counting most, that a full spin ends or would have ended. */
   #shortGaps = 1;
@@ -78,6 +88,7 @@ export class Loop {
     this.#pairs = options.pairs;
     this.#control = options.control;
     this.#maxSpinUs = options.spinUs ?? DEFAULT_SPIN_US;
+    this.#pauseMs = (options.pauseUs ?? 0) / 1000;
     this.#housekeeping = options.housekeeping ?? (() => {});
     this.#watches = options.pairs.map(() => ({ fd: -1, events: 0, linkUp: true }));
     options.control.register(this.#epoll);
@@ -94,6 +105,7 @@ export class Loop {
     let keptAt = performance.now();
     while (this.#running) {
       const moved = this.turn();
+      if (this.#pauseMs > 0) Atomics.wait(NEVER, 0, 0, this.#pauseMs);
       const now = performance.now();
       if (this.#untidy || now - keptAt >= HOUSEKEEPING_MS) {
         keptAt = now;
@@ -153,7 +165,7 @@ export class Loop {
 
   #woken(tag: number, events: number): void {
     if (tag === CONTROL_TAG) this.#sinceControl = CONTROL_DUE;
-    else if (tag >= this.#pairs.length) this.#untidy = true;
+    else if (tag >= CONTROL_TAG) this.#untidy ||= !(this.#control.woken?.(tag) ?? false);
     else if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) this.#pairs[tag].portWritable();
   }
 

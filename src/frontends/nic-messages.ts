@@ -29,6 +29,8 @@ export type ToMain =
   | { readonly kind: "ready" }
   | { readonly kind: "stopped" }
   | { readonly kind: "log"; readonly level: "info" | "warn"; readonly text: string }
+  /** For standard output. */
+  | { readonly kind: "print"; readonly text: string }
   | { readonly kind: "status"; readonly id: number; readonly status: NicStatus }
   | {
       readonly kind: "failed";

@@ -17,7 +17,7 @@ export class NicFailed extends Error {
   }
 }
 
-export class NicProcess {
+export class NicProcess<Options extends object = NicOptions> {
   readonly #worker: Worker;
   readonly #wakeFd: number;
   readonly #log: (level: "info" | "warn", text: string) => void;
@@ -30,11 +30,16 @@ export class NicProcess {
     this.#ready = resolve;
   });
 
-  constructor(options: NicOptions, log: (level: "info" | "warn", text: string) => void) {
+  /** @param worker the module that serves; it takes its options as `workerData` */
+  constructor(
+    options: Options,
+    log: (level: "info" | "warn", text: string) => void,
+    worker = new URL("./nic-worker.js", import.meta.url),
+  ) {
     this.#log = log;
     this.#wakeFd = createEventFd();
-    const workerData: NicWorkerData = { ...options, wakeFd: this.#wakeFd };
-    this.#worker = new Worker(new URL("./nic-worker.js", import.meta.url), { workerData });
+    const workerData = { ...options, wakeFd: this.#wakeFd };
+    this.#worker = new Worker(worker, { workerData });
     this.ended = new Promise((resolve, reject) => {
       let failure: NicFailed | null = null;
       this.#worker.on("message", (message: ToMain) => {
@@ -84,6 +89,7 @@ export class NicProcess {
   #take(message: ToMain): void {
     if (message.kind === "ready") this.#ready();
     else if (message.kind === "log") this.#log(message.level, message.text);
+    else if (message.kind === "print") process.stdout.write(message.text);
     else if (message.kind === "status") {
       this.#asked.get(message.id)?.(message.status);
       this.#asked.delete(message.id);

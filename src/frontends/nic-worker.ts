@@ -1,21 +1,19 @@
 /**
  * The worker of one NIC: everything of it lives here, on one thread, in one loop. The thread that started
- * it talks to it by messages, each announced through an eventfd, since a thread that waits in epoll does
- * not see its message port.
+ * it talks to it by messages (worker-control.ts).
  */
-import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
 import { findDevice } from "../devices/index.ts";
-import { type Control, DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
+import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
 import { openPorts } from "../net/create.ts";
 import type { Port } from "../net/port.ts";
 import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";
-import { EPOLLIN, type Epoll } from "../os/epoll.ts";
-import { drainEventFd } from "../os/eventfd.ts";
 import { setTimeSlice } from "../os/process.ts";
-import type { NicWorkerData, ToMain, ToWorker } from "./nic-messages.ts";
+import type { NicWorkerData, ToMain } from "./nic-messages.ts";
 import { VfioUserFrontend } from "./vfio-user.ts";
+import { WorkerControl } from "./worker-control.ts";
 
 const options = workerData as NicWorkerData;
 const main = parentPort!;
@@ -23,41 +21,6 @@ const tell = (message: ToMain): void => main.postMessage(message);
 
 /** The shortest that Linux grants. */
 const TIME_SLICE_NS = 100_000;
-/** A tag outside those of queue pairs and of the frontend. */
-const WAKE_TAG = 2048;
-
-class Commands implements Control {
-  readonly #frontend: VfioUserFrontend;
-  readonly #onCommand: (command: ToWorker) => void;
-
-  constructor(frontend: VfioUserFrontend, onCommand: (command: ToWorker) => void) {
-    this.#frontend = frontend;
-    this.#onCommand = onCommand;
-  }
-
-  register(epoll: Epoll): void {
-    this.#frontend.register(epoll);
-    epoll.add(options.wakeFd, EPOLLIN, WAKE_TAG);
-  }
-
-  get timeoutMs(): number {
-    return this.#frontend.timeoutMs;
-  }
-
-  handle(): number {
-    return this.#frontend.handle();
-  }
-
-  /** Messages from the main thread: looked for once per sleep, and by housekeeping when there is none. */
-  receive(): void {
-    drainEventFd(options.wakeFd);
-    for (;;) {
-      const received = receiveMessageOnPort(main);
-      if (received === undefined) return;
-      this.#onCommand(received.message as ToWorker);
-    }
-  }
-}
 
 function serve(ports: Port[]): void {
   const device = findDevice(options.device);
@@ -83,10 +46,14 @@ function serve(ports: Port[]): void {
     onWarning: (code, text) => tell({ kind: "log", level: "warn", text: `${text} [${code}]` }),
   });
   const status = () => nicStatus(nic, loop.moods, frontend.server.counters);
-  const commands = new Commands(frontend, (command) => {
-    if (command.kind === "stop") loop.stop();
-    else tell({ kind: "status", id: command.id, status: status() });
-  });
+  const commands = new WorkerControl(
+    frontend,
+    { port: main, wakeFd: options.wakeFd },
+    (command) => {
+      if (command.kind === "stop") loop.stop();
+      else tell({ kind: "status", id: command.id, status: status() });
+    },
+  );
   let portsUp = true;
   const loop: Loop = new Loop({
     pairs,

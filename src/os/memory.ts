@@ -1,5 +1,5 @@
 /** Memory files and mappings. Lengths and offsets are bytes; addresses are plain numbers. */
-import { fstatSync } from "node:fs";
+import { fstatSync, writeSync } from "node:fs";
 import { check, EFBIG, EINVAL, errnoName, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 
@@ -31,6 +31,19 @@ export function createMemfd(name: string, size: number, options: { seal?: boolea
     if (options.seal) {
       check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), "fcntl(F_ADD_SEALS)", name);
     }
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/** A memory file with this content; its position is the start. */
+export function createFileMemfd(name: string, content: Uint8Array): number {
+  const fd = createMemfd(name, 0);
+  try {
+    for (let at = 0; at < content.length; )
+      at += writeSync(fd, content, at, content.length - at, at);
   } catch (error) {
     libc.close(fd);
     throw error;

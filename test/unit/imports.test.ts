@@ -19,7 +19,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   engine: ["devices", "net", "memory", "os", "abi"],
   nic: ["abi", "engine", "devices", "net", "memory", "os"],
   "vfio-user": ["os", "memory"],
-  frontends: ["nic", "engine", "vfio-user", "devices", "net", "memory", "os", "abi"],
+  frontends: ["nic", "engine", "vfio-user", "devices", "net", "memory", "ebpf", "os", "abi"],
   guest: ["abi", "ebpf", "vfio-user", "memory", "os"],
   cli: [
     ...["frontends", "nic", "engine", "vfio-user", "devices", "net", "memory", "os", "abi"],

@@ -1,0 +1,98 @@
+/** What `bpfhv status`, `-S` and the verbose dumps say of a backend. */
+import { featureNames } from "../../abi/index.ts";
+import {
+  BATCHES,
+  countersToJson,
+  INTERRUPTS,
+  KICKS,
+  PACKETS,
+  type QueueCounters,
+} from "../../devices/counters.ts";
+import type { QueuePair } from "../../engine/pair.ts";
+import type { HandshakeStep } from "../../nic/nic.ts";
+import type { NicStatus } from "../../nic/status.ts";
+import type { ProxyFrontend } from "./frontend.ts";
+
+export function proxyStatus(
+  frontend: ProxyFrontend,
+  device: string,
+  pair: QueuePair,
+  loop: Readonly<Record<string, number>>,
+): NicStatus {
+  const { backend } = frontend;
+  const [rx, tx] = backend.queues;
+  return {
+    device,
+    port: pair.port.name,
+    mac: "the VMM's",
+    link: frontend.connected && pair.port.linkUp ? "up" : "down",
+    step: stepOf(frontend),
+    lastRefusal: backend.lastRefusal,
+    generation: 1,
+    programs: rx.address === null && tx.address === null ? "-" : "unverified",
+    features: featureNames(backend.selectedFeatures),
+    resets: 0,
+    refused: { requests: backend.counters.refused },
+    queues: [
+      queueStatus("rx0", pair.rxCounters, pair.rx?.broken ?? false),
+      queueStatus("tx0", pair.txCounters, pair.tx?.broken ?? false),
+    ],
+    loop: { ...loop },
+    transport: { ...frontend.counters, ...backend.counters },
+  };
+}
+
+function queueStatus(queue: string, counters: QueueCounters, broken: boolean) {
+  return { queue, counters: countersToJson(counters), broken };
+}
+
+function stepOf(frontend: ProxyFrontend): HandshakeStep {
+  const { queues, parameters, running } = frontend.backend;
+  if (!frontend.connected) return "no guest";
+  if (running) return "enabled";
+  if (queues.every((queue) => queue.address !== null)) return "contexts registered";
+  return parameters === null ? "guest attached" : "driver found the device";
+}
+
+/** The lines of the original's queue dump, of the queues that run. */
+export function dumpQueues({ rx, tx }: QueuePair): string {
+  return [rx?.dump(), tx?.dump()]
+    .flatMap((line) => (line === undefined ? [] : `${line}\n`))
+    .join("");
+}
+
+/** Rates between two looks at the counters: what `-S` prints. */
+export class RateReport {
+  readonly #pair: QueuePair;
+  #before: Float64Array[];
+  #at = performance.now();
+
+  constructor(pair: QueuePair) {
+    this.#pair = pair;
+    this.#before = this.#look();
+  }
+
+  #look(): Float64Array[] {
+    return [this.#pair.rxCounters.slice(), this.#pair.txCounters.slice()];
+  }
+
+  /** Since the last report: thousands of packets, kicks and interrupts a second; packets per batch. */
+  next(): string {
+    const now = performance.now();
+    const after = this.#look();
+    const seconds = Math.max(now - this.#at, 1) / 1000;
+    const lines = after.map((counters, i) => {
+      const grown = (slot: number): number => counters[slot] - this.#before[i][slot];
+      const rate = (slot: number): string => cell(grown(slot) / seconds / 1000);
+      const perBatch = cell(grown(PACKETS) / Math.max(grown(BATCHES), 1));
+      return `  ${i === 0 ? "RX0" : "TX0"}${rate(PACKETS)}${rate(KICKS)}${rate(INTERRUPTS)}${perBatch}\n`;
+    });
+    this.#before = after;
+    this.#at = now;
+    return `queue   kpackets/s    kkicks/s     kirqs/s     pkts/batch\n${lines.join("")}`;
+  }
+}
+
+function cell(value: number): string {
+  return value.toFixed(3).padStart(12);
+}

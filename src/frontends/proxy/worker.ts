@@ -1,0 +1,154 @@
+/** The worker of one backend: port, rings, socket and loop on one thread (see ../nic-worker.ts). */
+import { parentPort, workerData } from "node:worker_threads";
+import { findDevice } from "../../devices/index.ts";
+import { Loop } from "../../engine/loop.ts";
+import { QueuePair } from "../../engine/pair.ts";
+import { openPorts, type PortSpec } from "../../net/create.ts";
+import type { Port } from "../../net/port.ts";
+import type { ToMain } from "../nic-messages.ts";
+import { WorkerControl } from "../worker-control.ts";
+import { ProxyFrontend } from "./frontend.ts";
+import { dumpQueues, proxyStatus, RateReport } from "./status.ts";
+
+export interface ProxyWorkerOptions {
+  readonly device: string;
+  readonly features: number;
+  readonly port: PortSpec;
+  readonly path: string;
+  readonly reconnect: boolean;
+  /** Longest spin; 0: poll, Infinity: busy-wait, with no kicks at all. */
+  readonly spinUs: number;
+  readonly pauseUs: number;
+  readonly statistics: boolean;
+  readonly verbosity: number;
+}
+
+const options = workerData as ProxyWorkerOptions & { readonly wakeFd: number };
+const main = parentPort!;
+const tell = (message: ToMain): void => main.postMessage(message);
+const print = (text: string): void => tell({ kind: "print", text });
+
+/** Between reports of rates, and as long without a request before one. */
+const REPORT_MS = 2000;
+/** Lines that a guest can cause with `-v -v`, a second; the rest is counted. */
+const TRACES_PER_SECOND = 1000;
+
+class Trace {
+  #left = TRACES_PER_SECOND;
+  #suppressed = 0;
+
+  line(text: string): void {
+    if (this.#left-- > 0) print(`${text}\n`);
+    else this.#suppressed++;
+  }
+
+  /** Once a second. */
+  refill(): void {
+    if (this.#suppressed > 0) print(`(${this.#suppressed} lines left out)\n`);
+    this.#left = TRACES_PER_SECOND;
+    this.#suppressed = 0;
+  }
+}
+
+/** What is printed from time to time, where it is asked for. */
+class Reports {
+  readonly trace = new Trace();
+  readonly #frontend: ProxyFrontend;
+  readonly #pair: QueuePair;
+  readonly #rates: RateReport;
+  #reportedAt = performance.now();
+  #refilledAt = performance.now();
+
+  constructor(frontend: ProxyFrontend, pair: QueuePair) {
+    this.#frontend = frontend;
+    this.#pair = pair;
+    this.#rates = new RateReport(pair);
+  }
+
+  housekeeping(): void {
+    const now = performance.now();
+    if (now - this.#refilledAt >= 1000) {
+      this.#refilledAt = now;
+      this.trace.refill();
+    }
+    const { backend, lastMessageAt } = this.#frontend;
+    if (!backend.running || now - lastMessageAt < REPORT_MS || now - this.#reportedAt < REPORT_MS)
+      return;
+    this.#reportedAt = now;
+    if (options.statistics) print(this.#rates.next());
+    if (options.verbosity >= 2) print(dumpQueues(this.#pair));
+  }
+}
+
+function serve(port: Port): void {
+  const device = findDevice(options.device);
+  if (device === undefined) throw new Error(`no device "${options.device}"`);
+  let problem = "";
+  const trace = options.verbosity >= 2 ? (text: string) => reports.trace.line(text) : undefined;
+  const pair = new QueuePair({
+    ...{ port, rxVector: 0, txVector: 1 },
+    fire: (vector) => {
+      frontend.backend.fire(vector);
+      trace?.(`interrupt ${frontend.backend.queues[vector].name}`);
+    },
+  });
+  const frontend: ProxyFrontend = new ProxyFrontend({
+    ...{ device, pair, features: options.features, path: options.path },
+    reconnect: options.reconnect,
+    busy: options.spinUs === Number.POSITIVE_INFINITY,
+    log: (level, text) => tell({ kind: "log", level, text }),
+    ended: (why) => {
+      problem = why;
+      loop.stop();
+    },
+    ...(trace === undefined ? {} : { trace }),
+  });
+  const reports = new Reports(frontend, pair);
+  const commands = new WorkerControl(
+    frontend,
+    { port: main, wakeFd: options.wakeFd },
+    (command) => {
+      if (command.kind === "stop") loop.stop();
+      else {
+        const status = proxyStatus(frontend, device.name, pair, loop.moods);
+        tell({ kind: "status", id: command.id, status });
+      }
+    },
+  );
+  const loop: Loop = new Loop({
+    ...{ pairs: [pair], control: commands, spinUs: options.spinUs, pauseUs: options.pauseUs },
+    housekeeping: () => {
+      commands.receive();
+      reports.housekeeping();
+    },
+  });
+  tell({ kind: "ready" });
+  try {
+    loop.run();
+  } finally {
+    frontend.close();
+    loop.close();
+  }
+  const { unsentAtStop } = frontend.backend.counters;
+  if (unsentAtStop > 0) {
+    tell({
+      kind: "log",
+      level: "warn",
+      text: `${unsentAtStop} packets could not be sent before the stop`,
+    });
+  }
+  if (problem !== "") throw Object.assign(new Error(problem), { code: "PROTOCOL" });
+}
+
+try {
+  const [port] = openPorts(options.port, 1);
+  try {
+    serve(port);
+  } finally {
+    port.close();
+  }
+  tell({ kind: "stopped" });
+} catch (error) {
+  const { message, code, stack } = error as Error & { code?: string };
+  tell({ kind: "failed", message, expected: code !== undefined, stack: stack ?? "" });
+}
