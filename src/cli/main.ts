@@ -2,7 +2,9 @@
 /** The command `bpfhv`. One file per sub-command beside this one. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { backendCommand } from "./backend.ts";
 import { conformanceCommand } from "./conformance.ts";
+import { driveCommand } from "./drive.ts";
 import { CommandError } from "./errors.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
@@ -23,6 +25,8 @@ function program(): Command {
     vmCommand(),
     topCommand(),
     conformanceCommand(),
+    backendCommand(),
+    driveCommand(),
   ];
   for (const sub of commands) command.addCommand(sub);
   // Commander ends the process itself with 1 for usage errors; ours is 2.

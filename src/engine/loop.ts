@@ -165,8 +165,9 @@ export class Loop {
 
   #woken(tag: number, events: number): void {
     if (tag === CONTROL_TAG) this.#sinceControl = CONTROL_DUE;
-    else if (tag >= CONTROL_TAG) this.#untidy ||= !(this.#control.woken?.(tag) ?? false);
-    else if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) this.#pairs[tag].portWritable();
+    else if (tag >= CONTROL_TAG) {
+      if (this.#control.woken?.(tag) !== true) this.#untidy = true;
+    } else if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) this.#pairs[tag].portWritable();
   }
 
   /**

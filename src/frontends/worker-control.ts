@@ -41,8 +41,8 @@ export class WorkerControl implements Control {
     return this.#frontend.handle();
   }
 
-  woken(tag: number): void {
-    this.#frontend.woken?.(tag);
+  woken(tag: number): boolean {
+    return tag !== WAKE_TAG && (this.#frontend.woken?.(tag) ?? false);
   }
 
   /** Messages from the main thread: looked for once per sleep, and by housekeeping when there is none. */

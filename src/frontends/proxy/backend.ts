@@ -3,17 +3,16 @@
  * whole and is answered at once, on the thread that also moves the packets, so nothing is ever in flight when the
  * memory table or a ring is changed.
  */
-import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramSet, validQueueBufs } from "../../abi/index.ts";
+import { type ProgramName, type ProgramSet, validQueueBufs } from "../../abi/index.ts";
 import type { Device, RxHalf, TxHalf } from "../../devices/device.ts";
-import { writeElf } from "../../ebpf/elf-writer.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
 import { type MappedContext, mapContiguous, stillThere } from "../../nic/contexts.ts";
 import { errnoName } from "../../os/errors.ts";
 import { signalEventFd } from "../../os/eventfd.ts";
 import { close, setNonBlocking } from "../../os/fd.ts";
-import { createFileMemfd } from "../../os/memory.ts";
 import { drainTx, unsentPackets } from "./drain.ts";
+import { writeProgramObject } from "./program-object.ts";
 import {
   CONTEXT_SIZES,
   getU64,
@@ -175,12 +174,10 @@ export class ProxyBackend {
   /** The programs in version 1 form, as an object file that lives in memory only. */
   getPrograms(): Reply {
     if (this.parameters === null) return { refused: "SET_PARAMETERS comes first" };
-    return {
-      fd: createFileMemfd("bpfhv-programs", programObject(this.#programs(this.parameters))),
-    };
+    return { fd: writeProgramObject(this.#programs(this.parameters)) };
   }
 
-  #programs({ rxBufs, txBufs }: Parameters): (name: string) => ProgramSet {
+  #programs({ rxBufs, txBufs }: Parameters): (name: ProgramName) => ProgramSet {
     const { device } = this.#options;
     const rx = device.programs({ bufs: rxBufs, form: "v1" });
     const tx = device.programs({ bufs: txBufs, form: "v1" });
@@ -441,12 +438,4 @@ function regionsOf(payload: DataView, count: number): RegionRequest[] {
       writable: true,
     };
   });
-}
-
-function programObject(setOf: (name: string) => ProgramSet): Uint8Array {
-  const programs = PROGRAM_NAMES.flatMap((name) => {
-    const code = setOf(name).code.get(PROGRAM_IDS[name]);
-    return code === undefined ? [] : [{ name, code }];
-  });
-  return writeElf(programs);
 }

@@ -97,14 +97,15 @@ export class ProxyFrontend implements Control {
     return Math.max(1, Math.ceil(this.#connectAt - performance.now()));
   }
 
-  woken(tag: number): void {
+  woken(tag: number): boolean {
     const queue = tag - KICK_TAG;
     const fd = this.backend.queues[queue]?.kickFd ?? -1;
-    if (fd < 0) return;
+    if (fd < 0) return false;
     drainEventFd(fd);
     this.counters.kicks++;
     this.#options.pair.kicked(queue !== RX_QUEUE);
     this.#options.trace?.(`kick ${this.backend.queues[queue].name}`);
+    return true;
   }
 
   handle(): number {

@@ -1,0 +1,158 @@
+/** `bpfhv backend`: serves the queues of the original QEMU fork's NIC, over its bpfhv-proxy protocol. */
+import { Command, Option } from "commander";
+import pino from "pino";
+import { DEVICES, findDevice } from "../devices/index.ts";
+import { DEFAULT_SPIN_US } from "../engine/loop.ts";
+import { type NicFailed, NicProcess } from "../frontends/nic-process.ts";
+import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
+import type { ProxyWorkerOptions } from "../frontends/proxy/worker.ts";
+import { type PortSpec, parsePort } from "../net/create.ts";
+import { controlPath, serveControl } from "./control-socket.ts";
+import { failure, Usage, whole } from "./errors.ts";
+import { PidFile } from "./pid-file.ts";
+import { removeTap, setUpTap } from "./tap-setup.ts";
+
+export interface BackendFlags {
+  path: string;
+  pidFile?: string;
+  interface: string;
+  backend: string;
+  device: string;
+  offloads: Offload[];
+  csum: boolean;
+  gso: boolean;
+  busyWait: boolean;
+  adaptive: boolean;
+  stats: boolean;
+  sleep: number;
+  verbose: number;
+  reconnect: boolean;
+  createTap: boolean;
+  tapAddress?: string;
+  netns?: string;
+}
+
+const WORKER = new URL("../frontends/proxy/worker.js", import.meta.url);
+const MAX_SLEEP_US = 1000;
+
+export function backendCommand(): Command {
+  const devices = DEVICES.map(({ name }) => name).join(", ");
+  return new Command("backend")
+    .description("serve a NIC of the original QEMU fork (-netdev bpfhv-proxy)")
+    .requiredOption("-p, --path <socket>", "UNIX socket that QEMU listens on")
+    .option("-P, --pid-file <file>", "write the process id here; a backend that runs is replaced")
+    .option("-i, --interface <name>", "TAP interface", "tapx")
+    .option("-b, --backend <type>", "tap, or another port (see `bpfhv serve --help`)", "tap")
+    .option("-d, --device <type>", devices, "sring")
+    .option("-O, --offloads <list>", `comma list of ${OFFLOADS.join(", ")}`, offloadList, [])
+    .option("-C, --csum", "offload checksums: txcsum and rxcsum", false)
+    .option("-G, --gso", "all offloads", false)
+    .addOption(
+      new Option("-B, --busy-wait", "never sleep, and ask for no kicks at all")
+        .default(false)
+        .conflicts("adaptive"),
+    )
+    .option("--adaptive", "spin before sleeping, as long as that pays", false)
+    .option("-S, --stats", "print rates every 2 s", false)
+    .option("-u, --sleep <us>", "pause in every turn, 0 to 1000 microseconds", whole, 0)
+    .option("-v, --verbose", "say more; twice: every kick, interrupt and queue dump", count, 0)
+    .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
+    .option("--create-tap", "make the TAP interface, and remove it at the end", false)
+    .option("--tap-address <address/bits>", "address of the TAP interface that is made")
+    .option("--netns <name>", "network namespace of the TAP interface")
+    .action((flags: BackendFlags) => backend(flags));
+}
+
+function count(_value: string, before: number): number {
+  return before + 1;
+}
+
+function offloadList(text: string, before: Offload[]): Offload[] {
+  const names = text.split(",");
+  for (const name of names) {
+    if (!OFFLOADS.includes(name as Offload)) {
+      throw new Usage(`unknown offload "${name}": there are ${OFFLOADS.join(", ")}`);
+    }
+  }
+  return [...before, ...(names as Offload[])];
+}
+
+/** @throws Usage */
+export function workerOptions(flags: BackendFlags): ProxyWorkerOptions {
+  if (flags.sleep > MAX_SLEEP_US) throw new Usage(`-u ${flags.sleep}: use 0 to ${MAX_SLEEP_US}`);
+  if (flags.createTap && flags.backend !== "tap") throw new Usage("--create-tap goes with -b tap");
+  if (flags.tapAddress !== undefined && !flags.createTap) {
+    throw new Usage("--tap-address goes with --create-tap");
+  }
+  return {
+    ...deviceOf(flags),
+    port: portOf(flags),
+    path: flags.path,
+    reconnect: flags.reconnect,
+    spinUs: flags.busyWait ? Number.POSITIVE_INFINITY : flags.adaptive ? DEFAULT_SPIN_US : 0,
+    pauseUs: flags.sleep,
+    statistics: flags.stats,
+    verbosity: flags.verbose,
+  };
+}
+
+/** As the original has it: sring with offloads is sring_gso; vring_packed knows none. */
+function deviceOf(flags: BackendFlags): { device: string; features: number } {
+  const offloads = new Set<Offload>(flags.offloads);
+  for (const offload of flags.gso ? OFFLOADS : flags.csum ? CHECKSUMS : []) offloads.add(offload);
+  const name = flags.device === "sring" && offloads.size > 0 ? "sring_gso" : flags.device;
+  const device = findDevice(name);
+  if (device === undefined) {
+    throw new Usage(`unknown device "${name}": there are ${DEVICES.map((d) => d.name).join(", ")}`);
+  }
+  return { device: name, features: device.features & offloadFeatures(offloads) };
+}
+
+function portOf(flags: BackendFlags): PortSpec {
+  if (flags.backend === "netmap") {
+    throw new Usage("netmap is not supported: use tap, or another port (bpfhv serve --help)");
+  }
+  const netns = flags.netns === undefined ? "" : `,netns=${flags.netns}`;
+  const text = flags.backend === "tap" ? `tap:${flags.interface}${netns},create` : flags.backend;
+  const port = parsePort(text);
+  if (port === null) throw new Usage(`unknown backend "${flags.backend}"`);
+  return port;
+}
+
+async function backend(flags: BackendFlags): Promise<void> {
+  const options = workerOptions(flags);
+  const level = flags.verbose > 0 ? "debug" : "warn";
+  const log = pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
+  const pidFile = flags.pidFile === undefined ? null : await PidFile.take(flags.pidFile);
+  try {
+    if (flags.createTap) setUpTap(tapOf(flags));
+    await run(options, log);
+  } finally {
+    if (flags.createTap) removeTap(tapOf(flags));
+    pidFile?.remove();
+  }
+}
+
+function tapOf({ interface: name, netns, tapAddress: address }: BackendFlags) {
+  return { name, ...(netns ? { netns } : {}), ...(address ? { address } : {}) };
+}
+
+async function run(options: ProxyWorkerOptions, log: pino.Logger): Promise<void> {
+  const worker = new NicProcess(options, (level, text) => log[level](text), WORKER);
+  const stop = () => void worker.stop().catch(() => {});
+  process.once("SIGINT", stop);
+  process.once("SIGTERM", stop);
+  try {
+    await worker.started();
+    const control = await serveControl(controlPath(options.path), async () => ({
+      ...{ pid: process.pid, socket: options.path },
+      ...(await worker.status()),
+    }));
+    await worker.ended.finally(() => control.close());
+  } catch (error) {
+    throw failure((error as NicFailed).message);
+  } finally {
+    process.off("SIGINT", stop);
+    process.off("SIGTERM", stop);
+  }
+}

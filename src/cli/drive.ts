@@ -1,0 +1,115 @@
+/** `bpfhv drive`: the machine's end of the bpfhv-proxy protocol, to try or to measure any backend. */
+import { Command, Option } from "commander";
+import { validQueueBufs } from "../abi/index.ts";
+import { BackendError } from "../frontends/proxy/hypervisor.ts";
+import { ProgramObjectError } from "../frontends/proxy/program-object.ts";
+import { GuestError } from "../guest/ring.ts";
+import { OsError } from "../os/errors.ts";
+import { type DriveOptions, type DriveResult, drive } from "./drive-traffic.ts";
+import { failure, Usage, whole } from "./errors.ts";
+
+interface DriveFlags {
+  socket: string;
+  bufs: number;
+  rxBufs?: number;
+  txBufs?: number;
+  duration: number;
+  packets?: number;
+  direction: DriveOptions["direction"];
+  size: number;
+  load: DriveOptions["load"];
+  wait: number;
+  json: boolean;
+}
+
+export function driveCommand(): Command {
+  return new Command("drive")
+    .description("send and receive packets through a backend, and verify each")
+    .requiredOption("--socket <path>", "UNIX socket to listen on; a backend connects to it")
+    .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", whole, 256)
+    .option("--rx-bufs <n>", "buffers of the receive queue", whole)
+    .option("--tx-bufs <n>", "buffers of the transmit queue", whole)
+    .option("--duration <s>", "seconds of traffic", seconds, 5)
+    .option("--packets <n>", "stop after so many packets sent", whole)
+    .addOption(
+      new Option("--direction <which>", "what the guest does: send (tx), only receive (rx), both")
+        .choices(["tx", "rx", "both"])
+        .default("both"),
+    )
+    .option(
+      "--size <bytes>",
+      "length of sent frames, 60 to 1514; 0: all lengths in turn",
+      whole,
+      60,
+    )
+    .addOption(
+      new Option("--load <kind>", "full, or changing: bursts, single packets, pauses")
+        .choices(["full", "changing"])
+        .default("full"),
+    )
+    .option("--wait <ms>", "how long to wait for a backend", whole, 10_000)
+    .option("--json", "as JSON", false)
+    .action((flags: DriveFlags) => run(flags));
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (/^\d+(\.\d+)?$/.test(text) && value > 0 && value <= 86_400) return value;
+  throw new Usage(`--duration ${text}: use seconds, up to 86400`);
+}
+
+/** @throws Usage */
+export function driveOptions(flags: DriveFlags): DriveOptions {
+  const rxBufs = flags.rxBufs ?? flags.bufs;
+  const txBufs = flags.txBufs ?? flags.bufs;
+  for (const bufs of [rxBufs, txBufs]) {
+    if (!validQueueBufs(bufs)) throw new Usage(`${bufs} buffers: a power of two, 16 to 8192`);
+  }
+  const { size } = flags;
+  if (size !== 0 && (size < 60 || size > 1514)) throw new Usage(`--size ${size}: 0, or 60 to 1514`);
+  return {
+    ...{ socket: flags.socket, rxBufs, txBufs, size },
+    ...{ seconds: flags.duration, direction: flags.direction, load: flags.load },
+    packets: flags.packets ?? Number.POSITIVE_INFINITY,
+    waitMs: flags.wait,
+  };
+}
+
+function run(flags: DriveFlags): void {
+  const options = driveOptions(flags);
+  const result = driven(options);
+  process.stdout.write(flags.json ? `${JSON.stringify(result, null, 2)}\n` : describe(result));
+  const { wrong, outOfOrder, stalls } = result;
+  if (wrong + outOfOrder + stalls > 0) {
+    throw failure(`${wrong} packets changed, ${outOfOrder} out of order, ${stalls} stalls`);
+  }
+}
+
+function driven(options: DriveOptions): DriveResult {
+  try {
+    return drive(options);
+  } catch (error) {
+    const expected =
+      error instanceof BackendError ||
+      error instanceof GuestError ||
+      error instanceof OsError ||
+      error instanceof ProgramObjectError;
+    throw expected ? failure(error.message) : error;
+  }
+}
+
+/** For people, at most 80 columns. */
+export function describe(r: DriveResult): string {
+  const cell = (value: number): string => String(Math.round(value)).padStart(12);
+  return [
+    `${r.seconds.toFixed(1)} s of traffic`,
+    `  sent      ${cell(r.sent)} packets ${cell(r.sentPps)} a second`,
+    `  completed ${cell(r.completed)}         ${cell(r.reclaimed)} came back unsent`,
+    `  received  ${cell(r.received)} packets ${cell(r.receivedPps)} a second`,
+    `  verified  ${cell(r.received - r.foreign - r.wrong)}         ${cell(r.foreign)} without a number`,
+    `  wrong     ${cell(r.wrong)}         ${cell(r.outOfOrder)} out of order`,
+    `  kicks     ${cell(r.kicks)}         ${cell(r.interrupts.rx + r.interrupts.tx)} interrupts`,
+    `  stalls    ${cell(r.stalls)}`,
+    "",
+  ].join("\n");
+}
