@@ -1,0 +1,178 @@
+/** For tests of the backend's end: a frontend on a socket pair, asked byte by byte, with no loop. */
+
+import { sring } from "../../devices/sring/index.ts";
+import { QueuePair } from "../../engine/pair.ts";
+import { TestPort } from "../../guest/testing.ts";
+import { Epoll } from "../../os/epoll.ts";
+import { createEventFd } from "../../os/eventfd.ts";
+import { close } from "../../os/fd.ts";
+import { createMemfd, type Mapping, mapAnonymous, mapFile } from "../../os/memory.ts";
+import { SocketReceiver, sendMessage, socketPair } from "../../os/unix-socket.ts";
+import { ProxyFrontend } from "./frontend.ts";
+
+/** A message by hand: type, flags, size of the payload, payload; all little endian. */
+export function message(
+  type: number,
+  payload: Uint8Array = new Uint8Array(0),
+  flags = 1,
+): Uint8Array {
+  const bytes = new Uint8Array(12 + payload.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, type, true);
+  view.setUint32(4, flags, true);
+  view.setUint32(8, payload.length, true);
+  bytes.set(payload, 12);
+  return bytes;
+}
+
+/** u32 words as bytes. */
+export function words(...values: number[]): Uint8Array {
+  return new Uint8Array(Uint32Array.from(values).buffer);
+}
+
+/** The payload of SET_MEM_TABLE: regions as [address, size, offset]. */
+export function table(...regions: [number, number, number][]): Uint8Array {
+  const payload = new Uint8Array(264);
+  const view = new DataView(payload.buffer);
+  view.setUint32(0, regions.length, true);
+  for (const [i, [address, size, offset]] of regions.entries()) {
+    view.setBigUint64(8 + 32 * i, BigInt(address), true);
+    view.setBigUint64(16 + 32 * i, BigInt(size), true);
+    view.setBigUint64(32 + 32 * i, BigInt(offset), true);
+  }
+  return payload;
+}
+
+export interface RawReply {
+  readonly type: number;
+  readonly flags: number;
+  readonly payload: Uint8Array;
+  readonly fds: readonly number[];
+}
+
+const MEMORY = 1 << 20;
+const BUFFER = 4096;
+
+export class ProxyBench {
+  readonly port = new TestPort();
+  readonly warnings: string[] = [];
+  /** What `ended` was told; null: not over. */
+  problem: string | null = null;
+  readonly pair: QueuePair;
+  readonly frontend: ProxyFrontend;
+  /** Guest memory: 1 MiB, at guest address 0 once `SET_MEM_TABLE` says so. */
+  readonly memfd = createMemfd("guest", MEMORY, { seal: true });
+  readonly #mapping: Mapping = mapFile(this.memfd, 0, MEMORY, { write: true });
+  readonly view = new DataView(this.#mapping.view(0, MEMORY));
+  readonly #epoll = new Epoll(16);
+  readonly #buffer = mapAnonymous(2 * BUFFER);
+  readonly #receiver = new SocketReceiver();
+  #fd = -1;
+  readonly eventFds: number[] = [];
+
+  constructor() {
+    this.pair = new QueuePair({
+      ...{ port: this.port, rxVector: 0, txVector: 1 },
+      fire: (vector) => this.frontend.backend.fire(vector),
+    });
+    this.frontend = new ProxyFrontend({
+      ...{ device: sring, features: 0x1ff, pair: this.pair, path: null, reconnect: false },
+      log: (level, text) => {
+        if (level === "warn") this.warnings.push(text);
+      },
+      ended: (problem) => {
+        this.problem = problem;
+      },
+    });
+    this.frontend.register(this.#epoll);
+    this.connect();
+  }
+
+  /** A new connection; the old one, if any, is closed. */
+  connect(): void {
+    if (this.#fd >= 0) close(this.#fd);
+    const [ours, theirs] = socketPair();
+    this.#fd = ours;
+    this.problem = null;
+    // What is left of the old one is seen first.
+    this.turn();
+    this.frontend.adopt(theirs);
+  }
+
+  newEventFd(): number {
+    const fd = createEventFd();
+    this.eventFds.push(fd);
+    return fd;
+  }
+
+  /** Closes the descriptors of `eventFds` but the first few. */
+  closeEventFds(keep = 0): void {
+    for (const fd of this.eventFds.splice(keep)) close(fd);
+  }
+
+  /** Sends bytes, with descriptors at the first of them, and lets the frontend look. */
+  send(bytes: Uint8Array, fds: readonly number[] = []): void {
+    new Uint8Array(this.#buffer.view(0, BUFFER)).set(bytes);
+    const n = sendMessage(this.#fd, this.#buffer.address, bytes.length, fds);
+    if (n !== bytes.length) throw new Error(`sent ${n} of ${bytes.length} bytes`);
+    this.turn();
+  }
+
+  turn(): void {
+    for (let n = 0; n < 40 && this.frontend.handle() > 0; n++);
+  }
+
+  /** The next reply; null where there is none, "closed" where there never will be. */
+  reply(): RawReply | "closed" | null {
+    let n: number;
+    try {
+      n = this.#receiver.receiveAt(this.#fd, this.#buffer.address + BUFFER, 12);
+    } catch {
+      return "closed";
+    }
+    if (n < 0) return null;
+    if (n === 0) return "closed";
+    const fds = [...this.#receiver.fds];
+    const view = new DataView(this.#buffer.view(BUFFER, BUFFER));
+    const [type, flags, size] = [0, 4, 8].map((at) => view.getUint32(at, true));
+    if (size > 0) this.#receiver.receiveAt(this.#fd, this.#buffer.address + BUFFER, size);
+    return { type, flags, fds, payload: new Uint8Array(view.buffer.slice(0, size)) };
+  }
+
+  /** Sends one request and takes its reply. */
+  ask(type: number, payload?: Uint8Array, fds: readonly number[] = []): RawReply | "closed" | null {
+    this.send(message(type, payload), fds);
+    return this.reply();
+  }
+
+  /** Up to registered contexts (receive at 0x10000, transmit at 0x20000, 16 buffers) and event descriptors. */
+  configure(): void {
+    const steps: [number, Uint8Array, number[]][] = [
+      [5, table([0, MEMORY, 0]), [this.memfd]],
+      [2, words(0, 0), []],
+      [3, words(1, 1, 16, 16), []],
+      [6, words(0, 0, 0x10000, 0), []],
+      [6, words(1, 0, 0x20000, 0), []],
+    ];
+    for (const queue of [0, 1]) {
+      for (const type of [7, 8]) steps.push([type, words(queue), [this.newEventFd()]]);
+    }
+    for (const [type, payload, fds] of steps) {
+      const reply = this.ask(type, payload, fds);
+      if (reply === null || reply === "closed" || reply.flags !== 1) {
+        throw new Error(`request ${type} was refused: ${this.frontend.backend.lastRefusal}`);
+      }
+    }
+  }
+
+  close(): void {
+    this.frontend.close();
+    this.closeEventFds();
+    close(this.#fd);
+    close(this.memfd);
+    this.#mapping.unmap();
+    this.#buffer.unmap();
+    this.#receiver.close();
+    this.#epoll.close();
+  }
+}
