@@ -6,7 +6,7 @@ import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { type NicFailed, NicProcess } from "../frontends/nic-process.ts";
 import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
 import type { ProxyWorkerOptions } from "../frontends/proxy/worker.ts";
-import { type PortSpec, parsePort } from "../net/create.ts";
+import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { PidFile } from "./pid-file.ts";
@@ -114,9 +114,12 @@ function portOf(flags: BackendFlags): PortSpec {
   }
   const netns = flags.netns === undefined ? "" : `,netns=${flags.netns}`;
   const text = flags.backend === "tap" ? `tap:${flags.interface}${netns},create` : flags.backend;
-  const port = parsePort(text);
-  if (port === null) throw new Usage(`unknown backend "${flags.backend}"`);
-  return port;
+  try {
+    return parsePort(text);
+  } catch (error) {
+    if (error instanceof PortSpecError) throw new Usage(error.message);
+    throw error;
+  }
 }
 
 async function backend(flags: BackendFlags): Promise<void> {

@@ -5,6 +5,7 @@
  */
 import { type ProgramName, type ProgramSet, validQueueBufs } from "../../abi/index.ts";
 import type { Device, RxHalf, TxHalf } from "../../devices/device.ts";
+import { longestReceived, receiveOffloads } from "../../devices/offloads.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
 import { type MappedContext, mapContiguous, stillThere } from "../../nic/contexts.ts";
@@ -68,6 +69,9 @@ interface Parameters {
   readonly rxBufs: number;
   readonly txBufs: number;
 }
+
+/** The protocol cannot say another one. */
+const MTU = 1500;
 
 const DONE: Reply = {};
 const NO_EVENTFD: Reply = { refused: "the descriptor cannot be written to: an eventfd is needed" };
@@ -159,6 +163,9 @@ export class ProxyBackend {
     if (!validQueueBufs(rxBufs) || !validQueueBufs(txBufs)) {
       return { refused: `${rxBufs} and ${txBufs} buffers: powers of two from 16 to 8192` };
     }
+    const { device } = this.#options;
+    const problem = device.sizeProblem?.(rxBufs) ?? device.sizeProblem?.(txBufs) ?? null;
+    if (problem !== null) return { refused: problem };
     const { parameters } = this;
     if (parameters?.rxBufs !== rxBufs || parameters.txBufs !== txBufs) {
       for (const queue of this.queues) this.#forgetContext(queue);
@@ -166,8 +173,8 @@ export class ProxyBackend {
     this.parameters = { rxBufs, txBufs };
     const answer = new Uint8Array(8);
     const view = new DataView(answer.buffer);
-    view.setUint32(CONTEXT_SIZES.rx, this.#options.device.contextSize(rxBufs), true);
-    view.setUint32(CONTEXT_SIZES.tx, this.#options.device.contextSize(txBufs), true);
+    view.setUint32(CONTEXT_SIZES.rx, device.contextSize(rxBufs), true);
+    view.setUint32(CONTEXT_SIZES.tx, device.contextSize(txBufs), true);
     return { payload: answer };
   }
 
@@ -357,7 +364,11 @@ export class ProxyBackend {
       memory: this.memory,
       bufs: this.#bufs(queue),
       counters: queue.receive ? pair.rxCounters : pair.txCounters,
+      features: this.selectedFeatures,
+      maxPacket: longestReceived(this.selectedFeatures, MTU),
     };
+    // What was negotiated, not what the command line allows, decides what the port may bring.
+    if (queue.receive) pair.setReceiveOffloads(receiveOffloads(this.selectedFeatures));
     const ring = queue.receive ? device.rx(config) : device.tx(config);
     if (fresh) ring.resync();
     else ring.restore(queue.position);

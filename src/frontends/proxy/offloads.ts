@@ -20,8 +20,3 @@ export function offloadFeatures(offloads: Iterable<Offload>): number {
   for (const offload of offloads) features |= KEPT[offload];
   return features;
 }
-
-/** Receive packet limit of a feature set: with any LRO bit the host may merge. */
-export function maxReceive(features: number): number {
-  return features & KEPT.lro ? 65536 : 1518;
-}

@@ -141,7 +141,8 @@ function serve(port: Port): void {
 }
 
 try {
-  const [port] = openPorts(options.port, 1);
+  const metadata = (findDevice(options.device)?.features ?? 0) !== 0;
+  const [port] = openPorts(options.port, 1, metadata);
   try {
     serve(port);
   } finally {
