@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { writeElf } from "../ebpf/elf-writer.ts";
 
 const MAIN = fileURLToPath(new URL("main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-conformance-"));
@@ -63,6 +64,15 @@ const PROGRAM = "69 10  01 00  00 00 00 00  95 00 00 00 00 00 00 00 \n";
 test("as a plugin it prints r0 in hexadecimal", () => {
   const { stdout, status } = bpfhv(["--plugin", "aa  bb  cc  "], PROGRAM);
   assert.deepEqual([stdout, status], ["ccbb\n", 0]);
+});
+
+test("as a plugin it takes an object with --elf", () => {
+  const code = Uint8Array.from(Buffer.from(PROGRAM.replace(/\s/g, ""), "hex"));
+  const object = Buffer.from(writeElf([{ name: ".text", code }])).toString("hex");
+  const { stdout, status } = bpfhv(["--plugin", "aa bb cc", "--elf"], object);
+  assert.deepEqual([stdout, status], ["ccbb\n", 0]);
+  const broken = bpfhv(["--plugin", "--elf"], "00 11");
+  assert.deepEqual([broken.stderr, broken.status], ["bpfhv: this is not an ELF file\n", 1]);
 });
 
 test("as a plugin it says why a program is refused, status 1", () => {

@@ -6,13 +6,16 @@ import { Command, Option } from "commander";
 import { CaseError, hexBytes } from "../ebpf/conformance/case.ts";
 import { ENGINES, outcome } from "../ebpf/conformance/engines.ts";
 import { runCase, type Verdict } from "../ebpf/conformance/run.ts";
+import { readElf } from "../ebpf/elf-reader.ts";
 import type { EngineName } from "../ebpf/engines.ts";
+import { EbpfError } from "../ebpf/errors.ts";
 import { ENCODINGS, type Group } from "../ebpf/opcode.ts";
 import { failure, Usage } from "./errors.ts";
 
 interface ConformanceFlags {
   cases?: string;
   plugin: boolean;
+  elf: boolean;
   engine: EngineName;
   group?: string[];
   json: boolean;
@@ -26,6 +29,7 @@ export function conformanceCommand(): Command {
     .argument("[memory...]", "with --plugin: initial memory as hexadecimal bytes")
     .option("--cases <folder>", "run the cases (*.data) of this folder")
     .option("--plugin", "read one program in hexadecimal from standard input, print r0", false)
+    .option("--elf", "with --plugin: the program is an ELF object", false)
     .addOption(new Option("--engine <name>").choices(Object.keys(ENGINES)).default("interpreter"))
     .addOption(
       new Option("--group <name...>", "only cases that use these groups of instructions").choices(
@@ -45,12 +49,14 @@ export function conformanceCommand(): Command {
 async function plugin(memory: readonly string[], flags: ConformanceFlags): Promise<void> {
   const input = await text(process.stdin);
   try {
-    const code = hexBytes(input);
+    const bytes = hexBytes(input);
+    const code = flags.elf ? readElf(bytes)[0]!.code : bytes;
     const result = outcome(ENGINES[flags.engine], code, hexBytes(memory.join(" ")));
     if ("refused" in result) throw failure(result.refused);
     process.stdout.write(`${result.r0.toString(16)}\n`);
   } catch (error) {
     if (error instanceof CaseError) throw new Usage(error.message);
+    if (error instanceof EbpfError) throw failure(error.message);
     throw error;
   }
 }

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { backendCommand } from "./backend.ts";
 import { conformanceCommand } from "./conformance.ts";
+import { disasmCommand } from "./disasm.ts";
 import { driveCommand } from "./drive.ts";
 import { CommandError } from "./errors.ts";
 import { serveCommand } from "./serve.ts";
@@ -25,6 +26,7 @@ function program(): Command {
     vmCommand(),
     topCommand(),
     conformanceCommand(),
+    disasmCommand(),
     backendCommand(),
     driveCommand(),
   ];

@@ -45,14 +45,67 @@ test("an object is ELF64, little endian, relocatable, for BPF, with one section 
   }
 });
 
+test("the original's loader rules find every program: PROGBITS, whole instructions, no relocations", () => {
+  const names = ["rxp", "rxc", "rxi", "rxr", "txp", "txc", "txi", "txr"];
+  const found = sections(writeElf(names.map((name) => ({ name, code: PROGRAMS[0]!.code }))));
+  for (const name of names) {
+    const section = found.get(name);
+    assert.equal(section?.type, 1, name);
+    assert.ok(section.content.length > 0 && section.content.length % 8 === 0);
+  }
+  const SHT_RELA = 4;
+  const SHT_REL = 9;
+  for (const { type } of found.values()) assert.ok(type !== SHT_RELA && type !== SHT_REL);
+});
+
+/** A program of two instructions, each with its line. */
+const WITH_LINES = {
+  name: "txp",
+  code: PROGRAMS[0]!.code,
+  lines: new Map([
+    [0, { file: "guest.ts", line: 7, column: 3, text: "return 0;" }],
+    [1, { file: "guest.ts", line: 8, column: 1, text: "}" }],
+  ]),
+};
+
+/** Runs `use` with a file that holds the bytes. */
+function withFile(bytes: Uint8Array, use: (file: string) => void): void {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-elf-"));
+  try {
+    const file = join(folder, "set.o");
+    writeFileSync(file, bytes);
+    use(file);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const objdump = ["llvm-objdump-19", "llvm-objdump"].find(
+  (name) => spawnSync(name, ["--version"]).status === 0,
+);
+test("llvm-objdump disassembles it", { skip: objdump ? false : "no llvm-objdump here" }, () => {
+  withFile(writeElf([WITH_LINES, PROGRAMS[1]!]), (file) => {
+    const { stdout, stderr, status } = spawnSync(objdump!, ["-d", file], { encoding: "utf8" });
+    assert.deepEqual([status, stderr], [0, ""]);
+    assert.match(stdout, /<txp>:\n.*r0 = (0x)?0\n.*exit\n/);
+    assert.match(stdout, /<rxc>:\n.*r0 = \*\(u64 \*\)\(r1 \+ (0x)?8\)\n.*r0 \+= (0x)?1\n.*exit\n/);
+  });
+});
+
+test("llvm-objdump shows its source lines", {
+  skip: objdump === "llvm-objdump-19" ? false : "no llvm-objdump-19, which reads lines from BTF",
+}, () => {
+  withFile(writeElf([WITH_LINES]), (file) => {
+    const { stdout } = spawnSync(objdump!, ["-d", "-S", "-l", file], { encoding: "utf8" });
+    assert.match(stdout, /; guest.ts:7\n; return 0;\n.*r0 = 0x0\n; guest.ts:8\n; }\n.*exit/);
+  });
+});
+
 const readelf = spawnSync("readelf", ["--version"]).status === 0;
 test("readelf finds nothing to complain about", {
   skip: readelf ? false : "no readelf here",
 }, () => {
-  const folder = mkdtempSync(join(tmpdir(), "bpfhv-elf-"));
-  try {
-    const file = join(folder, "set.o");
-    writeFileSync(file, writeElf(PROGRAMS));
+  withFile(writeElf([WITH_LINES, PROGRAMS[1]!]), (file) => {
     const { stdout, stderr, status } = spawnSync("readelf", ["-hSs", "-W", file], {
       encoding: "utf8",
     });
@@ -60,9 +113,7 @@ test("readelf finds nothing to complain about", {
     assert.equal(stderr, "");
     assert.match(stdout, /Linux BPF/);
     assert.match(stdout, /FUNC\s+GLOBAL\s+DEFAULT\s+2 rxc/);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  });
 });
 
 test("names used twice, empty names and broken code are refused", () => {

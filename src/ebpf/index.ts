@@ -1,6 +1,7 @@
-/** eBPF (RFC 9669): instructions, assembler, interpreter. */
+/** eBPF (RFC 9669): instructions, assembler, objects, interpreter, JIT, verifier. */
 export * from "./assembler.ts";
-export * from "./elf-writer.ts";
+export { type ElfProgram, readElf } from "./elf-reader.ts";
+export { writeElf } from "./elf-writer.ts";
 export * from "./engine.ts";
 export * from "./engines.ts";
 export * from "./errors.ts";

@@ -33,6 +33,8 @@ import {
   type WideKind,
 } from "./opcode.ts";
 
+import type { Program, SourceLine } from "./program.ts";
+
 const ALU_SIGNS: Readonly<Record<AluOp, string>> = {
   ...{ add: "+=", sub: "-=", mul: "*=", div: "/=", sdiv: "s/=", or: "|=", and: "&=" },
   ...{ lsh: "<<=", rsh: ">>=", mod: "%=", smod: "s%=", xor: "^=", mov: "=", arsh: "s>>=" },
@@ -132,6 +134,23 @@ function formatWide(i: Instruction, kind: WideKind): string {
 /** The program as lines, each with the slot where its instruction stands. */
 export function disassemble(code: Uint8Array): string[] {
   return decodeProgram(code).map((i) => `${String(i.index).padStart(4)}: ${formatInstruction(i)}`);
+}
+
+/**
+ * The same of a program; with `source`, each instruction that begins a new source line has that line before it, as
+ * a comment.
+ */
+export function disassembleProgram(program: Program, options: { source?: boolean } = {}): string[] {
+  let last: SourceLine | undefined;
+  const instructions = disassemble(program.code);
+  if (options.source !== true) return instructions;
+  return instructions.flatMap((instruction) => {
+    const line = program.lines?.get(Number.parseInt(instruction, 10));
+    if (line === undefined || (line.line === last?.line && line.file === last.file))
+      return [instruction];
+    last = line;
+    return [`; ${line.file}:${line.line}: ${line.text}`, instruction];
+  });
 }
 
 /* Reading */

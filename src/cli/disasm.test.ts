@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const MAIN = fileURLToPath(new URL("main.js", import.meta.url));
+const OBJECT = fileURLToPath(
+  new URL("../../../src/ebpf/testdata/calls.clang-19.o", import.meta.url),
+);
+
+function disasm(args: readonly string[], input: string | Uint8Array = "") {
+  return spawnSync(process.execPath, [MAIN, "disasm", ...args], { input, encoding: "utf8" });
+}
+
+const HEX = "b7000000 01000000\n9500000000000000\n";
+const LISTING = "; stdin\n   0: r0 = 1\n   1: exit\n";
+
+test("hexadecimal, raw bytes and text of one program give the same listing", () => {
+  const raw = Buffer.from(HEX.replace(/\s/g, ""), "hex");
+  for (const input of [HEX, raw, "r0 = 1 ; one\nexit\n", LISTING]) {
+    assert.equal(disasm(["-"], input).stdout, LISTING);
+  }
+  assert.equal(disasm(["--format", "text", "-"], "exit\n").stdout, "; stdin\n   0: exit\n");
+});
+
+test("an object gives its programs, one section where asked, with source lines where asked", () => {
+  assert.match(disasm([OBJECT]).stdout, /^; txp\n.*\n\n; rxc\n/s);
+  const { stdout, status } = disasm(["--section", "rxc", "--source", OBJECT]);
+  assert.equal(status, 0);
+  assert.match(stdout, /^; rxc\n; \.\/calls\.c:24: return mix\(context\[1\], 3\);\n {3}0: r1 = /);
+});
+
+test("--json has fields and source of each instruction", () => {
+  const programs = JSON.parse(disasm(["--section", "rxc", "--json", OBJECT]).stdout);
+  assert.equal(programs.length, 1);
+  const [first] = programs[0].instructions;
+  assert.equal(first.source.line, 24);
+  assert.deepEqual(
+    [first.slot, first.text, first.opcode, first.dst, first.src, first.offset, first.group],
+    [0, "r1 = *(u64 *)(r1 + 8)", 0x79, 1, 1, 8, "base64"],
+  );
+});
+
+test("what cannot be shown is told in one line", () => {
+  for (const [args, input, message, wanted] of [
+    [["-"], "", /^bpfhv: -: there is nothing in it\n$/, 1],
+    [["/absent"], "", /^bpfhv: cannot read \/absent: ENOENT\n$/, 1],
+    [["-"], "ff00000000000000", /^bpfhv: stdin: instruction 0: unknown opcode 0xff\n$/, 1],
+    [["-"], "r0 = r11", /^bpfhv: -: .*r0 = r11/, 1],
+    [["--section", "txp", "-"], HEX, /^bpfhv: --section is for ELF objects, and - is hex\n$/, 2],
+    [["--section", "rxp", OBJECT], "", /there is no code in section "rxp"/, 1],
+    [["-"], "\x7fELF", /^bpfhv: -: this is not an ELF file\n$/, 1],
+  ] as const) {
+    const { stderr, stdout, status } = disasm(args, input);
+    assert.match(stderr, message);
+    assert.deepEqual([stdout, status], ["", wanted]);
+  }
+});

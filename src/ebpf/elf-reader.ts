@@ -1,0 +1,205 @@
+/**
+ * Programs from objects that clang makes: each function of a section is one, and the functions that it calls,
+ * wherever they stand, are put behind it and their calls resolved. What would need a loader (maps, global data,
+ * functions of the kernel) is refused by name.
+ */
+import { ELF, type ElfRelocation, type ElfSection, elfError, parseElf } from "./elf.ts";
+import { ElfIndex, type FunctionRange, isCode } from "./elf-index.ts";
+import { EbpfError } from "./errors.ts";
+import {
+  decodeProgram,
+  encodeProgram,
+  type Instruction,
+  SLOT,
+  slotsOf,
+  targetOf,
+} from "./instruction.ts";
+import type { Program, SourceLine } from "./program.ts";
+
+/** A program of an object, and where it came from. */
+export interface ElfProgram extends Program {
+  readonly section: string;
+  /** Its function; the section's name where there are no symbols. */
+  readonly entry: string;
+}
+
+/** Slots of all programs of an object together; functions that several call count for each. */
+const MAX_SLOTS = 1 << 18;
+
+const R_BPF_64_64 = 1;
+const R_BPF_64_32 = 10;
+/** Relocation types of BPF (LLVM, BPF.def). */
+const RELOCATIONS: Readonly<Record<number, string>> = {
+  ...{ [R_BPF_64_64]: "R_BPF_64_64", 2: "R_BPF_64_ABS64", 3: "R_BPF_64_ABS32" },
+  ...{ 4: "R_BPF_64_NODYLD32", [R_BPF_64_32]: "R_BPF_64_32" },
+};
+
+/**
+ * Reads the programs of an object. A section with one entry makes a program of the section's name, one with
+ * several makes programs of the functions' names; `.text` holds entries only where no other section has code.
+ * Of sections with the same name the first counts.
+ * @param only reads this section alone
+ * @throws EbpfError ELF where the file is corrupt or needs a loader, ENCODING where code is invalid
+ */
+export function readElf(bytes: Uint8Array, only?: string): ElfProgram[] {
+  const index = new ElfIndex(parseElf(bytes));
+  const code = index.file.sections.filter(isCode);
+  const chosen = only === undefined ? entrySections(code) : [sectionNamed(code, only)];
+  if (chosen.length === 0) throw elfError("there is no code in this object");
+  const budget = { slots: MAX_SLOTS };
+  return chosen.flatMap((section) =>
+    entriesOf(index, section).map(({ name, entry }): ElfProgram => {
+      const linked = new Linker(index, name, budget).link(entry);
+      return { name, section: section.name, entry: entry.name, ...linked };
+    }),
+  );
+}
+
+/** True where bytes begin as ELF files do. */
+export function looksLikeElf(bytes: Uint8Array): boolean {
+  return [0x7f, 0x45, 0x4c, 0x46].every((byte, i) => bytes[i] === byte);
+}
+
+function entrySections(code: readonly ElfSection[]): ElfSection[] {
+  const byName = new Map<string, ElfSection>();
+  for (const section of code) {
+    if (!byName.has(section.name)) byName.set(section.name, section);
+  }
+  if (byName.size > 1) byName.delete(".text");
+  return [...byName.values()];
+}
+
+function sectionNamed(code: readonly ElfSection[], name: string): ElfSection {
+  const section = code.find((s) => s.name === name);
+  if (section !== undefined) return section;
+  const names = code.slice(0, 20).map((s) => s.name);
+  throw elfError(`there is no code in section "${name}": there is ${names.join(", ") || "none"}`);
+}
+
+function entriesOf(index: ElfIndex, section: ElfSection): { name: string; entry: FunctionRange }[] {
+  const functions = [...index.functionsOf(section).values()];
+  const global = functions.filter((f) => f.global);
+  const entries = global.length > 0 ? global : functions;
+  const alone = entries.length === 1 && section.name !== ".text";
+  return entries.map((entry) => ({ name: alone ? section.name : entry.name, entry }));
+}
+
+function isWithin({ start, end }: FunctionRange, slot: number): boolean {
+  return slot >= start && slot < end;
+}
+
+/** Puts one program together. */
+class Linker {
+  readonly #index: ElfIndex;
+  readonly #name: string;
+  readonly #budget: { slots: number };
+  /** Functions in their order, each with the slot of the program where it begins. */
+  readonly #bases = new Map<FunctionRange, number>();
+  #end = 0;
+
+  constructor(index: ElfIndex, name: string, budget: { slots: number }) {
+    this.#index = index;
+    this.#name = name;
+    this.#budget = budget;
+  }
+
+  link(entry: FunctionRange): Pick<Program, "code" | "lines"> {
+    this.#place(entry);
+    const code: Instruction[] = [];
+    const lines = new Map<number, SourceLine>();
+    // The map grows while it is walked, by the functions that are called.
+    for (const [f, base] of this.#bases) {
+      for (const i of this.#decode(f)) code.push(this.#resolve(f, i, base + i.index));
+      for (const { slot, source } of this.#index.linesOf(f)) {
+        lines.set(base + slot - f.start, source);
+      }
+    }
+    return { code: encodeProgram(code), ...(lines.size === 0 ? {} : { lines }) };
+  }
+
+  #place(f: FunctionRange): number {
+    const known = this.#bases.get(f);
+    if (known !== undefined) return known;
+    const base = this.#end;
+    const length = f.end - f.start;
+    this.#budget.slots -= length;
+    if (this.#budget.slots < 0)
+      throw this.#refusal(`this object makes more than ${MAX_SLOTS} slots`);
+    this.#bases.set(f, base);
+    this.#end += length;
+    return base;
+  }
+
+  #decode(f: FunctionRange): Instruction[] {
+    let list: Instruction[];
+    try {
+      list = decodeProgram(f.section.content.subarray(f.start * SLOT, f.end * SLOT));
+    } catch (error) {
+      if (!(error instanceof EbpfError)) throw error;
+      throw new EbpfError(error.code, `${this.#name}, function ${f.name}: ${error.message}`);
+    }
+    for (const i of list) {
+      const target = i.encoding.operation.kind === "call" ? undefined : targetOf(i);
+      if (target !== undefined && !isWithin(f, f.start + target)) {
+        throw this.#refusal(`instruction ${i.index} of ${f.name} jumps out of its function`);
+      }
+    }
+    return list;
+  }
+
+  /** The instruction at its place in the program; a local call leads to where its function is put. */
+  #resolve(f: FunctionRange, i: Instruction, index: number): Instruction {
+    const { operation } = i.encoding;
+    const slot = f.start + i.index;
+    const relocations = this.#index.relocationsOf(f.section);
+    const second = slotsOf(i) === 2 ? relocations.get(slot + 1) : undefined;
+    const relocation = relocations.get(slot) ?? second;
+    const local = operation.kind === "call" && operation.target === "local";
+    if (relocation !== undefined && !(local && relocation.type === R_BPF_64_32)) {
+      throw this.#unresolved(relocation, f, slot);
+    }
+    // A call within the function's own code stays as it is: that is how linked programs are written.
+    const within = relocation === undefined && isWithin(f, slot + i.imm + 1);
+    if (!local || within) return { ...i, index };
+    return { ...i, index, imm: this.#place(this.#callee(f, i, relocation)) - index - 1 };
+  }
+
+  /**
+   * The function that a local call leads to: without relocation `imm` counts from the next instruction, with one
+   * from the symbol, less 1.
+   */
+  #callee(f: FunctionRange, i: Instruction, relocation: ElfRelocation | undefined): FunctionRange {
+    const slot = f.start + i.index;
+    const { sections, symbols } = this.#index.file;
+    const symbol = relocation === undefined ? undefined : symbols[relocation.symbol]!;
+    const section = symbol === undefined ? f.section : sections[symbol.section];
+    const from = symbol === undefined ? slot : symbol.value / SLOT;
+    if (section === undefined || !isCode(section)) {
+      throw this.#unresolved(relocation!, f, slot);
+    }
+    const target = from + i.imm + 1;
+    const callee = this.#index.functionsOf(section).get(target);
+    if (callee !== undefined) return callee;
+    const where = `slot ${target} of ${section.name}, where no function begins`;
+    throw this.#refusal(`instruction ${i.index} of ${f.name} calls ${where}`);
+  }
+
+  #unresolved({ type, symbol }: ElfRelocation, f: FunctionRange, slot: number): EbpfError {
+    const { symbols, sections } = this.#index.file;
+    const { name, section, type: symbolType } = symbols[symbol]!;
+    const what =
+      symbolType === ELF.STT_SECTION || name === "" ? (sections[section]?.name ?? name) : name;
+    const why =
+      type === R_BPF_64_64
+        ? "maps, globals and constants in memory need a loader; keep values on the stack"
+        : "only calls of functions of this object are resolved; define it here, or inline it";
+    const kind = RELOCATIONS[type] ?? `of type ${type}`;
+    return this.#refusal(
+      `relocation ${kind} against "${what}" at instruction ${slot - f.start} of ${f.name}: ${why}`,
+    );
+  }
+
+  #refusal(message: string): EbpfError {
+    return elfError(`${this.#name}: ${message}`);
+  }
+}
