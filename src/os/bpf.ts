@@ -86,27 +86,32 @@ export type LoadResult =
   | { readonly accepted: true; readonly fd: number; readonly log: string }
   | { readonly accepted: false; readonly code: string; readonly log: string };
 
+export interface LoadOptions {
+  /** Ask for the log only where the kernel refuses: quicker, and no log is too long for a program that is right. */
+  readonly quiet?: boolean;
+}
+
 /**
  * Loads code as a socket filter. With `memory`, an instruction is put in front that sets R1 to its address;
  * the indices in the log then are 2 higher than in `code`.
  * @throws OsError EPERM without the right to load programs.
  */
-export function loadSocketFilter(code: Uint8Array, memory?: BpfMemory): LoadResult {
+export function loadSocketFilter(
+  code: Uint8Array,
+  memory?: BpfMemory,
+  options: LoadOptions = {},
+): LoadResult {
   const program = memory === undefined ? code : withMemory(code, memory);
   const area = mapAnonymous(LOG_OFFSET + LOG_BYTES + program.length);
   try {
     const codeOffset = LOG_OFFSET + LOG_BYTES;
     new Uint8Array(area.view(codeOffset, program.length)).set(program);
     new Uint8Array(area.view(0, 8)).set(Buffer.from("GPL\0"));
-    const fd = bpf(PROG_LOAD, (a) => {
-      a.setUint32(0, PROG_TYPE_SOCKET_FILTER, true);
-      a.setUint32(4, program.length / 8, true);
-      setAddress(a, 8, area.address + codeOffset);
-      setAddress(a, 16, area.address);
-      a.setUint32(24, 1, true);
-      a.setUint32(28, LOG_BYTES, true);
-      setAddress(a, 32, area.address + LOG_OFFSET);
-    });
+    if (options.quiet) {
+      const fd = progLoad(area.address, program.length, false);
+      if (fd >= 0) return { accepted: true, fd, log: "" };
+    }
+    const fd = progLoad(area.address, program.length, true);
     const number = fd < 0 ? libc.errno() : 0;
     const log = text(new Uint8Array(area.view(LOG_OFFSET, LOG_BYTES)));
     if (fd >= 0) return { accepted: true, fd, log };
@@ -117,6 +122,20 @@ export function loadSocketFilter(code: Uint8Array, memory?: BpfMemory): LoadResu
   } finally {
     area.unmap();
   }
+}
+
+/** @param area the licence, then at LOG_OFFSET room for the log, then `length` bytes of code */
+function progLoad(area: number, length: number, log: boolean): number {
+  return bpf(PROG_LOAD, (a) => {
+    a.setUint32(0, PROG_TYPE_SOCKET_FILTER, true);
+    a.setUint32(4, length / 8, true);
+    setAddress(a, 8, area + LOG_OFFSET + LOG_BYTES);
+    setAddress(a, 16, area);
+    if (!log) return;
+    a.setUint32(24, 1, true);
+    a.setUint32(28, LOG_BYTES, true);
+    setAddress(a, 32, area + LOG_OFFSET);
+  });
 }
 
 function withMemory(code: Uint8Array, memory: BpfMemory): Uint8Array {

@@ -24,11 +24,13 @@ export interface SeedReport {
   readonly failure?: string;
 }
 
-/** The interpreter's outcome for a seed, compared with the peer's. The same seed does the same everywhere. */
-export function runSeed(seed: number, peer: Peer, provable: boolean): SeedReport {
+/** The interpreter's outcome for a seed, compared with the peer's. The same seed does the same everywhere.
+ * @param provable only what the kernel's verifier can prove
+ * @param call always as `call`: the low half of R0 */
+export function runSeed(seed: number, peer: Peer, provable: boolean, call = false): SeedReport {
   const program = generate(new Random(seed), { provable });
   const context = randomContext(new Random(~seed));
-  const how = seed % 3 === 0 ? "call" : "run";
+  const how = call || seed % 3 === 0 ? "call" : "run";
   const compare = (p: FuzzProgram) => {
     const code = assembleFuzz(p);
     const outcome = runFuzz("interpreter", code, context, how);
@@ -45,3 +47,9 @@ export function runSeed(seed: number, peer: Peer, provable: boolean): SeedReport
 }
 
 export const jitPeer: Peer = (code, context, how) => runFuzz("jit", code, context, how);
+
+/** Seeds to try: those of BPFHV_FUZZ ("first:count"), or the first `count`. */
+export function seeds(count: number): number[] {
+  const [first, n] = (process.env.BPFHV_FUZZ ?? `1:${count}`).split(":").map(Number);
+  return Array.from({ length: n! }, (_, i) => first! + i);
+}

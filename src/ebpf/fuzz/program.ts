@@ -51,10 +51,24 @@ const isArgument = (n: number): boolean => n >= 1 && n <= 5;
 
 export function assembleFuzz(program: FuzzProgram): Uint8Array {
   const p = new Assembler();
+  const called = new Set([0]);
   program.functions.forEach((f, index) => {
+    // The kernel refuses code that nothing leads to.
+    if (!called.has(index)) return;
+    for (const callee of calleesOf(f.body)) called.add(callee);
     new FunctionWriter(p, index).write(f);
   });
   return p.assemble();
+}
+
+function calleesOf(nodes: readonly Node[]): number[] {
+  return nodes.flatMap((node) => (node.kind === "call" ? [node.callee] : calleesOf(inside(node))));
+}
+
+function inside(node: Node): readonly Node[] {
+  if (node.kind === "if") return [...node.then, ...node.else];
+  if (node.kind === "loop") return node.body;
+  return node.kind === "graph" ? node.blocks.flatMap((block) => block.body) : [];
 }
 
 class FunctionWriter {

@@ -10,7 +10,8 @@ import type { Random } from "./random.ts";
 export interface Outcome {
   /** R0, or why the run failed. */
   readonly result: string;
-  readonly executed: number;
+  /** Instructions; undefined where nobody counts them. */
+  readonly executed?: number;
   readonly context: Uint8Array;
 }
 
@@ -53,7 +54,9 @@ export function runFuzz(
 /** @returns what differs, or null */
 export function difference(a: Outcome, b: Outcome): string | null {
   if (a.result !== b.result) return `r0 is ${a.result} and ${b.result}`;
-  if (a.executed !== b.executed) return `${a.executed} and ${b.executed} instructions executed`;
+  const counted = a.executed !== undefined && b.executed !== undefined;
+  if (counted && a.executed !== b.executed)
+    return `${a.executed} and ${b.executed} instructions executed`;
   const at = a.context.findIndex((byte, i) => byte !== b.context[i]);
   return at < 0 ? null : `byte ${at} of the context is ${a.context[at]} and ${b.context[at]}`;
 }
