@@ -25,7 +25,6 @@ import {
   shiftRightSigned,
   subBits,
   Tnum,
-  UNKNOWN_BITS,
   xorBits,
 } from "./tnum.ts";
 
@@ -131,21 +130,6 @@ const divided = (a: Range, by: number): Range => {
   return { min: min <= -EXACT ? -Infinity : min, max: max >= EXACT ? Infinity : max };
 };
 
-/** Unsigned; division by zero gives 0, modulo zero the dividend (RFC 9669, section 4.1). */
-function divide(a: Scalar, b: Scalar): Scalar {
-  if (a.min < 0 || b.min < 0) return unknown();
-  const min = b.min === 0 || b.max === Infinity ? 0 : Math.floor(a.min / b.max);
-  return of(UNKNOWN_BITS, exactly(min, Math.floor(a.max / Math.max(b.min, 1))));
-}
-
-function modulo(a: Scalar, b: Scalar): Scalar {
-  if (b.min < 0) return unknown();
-  if (b.min === 0 && a.min < 0) return unknown();
-  const below = b.max - 1;
-  const max = b.min === 0 ? Math.max(a.max, below) : a.min >= 0 ? Math.min(a.max, below) : below;
-  return of(UNKNOWN_BITS, exactly(0, max));
-}
-
 const bigintOf = (a: Scalar): bigint => (BigInt(a.bits.vh >>> 0) << 32n) | BigInt(a.bits.vl >>> 0);
 
 function fold(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
@@ -174,12 +158,8 @@ function alu64(op: AluOp, a: Scalar, b: Scalar): Scalar {
     case "arsh":
       if (b.isConstant) return shiftedRightSigned(a, b.bits.vl & 63);
       return a.min >= 0 ? between(0, a.max) : unknown();
-    case "div":
-      return divide(a, b);
-    case "mod":
-      return modulo(a, b);
-    case "sdiv":
-    case "smod":
+    default:
+      // Division and remainder: kernels before 7.0 follow them no further, so no program may rely on it.
       return unknown();
   }
 }
@@ -215,12 +195,6 @@ function alu32(op: AluOp, a: Scalar, b: Scalar): Scalar {
     case "rsh":
     case "arsh":
       return shift32(op, a, b);
-    case "sdiv":
-    case "smod":
-      return zeroExtend(unknown());
-    case "div":
-    case "mod":
-      return zeroExtend(alu64(op, zeroExtend(a), zeroExtend(b)));
     default:
       return zeroExtend(alu64(op, a, b));
   }

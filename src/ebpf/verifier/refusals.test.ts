@@ -219,11 +219,11 @@ const CONTEXT: readonly Row[] = [
     /0\.\.8191/,
   ],
   [
-    "a remainder by one too many",
-    [host(), "r2 %= 4097", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
-    "CONTEXT_BOUNDS",
-    3,
-    /0\.\.4096/,
+    "a remainder, which kernels do not follow",
+    [host(), "r2 %= 16", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
+    "POINTER_ARITHMETIC",
+    2,
+    /no bound/,
   ],
   [
     "a byte-swapped index",

@@ -1,0 +1,88 @@
+// Our verifier beside the running kernel's: what ours accepts, the kernel accepts.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { summarise, verify } from "../../src/ebpf/index.ts";
+import { disassemble } from "../../src/ebpf/text.ts";
+import {
+  deviceSamples,
+  mutant,
+  randomNumbers,
+  type Sample,
+  safeSamples,
+} from "../../src/ebpf/verifier/testing.ts";
+import { BpfMemory, bpfProblem, loadSocketFilter } from "../../src/os/bpf.ts";
+import { close } from "../../src/os/fd.ts";
+import { requires } from "../../src/os/testing.ts";
+
+const problem = bpfProblem();
+const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
+const FULL = process.env.BPFHV_FULL === "1";
+const MUTANTS = FULL ? 100_000 : 4_000;
+/** Of what ours refuses, the kernel sees one in so many: that is about completeness only, and it is slow. */
+const REFUSED_SEEN = 10;
+
+/** Why the kernel refuses what ours accepts: the table in src/ebpf/verifier/README.md, by its log. */
+const KERNEL_REASONS: readonly (readonly [string, RegExp])[] = [
+  [
+    "too complex for the kernel",
+    /BPF program is too large|The sequence of \d+ jumps is too complex/,
+  ],
+];
+
+/** Contexts as map values, by size. */
+const memories = new Map<number, BpfMemory>();
+function memoryOf(size: number): BpfMemory {
+  const memory = memories.get(size) ?? new BpfMemory(size);
+  memories.set(size, memory);
+  return memory;
+}
+test.after(() => {
+  for (const memory of memories.values()) memory.close();
+});
+
+function kernel({ program, options }: Sample): { accepted: boolean; log: string } {
+  const result = loadSocketFilter(program.code, memoryOf(options.contextSize));
+  if (result.accepted) close(result.fd);
+  return result;
+}
+
+test("both accept what is safe", { skip }, () => {
+  const samples = [16, 256, 8192].flatMap((bufs) => deviceSamples(bufs, "helperfree"));
+  for (const sample of [...samples, ...safeSamples()]) {
+    const ours = verify(sample.program, sample.options);
+    assert.ok(ours.accepted, summarise(ours));
+    const theirs = kernel(sample);
+    assert.ok(theirs.accepted, `${sample.program.name}: ${theirs.log}`);
+  }
+});
+
+test(`of ${MUTANTS} mutants, the kernel accepts those that ours accepts`, { skip }, (t) => {
+  const random = randomNumbers(11);
+  const samples = [...deviceSamples(16, "helperfree"), ...safeSamples(), ...safeSamples()];
+  const counts = { both: 0, neither: 0, ours: 0, kernel: 0 };
+  const explained = new Map<string, number>();
+  for (let n = 0; n < MUTANTS; n++) {
+    const origin = samples[random(samples.length)]!;
+    const code = mutant(origin.program.code, random);
+    const sample = { ...origin, program: { ...origin.program, code } };
+    // The kernel knows nothing of what a program is to return.
+    const { program: _, ...options } = sample.options;
+    const ours = verify(sample.program, options);
+    if (!ours.accepted && n % REFUSED_SEEN !== 0) continue;
+    const theirs = kernel(sample);
+    if (ours.accepted === theirs.accepted) counts[ours.accepted ? "both" : "neither"]++;
+    else counts[ours.accepted ? "ours" : "kernel"]++;
+    if (!ours.accepted || theirs.accepted) continue;
+    const reason = KERNEL_REASONS.find(([, log]) => log.test(theirs.log))?.[0];
+    const text = disassemble(code).join("\n");
+    assert.ok(reason !== undefined, `mutant ${n}: the kernel refuses:\n${text}\n${theirs.log}`);
+    explained.set(reason, (explained.get(reason) ?? 0) + 1);
+  }
+  t.diagnostic(`${JSON.stringify(counts)} ${JSON.stringify([...explained])}`);
+  assert.ok(counts.both > MUTANTS / 25, `only ${counts.both} were accepted by both`);
+  // Where the kernel accepts what ours refuses, it is mostly addresses that root may leak.
+  assert.ok(
+    counts.kernel < counts.neither / 10,
+    `${counts.kernel} were accepted by the kernel alone`,
+  );
+});
