@@ -6,10 +6,10 @@
 /** Width in bytes of a scalar field; all fields are unsigned and little endian. */
 export type Width = 1 | 2 | 4 | 8;
 
-export interface Field {
+export interface Field<W extends Width = Width> {
   /** Byte offset from the start of the struct. */
   readonly offset: number;
-  readonly width: Width;
+  readonly width: W;
 }
 
 export type Struct<F extends Record<string, Field>> = {
@@ -17,12 +17,12 @@ export type Struct<F extends Record<string, Field>> = {
   /** Size in bytes, padding included. */
   readonly size: number;
   readonly fields: F;
-} & { readonly [K in keyof F]: Field };
+} & { readonly [K in keyof F]: F[K] };
 
-export const u8 = (offset: number): Field => ({ offset, width: 1 });
-export const u16 = (offset: number): Field => ({ offset, width: 2 });
-export const u32 = (offset: number): Field => ({ offset, width: 4 });
-export const u64 = (offset: number): Field => ({ offset, width: 8 });
+export const u8 = (offset: number): Field<1> => ({ offset, width: 1 });
+export const u16 = (offset: number): Field<2> => ({ offset, width: 2 });
+export const u32 = (offset: number): Field<4> => ({ offset, width: 4 });
+export const u64 = (offset: number): Field<8> => ({ offset, width: 8 });
 
 /**
  * Declares a struct. Fields become properties, so `RING.prod.offset` reads as the wire does.

@@ -1,12 +1,12 @@
 /**
- * sring's guest programs, written with the assembler and specialised for one ring size: the mask is a
- * constant, so every slot is provably inside the context.
+ * sring's guest programs. Compiled, never run as JavaScript (`docs/compiler.md`); specialised for one ring size, so
+ * the mask is a constant and every slot is provably inside the context.
  *
  * Memory order (publishing, kicks, interrupts). A value-returning atomic is fully ordered in the Linux kernel's
  * memory model (Documentation/atomic_t.txt), so the HELPERFREE form publishes `prod` with a fetching add: the
  * entries before it, the look at `kick_enabled` after it. `txi` and `rxi` arm with an exchange for the same
- * reason. Collecting loads `cons`, then the entry: the slot's address is computed through `cons` (x ^ cons ^
- * cons), an address dependency, which orders the two loads on every CPU at the price of two ALU instructions.
+ * reason. Collecting loads `cons`, then the entry: the slot's index is computed through `cons` (`after`), an address
+ * dependency, which orders the two loads on every CPU at the price of two ALU instructions.
  * The v1 form uses plain stores and the helper `smp_mb_full`, as version 1 programs do, and needs a guest with
  * x86 store order.
  */
@@ -18,276 +18,176 @@ import {
   MAX_BUFS,
   OFLAG_KICK_NEEDED,
   PRIVATE_OFFSET,
-  PROGRAM_IDS,
   type ProgramForm,
-  type ProgramId,
-  type ProgramSet,
-  validQueueBufs,
 } from "../../abi/index.ts";
 import {
-  Assembler,
-  R0,
-  R1,
-  R2,
-  R3,
-  R4,
-  R5,
-  R6,
-  R7,
-  type Register,
-  shifted,
-} from "../../ebpf/assembler.ts";
+  after,
+  type Context,
+  call,
+  elements,
+  exchange,
+  fetchAdd,
+  type u32,
+  type View,
+  view,
+} from "../../compiler/language.ts";
 import { SRING, SRING_DESC } from "./layout.ts";
 
-export interface SringProgramOptions {
-  /** Buffers of the queue: a power of two in 16..8192. */
-  readonly bufs: number;
-  readonly form: ProgramForm;
-}
+/** Buffers of the queue, a power of two. */
+declare const bufs: number;
+declare const form: ProgramForm;
 
-const PROD = shifted(SRING.prod, PRIVATE_OFFSET);
-const INTR = shifted(SRING.intr, PRIVATE_OFFSET);
-const CONS = shifted(SRING.cons, PRIVATE_OFFSET);
-const KICK_ENABLED = shifted(SRING.kick_enabled, PRIVATE_OFFSET);
-const CLEAR = shifted(SRING.clear, PRIVATE_OFFSET);
 const RING = PRIVATE_OFFSET + SRING.size;
 
-/** What a descriptor and a buffer have in common: [field of the descriptor, field of the buffer]. */
-const COPIED = (["cookie", "paddr", "len"] as const).map(
-  (name) => [shifted(SRING_DESC[name], RING), shifted(BUF[name], BUFS_OFFSET)] as const,
-);
-
-/** The register that holds the context: R1, or R6 where helper calls destroy R1. */
-function contextOf(form: ProgramForm): Register {
-  return form === "v1" ? R6 : R1;
-}
-
-/** index (a register, used up) becomes context + offset of its slot; add RING for the address. */
-function slotAddress(p: Assembler, index: Register, bufs: number): void {
-  p.alu64.and(index, bufs - 1);
-  p.alu64.mul(index, SRING_DESC.size);
-  p.alu64.add(index, R1);
+function slotOf(context: Context, index: u32): View<typeof SRING_DESC> {
+  return elements(SRING_DESC, context, RING)[index & (bufs - 1)];
 }
 
 /** Fills the slot from the buffer. */
-function fillSlot(p: Assembler, slot: Register, buffer: Register, temp: Register): void {
-  for (const [inSlot, inBuffer] of COPIED) {
-    p.load(temp, buffer, inBuffer).store(slot, inSlot, temp);
-  }
+function fill(slot: View<typeof SRING_DESC>, buffer: View<typeof BUF>): void {
+  slot.cookie = buffer.cookie;
+  slot.paddr = buffer.paddr;
+  slot.len = buffer.len;
 }
 
 /** Fills the buffer from the slot. */
-function takeSlot(p: Assembler, slot: Register, buffer: Register, temp: Register): void {
-  for (const [inSlot, inBuffer] of COPIED) {
-    p.load(temp, slot, inSlot).store(buffer, inBuffer, temp);
-  }
+function take(slot: View<typeof SRING_DESC>, buffer: View<typeof BUF>): void {
+  buffer.cookie = slot.cookie;
+  buffer.paddr = slot.paddr;
+  buffer.len = slot.len;
 }
 
 /**
- * prod += count (a register, used up), released and followed by a full barrier; then `oflags`; returns 0.
+ * prod += count, released and followed by a full barrier; then `oflags`.
  *
  * HELPERFREE: a wish for a kick is taken back once it is going to be granted, so that the packets published until
  * the host wakes do not each cost a doorbell. Should the host have renewed its wish meanwhile, the store swallows
  * that, too: but then the doorbell, which always follows, is still to come. Version 1 drivers can lose a kick, and
  * with it would lose all that follow; there the wish stands until the host takes it back.
  */
-function publish(p: Assembler, form: ProgramForm, count: Register): void {
-  const context = contextOf(form);
+function publish(context: Context, count: u32): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
   if (form === "helperfree") {
-    p.atomic.fetch_add(context, PROD, count);
+    fetchAdd(ring.prod, count);
   } else {
-    p.alu64.mov(R6, R1);
-    p.load(R0, R1, PROD).alu32.add(R0, count).store(R1, PROD, R0);
-    p.call(HELPERS.smp_mb_full);
+    ring.prod += count;
+    call(HELPERS.smp_mb_full);
   }
-  p.load(R2, context, KICK_ENABLED);
-  p.jump.eq(R2, 0, "quiet");
-  if (form === "helperfree") p.store(context, KICK_ENABLED, 0);
-  p.alu64.mov(R2, OFLAG_KICK_NEEDED);
-  p.label("quiet").store(context, CONTEXT.oflags, R2);
-  p.alu64.mov(R0, 0);
+  let oflags = 0;
+  if (ring.kick_enabled !== 0) {
+    if (form === "helperfree") ring.kick_enabled = 0;
+    oflags = OFLAG_KICK_NEEDED;
+  }
+  view(CONTEXT, context, 0).oflags = oflags;
+  return 0;
 }
 
-/** INTR = value (a register, used up), followed by a full barrier. R1..R5 are lost in the v1 form. */
-function arm(p: Assembler, form: ProgramForm, value: Register): void {
+/** intr = value, followed by a full barrier. */
+function arm(ring: View<typeof SRING>, value: u32): void {
   if (form === "helperfree") {
-    p.atomic.xchg(R1, INTR, value);
+    exchange(ring.intr, value);
   } else {
-    p.store(R1, INTR, value).call(HELPERS.smp_mb_full);
+    ring.intr = value;
+    call(HELPERS.smp_mb_full);
   }
 }
 
-function txp(p: Assembler, { bufs, form }: SringProgramOptions): void {
-  p.load(R2, R1, CONTEXT.num_bufs);
-  p.alu64.mov(R0, -1);
-  p.jump.ne(R2, 1, "end");
-  p.load(R3, R1, PROD);
-  slotAddress(p, R3, bufs);
-  fillSlot(p, R3, R1, R4);
-  publish(p, form, R2);
-  p.label("end").exit();
+export function txp(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const count = view(CONTEXT, context, 0).num_bufs;
+  if (count !== 1) return -1;
+  fill(slotOf(context, ring.prod), elements(BUF, context, BUFS_OFFSET)[0]);
+  return publish(context, count);
 }
 
-function rxp(p: Assembler, { bufs, form }: SringProgramOptions): void {
-  p.load(R2, R1, CONTEXT.num_bufs);
-  p.alu64.mov(R0, -1);
-  p.jump.gt(R2, MAX_BUFS, "end");
-  // R2 counts down (a shape whose end every kernel's verifier sees), R3 is the slot, R5 walks over bufs[].
-  p.load(R3, R1, PROD);
-  p.alu64.mov(R5, R1);
-  p.jump.eq(R2, 0, "publish");
-  p.label("next");
-  p.alu64.mov(R4, R3);
-  slotAddress(p, R4, bufs);
-  fillSlot(p, R4, R5, R0);
-  p.alu64.add(R3, 1);
-  p.alu64.add(R5, BUF.size);
-  p.alu64.sub(R2, 1);
-  p.jump.gt(R2, 0, "next");
-  p.label("publish");
-  p.load(R2, R1, CONTEXT.num_bufs);
-  publish(p, form, R2);
-  p.label("end").exit();
+export function rxp(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const buffers = elements(BUF, context, BUFS_OFFSET);
+  const count = view(CONTEXT, context, 0).num_bufs;
+  if (count > MAX_BUFS) return -1;
+  const prod = ring.prod;
+  for (let i = 0; i < count; i++) fill(slotOf(context, prod + i), buffers[i]);
+  return publish(context, count);
 }
 
-/** Takes the completed slot at `clear` into bufs[0] and moves on, or ends the program with 0. */
-function takeCompleted(p: Assembler, bufs: number): void {
-  p.load(R2, R1, CONS);
-  p.load(R3, R1, CLEAR);
-  p.store(R1, CONTEXT.oflags, 0);
-  p.alu64.mov(R0, 0);
-  p.alu64.mov(R4, R3);
-  p.alu64.xor(R4, R2);
-  p.jump.eq(R4, 0, "end");
-  // clear again, but known only once cons is: the address dependency.
-  p.alu64.xor(R4, R2);
-  slotAddress(p, R4, bufs);
-  takeSlot(p, R4, R1, R5);
-  p.store(R1, CONTEXT.num_bufs, 1);
-  p.alu32.add(R3, 1);
-  p.store(R1, CLEAR, R3);
+/** Takes the completed slot at `clear` into bufs[0] and moves on. Returns how many: 1 or 0. */
+function takeCompleted(context: Context): boolean {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const shared = view(CONTEXT, context, 0);
+  const cons = ring.cons;
+  const clear = ring.clear;
+  shared.oflags = 0;
+  // Not `===`: the difference is half of what `after` needs.
+  if ((clear ^ cons) === 0) return false;
+  take(slotOf(context, after(clear, cons)), elements(BUF, context, BUFS_OFFSET)[0]);
+  shared.num_bufs = 1;
+  ring.clear = clear + 1;
+  return true;
 }
 
-function txc(p: Assembler, { bufs }: SringProgramOptions): void {
-  takeCompleted(p, bufs);
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
+export function txc(context: Context): number {
+  return takeCompleted(context) ? 1 : 0;
 }
 
-function rxc(p: Assembler, { bufs, form }: SringProgramOptions): void {
-  takeCompleted(p, bufs);
+export function rxc(context: Context): number {
+  if (!takeCompleted(context)) return 0;
   if (form === "v1") {
-    // R1 is still the context. A failure is the driver's to see; the buffers are gone either way.
-    p.call(HELPERS.rx_pkt_alloc);
-    p.jump32.slt(R0, 0, "end");
+    // A failure is the driver's to see; the buffers are gone either way.
+    const result = call(HELPERS.rx_pkt_alloc, context);
+    if (result < 0) return result;
   }
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
+  return 1;
 }
 
-/** R4 = clear; R3 = completed and not collected. */
-function loadDone(p: Assembler, context: Register): void {
-  p.load(R3, context, CONS);
-  p.load(R4, context, CLEAR);
-  p.alu32.sub(R3, R4);
+export function txi(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
+  if (wanted === 0) return 0;
+  const done = ring.cons;
+  const clear = ring.clear;
+  if (done - clear >= wanted) return 1;
+  // The slot whose completion interrupts.
+  arm(ring, clear + wanted - 1);
+  return ring.cons - ring.clear < wanted ? 0 : 1;
 }
 
-function txi(p: Assembler, { form }: SringProgramOptions): void {
-  const context = contextOf(form);
-  const wanted = form === "v1" ? R7 : R2;
-  if (form === "v1") p.alu64.mov(R6, R1);
-  p.load(wanted, context, CONTEXT.min_completed_bufs);
-  p.alu64.mov(R0, 0);
-  p.jump.eq(wanted, 0, "end");
-  loadDone(p, context);
-  p.jump.ge(R3, wanted, "ready");
-  // The slot whose completion interrupts: clear + wanted - 1.
-  p.alu32.add(R4, wanted);
-  p.alu32.sub(R4, 1);
-  arm(p, form, R4);
-  loadDone(p, context);
-  p.alu64.mov(R0, 0);
-  p.jump.lt(R3, wanted, "end");
-  p.label("ready").alu64.mov(R0, 1);
-  p.label("end").exit();
-}
-
-function rxi(p: Assembler, { form }: SringProgramOptions): void {
-  const context = contextOf(form);
-  const wanted = form === "v1" ? R7 : R2;
-  if (form === "v1") p.alu64.mov(R6, R1);
-  p.load(wanted, context, CONTEXT.min_completed_bufs);
-  loadDone(p, context);
-  p.jump.ge(R3, wanted, "ready");
-  p.alu64.mov(R5, 1);
-  arm(p, form, R5);
-  loadDone(p, context);
-  p.alu64.mov(R0, 0);
-  p.jump.lt(R3, wanted, "end");
-  p.label("ready").store(context, INTR, 0);
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
+export function rxi(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
+  if (ring.cons - ring.clear < wanted) {
+    arm(ring, 1);
+    if (ring.cons - ring.clear < wanted) return 0;
+  }
+  ring.intr = 0;
+  return 1;
 }
 
 /**
  * Takes up to `most` slots back, used by the host or not, while the host is stopped. Where `clear` passes
  * `cons` (old clear <= cons < new clear, modulo 2^32), `cons` comes along, so the ring is empty at the end.
  */
-function reclaim(p: Assembler, bufs: number, most: number): void {
-  p.load(R2, R1, PROD);
-  p.load(R3, R1, CLEAR);
-  p.store(R1, CONTEXT.oflags, 0);
-  p.alu64.mov(R0, 0);
-  p.alu32.sub(R2, R3);
-  p.jump.eq(R2, 0, "end");
-  p.jump.le(R2, most, "counted");
-  p.alu64.mov(R2, most);
-  p.label("counted").store(R1, CONTEXT.num_bufs, R2);
-  p.load(R4, R1, CONS);
-  p.alu32.sub(R4, R3);
-  p.alu64.mov(R5, R3);
-  p.alu32.add(R5, R2);
-  p.store(R1, CLEAR, R5);
-  p.jump.ge(R4, R2, "behind");
-  p.store(R1, CONS, R5);
-  p.label("behind");
-  p.alu64.mov(R5, R1);
-  p.label("next");
-  p.alu64.mov(R4, R3);
-  slotAddress(p, R4, bufs);
-  takeSlot(p, R4, R5, R0);
-  p.alu64.add(R3, 1);
-  p.alu64.add(R5, BUF.size);
-  p.alu64.sub(R2, 1);
-  p.jump.gt(R2, 0, "next");
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
+function reclaim(context: Context, most: number): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const shared = view(CONTEXT, context, 0);
+  const buffers = elements(BUF, context, BUFS_OFFSET);
+  const prod = ring.prod;
+  const clear = ring.clear;
+  shared.oflags = 0;
+  let count = prod - clear;
+  if (count === 0) return 0;
+  if (count > most) count = most;
+  shared.num_bufs = count;
+  const cons = ring.cons;
+  ring.clear = clear + count;
+  if (cons - clear < count) ring.cons = clear + count;
+  for (let i = 0; i < count; i++) take(slotOf(context, clear + i), buffers[i]);
+  return 1;
 }
 
-const PROGRAMS = {
-  rxp,
-  rxc,
-  rxi,
-  rxr: (p: Assembler, { bufs }: SringProgramOptions) => reclaim(p, bufs, MAX_BUFS),
-  txp,
-  txc,
-  txi,
-  txr: (p: Assembler, { bufs }: SringProgramOptions) => reclaim(p, bufs, 1),
-};
+export function rxr(context: Context): number {
+  return reclaim(context, MAX_BUFS);
+}
 
-/**
- * sring's program set for queues of `bufs` buffers.
- * @throws RangeError for an illegal number of buffers.
- */
-export function sringPrograms(options: SringProgramOptions): ProgramSet {
-  if (!validQueueBufs(options.bufs)) {
-    throw new RangeError(`sring: ${options.bufs} buffers: not a power of two in 16..8192`);
-  }
-  const code = new Map<ProgramId, Uint8Array>();
-  for (const [name, write] of Object.entries(PROGRAMS)) {
-    const p = new Assembler();
-    write(p, options);
-    code.set(PROGRAM_IDS[name as keyof typeof PROGRAMS], p.assemble());
-  }
-  return { form: options.form, code };
+export function txr(context: Context): number {
+  return reclaim(context, 1);
 }

@@ -1,7 +1,7 @@
 import type { Device } from "../device.ts";
-import { sringPrograms } from "./guest.ts";
 import { initialiseSring, SringRx, SringTx } from "./host.ts";
 import { sringContextSize } from "./layout.ts";
+import { sringPrograms } from "./programs.ts";
 
 /** The simple ring: one descriptor per packet, no offloads. */
 export const sring: Device = {

@@ -1,0 +1,4 @@
+/** Guest programs in TypeScript, compiled to eBPF. */
+export * from "./compile.ts";
+export { CompileError, type CompileErrorCode } from "./errors.ts";
+export { parseSource, type Source } from "./parse.ts";

@@ -1,0 +1,14 @@
+/** The order of passes. */
+import type { Func } from "../ir.ts";
+import { dropDead, shareCommon } from "./common.ts";
+import { reduceInduction } from "./induction.ts";
+import { simplify } from "./simplify.ts";
+
+export function optimise(func: Func): void {
+  simplify(func);
+  shareCommon(func);
+  reduceInduction(func);
+  shareCommon(func);
+  simplify(func);
+  dropDead(func);
+}
