@@ -7,6 +7,7 @@ import { conformanceCommand } from "./conformance.ts";
 import { disasmCommand } from "./disasm.ts";
 import { driveCommand } from "./drive.ts";
 import { CommandError } from "./errors.ts";
+import { runCommand } from "./run.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
 import { topCommand } from "./top.ts";
@@ -27,6 +28,7 @@ function program(): Command {
     topCommand(),
     conformanceCommand(),
     disasmCommand(),
+    runCommand(),
     backendCommand(),
     driveCommand(),
   ];
