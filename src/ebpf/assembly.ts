@@ -70,6 +70,13 @@ export class Cursor {
     return match;
   }
 
+  /** True where the sticky pattern matches here; nothing is passed over. */
+  sees(pattern: RegExp): boolean {
+    this.#skipSpace();
+    pattern.lastIndex = this.#at;
+    return pattern.test(this.text);
+  }
+
   /** @throws TextError naming what was expected */
   expect(pattern: RegExp, what: string): RegExpExecArray {
     return this.take(pattern) ?? this.fail(`expected ${what}, found ${this.#found()}`);

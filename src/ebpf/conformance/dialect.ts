@@ -92,8 +92,7 @@ function operand(line: Cursor): { source: "reg" | "imm"; fields: Partial<Fields>
 
 /** Hexadecimal numbers are 32 bits of either sign; decimal ones are signed, as the suite's runner has it. */
 function immediate(line: Cursor): number {
-  const hex = /[+-]?0[xX]/y.test(line.text.slice(line.column - 1));
-  if (hex) return line.immediate();
+  if (line.sees(/[+-]?0[xX]/y)) return line.immediate();
   return Number(line.number(-0x8000_0000n, 0x7fff_ffffn, "immediate"));
 }
 
@@ -109,7 +108,7 @@ function place(line: Cursor): { register: number; offset: number } {
 
 /** `+3`, `-2` or a label. */
 function target(line: Cursor, distance: "offset" | "imm"): Pick<Statement, "fields" | "target"> {
-  if (!/[+-]/y.test(line.text.slice(line.column - 1))) return { fields: {}, target: line.label() };
+  if (!line.sees(/[+-]/y)) return { fields: {}, target: line.label() };
   const value = distance === "offset" ? line.offset("distance") : line.immediate("distance");
   return { fields: { [distance]: value } };
 }
