@@ -126,13 +126,16 @@ async function backend(flags: BackendFlags): Promise<void> {
   const options = workerOptions(flags);
   const level = flags.verbose > 0 ? "debug" : "warn";
   const log = pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
+  // Before the pid file says whom to signal.
+  const signals = new StopSignals();
   const pidFile = flags.pidFile === undefined ? null : await PidFile.take(flags.pidFile);
   try {
     if (flags.createTap) setUpTap(tapOf(flags));
-    await run(options, log);
+    await run(options, log, signals);
   } finally {
     if (flags.createTap) removeTap(tapOf(flags));
     pidFile?.remove();
+    signals.close();
   }
 }
 
@@ -140,11 +143,30 @@ function tapOf({ interface: name, netns, tapAddress: address }: BackendFlags) {
   return { name, ...(netns ? { netns } : {}), ...(address ? { address } : {}) };
 }
 
-async function run(options: ProxyWorkerOptions, log: pino.Logger): Promise<void> {
+/** The first SIGINT or SIGTERM asks for an orderly stop. */
+class StopSignals {
+  readonly asked: Promise<void>;
+  #ask = (): void => {};
+
+  constructor() {
+    this.asked = new Promise((resolve) => {
+      this.#ask = resolve;
+    });
+    for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, this.#ask);
+  }
+
+  close(): void {
+    for (const signal of ["SIGINT", "SIGTERM"]) process.off(signal, this.#ask);
+  }
+}
+
+async function run(
+  options: ProxyWorkerOptions,
+  log: pino.Logger,
+  signals: StopSignals,
+): Promise<void> {
   const worker = new NicProcess(options, (level, text) => log[level](text), WORKER);
-  const stop = () => void worker.stop().catch(() => {});
-  process.once("SIGINT", stop);
-  process.once("SIGTERM", stop);
+  void signals.asked.then(() => worker.stop()).catch(() => {});
   try {
     await worker.started();
     const control = await serveControl(controlPath(options.path), async () => ({
@@ -154,8 +176,5 @@ async function run(options: ProxyWorkerOptions, log: pino.Logger): Promise<void>
     await worker.ended.finally(() => control.close());
   } catch (error) {
     throw failure((error as NicFailed).message);
-  } finally {
-    process.off("SIGINT", stop);
-    process.off("SIGTERM", stop);
   }
 }

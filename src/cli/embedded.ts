@@ -6,8 +6,7 @@
 import { findDevice } from "../devices/index.ts";
 import { GuestDriver } from "../guest/driver.ts";
 import { LocalMemory } from "../guest/memory.ts";
-import type { Batch } from "../memory/index.ts";
-import { BasePort, packetBytes, receiveCopy } from "../net/base.ts";
+import { LoopbackPort } from "../net/loopback.ts";
 import { LocalNic } from "../nic/local.ts";
 
 export interface EmbeddedResult {
@@ -21,30 +20,6 @@ export interface EmbeddedResult {
   readonly rttMs: number;
   /** Instructions of the guest's programs per packet. */
   readonly instructionsPerPacket: { readonly tx: number; readonly rx: number };
-}
-
-const CAPACITY = 512;
-
-/** Keeps up to `CAPACITY` packets and gives them back in order. */
-class LoopbackPort extends BasePort {
-  readonly name = "loopback";
-  readonly #frames: Uint8Array[] = [];
-
-  send(batch: Batch): number {
-    for (let p = 0; p < batch.packets; p++) {
-      this.sendBlocked = this.#frames.length === CAPACITY;
-      if (this.sendBlocked) return p;
-      this.#frames.push(packetBytes(batch, p));
-    }
-    return batch.packets;
-  }
-
-  receive(batch: Batch): void {
-    while (batch.canReceive && this.#frames.length > 0) {
-      if (!receiveCopy(batch, this.#frames.shift() as Uint8Array)) this.tooLong++;
-    }
-    this.receiveDrained = this.#frames.length === 0;
-  }
 }
 
 /** 60 to 1499 bytes, numbered, filled with what depends on the number. */
@@ -66,7 +41,7 @@ export function runEmbedded(options: { device?: string; packets?: number } = {})
   if (device === undefined) throw new Error(`no device "${options.device}"`);
   const total = options.packets ?? 200_000;
   const memory = new LocalMemory(16 << 20);
-  const local = new LocalNic({ device, memory, ports: [new LoopbackPort()] });
+  const local = new LocalNic({ device, memory, ports: [new LoopbackPort("wait")] });
   const driver = new GuestDriver(local, memory);
   local.interrupt = (vector) => driver.interrupt(vector);
   driver.open();

@@ -1,5 +1,6 @@
 /** Ports from the words of the command line. */
 
+import { LoopbackPort } from "./loopback.ts";
 import { PcapPort } from "./pcap.ts";
 import type { Port } from "./port.ts";
 import { NullPort, SinkPort, SourcePort } from "./synthetic.ts";
@@ -15,6 +16,7 @@ export type PortSpec =
     }
   | { readonly kind: "sink" }
   | { readonly kind: "null" }
+  | { readonly kind: "loopback" }
   | {
       readonly kind: "source";
       readonly size?: number;
@@ -26,7 +28,7 @@ export type PortSpec =
   | { readonly kind: "pcap"; readonly write?: string; readonly replay?: string };
 
 export const PORT_KINDS =
-  "tap:NAME[,netns=NAMESPACE][,create], sink, null, " +
+  "tap:NAME[,netns=NAMESPACE][,create], sink, null, loopback, " +
   "source[:size=BYTES,count=N,rate=PPS,content=HEX,number=OFFSET], pcap:[write=FILE][,replay=FILE]";
 
 /** What is wrong with the words, for people. */
@@ -50,7 +52,7 @@ export function parsePort(text: string): PortSpec {
   if (kind === "tap") return parseTap(words);
   if (kind === "source") return parseSource(words);
   if (kind === "pcap") return parsePcap(words);
-  if (kind !== "sink" && kind !== "null") {
+  if (kind !== "sink" && kind !== "null" && kind !== "loopback") {
     throw new PortSpecError(`unknown net "${text}": use ${PORT_KINDS}`);
   }
   if (words.length > 0) throw new PortSpecError(`net "${text}": ${kind} takes no options`);
@@ -164,6 +166,8 @@ function openPort(spec: PortSpec, multiQueue: boolean, metadata: boolean): Port 
       return new SinkPort();
     case "null":
       return new NullPort();
+    case "loopback":
+      return new LoopbackPort("drop");
     case "source":
       return new SourcePort(spec);
     case "pcap":
