@@ -68,8 +68,6 @@ export interface Device {
   readonly name: string;
   /** Feature bits that it can offer; 0: its packets carry no metadata. */
   readonly features: number;
-  /** Why its queues cannot have so many buffers, where a legal number of them is too many; null: they can. */
-  sizeProblem?(bufs: number): string | null;
   contextSize(bufs: number): number;
   programs(options: { bufs: number; form: ProgramForm }): ProgramSet;
   /** Writes the private area of a fresh context. */

@@ -1,0 +1,15 @@
+import type { Device } from "../device.ts";
+import { packedPrograms } from "./guest.ts";
+import { initialisePacked, PackedRx, PackedTx } from "./host.ts";
+import { packedContextSize } from "./layout.ts";
+
+/** VirtIO's packed virtqueue: one descriptor per packet, no offloads, event index both ways. */
+export const vringPacked: Device = {
+  name: "vring_packed",
+  features: 0,
+  contextSize: packedContextSize,
+  programs: packedPrograms,
+  initialise: initialisePacked,
+  tx: (config) => new PackedTx(config),
+  rx: (config) => new PackedRx(config),
+};
