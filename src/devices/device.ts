@@ -68,6 +68,8 @@ export interface Device {
   readonly name: string;
   /** Feature bits that it can offer; 0: its packets carry no metadata. */
   readonly features: number;
+  /** Why its queues cannot have so many buffers; null, or no such function: they can. */
+  sizeProblem?(bufs: number): string | null;
   contextSize(bufs: number): number;
   programs(options: { bufs: number; form: ProgramForm }): ProgramSet;
   /** Writes the private area of a fresh context. */

@@ -62,6 +62,10 @@ export function checkConfig(config: NicConfig): void {
     const names = featureNames(device.features).join(", ") || "none";
     throw new ConfigError(`offloads that ${device.name} does not have: it has ${names}`);
   }
+  for (const bufs of [rxBufs, txBufs]) {
+    const problem = device.sizeProblem?.(bufs) ?? null;
+    if (problem !== null) throw new ConfigError(problem);
+  }
   if (doorbellSize < 8 || doorbellSize > 4096 || (doorbellSize & (doorbellSize - 1)) !== 0) {
     throw new ConfigError(`doorbell stride ${doorbellSize}: use a power of two from 8 to 4096`);
   }

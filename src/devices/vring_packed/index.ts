@@ -7,6 +7,8 @@ import { packedContextSize } from "./layout.ts";
 export const vringPacked: Device = {
   name: "vring_packed",
   features: 0,
+  sizeProblem: (bufs) =>
+    bufs < 2 ** 15 ? null : `vring_packed: ${bufs} buffers: its indices have 15 bits`,
   contextSize: packedContextSize,
   programs: packedPrograms,
   initialise: initialisePacked,
