@@ -13,15 +13,13 @@ import {
   type ProgramSet,
   programSetProblem,
 } from "../../abi/index.ts";
+import { ELF, type ElfSection, parseElf } from "../../ebpf/elf.ts";
 import { writeElf } from "../../ebpf/elf-writer.ts";
+import { EbpfError } from "../../ebpf/errors.ts";
 import { createFileMemfd } from "../../os/memory.ts";
 
 /** Ten programs of the longest kind, and as much again for symbols and debug information. */
 const MAX_OBJECT = 2 * 10 * 8 * MAX_INSTRUCTIONS;
-const SECTION_HEADER = 64;
-const SHT_PROGBITS = 1;
-/** 0x7f "ELF", 64 bit, little endian. */
-const MAGIC = [0x7f, 0x45, 0x4c, 0x46, 2, 1];
 
 /** @returns a descriptor of an object in memory; `setOf` says which set holds the program of a name */
 export function writeProgramObject(setOf: (name: ProgramName) => ProgramSet): number {
@@ -43,8 +41,7 @@ export class ProgramObjectError extends Error {
 
 /** @throws ProgramObjectError */
 export function readProgramObject(fd: number): ProgramSet {
-  const code = sectionsOf(readAll(fd));
-  const set: ProgramSet = { form: "v1", code };
+  const set: ProgramSet = { form: "v1", code: programsOf(readAll(fd)) };
   const problem = programSetProblem(set);
   if (problem !== null) throw new ProgramObjectError(problem);
   return set;
@@ -64,59 +61,22 @@ function readAll(fd: number): Uint8Array {
   return bytes.subarray(0, at);
 }
 
-/** A checked slice. @throws ProgramObjectError */
-function slice(bytes: Uint8Array, at: number, length: number, what: string): Uint8Array {
-  const inside = at >= 0 && length >= 0 && length <= bytes.length - at;
-  if (!inside) throw new ProgramObjectError(`${what} lies outside of the file`);
-  return bytes.subarray(at, at + length);
-}
-
-interface Section {
-  readonly name: number;
-  readonly type: number;
-  readonly offset: number;
-  readonly size: number;
-}
-
-function sectionsOf(bytes: Uint8Array): Map<ProgramId, Uint8Array> {
-  const header = slice(bytes, 0, 64, "its header");
-  if (MAGIC.some((byte, i) => header[i] !== byte)) {
-    throw new ProgramObjectError("not a 64-bit little-endian ELF file");
-  }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  if (view.getUint16(58, true) !== SECTION_HEADER)
-    throw new ProgramObjectError("odd section headers");
-  const count = view.getUint16(60, true);
-  const table = slice(bytes, at64(view, 40), count * SECTION_HEADER, "the section table");
-  const sections = Array.from({ length: count }, (_, i) => sectionAt(table, i * SECTION_HEADER));
-  const strings = sections[view.getUint16(62, true)];
-  if (strings === undefined) throw new ProgramObjectError("it has no section names");
-  const names = slice(bytes, strings.offset, strings.size, "the table of names");
+/** Code of the known sections. @throws ProgramObjectError */
+function programsOf(bytes: Uint8Array): Map<ProgramId, Uint8Array> {
   const code = new Map<ProgramId, Uint8Array>();
-  for (const section of sections.slice(1)) {
-    const name = PROGRAM_NAMES.find((known) => isNamed(names, section.name, known));
-    if (name === undefined || section.type !== SHT_PROGBITS || section.size === 0) continue;
-    const id = PROGRAM_IDS[name];
-    if (!code.has(id)) code.set(id, slice(bytes, section.offset, section.size, `program ${name}`));
+  for (const { name, type, content } of sectionsOf(bytes)) {
+    const known = PROGRAM_NAMES.find((program) => program === name);
+    if (known === undefined || type !== ELF.SHT_PROGBITS || content.length === 0) continue;
+    if (!code.has(PROGRAM_IDS[known])) code.set(PROGRAM_IDS[known], content);
   }
   return code;
 }
 
-function at64(view: DataView, at: number): number {
-  return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
-}
-
-function sectionAt(table: Uint8Array, at: number): Section {
-  const view = new DataView(table.buffer, table.byteOffset + at, SECTION_HEADER);
-  return {
-    name: view.getUint32(0, true),
-    type: view.getUint32(4, true),
-    offset: at64(view, 24),
-    size: at64(view, 32),
-  };
-}
-
-function isNamed(names: Uint8Array, at: number, name: string): boolean {
-  const bytes = names.subarray(at, at + name.length + 1);
-  return bytes.length === name.length + 1 && Buffer.from(bytes).equals(Buffer.from(`${name}\0`));
+function sectionsOf(bytes: Uint8Array): readonly ElfSection[] {
+  try {
+    return parseElf(bytes).sections;
+  } catch (error) {
+    if (error instanceof EbpfError) throw new ProgramObjectError(error.message);
+    throw error;
+  }
 }
