@@ -75,6 +75,14 @@ test("as a plugin it takes an object with --elf", () => {
   assert.deepEqual([broken.stderr, broken.status], ["bpfhv: this is not an ELF file\n", 1]);
 });
 
+test("the runner's way of starting a plugin works: memory first, options behind it", () => {
+  const script = fileURLToPath(new URL("../../../script/conformance-plugin", import.meta.url));
+  const run = (...args: string[]) => spawnSync(script, args, { input: PROGRAM, encoding: "utf8" });
+  assert.equal(run("aa  bb  cc  ").stdout, "ccbb\n");
+  assert.equal(run("aa  bb  cc  ", "--engine", "jit").stdout, "ccbb\n");
+  assert.equal(run().status, 1);
+});
+
 test("as a plugin it says why a program is refused, status 1", () => {
   const { stdout, stderr, status } = bpfhv(["--plugin"], PROGRAM.replace("95 00", "95 01"));
   assert.deepEqual([stdout, status], ["", 1]);

@@ -48,7 +48,7 @@ test("what cannot be shown is told in one line", () => {
     [["-"], "ff00000000000000", /^bpfhv: stdin: instruction 0: unknown opcode 0xff\n$/, 1],
     [["-"], "r0 = r11", /^bpfhv: -: .*r0 = r11/, 1],
     [["--section", "txp", "-"], HEX, /^bpfhv: --section is for ELF objects, and - is hex\n$/, 2],
-    [["--section", "rxp", OBJECT], "", /there is no code in section "rxp"/, 1],
+    [["--section", "rxp", OBJECT], "", /no section with code and no function is called "rxp"/, 1],
     [["-"], "\x7fELF", /^bpfhv: -: this is not an ELF file\n$/, 1],
   ] as const) {
     const { stderr, stdout, status } = disasm(args, input);

@@ -2,7 +2,7 @@
 import { Command, Option } from "commander";
 import { EbpfError } from "../ebpf/errors.ts";
 import { decodeProgram } from "../ebpf/instruction.ts";
-import { lineOf, type Program } from "../ebpf/program.ts";
+import type { Program, SourceLine } from "../ebpf/program.ts";
 import { disassembleProgram, formatInstruction } from "../ebpf/text.ts";
 import { failure } from "./errors.ts";
 import { FORMATS, type InputOptions, readPrograms } from "./program-input.ts";
@@ -19,7 +19,7 @@ export function disasmCommand(): Command {
       "<file>",
       "an ELF object, or one program in hexadecimal, text or raw bytes; - is stdin",
     )
-    .option("--section <name>", "of an object, this section alone")
+    .option("--section <name>", "of an object, this section or function alone")
     .addOption(new Option("--format <name>", "default: by content").choices(FORMATS))
     .option("--source", "with the source lines that the instructions come from", false)
     .option("--json", "as JSON", false)
@@ -42,10 +42,11 @@ function listing(program: Program, source: boolean): string {
 }
 
 function describe(program: Program) {
+  let line: SourceLine | undefined;
   return {
     name: program.name,
     instructions: decodeProgram(program.code).map((i) => {
-      const line = lineOf(program, i.index);
+      line = program.lines?.get(i.index) ?? line;
       const { opcode, group } = i.encoding;
       const { dst, src, offset, imm } = i;
       return {

@@ -13,7 +13,7 @@ export type ProgramFormat = (typeof FORMATS)[number];
 export interface InputOptions {
   /** Told by the content where it is not given. */
   readonly format?: ProgramFormat;
-  /** Of an object, this section alone. */
+  /** Of an object, this section or function alone. */
   readonly section?: string;
 }
 

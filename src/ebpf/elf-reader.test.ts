@@ -81,10 +81,18 @@ test("what is written is read back: names, code and lines", () => {
   }
 });
 
+test("one function of a section can be had by its name", () => {
+  const bytes = object("loops.clang-19.o");
+  assert.deepEqual(
+    readElf(bytes, "swap").map((p) => [p.name, p.section]),
+    [["swap", "programs"]],
+  );
+});
+
 test("a section that is not there is refused with those that are", () => {
   assert.throws(() => readElf(object("calls.clang-19.o"), "rxp"), {
     code: "ELF",
-    message: 'there is no code in section "rxp": there is .text, txp, rxc',
+    message: 'no section with code and no function is called "rxp": there is .text, txp, rxc',
   });
 });
 

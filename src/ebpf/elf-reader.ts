@@ -38,21 +38,16 @@ const RELOCATIONS: Readonly<Record<number, string>> = {
  * Reads the programs of an object. A section with one entry makes a program of the section's name, one with
  * several makes programs of the functions' names; `.text` holds entries only where no other section has code.
  * Of sections with the same name the first counts.
- * @param only reads this section alone
+ * @param only reads this section alone, or where there is none of that name, this function
  * @throws EbpfError ELF where the file is corrupt or needs a loader, ENCODING where code is invalid
  */
 export function readElf(bytes: Uint8Array, only?: string): ElfProgram[] {
   const index = new ElfIndex(parseElf(bytes));
-  const code = index.file.sections.filter(isCode);
-  const chosen = only === undefined ? entrySections(code) : [sectionNamed(code, only)];
-  if (chosen.length === 0) throw elfError("there is no code in this object");
   const budget = { slots: MAX_SLOTS };
-  return chosen.flatMap((section) =>
-    entriesOf(index, section).map(({ name, entry }): ElfProgram => {
-      const linked = new Linker(index, name, budget).link(entry);
-      return { name, section: section.name, entry: entry.name, ...linked };
-    }),
-  );
+  return chosenEntries(index, only).map(({ name, entry }): ElfProgram => {
+    const linked = new Linker(index, name, budget).link(entry);
+    return { name, section: entry.section.name, entry: entry.name, ...linked };
+  });
 }
 
 /** True where bytes begin as ELF files do. */
@@ -69,14 +64,29 @@ function entrySections(code: readonly ElfSection[]): ElfSection[] {
   return [...byName.values()];
 }
 
-function sectionNamed(code: readonly ElfSection[], name: string): ElfSection {
-  const section = code.find((s) => s.name === name);
-  if (section !== undefined) return section;
-  const names = code.slice(0, 20).map((s) => s.name);
-  throw elfError(`there is no code in section "${name}": there is ${names.join(", ") || "none"}`);
+interface Entry {
+  /** The program's. */
+  readonly name: string;
+  readonly entry: FunctionRange;
 }
 
-function entriesOf(index: ElfIndex, section: ElfSection): { name: string; entry: FunctionRange }[] {
+/** @throws EbpfError ELF where there is no code, or none of that name */
+function chosenEntries(index: ElfIndex, only: string | undefined): Entry[] {
+  const code = index.file.sections.filter(isCode);
+  if (code.length === 0) throw elfError("there is no code in this object");
+  if (only === undefined) return entrySections(code).flatMap((s) => entriesOf(index, s));
+  const section = code.find((s) => s.name === only);
+  if (section !== undefined) return entriesOf(index, section);
+  const entries = code.flatMap((s) => entriesOf(index, s));
+  const named = entries.find(({ entry }) => entry.name === only);
+  if (named !== undefined) return [named];
+  const names = code.slice(0, 20).map((s) => s.name);
+  throw elfError(
+    `no section with code and no function is called "${only}": there is ${names.join(", ")}`,
+  );
+}
+
+function entriesOf(index: ElfIndex, section: ElfSection): Entry[] {
   const functions = [...index.functionsOf(section).values()];
   const global = functions.filter((f) => f.global);
   const entries = global.length > 0 ? global : functions;

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { readElf } from "./elf-reader.ts";
 import { writeElf } from "./elf-writer.ts";
 import { assembleText } from "./text.ts";
 
@@ -98,6 +99,25 @@ test("llvm-objdump shows its source lines", {
   withFile(writeElf([WITH_LINES]), (file) => {
     const { stdout } = spawnSync(objdump!, ["-d", "-S", "-l", file], { encoding: "utf8" });
     assert.match(stdout, /; guest.ts:7\n; return 0;\n.*r0 = 0x0\n; guest.ts:8\n; }\n.*exit/);
+  });
+});
+
+const bpftool = ["bpftool", "/usr/sbin/bpftool"].find(
+  (name) => spawnSync(name, ["version"]).status === 0,
+);
+test("bpftool reads its types, and libbpf links it", {
+  skip: bpftool ? false : "no bpftool here",
+}, () => {
+  withFile(writeElf([WITH_LINES, PROGRAMS[1]!]), (file) => {
+    const run = (...args: string[]) => spawnSync(bpftool!, args, { encoding: "utf8" });
+    const types = run("btf", "dump", "file", file);
+    assert.deepEqual([types.status, types.stderr], [0, ""]);
+    assert.match(types.stdout, /FUNC 'txp' type_id=1 linkage=global\n.*FUNC 'rxc' type_id=1/);
+    const linked = run("gen", "object", `${file}.linked.o`, file);
+    assert.deepEqual([linked.status, linked.stderr], [0, ""]);
+    const [txp, rxc] = readElf(readFileSync(`${file}.linked.o`));
+    assert.deepEqual([txp?.code, rxc?.code], [WITH_LINES.code, PROGRAMS[1]!.code]);
+    assert.deepEqual(txp?.lines, WITH_LINES.lines);
   });
 });
 

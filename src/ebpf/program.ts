@@ -19,9 +19,10 @@ export interface Program {
 }
 
 /** The source line of the instruction at `slot`: the entry there or the nearest before it. */
-export function lineOf(program: Program, slot: number): SourceLine | undefined {
+export function lineOf({ lines }: Program, slot: number): SourceLine | undefined {
+  if (lines === undefined) return undefined;
   for (let at = slot; at >= 0; at--) {
-    const line = program.lines?.get(at);
+    const line = lines.get(at);
     if (line !== undefined) return line;
   }
   return undefined;

@@ -1,17 +1,25 @@
-/** The lines of this room's README, run. */
+/** The lines of this room's README, run as they stand there. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { assembleText, disassemble, Interpreter } from "./index.ts";
 
-test("the README's ten lines assemble, run and disassemble a program", () => {
-  const code = assembleText(["r0 = *(u32 *)(r1 + 4)", "r0 *= 2", "exit"]);
-  const bytes = new Uint8Array(8);
-  bytes[4] = 21;
-  const machine = new Interpreter(code, { regions: [{ name: "context", base: 0x10000, bytes }] });
-  assert.equal(machine.run(0x10000n), 42n);
-  assert.deepEqual(disassemble(code), [
-    "   0: r0 = *(u32 *)(r1 + 4)",
-    "   1: r0 *= 2",
-    "   2: exit",
-  ]);
+const README = new URL("../../../src/ebpf/README.md", import.meta.url);
+
+test("the README's ten lines assemble, prove, run and show a program", () => {
+  const code = /```ts\n(.*?)```/s.exec(readFileSync(README, "utf8"))?.[1] ?? "";
+  assert.ok(code.split("\n").length <= 11);
+  const here = code.replace('"bpfhv/ebpf"', JSON.stringify(new URL("index.js", import.meta.url)));
+  const args = ["--input-type=module", "--eval", here];
+  const { stdout, stderr, status } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  assert.deepEqual([status, stderr], [0, ""]);
+  assert.equal(
+    stdout,
+    `double: accepted: 3 instructions, at most 3 executed, 0 bytes of stack
+42n
+   0: r0 = *(u32 *)(r1 + 4)
+   1: r0 *= 2
+   2: exit
+`,
+  );
 });
