@@ -1,7 +1,7 @@
 /** `bpfhv serve` and `status` used wrongly: one line that says what to do, and the right exit status. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -36,6 +36,7 @@ const USAGE: [string, string[], RegExp][] = [
   ["no number at all", ["--queues", "many"], /"many" is not a whole number/],
   ["too many queues", ["--queues", "9"], /9 queue pairs: use 1 to 8/],
   ["an MTU of nothing", ["--mtu", "10"], /MTU 10: use 68 to 65535/],
+  ["a user that does not exist", ["--user", "nobody-of-that-name"], /there is no such user/],
   ["an unknown log level", ["--log-level", "loud"], /unknown log level "loud"/],
 ];
 
@@ -95,20 +96,53 @@ test("the status of nothing is status 1", () => {
   assert.match(stderr, /no NIC is served on .*start one with bpfhv serve/);
 });
 
+/** A server in the background that answers. */
+async function started(words: readonly string[], at: string): Promise<ChildProcess> {
+  const child = spawn(process.execPath, [MAIN, "serve", "--socket", at, ...words], {
+    stdio: "ignore",
+  });
+  for (let n = 0; ; n++) {
+    const status = await askControl(controlPath(at), {}).catch(() => null);
+    if (status !== null) return child;
+    assert.ok(n < 100, "it answers within 10 s");
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+const needsRoot = process.getuid?.() === 0 ? false : "giving rights up needs root";
+
+test("with --user no thread keeps root's rights, nor can gain any", {
+  skip: needsRoot,
+}, async () => {
+  const at = join(folder, "dropped.sock");
+  const child = await started(["--user", "nobody", "--net", "source"], at);
+  try {
+    const tasks = `/proc/${child.pid}/task`;
+    const threads = readdirSync(tasks).map((id) => readFileSync(`${tasks}/${id}/status`, "utf8"));
+    assert.ok(threads.length > 1);
+    for (const thread of threads) {
+      assert.match(thread, /^Uid:\t(\d+)\t\1\t\1\t\1$/m);
+      assert.doesNotMatch(thread, /^[UG]id:\t0\t/m);
+      assert.match(thread, /^CapEff:\t0+$/m);
+    }
+    const worker = threads.filter((thread) => /^NoNewPrivs:\t1$/m.test(thread));
+    assert.ok(worker.length >= 2, "the main thread and the NIC's");
+    const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+    child.kill("SIGTERM");
+    assert.equal(await ended, 0);
+  } finally {
+    child.kill("SIGKILL");
+  }
+  const again = await started([], at);
+  again.kill("SIGTERM");
+});
+
 describe("a NIC that is served", () => {
   let child: ChildProcess;
   const pidFile = join(folder, "pid");
 
   before(async () => {
-    child = spawn(process.execPath, [MAIN, "serve", "--socket", socket, "--pid-file", pidFile], {
-      stdio: "ignore",
-    });
-    for (let n = 0; ; n++) {
-      const status = await askControl(controlPath(socket), {}).catch(() => null);
-      if (status !== null) break;
-      assert.ok(n < 100, "it answers within 10 s");
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+    child = await started(["--pid-file", pidFile], socket);
   });
 
   after(() => child.kill("SIGKILL"));

@@ -1,5 +1,5 @@
 /** `bpfhv serve`: one NIC for one virtual machine, until Ctrl-C. */
-import { rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { Command } from "commander";
 import pino from "pino";
 import { FEATURES, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
@@ -11,6 +11,7 @@ import { ConfigError, checkConfig, DEFAULT_BUFS, parseMac } from "../nic/config.
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { stableMac } from "./mac.ts";
+import { dropTo, prepareToDrop, removeIfAllowed } from "./privileges.ts";
 
 interface ServeFlags {
   socket: string;
@@ -26,6 +27,7 @@ interface ServeFlags {
   spin: number;
   logLevel: string;
   pidFile?: string;
+  user?: string;
   originalId: boolean;
   answerDelay: number;
 }
@@ -51,6 +53,7 @@ export function serveCommand(): Command {
     .option("--spin <us>", "longest spin before sleeping, in microseconds", whole, DEFAULT_SPIN_US)
     .option("--log-level <level>", LEVELS.join(", "), "info")
     .option("--pid-file <path>", "write the process id here; removed at the end")
+    .option("--user <name>", "run as this user once TAP and sockets are open")
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
     .option("--answer-delay <ms>", "answer the VMM this late (for tests)", whole, 0)
     .action((flags: ServeFlags) => serve(flags));
@@ -119,6 +122,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
 
 async function serve(flags: ServeFlags): Promise<void> {
   const options = nicOptions(flags);
+  const account = prepareToDrop(flags.user);
   const log = pino({ level: flags.logLevel, base: null }, pino.destination({ fd: 2, sync: true }));
   const nic = new NicProcess(options, (level, text) => log[level](text));
   await nic.started().catch((error: NicFailed) => {
@@ -131,6 +135,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     ...(await nic.status()),
   }));
   if (flags.pidFile !== undefined) writeFileSync(flags.pidFile, `${process.pid}`);
+  dropTo(account);
   log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
 
   const stop = (signal: string) => {
@@ -147,7 +152,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     throw error;
   } finally {
     control.close();
-    rmSync(path, { force: true });
-    if (flags.pidFile !== undefined) rmSync(flags.pidFile, { force: true });
+    removeIfAllowed(path);
+    if (flags.pidFile !== undefined) removeIfAllowed(flags.pidFile);
   }
 }

@@ -229,6 +229,11 @@ export class VfioUserServer implements DeviceHost {
     this.#listener = -1;
     const path = this.#path!;
     // Somebody else may have put another socket there since.
-    if (lstatSync(path, { throwIfNoEntry: false })?.ino === this.#inode) unlinkSync(path);
+    try {
+      if (lstatSync(path, { throwIfNoEntry: false })?.ino === this.#inode) unlinkSync(path);
+    } catch (error) {
+      // A server that gave its rights up may not write to the folder: the next one replaces a dead socket.
+      if (!["EACCES", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+    }
   }
 }
