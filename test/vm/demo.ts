@@ -1,12 +1,13 @@
 /**
- * The demo: one guest on stock QEMU with three NICs (ours, and virtio-net with and without its offloads),
+ * The demo: one guest on stock QEMU with its NICs (ours, and virtio-net with and without its offloads),
  * the same traffic over each, in alternating rounds; then one table.
  *
- *     node dist/test/vm/demo.js [--rounds N] [--seconds N] [--json FILE]
+ *     node dist/test/vm/demo.js [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { runEmbedded } from "../../src/cli/embedded.ts";
+import { findDevice } from "../../src/devices/index.ts";
 import { buildModule, type Guest, Netns, prepareGuest, startGuest } from "./harness.ts";
 import { ServedNic } from "./nic.ts";
 import { withoutVm } from "./requirements.ts";
@@ -14,6 +15,8 @@ import { Link } from "./traffic.ts";
 
 interface Contender {
   readonly nic: string;
+  /** Of `bpfhv serve`; undefined: not ours. */
+  readonly device?: string;
   readonly offloads: boolean;
   /** Interface in the guest. */
   readonly mac: string;
@@ -49,17 +52,19 @@ const { values: flags } = parseArgs({
   options: {
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "2" },
+    devices: { type: "string", default: "sring" },
     json: { type: "string" },
     help: { type: "boolean", default: false },
   },
 });
 
-const USAGE = `usage: script/demo [--rounds N] [--seconds N] [--json FILE]
+const USAGE = `usage: script/demo [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
 
 Boots a Debian guest on stock QEMU with a bpfhv NIC served from TypeScript, and with virtio-net beside it;
 pings, runs TCP and small UDP both ways over each, reloads the module, prints one table.
   --rounds N   rounds, alternating between the NICs; medians are shown (default 3)
   --seconds N  of each measurement (default 2)
+  --devices L  our NICs, by device: a list of sring, sring_gso, vring_packed (default sring)
   --json FILE  also write the results there`;
 
 function say(text: string): void {
@@ -73,11 +78,22 @@ function expect(held: boolean, what: string): void {
   say(`FAILED: ${what}`);
 }
 
+/** Ours in the order asked for, then virtio-net without and with its offloads. */
 const contenders: Contender[] = [
-  { nic: "bpfhv/sring", offloads: false, mac: "52:54:00:b9:f0:01", subnet: "10.77.1", samples: [] },
-  { nic: "virtio-net", offloads: false, mac: "52:54:00:b9:f0:02", subnet: "10.77.2", samples: [] },
-  { nic: "virtio-net", offloads: true, mac: "52:54:00:b9:f0:03", subnet: "10.77.3", samples: [] },
-];
+  ...flags.devices.split(",").map((device) => ({
+    nic: `bpfhv/${device}`,
+    device,
+    offloads: (findDevice(device)?.features ?? 0) !== 0,
+  })),
+  { nic: "virtio-net", offloads: false },
+  { nic: "virtio-net", offloads: true },
+].map((nic, i) => ({
+  ...nic,
+  mac: `52:54:00:b9:f0:0${i + 1}`,
+  subnet: `10.77.${i + 1}`,
+  samples: [],
+}));
+const ours = contenders.filter(({ device }) => device !== undefined);
 
 const median = (values: number[]): number => {
   const sorted = [...values].sort((a, b) => a - b);
@@ -132,7 +148,7 @@ async function counts(guest: Guest, { mac, nic }: Contender): Promise<[number, n
 async function reloadModule(guest: Guest, link: Link): Promise<void> {
   say("unloading and reloading the module");
   await guest.check("rmmod bpfhv && insmod /modules/bpfhv.ko");
-  await configure(guest, contenders[0]);
+  for (const nic of ours) await configure(guest, nic);
   const { sent, received } = await link.pingFromGuest(10);
   expect(received === sent, `after reloading the module ${sent - received} of ${sent} pings lost`);
 }
@@ -154,10 +170,15 @@ function table(rows: readonly Row[]): string {
     `${row.drops}`,
     `${row.interrupts}`,
   ]);
-  const [ours, plain] = rows;
-  const ratio = MEASURES.map((m) => (ours[m] / plain[m]).toFixed(2));
-  const last = ["ratio to virtio", "off", ...ratio, "", "", ""];
-  const lines = [head, ...body, last];
+  const ratios = rows
+    .filter(({ nic }) => nic.startsWith("bpfhv/"))
+    .map((row) => {
+      // Like with like: offloads beside offloads.
+      const rival = rows.find((r) => r.nic === "virtio-net" && r.offloads === row.offloads) as Row;
+      const ratio = MEASURES.map((m) => (row[m] / rival[m]).toFixed(2));
+      return [`${row.nic} to virtio`, row.offloads ? "on" : "off", ...ratio, "", "", ""];
+    });
+  const lines = [head, ...body, ...ratios];
   const widths = head.map((_, i) => Math.max(...lines.map((line) => line[i].length)));
   return lines
     .map((line) =>
@@ -180,15 +201,18 @@ async function run(): Promise<void> {
   for (const [i, { subnet }] of contenders.entries()) {
     netns.addTap({ name: `tap${i}`, address: `${subnet}.1/24` });
   }
-  const ours = contenders[0];
-  say("serving a NIC: bpfhv serve --device sring");
-  const nic = await ServedNic.start("--net", `tap:tap0,netns=${netns.name}`, "--mac", ours.mac);
+  const nics: ServedNic[] = [];
   try {
+    for (const [i, { device, mac }] of ours.entries()) {
+      say(`serving a NIC: bpfhv serve --device ${device}`);
+      const words = ["--device", `${device}`, "--net", `tap:tap${i},netns=${netns.name}`];
+      nics.push(await ServedNic.start(...words, "--mac", mac));
+    }
     say("booting a Debian guest on stock QEMU");
     const guest = await startGuest({
-      sockets: [nic.socket],
-      virtioNics: contenders.slice(1).map(({ mac, offloads }, i) => ({
-        tap: `tap${i + 1}`,
+      sockets: nics.map(({ socket }) => socket),
+      virtioNics: contenders.slice(ours.length).map(({ mac, offloads }, i) => ({
+        tap: `tap${i + ours.length}`,
         netns: netns.name,
         mac,
         offloads,
@@ -209,14 +233,21 @@ async function run(): Promise<void> {
         /verified by the kernel/.test(log),
         "the guest's log says that its kernel verified the programs",
       );
-      report(rows, log, await nic.status(), (performance.now() - started) / 1000);
+      report(
+        rows,
+        log,
+        await Promise.all(nics.map((nic) => nic.status())),
+        (performance.now() - started) / 1000,
+      );
     } finally {
       const exit = await guest.close();
       expect(!exit.aborted, "QEMU aborted");
     }
   } finally {
-    const { code, signal } = await nic.stop();
-    expect(code === 0, `bpfhv serve ended with ${code ?? signal}: ${nic.log}`);
+    for (const nic of nics) {
+      const { code, signal } = await nic.stop();
+      expect(code === 0, `bpfhv serve ended with ${code ?? signal}: ${nic.log}`);
+    }
     netns.close();
   }
 }
