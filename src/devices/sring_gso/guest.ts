@@ -1,7 +1,9 @@
 /**
- * sring_gso's programs. Indices, kicks and interrupts are sring's; a packet is several descriptors, and its
- * metadata (a virtio_net_hdr: in the context in HELPERFREE form, from helpers in version 1 form) travels in
- * the last one of them.
+ * sring_gso's guest programs, compiled (`docs/compiler.md`). Indices, kicks, interrupts and memory order are
+ * sring's, see there; here a packet is several descriptors, and its metadata travels in the last one of them.
+ *
+ * The metadata is a virtio_net_hdr in the context, at the same place in both forms: HELPERFREE drivers put it
+ * there and look for it there; for version 1 drivers those bytes are reserved, and helpers fill and read them.
  */
 import {
   BUF,
@@ -9,326 +11,227 @@ import {
   CONTEXT,
   HELPERS,
   MAX_BUFS,
-  METADATA,
   OFLAG_KICK_NEEDED,
   PRIVATE_OFFSET,
-  PROGRAM_IDS,
   type ProgramForm,
-  type ProgramId,
-  type ProgramSet,
-  validQueueBufs,
 } from "../../abi/index.ts";
 import {
-  Assembler,
-  R0,
-  R1,
-  R2,
-  R3,
-  R4,
-  R5,
-  R6,
-  R7,
-  R8,
-  type Register,
-  shifted,
-} from "../../ebpf/assembler.ts";
+  after,
+  type Context,
+  call,
+  elements,
+  exchange,
+  fetchAdd,
+  u8,
+  u16,
+  u32,
+  type View,
+  view,
+} from "../../compiler/language.ts";
 import { SRING } from "../sring/layout.ts";
-import { DESC_EOP, DESC_NEEDS_CSUM, GSO_RX_DESC, GSO_TX_DESC } from "./layout.ts";
+import { DESC_EOP, DESC_NEEDS_CSUM, GSO_RX_DESC, GSO_TX_DESC, HEADER, VNET_HDR } from "./layout.ts";
 
-export interface SringGsoProgramOptions {
-  /** Buffers of the queue: a power of two in 16..8192. */
-  readonly bufs: number;
-  readonly form: ProgramForm;
-}
+/** Buffers of the queue, a power of two. */
+declare const bufs: number;
+declare const form: ProgramForm;
 
-const PROD = shifted(SRING.prod, PRIVATE_OFFSET);
-const INTR = shifted(SRING.intr, PRIVATE_OFFSET);
-const CONS = shifted(SRING.cons, PRIVATE_OFFSET);
-const KICK_ENABLED = shifted(SRING.kick_enabled, PRIVATE_OFFSET);
-const CLEAR = shifted(SRING.clear, PRIVATE_OFFSET);
 const RING = PRIVATE_OFFSET + SRING.size;
 
-const inSlot = (name: keyof typeof GSO_TX_DESC.fields) => shifted(GSO_TX_DESC[name], RING);
-const inBuffer = (name: keyof typeof BUF.fields) => shifted(BUF[name], BUFS_OFFSET);
-const SLOT_FLAGS = inSlot("flags");
-/** len and flags in one: a length below 65536 leaves the flags 0. */
-const SLOT_LEN_FLAGS = { ...inSlot("len"), width: 4 } as const;
-
-/** Version 1 programs have helpers put the virtio_net_hdr where HELPERFREE drivers do: reserved bytes there. */
-const HEADER = METADATA.flags.offset;
-
-const HEADER_WORDS = ["csum_start", "csum_offset", "hdr_len", "gso_size"] as const;
-
-/** index (a register, used up) becomes context + offset of its slot; add RING for the address. */
-function slotAddress(p: Assembler, index: Register, bufs: number): void {
-  p.alu64.and(index, bufs - 1);
-  p.alu64.mul(index, GSO_TX_DESC.size);
-  p.alu64.add(index, R1);
+function txSlot(context: Context, index: u32): View<typeof GSO_TX_DESC> {
+  return elements(GSO_TX_DESC, context, RING)[index & (bufs - 1)];
 }
 
-/** prod += count (a register, used up); oflags; returns 0. As in sring, the reasons for each step, too. */
-function publish(p: Assembler, form: ProgramForm, count: Register): void {
-  const context = form === "v1" ? R6 : R1;
+function rxSlot(context: Context, index: u32): View<typeof GSO_RX_DESC> {
+  return elements(GSO_RX_DESC, context, RING)[index & (bufs - 1)];
+}
+
+/** prod += count, released and followed by a full barrier; then `oflags`. As in sring. */
+function publish(context: Context, count: u32): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
   if (form === "helperfree") {
-    p.atomic.fetch_add(context, PROD, count);
+    fetchAdd(ring.prod, count);
   } else {
-    p.load(R0, context, PROD).alu32.add(R0, count).store(context, PROD, R0);
-    p.call(HELPERS.smp_mb_full);
+    ring.prod += count;
+    call(HELPERS.smp_mb_full);
   }
-  p.load(R2, context, KICK_ENABLED);
-  p.jump.eq(R2, 0, "quiet");
-  if (form === "helperfree") p.store(context, KICK_ENABLED, 0);
-  p.alu64.mov(R2, OFLAG_KICK_NEEDED);
-  p.label("quiet").store(context, CONTEXT.oflags, R2);
-  p.alu64.mov(R0, 0);
+  let oflags = 0;
+  if (ring.kick_enabled !== 0) {
+    if (form === "helperfree") ring.kick_enabled = 0;
+    oflags = OFLAG_KICK_NEEDED;
+  }
+  view(CONTEXT, context, 0).oflags = oflags;
+  return 0;
+}
+
+/** intr = value, followed by a full barrier. */
+function arm(ring: View<typeof SRING>, value: u32): void {
+  if (form === "helperfree") {
+    exchange(ring.intr, value);
+  } else {
+    ring.intr = value;
+    call(HELPERS.smp_mb_full);
+  }
+}
+
+/** Fills `count` slots from prod on. Returns all lengths, or-ed: one that 16 bits do not hold shows. */
+function fill(context: Context, prod: u32, count: u32): u32 {
+  const buffers = elements(BUF, context, BUFS_OFFSET);
+  let lengths = 0;
+  for (let i = 0; i < count; i++) {
+    const slot = txSlot(context, prod + i);
+    const buffer = buffers[i];
+    const length = buffer.len;
+    slot.cookie = buffer.cookie;
+    slot.paddr = buffer.paddr;
+    slot.len = u16(length);
+    slot.flags = 0;
+    lengths |= length;
+  }
+  return lengths;
+}
+
+/** The packet's metadata into its last slot. */
+function putMetadata(context: Context, slot: View<typeof GSO_TX_DESC>): void {
+  const header = view(VNET_HDR, context, HEADER);
+  slot.csum_start = header.csum_start;
+  slot.csum_offset = header.csum_offset;
+  slot.hdr_len = header.hdr_len;
+  slot.gso_size = header.gso_size;
+  slot.gso_type = u16(header.gso_type);
+  slot.flags = DESC_EOP | ((u16(header.flags) & 1) * DESC_NEEDS_CSUM);
+}
+
+export function txp(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  if (form === "v1") call(HELPERS.pkt_virtio_net_md_get, context, view(VNET_HDR, context, HEADER));
+  const count = view(CONTEXT, context, 0).num_bufs;
+  if (count === 0 || count > MAX_BUFS) return -1;
+  const prod = ring.prod;
+  if (fill(context, prod, count) > 0xffff) return -1;
+  putMetadata(context, txSlot(context, prod + count - 1));
+  return publish(context, count);
+}
+
+export function rxp(context: Context): number {
+  const count = view(CONTEXT, context, 0).num_bufs;
+  if (count > MAX_BUFS) return -1;
+  const prod = view(SRING, context, PRIVATE_OFFSET).prod;
+  if (fill(context, prod, count) > 0xffff) return -1;
+  return publish(context, count);
+}
+
+/** Fills bufs[i] from the slot. Returns the slot's flags. */
+function take(context: Context, slot: View<typeof GSO_RX_DESC>, i: u32): u16 {
+  const buffer = elements(BUF, context, BUFS_OFFSET)[i];
+  buffer.cookie = slot.cookie;
+  buffer.paddr = slot.paddr;
+  buffer.len = u32(slot.len);
+  return slot.flags;
 }
 
 /**
- * Fills R2 slots from prod on with bufs[], R2 in 1..64 and used up; R4 is the last slot then. A length that
- * has no place in 16 bits ends the program with -1; nothing is published by then.
+ * Takes the slots of one packet, from `clear` on, into bufs[]: up to and including the one with EOP, the end of
+ * what is there, or 64. Returns their number.
  */
-function fillSlots(p: Assembler, bufs: number): void {
-  p.load(R3, R1, PROD);
-  p.alu64.mov(R5, R1);
-  p.alu64.mov(R8, 0);
-  p.label("next");
-  p.alu64.mov(R4, R3);
-  slotAddress(p, R4, bufs);
-  p.load(R0, R5, inBuffer("cookie")).store(R4, inSlot("cookie"), R0);
-  p.load(R0, R5, inBuffer("paddr")).store(R4, inSlot("paddr"), R0);
-  p.load(R0, R5, inBuffer("len")).store(R4, SLOT_LEN_FLAGS, R0);
-  p.alu64.or(R8, R0);
-  p.alu64.add(R3, 1);
-  p.alu64.add(R5, BUF.size);
-  p.alu64.sub(R2, 1);
-  p.jump.gt(R2, 0, "next");
-  p.alu64.mov(R0, -1);
-  p.jump.gt(R8, 0xffff, "end");
-}
-
-/** The packet's metadata into its last slot, R4. */
-function putMetadata(p: Assembler): void {
-  p.load(R2, R1, METADATA.flags);
-  p.alu64.and(R2, 1);
-  p.alu64.mul(R2, DESC_NEEDS_CSUM);
-  p.alu64.or(R2, DESC_EOP);
-  p.store(R4, SLOT_FLAGS, R2);
-  for (const name of HEADER_WORDS) {
-    p.load(R2, R1, METADATA[name]).store(R4, shifted(GSO_TX_DESC[name], RING), R2);
+function takePacket(context: Context, limit: u32, clear: u32): u32 {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  let count: u32 = 0;
+  for (let i = 0; i < MAX_BUFS; i++) {
+    const flags = take(context, rxSlot(context, clear + i), i);
+    count = i + 1;
+    if ((flags & DESC_EOP) !== 0) break;
+    if (clear + count === limit) break;
   }
-  p.load(R2, R1, METADATA.gso_type).store(R4, inSlot("gso_type"), R2);
+  view(CONTEXT, context, 0).num_bufs = count;
+  ring.clear = clear + count;
+  return count;
 }
 
-/** The metadata of the last slot, R4, into the header. */
-function takeMetadata(p: Assembler): void {
-  p.load(R0, R4, SLOT_FLAGS);
-  p.alu64.rsh(R0, 1);
-  p.alu64.and(R0, 1);
-  p.store(R1, METADATA.flags, R0);
-  for (const name of HEADER_WORDS) {
-    p.load(R0, R4, shifted(GSO_RX_DESC[name], RING)).store(R1, METADATA[name], R0);
-  }
-  p.load(R0, R4, inSlot("gso_type")).store(R1, METADATA.gso_type, R0);
+/** Takes one completed packet. Returns the number of its slots, 0 where there is none. */
+function takeCompleted(context: Context): u32 {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const cons = ring.cons;
+  const clear = ring.clear;
+  view(CONTEXT, context, 0).oflags = 0;
+  if ((clear ^ cons) === 0) return 0;
+  return takePacket(context, cons, after(clear, cons));
 }
 
-function txp(p: Assembler, { bufs, form }: SringGsoProgramOptions): void {
+export function txc(context: Context): number {
+  return takeCompleted(context) === 0 ? 0 : 1;
+}
+
+export function rxc(context: Context): number {
+  const count = takeCompleted(context);
+  if (count === 0) return 0;
+  const slot = rxSlot(context, view(SRING, context, PRIVATE_OFFSET).clear - 1);
+  const header = view(VNET_HDR, context, HEADER);
+  header.csum_start = slot.csum_start;
+  header.csum_offset = slot.csum_offset;
+  header.hdr_len = slot.hdr_len;
+  header.gso_size = slot.gso_size;
+  header.gso_type = u8(slot.gso_type);
+  header.flags = u8((slot.flags & DESC_NEEDS_CSUM) >>> 1);
   if (form === "v1") {
-    p.alu64.mov(R6, R1);
-    p.alu64.mov(R2, R1);
-    p.alu64.add(R2, HEADER);
-    p.call(HELPERS.pkt_virtio_net_md_get);
-    p.alu64.mov(R1, R6);
+    // A failure is the driver's to see; the buffers are gone either way.
+    const result = call(HELPERS.rx_pkt_alloc, context);
+    if (result < 0) return result;
+    call(HELPERS.pkt_virtio_net_md_set, context, header);
   }
-  p.load(R2, R1, CONTEXT.num_bufs);
-  p.alu64.mov(R0, -1);
-  p.jump.eq(R2, 0, "end");
-  p.jump.gt(R2, MAX_BUFS, "end");
-  p.alu64.mov(R7, R2);
-  fillSlots(p, bufs);
-  putMetadata(p);
-  publish(p, form, R7);
-  p.label("end").exit();
+  return 1;
 }
 
-function rxp(p: Assembler, { bufs, form }: SringGsoProgramOptions): void {
-  if (form === "v1") p.alu64.mov(R6, R1);
-  p.load(R2, R1, CONTEXT.num_bufs);
-  p.alu64.mov(R0, -1);
-  p.jump.gt(R2, MAX_BUFS, "end");
-  p.alu64.mov(R7, R2);
-  p.jump.eq(R2, 0, "publish");
-  fillSlots(p, bufs);
-  p.label("publish");
-  publish(p, form, R7);
-  p.label("end").exit();
+export function txi(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
+  if (wanted === 0) return 0;
+  const done = ring.cons;
+  const clear = ring.clear;
+  if (done - clear >= wanted) return 1;
+  // The slot whose completion interrupts.
+  arm(ring, clear + wanted - 1);
+  return ring.cons - ring.clear < wanted ? 0 : 1;
 }
 
-/**
- * Takes the slots of one packet from `clear` on into bufs[]: up to and including the one with EOP, the end
- * of what `limit` says is there, or 64. Leaves their number in R2, the new `clear` in R3 and in its place,
- * the last slot in R4. Ends the program with 0 where there is none.
- */
-function takePacket(p: Assembler, bufs: number, limit: typeof CONS): void {
-  p.load(R6, R1, limit);
-  p.load(R3, R1, CLEAR);
-  p.store(R1, CONTEXT.oflags, 0);
-  p.alu64.mov(R0, 0);
-  p.alu64.xor(R3, R6);
-  p.jump.eq(R3, 0, "end");
-  // clear again, but known only once the limit is: the address dependency.
-  p.alu64.xor(R3, R6);
-  p.alu64.mov(R5, R1);
-  p.alu64.mov(R2, 0);
-  p.label("next");
-  p.alu64.mov(R4, R3);
-  slotAddress(p, R4, bufs);
-  takeSlot(p);
-  p.load(R0, R4, SLOT_FLAGS);
-  p.alu32.add(R3, 1);
-  p.alu64.add(R5, BUF.size);
-  p.alu64.add(R2, 1);
-  p.jump.set(R0, DESC_EOP, "taken");
-  p.jump.eq(R3, R6, "taken");
-  p.jump.lt(R2, MAX_BUFS, "next");
-  p.label("taken");
-  p.store(R1, CONTEXT.num_bufs, R2);
-  p.store(R1, CLEAR, R3);
-}
-
-/** Fills the buffer at R5 from the slot at R4. */
-function takeSlot(p: Assembler): void {
-  p.load(R0, R4, inSlot("cookie")).store(R5, inBuffer("cookie"), R0);
-  p.load(R0, R4, inSlot("paddr")).store(R5, inBuffer("paddr"), R0);
-  p.load(R0, R4, inSlot("len")).store(R5, inBuffer("len"), R0);
-}
-
-function txc(p: Assembler, { bufs }: SringGsoProgramOptions): void {
-  takePacket(p, bufs, CONS);
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
-}
-
-function rxc(p: Assembler, { bufs, form }: SringGsoProgramOptions): void {
-  takePacket(p, bufs, CONS);
-  takeMetadata(p);
-  if (form === "v1") {
-    p.alu64.mov(R6, R1);
-    p.call(HELPERS.rx_pkt_alloc);
-    p.jump32.slt(R0, 0, "end");
-    p.alu64.mov(R1, R6);
-    p.alu64.mov(R2, R1);
-    p.alu64.add(R2, HEADER);
-    p.call(HELPERS.pkt_virtio_net_md_set);
+export function rxi(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
+  if (ring.cons - ring.clear < wanted) {
+    arm(ring, 1);
+    if (ring.cons - ring.clear < wanted) return 0;
   }
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
+  ring.intr = 0;
+  return 1;
 }
 
-/** Takes a packet back, used by the host or not, while the host is stopped; `cons` comes along. */
-function txr(p: Assembler, { bufs }: SringGsoProgramOptions): void {
-  takePacket(p, bufs, PROD);
-  bringCons(p);
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
+/** Where `clear` passed `cons` (old clear <= cons < new clear, modulo 2^32), `cons` comes along. */
+function bringCons(ring: View<typeof SRING>, clear: u32, count: u32): void {
+  if (ring.cons - clear < count) ring.cons = clear + count;
 }
 
-/** Where `clear` passed `cons` (old clear <= cons < new clear, modulo 2^32): cons = clear. R2 = how far it went. */
-function bringCons(p: Assembler): void {
-  p.load(R4, R1, CONS);
-  p.alu64.mov(R5, R3);
-  p.alu32.sub(R5, R2);
-  p.alu32.sub(R4, R5);
-  p.jump.ge(R4, R2, "behind");
-  p.store(R1, CONS, R3);
-  p.label("behind");
+/** Takes a packet back, used by the host or not, while the host is stopped. */
+export function txr(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const prod = ring.prod;
+  const clear = ring.clear;
+  view(CONTEXT, context, 0).oflags = 0;
+  if (prod === clear) return 0;
+  bringCons(ring, clear, takePacket(context, prod, clear));
+  return 1;
 }
 
-function rxr(p: Assembler, { bufs }: SringGsoProgramOptions): void {
-  p.load(R6, R1, PROD);
-  p.load(R3, R1, CLEAR);
-  p.store(R1, CONTEXT.oflags, 0);
-  p.alu64.mov(R0, 0);
-  p.jump.eq(R3, R6, "end");
-  p.alu64.mov(R5, R1);
-  p.alu64.mov(R2, 0);
-  p.label("next");
-  p.alu64.mov(R4, R3);
-  slotAddress(p, R4, bufs);
-  takeSlot(p);
-  p.alu32.add(R3, 1);
-  p.alu64.add(R5, BUF.size);
-  p.alu64.add(R2, 1);
-  p.jump.eq(R3, R6, "taken");
-  p.jump.lt(R2, MAX_BUFS, "next");
-  p.label("taken");
-  p.store(R1, CONTEXT.num_bufs, R2);
-  p.store(R1, CLEAR, R3);
-  bringCons(p);
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
-}
-
-/** R4 = clear; R3 = completed and not collected. */
-function loadDone(p: Assembler, context: Register): void {
-  p.load(R3, context, CONS);
-  p.load(R4, context, CLEAR);
-  p.alu32.sub(R3, R4);
-}
-
-/** INTR = value (a register, used up), followed by a full barrier. R1..R5 are lost in the v1 form. */
-function arm(p: Assembler, form: ProgramForm, value: Register): void {
-  if (form === "helperfree") p.atomic.xchg(R1, INTR, value);
-  else p.store(R1, INTR, value).call(HELPERS.smp_mb_full);
-}
-
-function txi(p: Assembler, { form }: SringGsoProgramOptions): void {
-  p.alu64.mov(R6, R1);
-  p.load(R7, R6, CONTEXT.min_completed_bufs);
-  p.alu64.mov(R0, 0);
-  p.jump.eq(R7, 0, "end");
-  loadDone(p, R6);
-  p.jump.ge(R3, R7, "ready");
-  // The slot whose completion interrupts: clear + wanted - 1.
-  p.alu32.add(R4, R7);
-  p.alu32.sub(R4, 1);
-  arm(p, form, R4);
-  loadDone(p, R6);
-  p.alu64.mov(R0, 0);
-  p.jump.lt(R3, R7, "end");
-  p.label("ready").alu64.mov(R0, 1);
-  p.label("end").exit();
-}
-
-function rxi(p: Assembler, { form }: SringGsoProgramOptions): void {
-  p.alu64.mov(R6, R1);
-  p.load(R7, R6, CONTEXT.min_completed_bufs);
-  loadDone(p, R6);
-  p.jump.ge(R3, R7, "ready");
-  p.alu64.mov(R5, 1);
-  arm(p, form, R5);
-  loadDone(p, R6);
-  p.alu64.mov(R0, 0);
-  p.jump.lt(R3, R7, "end");
-  p.label("ready").store(R6, INTR, 0);
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
-}
-
-const PROGRAMS = { rxp, rxc, rxi, rxr, txp, txc, txi, txr };
-
-/**
- * sring_gso's program set for queues of `bufs` buffers.
- * @throws RangeError for an illegal number of buffers.
- */
-export function sringGsoPrograms(options: SringGsoProgramOptions): ProgramSet {
-  if (!validQueueBufs(options.bufs)) {
-    throw new RangeError(`sring_gso: ${options.bufs} buffers: not a power of two in 16..8192`);
-  }
-  const code = new Map<ProgramId, Uint8Array>();
-  for (const [name, write] of Object.entries(PROGRAMS)) {
-    const p = new Assembler();
-    write(p, options);
-    code.set(PROGRAM_IDS[name as keyof typeof PROGRAMS], p.assemble());
-  }
-  return { form: options.form, code };
+/** The same with up to 64 single buffers. */
+export function rxr(context: Context): number {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  const shared = view(CONTEXT, context, 0);
+  const clear = ring.clear;
+  let count = ring.prod - clear;
+  shared.oflags = 0;
+  if (count === 0) return 0;
+  if (count > MAX_BUFS) count = MAX_BUFS;
+  shared.num_bufs = count;
+  ring.clear = clear + count;
+  bringCons(ring, clear, count);
+  for (let i = 0; i < count; i++) take(context, rxSlot(context, clear + i), i);
+  return 1;
 }

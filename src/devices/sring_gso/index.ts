@@ -1,8 +1,8 @@
 import type { Device } from "../device.ts";
 import { initialiseSring } from "../sring/half.ts";
-import { sringGsoPrograms } from "./guest.ts";
 import { SringGsoRx, SringGsoTx } from "./host.ts";
 import { sringGsoContextSize } from "./layout.ts";
+import { sringGsoPrograms } from "./programs.ts";
 
 /** The ring with offloads: several descriptors per packet, checksums and segmentation left to the other side. */
 export const sringGso: Device = {

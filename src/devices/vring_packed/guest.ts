@@ -1,8 +1,11 @@
 /**
- * vring_packed's programs. The number of buffers is a power of two and a constant here, so an index wraps by
- * a mask, and the bit that falls out of it flips the wrap bit: there is no branch for it.
+ * vring_packed's guest programs, compiled (`docs/compiler.md`). The number of buffers is a power of two and a
+ * constant, so an index wraps by a mask, and the bit that falls out of it flips the wrap bit: no branch.
  *
- * A slot is published by one exchange of its last word (id and flags): release before, full barrier after.
+ * Memory order. A slot is published by an exchange of its last word, id and flags (HELPERFREE): release before,
+ * full barrier before the look at `device_event`. Arming is an exchange for the same reason. Collecting loads
+ * that word, then the rest of the slot through an address that depends on it. The v1 form uses plain stores and
+ * the helper `smp_mb_full`, and needs a guest with x86 store order.
  */
 import {
   BUF,
@@ -10,28 +13,22 @@ import {
   CONTEXT,
   HELPERS,
   MAX_BUFS,
+  OFLAG_KICK_NEEDED,
   PRIVATE_OFFSET,
-  PROGRAM_IDS,
   type ProgramForm,
-  type ProgramId,
-  type ProgramSet,
-  validQueueBufs,
 } from "../../abi/index.ts";
 import {
-  Assembler,
-  R0,
-  R1,
-  R2,
-  R3,
-  R4,
-  R5,
-  R6,
-  R7,
-  R8,
-  R9,
-  type Register,
-  shifted,
-} from "../../ebpf/assembler.ts";
+  after,
+  type Context,
+  call,
+  elements,
+  exchange,
+  u8,
+  u16,
+  u32,
+  type View,
+  view,
+} from "../../compiler/language.ts";
 import {
   DESC_AVAIL,
   DESC_USED,
@@ -43,311 +40,205 @@ import {
   PACKED,
   PACKED_DESC,
   PACKED_STATE,
-  stateOffset,
 } from "./layout.ts";
 
-export interface PackedProgramOptions {
-  /** Buffers of the queue: a power of two in 16..8192. */
-  readonly bufs: number;
-  readonly form: ProgramForm;
-}
+/** Buffers of the queue, a power of two; its logarithm; where the state array is in the context. */
+declare const bufs: number;
+declare const lapShift: number;
+declare const states: number;
+declare const form: ProgramForm;
 
+const RING = PRIVATE_OFFSET + DESCRIPTORS_OFFSET;
 const BOTH = DESC_AVAIL | DESC_USED;
-const inPrivate = (name: keyof typeof PACKED.fields) => shifted(PACKED[name], PRIVATE_OFFSET);
-const inSlot = (name: keyof typeof PACKED_DESC.fields) =>
-  shifted(PACKED_DESC[name], PRIVATE_OFFSET + DESCRIPTORS_OFFSET);
-const inBuffer = (name: keyof typeof BUF.fields) => shifted(BUF[name], BUFS_OFFSET);
 
-/** index (a register, used up; below the number of buffers) becomes context + offset of its entry of 16 bytes. */
-function entryAddress(p: Assembler, index: Register): void {
-  p.alu64.mul(index, PACKED_DESC.size);
-  p.alu64.add(index, R1);
+function slotAt(context: Context, index: u32): View<typeof PACKED_DESC> {
+  return elements(PACKED_DESC, context, RING)[index & (bufs - 1)];
 }
 
-/** id (a register, used up; below the number of buffers) becomes the address of its state. */
-function stateAddress(p: Assembler, id: Register, bufs: number): void {
-  // Of large rings it is farther than a displacement reaches.
-  p.alu64.mul(id, PACKED_STATE.size);
-  p.alu64.add(id, PRIVATE_OFFSET + stateOffset(bufs));
-  p.alu64.add(id, R1);
+function stateOf(context: Context, id: u32): View<typeof PACKED_STATE> {
+  return elements(PACKED_STATE, context, states)[id & (bufs - 1)];
 }
 
-/** index + 1 (a register), wrapped; `carry` is 1 where it did. */
-function advance(p: Assembler, index: Register, carry: Register, bufs: number): void {
-  p.alu64.add(index, 1);
-  p.alu64.mov(carry, index);
-  p.alu64.rsh(carry, Math.log2(bufs));
-  p.alu64.and(index, bufs - 1);
+/** Publishes bufs[i]. False where its id is not free: the driver publishes more than there is. */
+function publishSlot(context: Context, i: u32, writable: number): boolean {
+  const ring = view(PACKED, context, PRIVATE_OFFSET);
+  const index = u32(ring.next_avail_idx);
+  const id = u32(ring.next_free_id) & (bufs - 1);
+  const state = stateOf(context, id);
+  if (state.busy !== 0) return false;
+  const buffer = elements(BUF, context, BUFS_OFFSET)[i];
+  const slot = slotAt(context, index);
+  state.busy = 1;
+  state.cookie = buffer.cookie;
+  ring.next_free_id = state.next;
+  slot.addr = buffer.paddr;
+  slot.len = buffer.len;
+  const flags = u32(ring.avail_used_flags);
+  const carry = (index + 1) >>> lapShift;
+  ring.next_avail_idx = u16((index + 1) & (bufs - 1));
+  ring.avail_wrap = ring.avail_wrap ^ u8(carry);
+  ring.avail_used_flags = u16(flags ^ (carry * BOTH));
+  // Flags of the lap that the slot is in, from before the wrap.
+  const word = id | ((flags | writable) << 16);
+  if (form === "helperfree") exchange(slot.id_flags, word);
+  else slot.id_flags = word;
+  return true;
 }
 
-/**
- * Publishes the buffer at R5 in the next slot. An id that is not free means that the driver publishes more
- * than there is: then the program ends with -1. Uses R0, R3, R4, R6..R8.
- */
-function publishSlot(p: Assembler, { bufs, form }: PackedProgramOptions, flags: number): void {
-  p.load(R3, R1, inPrivate("next_avail_idx"));
-  p.load(R7, R1, inPrivate("next_free_id"));
-  p.alu64.and(R3, bufs - 1);
-  p.alu64.and(R7, bufs - 1);
-  p.alu64.mov(R4, R3);
-  entryAddress(p, R4);
-  p.alu64.mov(R6, R7);
-  stateAddress(p, R6, bufs);
-  p.load(R8, R6, PACKED_STATE.busy);
-  p.alu64.mov(R0, -1);
-  p.jump.ne(R8, 0, "end");
-  p.store(R6, PACKED_STATE.busy, 1);
-  p.load(R0, R5, inBuffer("cookie")).store(R6, PACKED_STATE.cookie, R0);
-  p.load(R0, R6, PACKED_STATE.next).store(R1, inPrivate("next_free_id"), R0);
-  p.load(R0, R5, inBuffer("paddr")).store(R4, inSlot("addr"), R0);
-  p.load(R0, R5, inBuffer("len")).store(R4, inSlot("len"), R0);
-  // The word that publishes: flags of the lap that the slot is in.
-  p.load(R8, R1, inPrivate("avail_used_flags"));
-  p.alu64.mov(R0, R8);
-  if (flags !== 0) p.alu64.or(R0, flags);
-  p.alu64.lsh(R0, 16);
-  p.alu64.or(R7, R0);
-  advance(p, R3, R0, bufs);
-  p.store(R1, inPrivate("next_avail_idx"), R3);
-  p.load(R6, R1, inPrivate("avail_wrap"));
-  p.alu64.xor(R6, R0);
-  p.store(R1, inPrivate("avail_wrap"), R6);
-  p.alu64.mul(R0, BOTH);
-  p.alu64.xor(R8, R0);
-  p.store(R1, inPrivate("avail_used_flags"), R8);
-  if (form === "helperfree") p.atomic.xchg(R4, inSlot("id_flags"), R7);
-  else p.store(R4, inSlot("id_flags"), R7);
+/** After publishing `count` slots: is a kick wanted? (VIRTIO 1.1, section 2.7.10, in 16-bit arithmetic.) */
+function kickWanted(context: Context, count: u32): number {
+  const ring = view(PACKED, context, PRIVATE_OFFSET);
+  if (form === "v1") call(HELPERS.smp_mb_full);
+  const event = ring.device_event;
+  const mode = event >>> 16;
+  if (mode === EVENT_ALWAYS) return OFLAG_KICK_NEEDED;
+  if (mode !== EVENT_AT) return 0;
+  // An event whose wrap bit is not ours lies one lap back.
+  const lap = (((event >>> 15) ^ u32(ring.avail_wrap)) & 1) * bufs;
+  const distance = u32(ring.next_avail_idx) - ((event & 0x7fff) - lap) - 1;
+  return (distance & 0xffff) < count ? OFLAG_KICK_NEEDED : 0;
 }
 
-/**
- * After publishing R2 slots: is a kick wanted? Stores oflags, returns 0. In the version 1 form this is where the
- * full barrier is, and R1..R5 are lost to it.
- */
-function askKick(p: Assembler, { bufs, form }: PackedProgramOptions): void {
-  const context = form === "v1" ? R6 : R1;
+export function txp(context: Context): number {
+  const shared = view(CONTEXT, context, 0);
+  if (shared.num_bufs !== 1) return -1;
+  if (!publishSlot(context, 0, 0)) return -1;
+  shared.oflags = kickWanted(context, 1);
+  return 0;
+}
+
+export function rxp(context: Context): number {
+  const shared = view(CONTEXT, context, 0);
+  const count = shared.num_bufs;
+  if (count > MAX_BUFS) return -1;
+  for (let i = 0; i < count; i++) {
+    if (!publishSlot(context, i, DESC_WRITE)) return -1;
+  }
+  shared.oflags = kickWanted(context, count);
+  return 0;
+}
+
+/** Gives the slot's id and buffer back, into bufs[i], and moves on. False where the id is not outstanding. */
+function takeSlot(context: Context, index: u32, idFlags: u32, wrap: u32, i: u32): boolean {
+  const ring = view(PACKED, context, PRIVATE_OFFSET);
+  const id = idFlags & 0xffff;
+  if (id >= bufs) return false;
+  const state = stateOf(context, id);
+  if (state.busy === 0) return false;
+  const slot = slotAt(context, index);
+  const buffer = elements(BUF, context, BUFS_OFFSET)[i];
+  state.busy = 0;
+  buffer.cookie = state.cookie;
+  buffer.paddr = slot.addr;
+  buffer.len = slot.len;
+  state.next = ring.next_free_id;
+  ring.next_free_id = u16(id);
+  ring.next_used_idx = u16((index + 1) & (bufs - 1));
+  ring.used_wrap = u8(wrap ^ ((index + 1) >>> lapShift));
+  return true;
+}
+
+/** 0: the host has used the slot; DESC_USED: it is published, not used; anything else: neither. */
+function stateOfSlot(idFlags: u32, wrap: u32): u32 {
+  return ((idFlags >>> 16) & BOTH) ^ (wrap * BOTH);
+}
+
+/** Takes one completed slot: 1, 0 where there is none, -1 where it makes no sense. */
+function collect(context: Context): number {
+  const ring = view(PACKED, context, PRIVATE_OFFSET);
+  const shared = view(CONTEXT, context, 0);
+  const index = u32(ring.next_used_idx) & (bufs - 1);
+  const wrap = u32(ring.used_wrap) & 1;
+  shared.oflags = 0;
+  const idFlags = slotAt(context, index).id_flags;
+  if (stateOfSlot(idFlags, wrap) !== 0) return 0;
+  if (!takeSlot(context, after(index, idFlags), idFlags, wrap, 0)) return -1;
+  shared.num_bufs = 1;
+  return 1;
+}
+
+export function txc(context: Context): number {
+  return collect(context);
+}
+
+export function rxc(context: Context): number {
+  const result = collect(context);
   if (form === "v1") {
-    p.alu64.mov(R6, R1);
-    p.alu64.mov(R9, R2);
-    p.call(HELPERS.smp_mb_full);
-  } else {
-    p.alu64.mov(R9, R2);
+    if (result !== 1) return result;
+    // A failure is the driver's to see; the buffer is gone either way.
+    const failed = call(HELPERS.rx_pkt_alloc, context);
+    if (failed < 0) return failed;
   }
-  p.load(R2, context, inPrivate("device_event"));
-  p.alu64.mov(R0, R2);
-  p.alu64.rsh(R0, 16);
-  p.alu64.mov(R5, 1);
-  p.jump.eq(R0, EVENT_ALWAYS, "asked");
-  p.alu64.mov(R5, 0);
-  p.jump.ne(R0, EVENT_AT, "asked");
-  // Wanted iff u16(new - event - 1) < count, the event a lap back where its wrap bit is not ours.
-  p.load(R3, context, inPrivate("next_avail_idx"));
-  p.load(R4, context, inPrivate("avail_wrap"));
-  p.alu64.mov(R0, R2);
-  p.alu64.rsh(R0, 15);
-  p.alu64.xor(R0, R4);
-  p.alu64.and(R0, 1);
-  p.alu64.mul(R0, bufs);
-  p.alu64.and(R2, 0x7fff);
-  p.alu64.sub(R2, R0);
-  p.alu64.sub(R3, R2);
-  p.alu64.sub(R3, 1);
-  p.alu64.and(R3, 0xffff);
-  p.jump.ge(R3, R9, "asked");
-  p.alu64.mov(R5, 1);
-  p.label("asked").store(context, CONTEXT.oflags, R5);
-  p.alu64.mov(R0, 0);
+  return result;
 }
 
-function txp(p: Assembler, options: PackedProgramOptions): void {
-  p.load(R2, R1, CONTEXT.num_bufs);
-  p.alu64.mov(R0, -1);
-  p.jump.ne(R2, 1, "end");
-  p.alu64.mov(R5, R1);
-  publishSlot(p, options, 0);
-  askKick(p, options);
-  p.label("end").exit();
-}
-
-function rxp(p: Assembler, options: PackedProgramOptions): void {
-  p.load(R9, R1, CONTEXT.num_bufs);
-  p.alu64.mov(R0, -1);
-  p.jump.gt(R9, MAX_BUFS, "end");
-  p.alu64.mov(R2, 0);
-  p.alu64.mov(R5, R1);
-  p.jump.eq(R9, 0, "published");
-  p.label("next");
-  publishSlot(p, options, DESC_WRITE);
-  p.alu64.add(R5, BUF.size);
-  p.alu64.add(R2, 1);
-  p.jump.eq(R2, R9, "published");
-  p.jump.lt(R2, MAX_BUFS, "next");
-  p.label("published");
-  askKick(p, options);
-  p.label("end").exit();
+/** The host's place in the ring: behind the slot that was taken back from it. */
+function bringHost(ring: View<typeof PACKED>): void {
+  const slot = u32(ring.next_used_idx);
+  const wrap = u32(ring.used_wrap);
+  ring.host_indices = slot | (slot << 16);
+  ring.host_wraps = (wrap * 0x0101) | ((wrap * BOTH) << 16);
 }
 
 /**
- * Takes the slot at next_used_idx into the buffer at R5 and moves on. R9 = 0 where the host has used it,
- * DESC_USED where it is still pending, which is only taken where `pending` says so. Jumps to "none" where there
- * is nothing, to "bad" where its id is not outstanding. Uses all registers but R1, R2 and R5.
+ * Takes up to `most` slots back, used by the host or not, while the host is stopped. The host's place comes
+ * along, so the ring is empty at the end.
  */
-function takeSlot(p: Assembler, bufs: number, pending: boolean): void {
-  p.load(R3, R1, inPrivate("next_used_idx"));
-  p.load(R8, R1, inPrivate("used_wrap"));
-  p.alu64.and(R8, 1);
-  p.alu64.and(R3, bufs - 1);
-  p.alu64.mov(R4, R3);
-  entryAddress(p, R4);
-  p.load(R7, R4, inSlot("id_flags"));
-  p.alu64.mov(R9, R7);
-  p.alu64.rsh(R9, 16);
-  p.alu64.and(R9, BOTH);
-  p.alu64.mov(R0, R8);
-  p.alu64.mul(R0, BOTH);
-  p.alu64.xor(R9, R0);
-  if (pending) {
-    p.jump.eq(R9, 0, "take");
-    p.jump.ne(R9, DESC_USED, "none");
-    p.label("take");
-  } else {
-    p.jump.ne(R9, 0, "none");
-    // The slot again, but known only once the flags are: the address dependency.
-    p.alu64.xor(R3, R9);
-    p.alu64.and(R3, bufs - 1);
-    p.alu64.mov(R4, R3);
-    entryAddress(p, R4);
+function reclaim(context: Context, most: number): number {
+  const ring = view(PACKED, context, PRIVATE_OFFSET);
+  const shared = view(CONTEXT, context, 0);
+  shared.oflags = 0;
+  let count: u32 = 0;
+  for (let i = 0; i < most; i++) {
+    const index = u32(ring.next_used_idx) & (bufs - 1);
+    const wrap = u32(ring.used_wrap) & 1;
+    const idFlags = slotAt(context, index).id_flags;
+    const state = stateOfSlot(idFlags, wrap);
+    if (state !== 0 && state !== DESC_USED) break;
+    if (!takeSlot(context, index, idFlags, wrap, i)) return -1;
+    if (state !== 0) bringHost(ring);
+    count = i + 1;
   }
-  p.alu64.and(R7, 0xffff);
-  p.jump.ge(R7, bufs, "bad");
-  p.alu64.mov(R6, R7);
-  stateAddress(p, R6, bufs);
-  p.load(R0, R6, PACKED_STATE.busy);
-  p.jump.eq(R0, 0, "bad");
-  p.store(R6, PACKED_STATE.busy, 0);
-  p.load(R0, R6, PACKED_STATE.cookie).store(R5, inBuffer("cookie"), R0);
-  p.load(R0, R4, inSlot("addr")).store(R5, inBuffer("paddr"), R0);
-  p.load(R0, R4, inSlot("len")).store(R5, inBuffer("len"), R0);
-  p.load(R0, R1, inPrivate("next_free_id")).store(R6, PACKED_STATE.next, R0);
-  p.store(R1, inPrivate("next_free_id"), R7);
-  advance(p, R3, R0, bufs);
-  p.store(R1, inPrivate("next_used_idx"), R3);
-  p.alu64.xor(R8, R0);
-  p.store(R1, inPrivate("used_wrap"), R8);
+  if (count === 0) return 0;
+  shared.num_bufs = count;
+  return 1;
 }
 
-function collect(p: Assembler, { bufs, form }: PackedProgramOptions, receive: boolean): void {
-  p.store(R1, CONTEXT.oflags, 0);
-  p.alu64.mov(R5, R1);
-  takeSlot(p, bufs, false);
-  p.store(R1, CONTEXT.num_bufs, 1);
-  if (receive && form === "v1") {
-    p.call(HELPERS.rx_pkt_alloc);
-    p.jump32.slt(R0, 0, "end");
-  }
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
-  p.label("none").alu64.mov(R0, 0).exit();
-  p.label("bad").alu64.mov(R0, -1).exit();
+export function txr(context: Context): number {
+  return reclaim(context, 1);
 }
 
-/**
- * Takes up to `most` slots back, used by the host or not, while the host is stopped. The host's indices move
- * past those that it had not used, so that the ring is empty at the end.
- */
-function reclaim(p: Assembler, { bufs }: PackedProgramOptions, most: number): void {
-  p.store(R1, CONTEXT.oflags, 0);
-  p.alu64.mov(R5, R1);
-  p.alu64.mov(R2, 0);
-  p.label("next");
-  takeSlot(p, bufs, true);
-  p.jump.eq(R9, 0, "moved");
-  p.alu64.mov(R0, R3);
-  p.alu64.lsh(R0, 16);
-  p.alu64.or(R0, R3);
-  p.store(R1, inPrivate("host_indices"), R0);
-  p.alu64.mov(R0, R8);
-  p.alu64.mul(R0, BOTH);
-  p.alu64.lsh(R0, 16);
-  p.alu64.mul(R8, 0x0101);
-  p.alu64.or(R0, R8);
-  p.store(R1, inPrivate("host_wraps"), R0);
-  p.label("moved");
-  p.alu64.add(R5, BUF.size);
-  p.alu64.add(R2, 1);
-  p.jump.lt(R2, most, "next");
-  p.label("none");
-  p.alu64.mov(R0, 0);
-  p.jump.eq(R2, 0, "end");
-  p.store(R1, CONTEXT.num_bufs, R2);
-  p.alu64.mov(R0, 1);
-  p.label("end").exit();
-  p.label("bad").alu64.mov(R0, -1).exit();
+export function rxr(context: Context): number {
+  return reclaim(context, MAX_BUFS);
 }
 
 /** Interrupt at the n-th completion from here, n = min_completed_bufs; 0: never. */
-function armAt(p: Assembler, { bufs, form }: PackedProgramOptions): void {
-  p.load(R2, R1, CONTEXT.min_completed_bufs);
-  p.jump.ne(R2, 0, "arm");
-  p.alu64.mov(R0, 0);
-  p.store(R1, inPrivate("driver_event"), EVENT_NEVER << 16);
-  p.exit();
-  p.label("arm").alu64.mov(R0, -1);
-  p.jump.gt(R2, bufs, "end");
-  p.load(R3, R1, inPrivate("next_used_idx"));
-  p.load(R8, R1, inPrivate("used_wrap"));
-  p.alu64.and(R3, bufs - 1);
-  p.alu64.add(R3, R2);
-  p.alu64.sub(R3, 1);
-  p.alu64.mov(R0, R3);
-  p.alu64.rsh(R0, Math.log2(bufs));
-  p.alu64.xor(R8, R0);
-  p.alu64.and(R8, 1);
-  p.alu64.and(R3, bufs - 1);
-  p.alu64.mov(R7, R3);
-  p.alu64.mov(R0, R8);
-  p.alu64.lsh(R0, 15);
-  p.alu64.or(R0, R3);
-  p.alu64.or(R0, EVENT_AT << 16);
-  p.alu64.mov(R6, R1);
-  if (form === "helperfree") p.atomic.xchg(R1, inPrivate("driver_event"), R0);
-  else p.store(R1, inPrivate("driver_event"), R0).call(HELPERS.smp_mb_full);
+function arm(context: Context): number {
+  const ring = view(PACKED, context, PRIVATE_OFFSET);
+  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
+  if (wanted === 0) {
+    ring.driver_event = EVENT_NEVER << 16;
+    return 0;
+  }
+  if (wanted > bufs) return -1;
+  const target = (u32(ring.next_used_idx) & (bufs - 1)) + wanted - 1;
+  const wrap = (u32(ring.used_wrap) ^ (target >>> lapShift)) & 1;
+  const index = target & (bufs - 1);
+  const event = index | (wrap << 15) | (EVENT_AT << 16);
+  if (form === "helperfree") {
+    exchange(ring.driver_event, event);
+  } else {
+    ring.driver_event = event;
+    call(HELPERS.smp_mb_full);
+  }
   // Is that one used already?
-  p.alu64.mul(R7, PACKED_DESC.size);
-  p.alu64.add(R7, R6);
-  p.load(R2, R7, inSlot("id_flags"));
-  p.alu64.rsh(R2, 16);
-  p.alu64.and(R2, BOTH);
-  p.alu64.mul(R8, BOTH);
-  p.alu64.mov(R0, 1);
-  p.jump.eq(R2, R8, "end");
-  p.alu64.mov(R0, 0);
-  p.label("end").exit();
+  return stateOfSlot(slotAt(context, index).id_flags, wrap) === 0 ? 1 : 0;
 }
 
-const PROGRAMS = {
-  rxp,
-  rxc: (p: Assembler, options: PackedProgramOptions) => collect(p, options, true),
-  rxi: armAt,
-  rxr: (p: Assembler, options: PackedProgramOptions) => reclaim(p, options, MAX_BUFS),
-  txp,
-  txc: (p: Assembler, options: PackedProgramOptions) => collect(p, options, false),
-  txi: armAt,
-  txr: (p: Assembler, options: PackedProgramOptions) => reclaim(p, options, 1),
-};
+export function txi(context: Context): number {
+  return arm(context);
+}
 
-/**
- * vring_packed's program set for queues of `bufs` buffers.
- * @throws RangeError for an illegal number of buffers.
- */
-export function packedPrograms(options: PackedProgramOptions): ProgramSet {
-  if (!validQueueBufs(options.bufs)) {
-    throw new RangeError(`vring_packed: ${options.bufs} buffers: not a power of two in 16..8192`);
-  }
-  const code = new Map<ProgramId, Uint8Array>();
-  for (const [name, write] of Object.entries(PROGRAMS)) {
-    const p = new Assembler();
-    write(p, options);
-    code.set(PROGRAM_IDS[name as keyof typeof PROGRAMS], p.assemble());
-  }
-  return { form: options.form, code };
+export function rxi(context: Context): number {
+  return arm(context);
 }

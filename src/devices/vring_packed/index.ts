@@ -1,7 +1,7 @@
 import type { Device } from "../device.ts";
-import { packedPrograms } from "./guest.ts";
 import { initialisePacked, PackedRx, PackedTx } from "./host.ts";
 import { packedContextSize } from "./layout.ts";
+import { packedPrograms } from "./programs.ts";
 
 /** VirtIO's packed virtqueue: one descriptor per packet, no offloads, event index both ways. */
 export const vringPacked: Device = {
