@@ -2,8 +2,8 @@
 import type { AluOp, JumpOp, Operation } from "../../ebpf/opcode.ts";
 import { commutes, widthOf } from "../fold.ts";
 import { type Block, type Func, successors, type Terminator, type Value } from "../ir.ts";
+import { type Dominators, dominates, dominators } from "../passes/dominators.ts";
 import {
-  isMove,
   type MachineBlock,
   type MachineFunction,
   type MachineInstruction,
@@ -47,12 +47,14 @@ class Selector {
   readonly #low = new Set<Value>();
   /** Masks that became part of a jump. */
   readonly #fused = new Set<Value>();
+  readonly #dominators: Dominators;
   #block: MachineBlock;
   #at = 0;
   #id = 0;
 
   constructor(func: Func) {
     this.#func = func;
+    this.#dominators = dominators(func);
     const blocks = func.blocks.map((block) => {
       const made = this.#newBlock(block.end?.at ?? 0);
       this.#blocks.set(block, made);
@@ -287,22 +289,38 @@ class Selector {
       this.#phiCopies(block, end.to);
       this.#block.next = this.#blocks.get(end.to)!;
     } else if (end?.kind === "branch") {
-      this.#block.jump = this.#jump(end);
+      const jump = this.#jump(end);
       const from = this.#block;
       from.taken = this.#edge(block, end.then);
+      this.#block = from;
       from.next = this.#edge(block, end.else);
+      from.jump = jump;
     }
   }
 
   /** The block that a branch leads to: on a critical edge one of its own, for the copies of phis. */
   #edge(from: Block, to: Block): MachineBlock {
     const target = this.#blocks.get(to)!;
+    if (this.#setsOneConstant(from, to)) {
+      this.#phiCopies(from, to);
+      return target;
+    }
     if (!to.values.some((v) => v.op === "phi") || successors(from).length < 2) return target;
     this.#block = this.#newBlock(this.#at);
     this.#out.blocks.push(this.#block);
     this.#phiCopies(from, to);
     this.#block.next = target;
     return this.#block;
+  }
+
+  /**
+   * One constant for a phi may be set before the jump, without a block of its own: nobody can be reading the phi
+   * unless its block dominates this one.
+   */
+  #setsOneConstant(from: Block, to: Block): boolean {
+    const phis = to.values.filter((v) => v.op === "phi");
+    const arg = phis[0]?.args[to.preds.indexOf(from)];
+    return phis.length === 1 && arg?.op === "const" && !dominates(this.#dominators, to, from);
   }
 
   #jump(branch: Branch): MachineInstruction {
@@ -371,5 +389,3 @@ class Selector {
 function isAlu(value: Value): boolean {
   return !["load", "store", "atomic", "call", "phi", "trunc"].includes(value.op);
 }
-
-export { isMove };

@@ -396,12 +396,12 @@ test("programs stay short", (t) => {
   }
   t.diagnostic(`instructions: ${JSON.stringify(lengths)}`);
   assert.deepEqual(lengths, {
-    rxp: 32,
-    rxc: 27,
+    rxp: 30,
+    rxc: 23,
     rxi: 16,
     rxr: 36,
-    txp: 24,
-    txc: 27,
+    txp: 22,
+    txc: 23,
     txi: 17,
     txr: 36,
   });
