@@ -333,7 +333,9 @@ export function condition(unit: Unit, scope: Scope, outer: Node, yes: Block, no:
     if (node.operator === "&&") condition(unit, scope, node.left, middle, no);
     else condition(unit, scope, node.left, yes, middle);
     builder.enter(middle);
-    return condition(unit, scope, node.right, yes, no);
+    // Where the left side is decided, the right one is never built.
+    if (builder.block !== undefined) condition(unit, scope, node.right, yes, no);
+    return;
   }
   builder.branch(comparison(unit, scope, node), yes, no);
 }
@@ -377,9 +379,15 @@ function conditional(unit: Unit, scope: Scope, node: Node): Operand {
   condition(unit, scope, node.test, yes, no);
   const results = [yes, no].flatMap((block, i) => {
     builder.enter(block);
+    if (builder.block === undefined) return [];
     const operand = expression(unit, scope, i === 0 ? node.consequent : node.alternate);
     return builder.block === undefined ? [] : [{ from: builder.block, operand }];
   });
+  const [only] = results;
+  if (results.length === 1) {
+    builder.block = only!.from;
+    return only!.operand;
+  }
   return join(unit, node, results, undefined);
 }
 

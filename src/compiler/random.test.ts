@@ -290,6 +290,7 @@ test("random programs do what an evaluator over BigInt says", () => {
       fc.array(fc.constantFrom(0, 1, 0x7f, 0x80, 0xff, 0x55), { minLength: 32, maxLength: 32 }),
       check,
     ),
-    { numRuns: runs },
+    // Shrinking takes minutes; the seed is printed.
+    { numRuns: runs, endOnFailure: true },
   );
 });
