@@ -3,7 +3,6 @@ import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { Command, Option } from "commander";
-import { CaseError, hexBytes } from "../ebpf/conformance/case.ts";
 import { ENGINES, outcome } from "../ebpf/conformance/engines.ts";
 import { runCase, type Verdict } from "../ebpf/conformance/run.ts";
 import { readElf } from "../ebpf/elf-reader.ts";
@@ -11,6 +10,7 @@ import type { EngineName } from "../ebpf/engines.ts";
 import { EbpfError } from "../ebpf/errors.ts";
 import { ENCODINGS, type Group } from "../ebpf/opcode.ts";
 import { failure, Usage } from "./errors.ts";
+import { bytesFromHex } from "./program-input.ts";
 
 interface ConformanceFlags {
   cases?: string;
@@ -49,16 +49,21 @@ export function conformanceCommand(): Command {
 async function plugin(memory: readonly string[], flags: ConformanceFlags): Promise<void> {
   const input = await text(process.stdin);
   try {
-    const bytes = hexBytes(input);
+    const bytes = bytesFromHex(input);
     const code = flags.elf ? readElf(bytes)[0]!.code : bytes;
-    const result = outcome(ENGINES[flags.engine], code, hexBytes(memory.join(" ")));
+    const result = outcome(ENGINES[flags.engine], code, memoryOf(memory));
     if ("refused" in result) throw failure(result.refused);
     process.stdout.write(`${result.r0.toString(16)}\n`);
   } catch (error) {
-    if (error instanceof CaseError) throw new Usage(error.message);
     if (error instanceof EbpfError) throw failure(error.message);
     throw error;
   }
+}
+
+/** The runner leaves the argument away, or gives an empty one, where there is no memory. */
+function memoryOf(words: readonly string[]): Uint8Array {
+  const text = words.join(" ").trim();
+  return text === "" ? new Uint8Array() : bytesFromHex(text);
 }
 
 function runFolder(folder: string, flags: ConformanceFlags): void {

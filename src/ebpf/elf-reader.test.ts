@@ -163,7 +163,7 @@ test("a small file cannot ask for much work: functions that span one another are
   const bytes = writeElf([{ name: "all", code }]);
   assert.equal(readElf(bytes).length, 1);
   const many = withSymbols(bytes, 2000, 4000);
-  assert.throws(() => readElf(many), { code: "ELF", message: /more than 262144 slots/ });
+  assert.throws(() => readElf(many), { code: "ELF", message: /more than 163840 slots/ });
 });
 
 /** The object with `count` more functions in its first section, from slot i to `slots`. */

@@ -3,6 +3,7 @@
  * wherever they stand, are put behind it and their calls resolved. What would need a loader (maps, global data,
  * functions of the kernel) is refused by name.
  */
+import { MAX_INSTRUCTIONS, MAX_PROGRAM_ID } from "../abi/programs.ts";
 import { ELF, type ElfRelocation, type ElfSection, elfError, parseElf } from "./elf.ts";
 import { ElfIndex, type FunctionRange, isCode } from "./elf-index.ts";
 import { EbpfError } from "./errors.ts";
@@ -23,8 +24,11 @@ export interface ElfProgram extends Program {
   readonly entry: string;
 }
 
-/** Slots of all programs of an object together; functions that several call count for each. */
-const MAX_SLOTS = 1 << 18;
+/**
+ * Slots of all programs of an object together: what the largest set has. Functions that several call count for
+ * each.
+ */
+const MAX_SLOTS = MAX_PROGRAM_ID * MAX_INSTRUCTIONS;
 
 const R_BPF_64_64 = 1;
 const R_BPF_64_32 = 10;

@@ -50,7 +50,7 @@ export function caseCode({ raw, asm }: ConformanceCase): Uint8Array {
 }
 
 /** Bytes from hexadecimal digits; white space between bytes is passed over. @throws CaseError */
-export function hexBytes(text: string): Uint8Array {
+function hexBytes(text: string): Uint8Array {
   const digits = text.replace(/\s+/g, "");
   if (!/^(?:[0-9a-fA-F]{2})*$/.test(digits)) {
     throw new CaseError("bytes are written as pairs of hexadecimal digits");
