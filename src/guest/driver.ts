@@ -2,7 +2,7 @@
  * A guest driver in user space: what the kernel module does, over shared memory in this process or
  * another. The test bench of devices and engine, and the demo that needs no virtual machine.
  *
- * Slow by design: programs run in the reference interpreter.
+ * Programs are compiled to WebAssembly, which is why contexts lie in a memory of WebAssembly's.
  */
 import { createHash } from "node:crypto";
 import {
@@ -48,7 +48,7 @@ export interface GuestDriverOptions {
 
 interface Registration {
   readonly ring: GuestRing;
-  readonly context: ArrayBuffer;
+  readonly context: Uint8Array;
   /** Address of the page list (HELPERFREE), or of the context. */
   readonly address: number;
 }
@@ -267,33 +267,32 @@ export class GuestDriver {
     const first = this.#memory.allocate(count * CONTEXT_PAGE, CONTEXT_PAGE);
     const buffers = this.#memory.allocate(bufs * bufferSize, 4096);
     const options = { programs: this.programs, direction, bufs, bufferSize, buffers } as const;
-    if (!this.#pages) {
-      const context = this.#memory.view(first, size);
-      return { ring: new GuestRing({ ...options, context }), context, address: first };
-    }
-    // In descending order: nobody may take them for contiguous.
-    const pages = Array.from({ length: count }, (_, i) => first + (count - 1 - i) * CONTEXT_PAGE);
-    const context = this.#memory.viewPages(pages, size);
+    // In descending order: nobody may take them for contiguous. Version 1 has no list, so there they must be.
+    const pages = Array.from({ length: count }, (_, i) => first + i * CONTEXT_PAGE);
+    if (this.#pages) pages.reverse();
+    const context = this.#memory.mapContext(pages, size);
+    const ring = new GuestRing({ ...options, context, memory: this.#memory.linear });
+    if (!this.#pages) return { ring, context, address: first };
     const address = this.#memory.allocate(count * 8);
     const list = new DataView(this.#memory.view(address, count * 8));
     for (const [i, page] of pages.entries()) {
       list.setUint32(i * 8, page % 2 ** 32, true);
       list.setUint32(i * 8 + 4, Math.floor(page / 2 ** 32), true);
     }
-    return { ring: new GuestRing({ ...options, context }), context, address };
+    return { ring, context, address };
   }
 
   #register(queue: number): void {
     const { ring, context, address } = this.#registrations[queue];
     ring.reset();
-    new Uint8Array(context).fill(0);
+    context.fill(0);
     this.#write(REG.QUEUE_SELECT, queue);
     this.#writeAddress(this.#pages ? REG.PAGES_LO : REG.CTX_PADDR_LO, address);
   }
 
   /** The context of a queue (receive queues first), for tests that look or scribble. */
   contextOf(queue: number): Uint8Array {
-    return new Uint8Array(this.#registrations[queue].context);
+    return this.#registrations[queue].context;
   }
 }
 

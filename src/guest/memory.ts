@@ -2,9 +2,17 @@
  * Memory of a guest that lives in this process: a sealed memfd, seen by the device as guest physical
  * memory and by the guest through views.
  */
+import { LinearMemory } from "../ebpf/index.ts";
 import type { GuestMemory, MemoryRange } from "../memory/index.ts";
 import { close } from "../os/fd.ts";
-import { createMemfd, type Mapping, mapFile, mapPages, PAGE } from "../os/memory.ts";
+import {
+  createMemfd,
+  type Mapping,
+  mapFile,
+  mapPagesOver,
+  PAGE,
+  restoreMemory,
+} from "../os/memory.ts";
 
 /** Where the memory starts: not 0, so that a zero address is never valid. */
 const BASE = 0x100000;
@@ -12,8 +20,10 @@ const BASE = 0x100000;
 export class LocalMemory implements GuestMemory {
   generation = 1;
   readonly fd: number;
+  /** What compiled programs see: their stack, and contexts. */
+  readonly linear: LinearMemory;
   readonly #mapping: Mapping;
-  readonly #views: Mapping[] = [];
+  readonly #contexts: Uint8Array[] = [];
   #ranges: MemoryRange[];
   #next = 0;
 
@@ -22,6 +32,8 @@ export class LocalMemory implements GuestMemory {
     const length = Math.ceil(size / PAGE) * PAGE;
     this.fd = createMemfd("bpfhv-guest", length, { seal: true });
     this.#mapping = mapFile(this.fd, 0, length, { write: true });
+    // Room for each page once; nothing is taken up before it is used.
+    this.linear = new LinearMemory(length + PAGE);
     this.#ranges = [
       { address: BASE, size: length, writable: true, file: { fd: this.fd }, fileOffset: 0 },
     ];
@@ -62,20 +74,18 @@ export class LocalMemory implements GuestMemory {
     return this.#mapping.view(address - BASE, length);
   }
 
-  /** Pages as one contiguous view, as a kernel maps them with vmalloc. */
-  viewPages(pages: readonly number[], length: number): ArrayBuffer {
-    const mapping = mapPages(
-      this.fd,
-      pages.map((page) => page - BASE),
-      { write: true },
-    );
-    this.#views.push(mapping);
-    return mapping.view(0, length);
+  /** Pages as one contiguous view inside `linear`, as a kernel maps them with vmalloc. */
+  mapContext(pages: readonly number[], length: number): Uint8Array {
+    const context = this.linear.allocate(pages.length * PAGE, PAGE);
+    const offsets = pages.map((page) => page - BASE);
+    mapPagesOver(context, this.fd, offsets);
+    this.#contexts.push(context);
+    return context.subarray(0, length);
   }
 
   /** No view may be used any more. */
   close(): void {
-    for (const view of this.#views) view.unmap();
+    for (const context of this.#contexts) restoreMemory(context);
     this.#mapping.unmap();
     close(this.fd);
   }

@@ -14,7 +14,7 @@ import {
   type ProgramName,
   type ProgramSet,
 } from "../abi/index.ts";
-import { Interpreter } from "../ebpf/index.ts";
+import { type Engine, fastestEngine, type LinearMemory } from "../ebpf/index.ts";
 
 /** Where programs see the context. Any address would do; this one is easy to spot in a message. */
 const CONTEXT_BASE = 0x1_0000_0000;
@@ -39,7 +39,9 @@ export class GuestError extends Error {
 }
 
 export interface RingOptions {
-  readonly context: ArrayBuffer;
+  /** Inside `memory`. */
+  readonly context: Uint8Array;
+  readonly memory: LinearMemory;
   readonly programs: ProgramSet;
   readonly direction: "rx" | "tx";
   readonly bufs: number;
@@ -61,20 +63,20 @@ export class GuestRing {
   readonly #buffers: number;
   readonly #freeIds: Int32Array;
   readonly #busy: Uint8Array;
-  readonly #publish: Interpreter;
-  readonly #collect: Interpreter;
-  readonly #arm: Interpreter;
-  readonly #reclaim: Interpreter;
+  readonly #publish: Engine;
+  readonly #collect: Engine;
+  readonly #arm: Engine;
+  readonly #reclaim: Engine;
   /** Instructions executed so far, by all programs. */
   executed = 0;
 
   constructor(options: RingOptions) {
-    const { context, programs, direction, bufs } = options;
+    const { context, memory, programs, direction, bufs } = options;
     this.bufs = bufs;
     this.bufferSize = options.bufferSize;
     this.#buffers = options.buffers;
-    this.#words = new Int32Array(context);
-    this.metadata = new Uint8Array(context, METADATA.flags.offset, 10);
+    this.#words = new Int32Array(context.buffer, context.byteOffset, context.length >> 2);
+    this.metadata = context.subarray(METADATA.flags.offset, METADATA.flags.offset + 10);
     this.#freeIds = new Int32Array(bufs);
     this.#busy = new Uint8Array(bufs);
     this.free = 0;
@@ -82,8 +84,8 @@ export class GuestRing {
     const load = (name: ProgramName) => {
       const code = programs.code.get(PROGRAM_IDS[name]);
       if (code === undefined) throw new GuestError(`the set has no program ${name}`);
-      const region = { name: "context", base: CONTEXT_BASE, bytes: new Uint8Array(context) };
-      return new Interpreter(code, { regions: [region], helpers: HELPER_TABLE });
+      const regions = [{ name: "context", base: CONTEXT_BASE, bytes: context }];
+      return fastestEngine(code, { regions, memory, helpers: HELPER_TABLE });
     };
     this.#publish = load(direction === "rx" ? "rxp" : "txp");
     this.#collect = load(direction === "rx" ? "rxc" : "txc");
@@ -161,7 +163,7 @@ export class GuestRing {
     return this.bufs - this.free;
   }
 
-  #run(program: Interpreter): number {
+  #run(program: Engine): number {
     const result = program.call(CONTEXT_BASE);
     this.executed += program.executed;
     return result;
@@ -184,11 +186,14 @@ export class GuestRing {
   }
 }
 
-/** What version 1 programs call. One thread runs guest and host here, so a barrier has nothing to do. */
+/** Nothing is in it: an atomic on it orders what comes before and after, as a full barrier does. */
+const FENCE = new Int32Array(1);
+
+/** What version 1 programs call. The host may be another process: barriers are real. */
 const HELPER_TABLE = new Map([
   // The programs here keep the header in the context, where the driver has put it, or looks for it.
   [HELPERS.pkt_virtio_net_md_get as number, () => 0n],
   [HELPERS.pkt_virtio_net_md_set as number, () => 0n],
-  [HELPERS.smp_mb_full as number, () => 0n],
+  [HELPERS.smp_mb_full as number, () => BigInt(Atomics.add(FENCE, 0, 0))],
   [HELPERS.rx_pkt_alloc as number, () => 0n],
 ]);

@@ -108,6 +108,15 @@ export const syscall = declare<(number: number, a: number, b: number, c: number)
   "int64_t syscall(int64_t, uint64_t, uint64_t, uint64_t)",
 );
 
+const memmove = declare<(to: ArrayBufferView, from: ArrayBufferView, n: number) => number>(
+  "uint64_t memmove(void *, const void *, size_t)",
+);
+
+/** Where the bytes of a view lie; they must stay there, as those of a WebAssembly memory do. */
+export function addressOf(view: ArrayBufferView): Address {
+  return memmove(view, view, 0);
+}
+
 /** errno of the last call made through this table on this thread: ask right after the call. */
 export const errno: () => number = koffi.errno as () => number;
 

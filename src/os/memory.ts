@@ -178,6 +178,31 @@ export function mapPages(
   return new Mapping(reserved, length);
 }
 
+/**
+ * Puts the file's pages in the given order in place of the memory under `view`, which begins and ends on pages and
+ * belongs to a WebAssembly memory: compiled code then works on the file. `restore` before the file is closed.
+ */
+export function mapPagesOver(view: Uint8Array, fd: number, fileOffsets: readonly number[]): void {
+  for (const offset of fileOffsets) checkInsideFile(fd, offset, PAGE);
+  if (view.length !== fileOffsets.length * PAGE) {
+    const object = `${fileOffsets.length} pages over ${view.length} bytes`;
+    throw new OsError("mmap", object, EINVAL, "give a page of memory for each");
+  }
+  mapRuns(pageAddress(view), fd, fileOffsets, protectionOf(true));
+}
+
+/** Puts zeroed memory back. Not unmapped: the addresses are still the WebAssembly memory's, which frees them. */
+export function restoreMemory(view: Uint8Array): void {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  map(pageAddress(view), view.length, PROT_READ | PROT_WRITE, flags, -1, 0);
+}
+
+function pageAddress(view: Uint8Array): number {
+  const address = libc.addressOf(view);
+  if (address % PAGE === 0 && view.length % PAGE === 0) return address;
+  throw new OsError("mmap", `over ${view.length} bytes`, EINVAL, "begin and end on pages");
+}
+
 /** Replaces a reservation piece by piece; neighbours in the file take one call together. */
 function mapRuns(reserved: number, fd: number, offsets: readonly number[], prot: number): void {
   for (let start = 0, end = 0; start < offsets.length; start = end) {
