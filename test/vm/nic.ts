@@ -88,6 +88,20 @@ export class ServedNic {
     return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1]);
   }
 
+  /** Memory of its own, in KiB: without what it shares with guests. */
+  get anonymousKiB(): number {
+    return Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1]);
+  }
+
+  /** Bytes of guests' memory that it has mapped. (Their number of mappings says little: neighbours merge.) */
+  get guestBytesMapped(): number {
+    const maps = readFileSync(`/proc/${this.pid}/maps`, "utf8").split("\n");
+    const ends = maps
+      .filter((line) => line.includes("/memfd:memory-backend"))
+      .map((line) => line.split(" ")[0].split("-").map((hex) => Number.parseInt(hex, 16)));
+    return ends.reduce((sum, [start, end]) => sum + end - start, 0);
+  }
+
   /** CPU time used so far, in ticks of 10 ms. */
   get cpuTicks(): number {
     const fields = readFileSync(`/proc/${this.pid}/stat`, "utf8").split(") ")[1].split(" ");
