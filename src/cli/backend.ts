@@ -10,6 +10,7 @@ import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { PidFile } from "./pid-file.ts";
+import { dropTo, prepareToDrop } from "./privileges.ts";
 import { removeTap, setUpTap } from "./tap-setup.ts";
 
 export interface BackendFlags {
@@ -30,6 +31,7 @@ export interface BackendFlags {
   createTap: boolean;
   tapAddress?: string;
   netns?: string;
+  user?: string;
 }
 
 const WORKER = new URL("../frontends/proxy/worker.js", import.meta.url);
@@ -60,6 +62,11 @@ export function backendCommand(): Command {
     .option("--create-tap", "make the TAP interface, and remove it at the end", false)
     .option("--tap-address <address/bits>", "address of the TAP interface that is made")
     .option("--netns <name>", "network namespace of the TAP interface")
+    .addOption(
+      new Option("--user <name>", "run as this user once TAP and sockets are open").conflicts(
+        "createTap",
+      ),
+    )
     .action((flags: BackendFlags) => backend(flags));
 }
 
@@ -124,6 +131,7 @@ function portOf(flags: BackendFlags): PortSpec {
 
 async function backend(flags: BackendFlags): Promise<void> {
   const options = workerOptions(flags);
+  const account = prepareToDrop(flags.user);
   const level = flags.verbose > 0 ? "debug" : "warn";
   const log = pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
   // Before the pid file says whom to signal.
@@ -131,7 +139,7 @@ async function backend(flags: BackendFlags): Promise<void> {
   const pidFile = flags.pidFile === undefined ? null : await PidFile.take(flags.pidFile);
   try {
     if (flags.createTap) setUpTap(tapOf(flags));
-    await run(options, log, signals);
+    await run(options, log, signals, () => dropTo(account));
   } finally {
     if (flags.createTap) removeTap(tapOf(flags));
     pidFile?.remove();
@@ -164,6 +172,7 @@ async function run(
   options: ProxyWorkerOptions,
   log: pino.Logger,
   signals: StopSignals,
+  opened: () => void,
 ): Promise<void> {
   const worker = new NicProcess(options, (level, text) => log[level](text), WORKER);
   void signals.asked.then(() => worker.stop()).catch(() => {});
@@ -173,6 +182,7 @@ async function run(
       ...{ pid: process.pid, socket: options.path },
       ...(await worker.status()),
     }));
+    opened();
     await worker.ended.finally(() => control.close());
   } catch (error) {
     throw failure((error as NicFailed).message);

@@ -1,7 +1,8 @@
 /** A file with the process id: whoever takes it replaces the process that it names, and waits for its end. */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { failure } from "./errors.ts";
+import { removeIfAllowed } from "./privileges.ts";
 
 /** An orderly stop drains a queue and takes down an interface. */
 const STOP_MS = 10_000;
@@ -31,7 +32,7 @@ export class PidFile {
 
   /** Unless another process has taken it over. */
   remove(): void {
-    if (read(this.#path) === process.pid) rmSync(this.#path, { force: true });
+    if (read(this.#path) === process.pid) removeIfAllowed(this.#path);
   }
 }
 

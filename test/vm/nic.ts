@@ -98,7 +98,12 @@ export class ServedNic {
     const maps = readFileSync(`/proc/${this.pid}/maps`, "utf8").split("\n");
     const ends = maps
       .filter((line) => line.includes("/memfd:memory-backend"))
-      .map((line) => line.split(" ")[0].split("-").map((hex) => Number.parseInt(hex, 16)));
+      .map((line) =>
+        line
+          .split(" ")[0]
+          .split("-")
+          .map((hex) => Number.parseInt(hex, 16)),
+      );
     return ends.reduce((sum, [start, end]) => sum + end - start, 0);
   }
 
