@@ -9,6 +9,7 @@ import { driveCommand } from "./drive.ts";
 import { CommandError } from "./errors.ts";
 import { runCommand } from "./run.ts";
 import { serveCommand } from "./serve.ts";
+import { setPortCommand } from "./set-port.ts";
 import { statusCommand } from "./status.ts";
 import { topCommand } from "./top.ts";
 import { vmCommand } from "./vm.ts";
@@ -24,6 +25,7 @@ function program(): Command {
   const commands = [
     serveCommand(),
     statusCommand(),
+    setPortCommand(),
     vmCommand(),
     topCommand(),
     conformanceCommand(),

@@ -163,6 +163,18 @@ describe("a NIC that is served", () => {
     assert.equal(json.queues.length, 2);
   });
 
+  test("takes another port while it runs, and keeps the old one where the new one cannot be had", () => {
+    assert.match(run(["set-port", socket, "source:rate=10"]).stdout, /packets to source/);
+    assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).port, "source");
+    const wrong = run(["set-port", socket, "wire"]);
+    assert.equal(wrong.status, 2);
+    assert.match(wrong.stderr, /unknown net "wire"/);
+    const missing = run(["set-port", socket, "pcap:replay=/nonexistent"]);
+    assert.equal(missing.status, 1);
+    assert.match(missing.stderr, /ENOENT.*the port stays as it was/);
+    assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).port, "source");
+  });
+
   test("ends on SIGTERM with status 0 and removes what it made", async () => {
     const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
     child.kill("SIGTERM");

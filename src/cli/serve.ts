@@ -129,11 +129,14 @@ async function serve(flags: ServeFlags): Promise<void> {
     throw failure(error.message);
   });
   const path = controlPath(flags.socket);
-  const control = await serveControl(path, async () => ({
-    pid: process.pid,
-    socket: flags.socket,
-    ...(await nic.status()),
-  }));
+  const control = await serveControl(path, async (request) => {
+    const { kind, net } = request as { kind?: string; net?: string };
+    if (kind === "set-port") {
+      await nic.setPort(parsePort(`${net}`));
+      log.info(`packets to ${net} from here on`);
+    }
+    return { pid: process.pid, socket: flags.socket, ...(await nic.status()) };
+  });
   if (flags.pidFile !== undefined) writeFileSync(flags.pidFile, `${process.pid}`);
   dropTo(account);
   log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);

@@ -126,6 +126,11 @@ export class Loop {
     }
   }
 
+  /** Ports are about to be exchanged: none is watched until the next sleep. Call before the old ones are closed. */
+  forgetPorts(): void {
+    for (let i = 0; i < this.#watches.length; i++) this.#watch(i, -1, 0);
+  }
+
   /** After `run`, and after the control gave up its descriptors. */
   close(): void {
     this.#epoll.close();

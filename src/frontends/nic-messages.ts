@@ -23,7 +23,10 @@ export interface NicWorkerData {
   readonly answerDelayMs?: number;
 }
 
-export type ToWorker = { readonly kind: "stop" } | { readonly kind: "status"; readonly id: number };
+export type ToWorker =
+  | { readonly kind: "stop" }
+  | { readonly kind: "status"; readonly id: number }
+  | { readonly kind: "set-port"; readonly id: number; readonly port: PortSpec };
 
 export type ToMain =
   | { readonly kind: "ready" }
@@ -32,6 +35,8 @@ export type ToMain =
   /** For standard output. */
   | { readonly kind: "print"; readonly text: string }
   | { readonly kind: "status"; readonly id: number; readonly status: NicStatus }
+  /** `error`: why the old port stays; null: the new one is there. */
+  | { readonly kind: "port-set"; readonly id: number; readonly error: string | null }
   | {
       readonly kind: "failed";
       readonly message: string;

@@ -1,5 +1,6 @@
 /** A NIC in a worker of this process: start it, ask it, stop it. */
 import { Worker } from "node:worker_threads";
+import type { PortSpec } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
@@ -22,6 +23,7 @@ export class NicProcess<Options extends object = NicOptions> {
   readonly #wakeFd: number;
   readonly #log: (level: "info" | "warn", text: string) => void;
   readonly #asked = new Map<number, (status: NicStatus) => void>();
+  readonly #settingPort = new Map<number, (error: string | null) => void>();
   #nextId = 1;
   /** Settles when the worker has ended; rejects with NicFailed where it failed. */
   readonly ended: Promise<void>;
@@ -75,6 +77,18 @@ export class NicProcess<Options extends object = NicOptions> {
     });
   }
 
+  /** Another port for the running NIC. Rejects where it cannot be opened; then the old one stays. */
+  setPort(port: PortSpec): Promise<void> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#settingPort.set(id, (error) => {
+        if (error === null) resolve();
+        else reject(new NicFailed(error, true));
+      });
+      this.#send({ kind: "set-port", id, port });
+    });
+  }
+
   /** Ends the loop in order: the client is let go, ports are closed. */
   async stop(): Promise<void> {
     this.#send({ kind: "stop" });
@@ -90,7 +104,10 @@ export class NicProcess<Options extends object = NicOptions> {
     if (message.kind === "ready") this.#ready();
     else if (message.kind === "log") this.#log(message.level, message.text);
     else if (message.kind === "print") process.stdout.write(message.text);
-    else if (message.kind === "status") {
+    else if (message.kind === "port-set") {
+      this.#settingPort.get(message.id)?.(message.error);
+      this.#settingPort.delete(message.id);
+    } else if (message.kind === "status") {
       this.#asked.get(message.id)?.(message.status);
       this.#asked.delete(message.id);
     }

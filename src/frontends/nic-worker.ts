@@ -6,7 +6,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
-import { openPorts } from "../net/create.ts";
+import { openPorts, type PortSpec } from "../net/create.ts";
 import type { Port } from "../net/port.ts";
 import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";
@@ -16,6 +16,8 @@ import { VfioUserFrontend } from "./vfio-user.ts";
 import { WorkerControl } from "./worker-control.ts";
 
 const options = workerData as NicWorkerData;
+/** Do packets of this device carry metadata? */
+const metadata = (findDevice(options.device)?.features ?? 0) !== 0;
 const main = parentPort!;
 const tell = (message: ToMain): void => main.postMessage(message);
 
@@ -51,9 +53,23 @@ function serve(ports: Port[]): void {
     { port: main, wakeFd: options.wakeFd },
     (command) => {
       if (command.kind === "stop") loop.stop();
-      else tell({ kind: "status", id: command.id, status: status() });
+      else if (command.kind === "set-port") {
+        tell({ kind: "port-set", id: command.id, error: setPorts(command.port) });
+      } else tell({ kind: "status", id: command.id, status: status() });
     },
   );
+  const setPorts = (spec: PortSpec): string | null => {
+    try {
+      const next = openPorts(spec, pairs.length, metadata);
+      loop.forgetPorts();
+      for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
+      for (const port of ports.splice(0, ports.length, ...next)) port.close();
+      nic.followLink();
+      return null;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
   let portsUp = true;
   const loop: Loop = new Loop({
     pairs,
@@ -85,7 +101,6 @@ function serve(ports: Port[]): void {
 }
 
 try {
-  const metadata = (findDevice(options.device)?.features ?? 0) !== 0;
   const ports = openPorts(options.port, options.nic.pairs, metadata);
   try {
     serve(ports);

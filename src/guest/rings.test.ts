@@ -20,7 +20,8 @@ import {
   NEEDS_CSUM,
 } from "../memory/index.ts";
 import type { PacketMetadata } from "../net/base.ts";
-import { Bench, frameOf, numberOf } from "./testing.ts";
+import { NullPort } from "../net/synthetic.ts";
+import { Bench, frameOf, numberOf, TestPort } from "./testing.ts";
 
 const FORMS = ["helperfree", "v1"] as const;
 const FULL = process.env.BPFHV_FULL === "1";
@@ -152,7 +153,7 @@ for (const device of DEVICES) {
         test(`${bufs} buffers: order, content and metadata of every packet, both ways, over wraps`, () => {
           const rings = new Rings(device, form, bufs);
           // Three laps (of the largest rings, which are slow here, one and a bit), and more than a batch.
-          const packets = bufs <= 1024 || FULL ? Math.max(3 * bufs, 200) : bufs + 100;
+          const packets = bufs <= 1024 || FULL ? Math.max(3 * bufs, 200) : bufs + 20;
           const got: Arrived[] = [];
           for (let n = 0; n < packets; n++) {
             if (!rings.out(n)) {
@@ -282,6 +283,34 @@ for (const device of DEVICES) {
         for (let n = 0; n < 5; n++) rings.in(n);
         rings.settle();
         assert.equal(rings.vectors.length, interrupts + 1, "a batch interrupts once");
+        rings.close();
+      });
+
+      test("another port while packets flow: nothing is lost or doubled, and the link follows it", () => {
+        const rings = new Rings(device, form, 64);
+        const [pair] = rings.local.pairs;
+        const [first] = rings.ports;
+        first.room = 3;
+        for (let n = 0; n < 6; n++) assert.ok(rings.out(n));
+        rings.settle();
+        const second = new TestPort();
+        second.incoming.push(frame(700, device));
+        pair.setPort(second);
+        rings.settle();
+        assert.deepEqual(first.sent.map(numberOf), [0, 1, 2]);
+        assert.deepEqual(second.sent.map(numberOf), [3, 4, 5]);
+        assert.deepEqual(
+          rings.arrived().map((packet) => numberOf(packet.frame)),
+          [700],
+        );
+        assert.equal(rings.nic.linkUp, true);
+        pair.setPort(new NullPort());
+        assert.equal(rings.nic.linkUp, false);
+        assert.ok(rings.out(6));
+        rings.settle();
+        assert.equal(pair.txCounters[DROP_PORT], 1);
+        pair.setPort(second);
+        assert.equal(rings.nic.linkUp, true);
         rings.close();
       });
 
