@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { backendCommand } from "./backend.ts";
+import { compileCommand } from "./compile.ts";
 import { conformanceCommand } from "./conformance.ts";
 import { disasmCommand } from "./disasm.ts";
 import { driveCommand } from "./drive.ts";
@@ -28,6 +29,7 @@ function program(): Command {
     setPortCommand(),
     vmCommand(),
     topCommand(),
+    compileCommand(),
     conformanceCommand(),
     disasmCommand(),
     runCommand(),

@@ -1,0 +1,113 @@
+/** `bpfhv compile`: guest programs in TypeScript to eBPF, as an object, hexadecimal or text. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Command, Option } from "commander";
+import type * as abi from "../abi/index.ts";
+import { CompileError, compileSource, parseSource, type Source } from "../compiler/index.ts";
+import { writeElf } from "../ebpf/elf-writer.ts";
+import type { Program } from "../ebpf/program.ts";
+import { disassembleProgram } from "../ebpf/text.ts";
+import { failure, Usage } from "./errors.ts";
+
+interface CompileFlags {
+  define: Record<string, unknown>;
+  form: abi.ProgramForm;
+  to: "asm" | "hex" | "elf";
+  output?: string;
+  json: boolean;
+  module: boolean;
+}
+
+export function compileCommand(): Command {
+  return new Command("compile")
+    .description("compile guest programs written in TypeScript (docs/compiler.md)")
+    .argument("<file>", "a file with exported programs")
+    .option("--define <name=value>", "a value for a declared constant; may be repeated", define, {})
+    .addOption(new Option("--form <form>").choices(["helperfree", "v1"]).default("helperfree"))
+    .addOption(new Option("--to <format>").choices(["asm", "hex", "elf"]).default("asm"))
+    .option("-o, --output <file>", "default: standard output")
+    .option("--json", "programs with code and source lines, as JSON", false)
+    .option("--module", "the unspecialised text as a JavaScript module, for bundlers", false)
+    .action(async (file: string, flags: CompileFlags) => {
+      const result = await refusing(file, async () => {
+        const source = parseSource(file, read(file));
+        if (flags.module) return moduleOf(source);
+        const given = { ...(await imported(source)), form: flags.form, ...flags.define };
+        return output(compileSource(source, given), flags);
+      });
+      if (flags.output === undefined) process.stdout.write(result);
+      else writeFileSync(flags.output, result);
+    });
+}
+
+function define(text: string, before: Record<string, unknown>): Record<string, unknown> {
+  const [, name, value] = /^([A-Za-z_$][\w$]*)=(.+)$/.exec(text) ?? [];
+  if (name === undefined || value === undefined)
+    throw new Usage(`--define ${text}: write NAME=VALUE`);
+  if (/^-?(\d+|0x[\da-f]+)n$/i.test(value))
+    return { ...before, [name]: BigInt(value.slice(0, -1)) };
+  if (/^-?\d+$|^0x[\da-f]+$/i.test(value)) return { ...before, [name]: Number(value) };
+  return { ...before, [name]: value === "true" ? true : value === "false" ? false : value };
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw failure(`${file} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+/** Values of the file's imports: the modules are loaded, those of this package in their built form. */
+async function imported(source: Source): Promise<Record<string, unknown>> {
+  const given: Record<string, unknown> = {};
+  for (const [local, { module, name }] of source.imports) {
+    if (/compiler\/language(\.[jt]s)?$/.test(module)) continue;
+    const loaded = await load(source.file, module);
+    if (name === "*") given[local] = loaded;
+    else given[name] = loaded[name];
+  }
+  return given;
+}
+
+async function load(from: string, module: string): Promise<Record<string, unknown>> {
+  if (!module.startsWith(".")) return await import(module);
+  const path = resolve(dirname(from), module);
+  const built = path.replace(/\/src\/(?!.*\/src\/)/, "/dist/src/").replace(/\.ts$/, ".js");
+  try {
+    return await import(pathToFileURL(existsSync(built) ? built : path).href);
+  } catch (error) {
+    throw failure(`${from}: "${module}" cannot be loaded: ${(error as Error).message}`);
+  }
+}
+
+/** The text as data: `parseSource(file, text)` takes it where the file itself is not shipped. */
+function moduleOf({ file, text }: Source): string {
+  return `export const file = ${JSON.stringify(file)};\nexport const text = ${JSON.stringify(text)};\n`;
+}
+
+function output(programs: readonly Program[], flags: CompileFlags): string | Uint8Array {
+  const hex = (program: Program): string => Buffer.from(program.code).toString("hex");
+  if (flags.json) {
+    const rows = programs.map((p) => ({
+      ...{ name: p.name, instructions: p.code.length / 8, code: hex(p) },
+      lines: [...(p.lines ?? [])].map(([slot, line]) => ({ slot, ...line })),
+    }));
+    return `${JSON.stringify(rows, null, 2)}\n`;
+  }
+  if (flags.to === "elf") return writeElf(programs);
+  const text = (p: Program): string =>
+    flags.to === "hex" ? hex(p) : disassembleProgram(p, { source: true }).join("\n");
+  return `${programs.map((p) => `; ${p.name}\n${text(p)}`).join("\n\n")}\n`;
+}
+
+async function refusing<T>(file: string, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof CompileError) throw failure(error.message);
+    if (error instanceof RangeError) throw failure(`${file}: ${error.message}`);
+    throw error;
+  }
+}

@@ -1,0 +1,11 @@
+// @ts-nocheck
+import { type Context, after, call, compareExchange, elements, exchange, fetchAdd, i32, u16, u32, u64, view } from "../../compiler/language.ts";
+import { BUF, BUFS_OFFSET, CONTEXT, PRIVATE_OFFSET } from "../../abi/index.ts";
+// biome-ignore-all lint: what the compiler is tested with.
+declare const RING: any;
+declare const bufs: number;
+declare const form: string;
+export function main(context: Context): number {
+  const ring = view(RING, context, PRIVATE_OFFSET);
+  return ring.total + ring.packed;
+}

@@ -1,0 +1,16 @@
+// @ts-nocheck
+import { type Context, after, call, compareExchange, elements, exchange, fetchAdd, i32, u16, u32, u64, view } from "../../compiler/language.ts";
+import { BUF, BUFS_OFFSET, CONTEXT, PRIVATE_OFFSET } from "../../abi/index.ts";
+// biome-ignore-all lint: what the compiler is tested with.
+declare const RING: any;
+declare const bufs: number;
+declare const form: string;
+export function main(context: Context): number {
+  const buffers = elements(BUF, context, BUFS_OFFSET);
+  const count = view(CONTEXT, context, 0).num_bufs;
+  if (count > 64) return -1;
+  let sum: u32 = 0;
+  for (let i = 0; i < count; i++) sum += buffers[i].len;
+  view(CONTEXT, context, 0).oflags = sum;
+  return 0;
+}
