@@ -51,6 +51,12 @@ for (const compiler of COMPILERS) {
     assert.equal(run(swap!.code, [0x11223344n]), 0x44332211n);
   });
 
+  test(`${compiler}: helpers called by constant address are calls by number`, () => {
+    const [rxp] = readElf(object(`helpers.${compiler}.o`));
+    const helpers = new Map([[0x4b8f0009, (r1: bigint) => r1 * 2n]]);
+    assert.equal(new Interpreter(rxp!.code, { helpers }).run(20n), 41n);
+  });
+
   test(`${compiler}: what needs a loader is refused by name`, () => {
     const bytes = object(`globals.${compiler}.o`);
     assert.throws(() => readElf(bytes, "global"), {

@@ -3,8 +3,10 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import fc from "fast-check";
 import type { EngineName } from "../engines.ts";
-import { disassemble } from "../text.ts";
+import { TextError } from "../errors.ts";
+import { assembleText, disassemble } from "../text.ts";
 import { parseCase } from "./case.ts";
 import { assembleSuiteText } from "./dialect.ts";
 import { ENGINES } from "./engines.ts";
@@ -180,6 +182,31 @@ test("the suite's dialect means what the kernel's means", () => {
 test("labels lead both ways, over wide loads, and the first exit is one", () => {
   const code = assembleSuiteText("top: lddw %r0, 1\njeq %r0, 1, exit\nja top\nexit\nexit");
   assert.deepEqual(disassemble(code).slice(1, 3), ["   2: if r0 == 1 goto +1", "   3: goto -4"]);
+});
+
+test("any text in the suite's dialect is assembled or refused with a place in it", () => {
+  const words =
+    "mov add32 lddw ldxw stxb lock fetch xchg call local ja32 jeq exit %r1 %r10 %r11 [%r1+8] , # x: x -1 0x10 99999999999 é";
+  const word = fc.oneof(
+    { weight: 9, arbitrary: fc.constantFrom(...words.split(" "), ...SAME.map(([suite]) => suite)) },
+    fc.string(),
+  );
+  const line = fc.array(word, { maxLength: 6 }).map((list) => list.join(" "));
+  let good = 0;
+  fc.assert(
+    fc.property(fc.array(line, { maxLength: 3 }), (lines) => {
+      try {
+        const code = assembleSuiteText(lines);
+        assert.deepEqual(assembleText(disassemble(code)), code);
+        good++;
+      } catch (error) {
+        assert.ok(error instanceof TextError, `${error}`);
+        assert.ok(error.line >= 1 && error.line <= lines.length && error.column >= 1);
+      }
+    }),
+    { numRuns: 3000, seed: 20260403 },
+  );
+  assert.ok(good > 100 && good < 3000, `${good}`);
 });
 
 test("mistakes are told with line and column", () => {
