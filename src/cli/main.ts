@@ -13,6 +13,7 @@ import { serveCommand } from "./serve.ts";
 import { setPortCommand } from "./set-port.ts";
 import { statusCommand } from "./status.ts";
 import { topCommand } from "./top.ts";
+import { verifyCommand } from "./verify.ts";
 import { vmCommand } from "./vm.ts";
 
 const { version } = JSON.parse(
@@ -33,6 +34,7 @@ function program(): Command {
     conformanceCommand(),
     disasmCommand(),
     runCommand(),
+    verifyCommand(),
     backendCommand(),
     driveCommand(),
   ];

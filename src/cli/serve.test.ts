@@ -156,6 +156,7 @@ describe("a NIC that is served", () => {
   test("shows its state for people in 80 columns, and as JSON", () => {
     const text = run(["status", socket]).stdout;
     assert.match(text, /handshake {3}no guest/);
+    assert.match(text, /proof {7}proved/);
     assert.ok(text.split("\n").every((line) => line.length <= 80));
     const json = JSON.parse(run(["status", socket, "--json"]).stdout);
     assert.equal(json.device, "sring");

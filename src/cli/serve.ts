@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs";
 import { Command } from "commander";
 import pino from "pino";
 import { FEATURES, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
+import type { Device } from "../devices/device.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
@@ -12,6 +13,7 @@ import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { stableMac } from "./mac.ts";
 import { dropTo, prepareToDrop, removeIfAllowed } from "./privileges.ts";
+import { proofOf } from "./proof.ts";
 
 interface ServeFlags {
   socket: string;
@@ -30,6 +32,7 @@ interface ServeFlags {
   user?: string;
   originalId: boolean;
   answerDelay: number;
+  allowUnverified: boolean;
 }
 
 const LEVELS = ["silent", "error", "warn", "info", "debug"];
@@ -55,6 +58,7 @@ export function serveCommand(): Command {
     .option("--pid-file <path>", "write the process id here; removed at the end")
     .option("--user <name>", "run as this user once TAP and sockets are open")
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
+    .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
     .option("--answer-delay <ms>", "answer the VMM this late (for tests)", whole, 0)
     .action((flags: ServeFlags) => serve(flags));
 }
@@ -124,6 +128,9 @@ async function serve(flags: ServeFlags): Promise<void> {
   const options = nicOptions(flags);
   const account = prepareToDrop(flags.user);
   const log = pino({ level: flags.logLevel, base: null }, pino.destination({ fd: 2, sync: true }));
+  const device = findDevice(options.device) as Device;
+  const proof = proofOf(device, options.nic, flags.allowUnverified);
+  if (proof !== "proved") log.warn(`programs ${proof}`);
   const nic = new NicProcess(options, (level, text) => log[level](text));
   await nic.started().catch((error: NicFailed) => {
     throw failure(error.message);
@@ -135,7 +142,7 @@ async function serve(flags: ServeFlags): Promise<void> {
       await nic.setPort(parsePort(`${net}`));
       log.info(`packets to ${net} from here on`);
     }
-    return { pid: process.pid, socket: flags.socket, ...(await nic.status()) };
+    return { pid: process.pid, socket: flags.socket, proof, ...(await nic.status()) };
   });
   if (flags.pidFile !== undefined) writeFileSync(flags.pidFile, `${process.pid}`);
   dropTo(account);

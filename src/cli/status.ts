@@ -5,7 +5,12 @@ import type { NicStatus } from "../nic/status.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 import { failure } from "./errors.ts";
 
-type ServedNic = NicStatus & { pid: number; socket: string };
+type ServedNic = NicStatus & {
+  pid: number;
+  socket: string;
+  /** What the host's verifier said of the programs, before they were offered. */
+  proof: string;
+};
 
 export function statusCommand(): Command {
   return new Command("status")
@@ -36,6 +41,7 @@ export function describe(status: ServedNic): string {
     `  link        ${status.link}`,
     `  handshake   ${status.step}`,
     `  programs    ${status.programs} (generation ${status.generation})`,
+    `  proof       ${status.proof}`,
     `  features    ${status.features.join(" ") || "none"}`,
   ];
   if (status.lastRefusal !== "") lines.push(`  refused     ${status.lastRefusal}`);

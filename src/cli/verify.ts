@@ -1,0 +1,126 @@
+/** `bpfhv verify`: are programs safe to ship? Those of a file, or those of a device. */
+import { Command, Option } from "commander";
+import { PROGRAM_NAMES, type ProgramForm, type ProgramName, validQueueBufs } from "../abi/index.ts";
+import type { Device } from "../devices/device.ts";
+import { DEVICES, findDevice } from "../devices/index.ts";
+import { explain, type Verdict, verify } from "../ebpf/verifier/index.ts";
+import { DEFAULT_BUFS } from "../nic/config.ts";
+import { Usage, whole } from "./errors.ts";
+import { FORMATS, type InputOptions, readPrograms } from "./program-input.ts";
+import { proveDevice } from "./proof.ts";
+
+interface VerifyFlags extends InputOptions {
+  device?: string;
+  bufs: number;
+  contextSize?: number;
+  program?: ProgramName;
+  form: ProgramForm;
+  json: boolean;
+  verbose: number;
+}
+
+export function verifyCommand(): Command {
+  return new Command("verify")
+    .description(
+      "prove that programs are safe: memory, initialisation, termination, helpers, results",
+    )
+    .argument(
+      "[file]",
+      "an ELF object, or one program in hexadecimal, text or raw bytes; - is stdin",
+    )
+    .option("--section <name>", "of an object, this section alone")
+    .addOption(new Option("--format <name>", "default: by content").choices(FORMATS))
+    .option(
+      "--device <name>",
+      `without a file, its programs: ${DEVICES.map((d) => d.name).join(", ")}`,
+    )
+    .option("--bufs <n>", "buffers per queue of the device", whole, DEFAULT_BUFS)
+    .option("--context-size <bytes>", "size of the context (default: the device's)", whole)
+    .addOption(
+      new Option("--program <name>", "which program it is (default: its section's name)").choices(
+        PROGRAM_NAMES,
+      ),
+    )
+    .addOption(
+      new Option("--form <form>", "v1 programs may call helpers")
+        .choices(["helperfree", "v1"])
+        .default("helperfree"),
+    )
+    .option("--json", "as JSON", false)
+    .option("-v, --verbose", "the path to what is refused; twice: every state", more, 0)
+    .addHelpText("after", "\nThe exit status is 1 where a program is refused.")
+    .action((file: string | undefined, flags: VerifyFlags) => {
+      const verdicts = file === undefined ? verifyDevice(flags) : verifyFile(file, flags);
+      process.stdout.write(`${flags.json ? toJson(verdicts, flags) : toText(verdicts, flags)}\n`);
+      if (verdicts.some(({ accepted }) => !accepted)) process.exitCode = 1;
+    });
+}
+
+const more = (_value: string, before: number): number => before + 1;
+
+/** @throws Usage */
+function verifyDevice(flags: VerifyFlags): readonly Verdict[] {
+  const { bufs, form, program } = flags;
+  if (flags.device === undefined) throw new Usage("give a file, or --device");
+  if (flags.contextSize !== undefined) {
+    throw new Usage("--context-size goes with a file: a device knows its own");
+  }
+  return proveDevice(deviceOf(flags.device, bufs), {
+    rxBufs: bufs,
+    txBufs: bufs,
+    forms: [form],
+    log: flags.verbose > 1,
+    ...(program === undefined ? {} : { programs: [program] }),
+  });
+}
+
+/** @throws CommandError */
+function verifyFile(file: string, flags: VerifyFlags): readonly Verdict[] {
+  const contextSize = flags.contextSize ?? contextSizeOf(flags);
+  const { form } = flags;
+  return readPrograms(file, flags).map((program) => {
+    const name = flags.program ?? nameOf(program.name);
+    const log = flags.verbose > 1;
+    return verify(program, {
+      ...{ contextSize, form, log },
+      ...(name === undefined ? {} : { program: name }),
+    });
+  });
+}
+
+function nameOf(section: string): ProgramName | undefined {
+  return PROGRAM_NAMES.find((name) => name === section);
+}
+
+function contextSizeOf({ device, bufs }: VerifyFlags): number {
+  if (device !== undefined) return deviceOf(device, bufs).contextSize(bufs);
+  throw new Usage("the size of the context decides what is safe: give --context-size, or --device");
+}
+
+function deviceOf(name: string, bufs: number): Device {
+  const device = findDevice(name);
+  if (device === undefined) {
+    const names = DEVICES.map((d) => d.name).join(", ");
+    throw new Usage(`unknown device "${name}": there are ${names}`);
+  }
+  const problem = validQueueBufs(bufs)
+    ? device.sizeProblem?.(bufs)
+    : "use a power of two from 16 to 8192";
+  if (problem != null) throw new Usage(`--bufs ${bufs}: ${problem}`);
+  return device;
+}
+
+function toText(verdicts: readonly Verdict[], { verbose }: VerifyFlags): string {
+  const detail = verbose === 0 ? 0 : verbose === 1 ? 1 : 2;
+  const texts = verdicts.map((verdict) => explain(verdict, detail));
+  const refused = verdicts.filter(({ accepted }) => !accepted).length;
+  if (verdicts.length === 1) return texts.join("\n");
+  return [...texts, `${verdicts.length - refused} accepted, ${refused} refused`].join("\n");
+}
+
+function toJson(verdicts: readonly Verdict[], { verbose }: VerifyFlags): string {
+  const shown = verdicts.map(({ log, ...verdict }) =>
+    verbose > 1 ? { ...verdict, log } : verdict,
+  );
+  return JSON.stringify(shown, null, 2);
+}
