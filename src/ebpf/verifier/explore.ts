@@ -6,7 +6,7 @@
 
 import type { ProgramForm, ProgramName } from "../../abi/programs.ts";
 import { STACK_SIZE } from "../engine.ts";
-import type { Instruction } from "../instruction.ts";
+import { FRAME_POINTER, type Instruction } from "../instruction.ts";
 import { acrossCall, analyseFlow, type Flow } from "./flow.ts";
 import { Refused } from "./refusal.ts";
 import { covered, type Liveness, State } from "./state.ts";
@@ -31,6 +31,13 @@ interface Seen {
   longest: number;
 }
 
+/** What was seen at a join. Rounds of a loop differ in their counters, so `alike` finds the same round again. */
+interface Place {
+  readonly latest: Seen[];
+  /** By `keyOf`. */
+  readonly alike: Map<number, Seen[]>;
+}
+
 interface Pending {
   readonly state: State;
   readonly slot: number;
@@ -51,8 +58,20 @@ export interface ExploreOptions {
   readonly pruned?: (slot: number) => void;
 }
 
-/** States compared with at one join: the latest ones. */
-const COMPARED = 32;
+/** A hash of the constants and constant addresses that can still matter. */
+function keyOf({ registers }: State, { relevant }: Liveness): number {
+  let hash = 0;
+  for (let n = 0; n < FRAME_POINTER; n++) {
+    const value = registers[n];
+    if (value === undefined || !((relevant >> n) & 1)) continue;
+    const { bits } = value.isPointer ? value.offset : value;
+    if (bits.isConstant) hash = Math.imul(hash ^ (bits.vl + n), 0x9e3779b1) ^ (hash >>> 15);
+  }
+  return hash;
+}
+
+/** States compared with at one join: so many of the latest, and of those with the same constants. */
+const COMPARED = 12;
 /** A state is kept where so many instructions were followed since the last one, or few are kept at that place. */
 const KEEP_EVERY = 8;
 
@@ -62,7 +81,7 @@ export class Exploration implements Surroundings {
   readonly form: ProgramForm;
   readonly program: ProgramName | undefined;
   readonly #options: ExploreOptions;
-  readonly #seen: (Seen[] | undefined)[];
+  readonly #seen: (Place | undefined)[];
   readonly #pending: Pending[] = [];
   readonly #stackUse: number[];
   readonly #visits: Uint32Array;
@@ -85,7 +104,7 @@ export class Exploration implements Surroundings {
     this.form = options.form;
     this.program = options.program;
     this.#options = options;
-    this.#seen = new Array<Seen[] | undefined>(this.flow.at.length).fill(undefined);
+    this.#seen = new Array<Place | undefined>(this.flow.at.length).fill(undefined);
     this.#visits = new Uint32Array(this.flow.at.length);
     this.#stackUse = this.flow.functions.map(() => 0);
   }
@@ -145,10 +164,28 @@ export class Exploration implements Surroundings {
 
   /** Compares with what was seen here. @returns true where the path need not be followed further */
   #meet(slot: number): boolean {
-    const list = this.#seen[slot] ?? [];
-    this.#seen[slot] = list;
+    const place: Place = this.#seen[slot] ?? { latest: [], alike: new Map() };
+    this.#seen[slot] = place;
     const liveness = this.#livenessOf(slot);
-    for (let n = list.length - 1; n >= 0 && n >= list.length - COMPARED; n--) {
+    const key = keyOf(this.current, liveness.at(-1)!);
+    const alike = place.alike.get(key) ?? [];
+    if (this.#wasSeen(slot, alike, liveness) || this.#wasSeen(slot, place.latest, liveness)) {
+      return true;
+    }
+    const kept = alike.length + place.latest.length;
+    if (kept < COMPARED || this.#depth - this.#kept >= KEEP_EVERY) {
+      const seen = this.#keep();
+      place.latest.push(seen);
+      if (place.latest.length > COMPARED) place.latest.shift();
+      alike.push(seen);
+      if (alike.length > COMPARED) alike.shift();
+      place.alike.set(key, alike);
+    }
+    return false;
+  }
+
+  #wasSeen(slot: number, list: readonly Seen[], liveness: readonly Liveness[]): boolean {
+    for (let n = list.length - 1; n >= 0; n--) {
       const seen = list[n]!;
       this.#spend(1, slot);
       if (!covered(seen.state, this.current, liveness)) continue;
@@ -159,23 +196,17 @@ export class Exploration implements Surroundings {
       }
       if (covered(this.current, seen.state, liveness)) throw this.#endless(slot, seen);
     }
-    if (list.length < COMPARED / 4 || this.#depth - this.#kept >= KEEP_EVERY) this.#keep(list);
     return false;
   }
 
-  #keep(list: Seen[]): void {
+  #keep(): Seen {
     const parent = this.#parent;
-    const seen: Seen = {
-      state: this.current.copy(),
-      parent,
-      depth: this.#depth,
-      open: 1,
-      longest: 0,
-    };
-    list.push(seen);
+    const state = this.current.copy();
+    const seen: Seen = { state, parent, depth: this.#depth, open: 1, longest: 0 };
     this.states++;
     this.#kept = this.#depth;
     this.#parent = seen;
+    return seen;
   }
 
   #livenessOf(slot: number): Liveness[] {

@@ -69,7 +69,7 @@ export interface Verdict {
 }
 
 /** Within a second and some ten megabytes on a slow machine; programs of ours need a few thousand. */
-export const DEFAULT_BUDGET = 400_000;
+export const DEFAULT_BUDGET = 300_000;
 const SHOWN_TURNS = 24;
 
 /** Judges a program. Any bytes give a verdict, within the budget. */
