@@ -403,6 +403,6 @@ test("programs stay short", (t) => {
     txp: 22,
     txc: 23,
     txi: 17,
-    txr: 36,
+    txr: 26,
   });
 });

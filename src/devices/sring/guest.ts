@@ -175,12 +175,14 @@ function reclaim(context: Context, most: number): number {
   shared.oflags = 0;
   let count = prod - clear;
   if (count === 0) return 0;
-  if (count > most) count = most;
+  if (most === 1) count = 1;
+  else if (count > most) count = most;
   shared.num_bufs = count;
   const cons = ring.cons;
   ring.clear = clear + count;
   if (cons - clear < count) ring.cons = clear + count;
-  for (let i = 0; i < count; i++) take(slotOf(context, clear + i), buffers[i]);
+  if (most === 1) take(slotOf(context, clear), buffers[0]);
+  else for (let i = 0; i < count; i++) take(slotOf(context, clear + i), buffers[i]);
   return 1;
 }
 
