@@ -2,7 +2,7 @@
  * Run time of programs: machine code by clang -O2, our WebAssembly, our interpreter. One C source for all, taken in
  * turns, medians of the rounds.
  *
- *     node dist/bench/jit.js [--rounds 9] [--json FILE]
+ *     node dist/bench/jit.js [--rounds 25] [--json FILE]
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -18,8 +18,12 @@ import { LinearMemory } from "../src/ebpf/jit/linear-memory.ts";
 const SOURCE = fileURLToPath(new URL("../../bench/jit/programs.c", import.meta.url));
 const BASE = 0x1_0000_0000;
 const MEMORY = 8192;
-/** Nanoseconds that one measurement takes, about; the interpreter gets a tenth of the runs. */
-const BUDGET = 60e6;
+/** Nanoseconds that one measurement takes, about: shorter than a time slice, so that few are interrupted. */
+const BUDGET = 2e6;
+/** The interpreter gets this part of the runs. */
+const INTERPRETER_SHARE = 0.01;
+/** Milliseconds until V8 has surely optimised a program, in its own threads. */
+const WARM = 1500;
 const AIM = { short: 3, long: 1.5 } as const;
 
 const PROGRAMS: Readonly<Record<string, keyof typeof AIM>> = {
@@ -98,15 +102,16 @@ function measure(program: string, native: string, code: Uint8Array, rounds: numb
     jit: engineRunner("jit", code),
     interpreter: engineRunner("interpreter", code),
   };
-  // Warm: V8 optimises after some runs, in another thread.
-  for (let n = 0; n < 20; n++) runners.jit(200);
-  const each = runners.jit(1000).nanoseconds / 1000;
-  const runs = Math.max(20, Math.round(BUDGET / each));
+  const until = Date.now() + WARM;
+  while (Date.now() < until) runners.jit(50);
+  for (let n = 0; n < 20; n++) runners.interpreter(5);
+  const each = median(Array.from({ length: 9 }, () => runners.jit(50).nanoseconds / 50));
+  const runs = Math.max(4, Math.round(BUDGET / each));
   const raw: Row["raw"] = { native: [], jit: [], interpreter: [] };
   for (let round = 0; round < rounds; round++) {
     const results = new Map<string, number>();
     for (const name of ["native", "jit", "interpreter"] as const) {
-      const count = name === "interpreter" ? Math.ceil(runs / 100) : runs;
+      const count = name === "interpreter" ? Math.ceil(runs * INTERPRETER_SHARE) : runs;
       const { nanoseconds, r0 } = runners[name](count);
       raw[name].push(nanoseconds / count);
       results.set(name, r0);
@@ -137,7 +142,7 @@ function table(rows: readonly Row[]): string {
 }
 
 const { values } = parseArgs({
-  options: { rounds: { type: "string", default: "9" }, json: { type: "string" } },
+  options: { rounds: { type: "string", default: "25" }, json: { type: "string" } },
 });
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-bench-"));
 try {

@@ -150,6 +150,8 @@ int main(int argc, char **argv)
 		return 2;
 	for (int i = 0; i < 8192; i++)
 		m[i] = (u8)(i * 31 + 7);
+	for (int n = 0; n < 50; n++)
+		run(m);
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	for (long n = atol(argv[2]); n > 0; n--)
 		result = run(m);
