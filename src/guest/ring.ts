@@ -57,6 +57,8 @@ export class GuestRing {
   /** Buffers with the driver. */
   free: number;
   kickNeeded = false;
+  /** Called where a version 1 program asks for a full barrier: there tests let the host run. */
+  onBarrier: () => unknown = () => {};
   /** The virtio_net_hdr in the context: of the packet to send, or that was collected last. */
   readonly metadata: Uint8Array;
   readonly #words: Int32Array;
@@ -85,7 +87,7 @@ export class GuestRing {
       const code = programs.code.get(PROGRAM_IDS[name]);
       if (code === undefined) throw new GuestError(`the set has no program ${name}`);
       const regions = [{ name: "context", base: CONTEXT_BASE, bytes: context }];
-      return fastestEngine(code, { regions, memory, helpers: HELPER_TABLE });
+      return fastestEngine(code, { regions, memory, helpers: this.#helpers() });
     };
     this.#publish = load(direction === "rx" ? "rxp" : "txp");
     this.#collect = load(direction === "rx" ? "rxc" : "txc");
@@ -184,16 +186,25 @@ export class GuestRing {
     }
     return count;
   }
+
+  /** What version 1 programs call. The host may be another process: barriers are real. */
+  #helpers(): Map<number, () => bigint> {
+    const nothing = (): bigint => 0n;
+    return new Map([
+      [
+        HELPERS.smp_mb_full,
+        () => {
+          this.onBarrier();
+          return BigInt(Atomics.add(FENCE, 0, 0));
+        },
+      ],
+      [HELPERS.rx_pkt_alloc, nothing],
+      // The programs here keep the header in the context, where the driver has put it, or looks for it.
+      [HELPERS.pkt_virtio_net_md_get, nothing],
+      [HELPERS.pkt_virtio_net_md_set, nothing],
+    ]);
+  }
 }
 
 /** Nothing is in it: an atomic on it orders what comes before and after, as a full barrier does. */
 const FENCE = new Int32Array(1);
-
-/** What version 1 programs call. The host may be another process: barriers are real. */
-const HELPER_TABLE = new Map([
-  // The programs here keep the header in the context, where the driver has put it, or looks for it.
-  [HELPERS.pkt_virtio_net_md_get as number, () => 0n],
-  [HELPERS.pkt_virtio_net_md_set as number, () => 0n],
-  [HELPERS.smp_mb_full as number, () => BigInt(Atomics.add(FENCE, 0, 0))],
-  [HELPERS.rx_pkt_alloc as number, () => 0n],
-]);
