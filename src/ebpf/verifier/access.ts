@@ -39,6 +39,15 @@ export function checkAccess(access: Access, contextSize: number): Pointer {
   const from = value.offset.min + offset;
   const to = value.offset.max + offset + size;
   if (from < low || to > high) throw outOfBounds(access, value, from, to, high);
+  if (low === 0 && value.offset.min < 0 && !value.offset.isConstant) {
+    throw new Refused(
+      "CONTEXT_BOUNDS",
+      index,
+      `${what} of ${size} bytes through r${register} (${describe(value)}): kernels refuse an index ` +
+        "that may be negative, even where the instruction's offset makes up for it",
+      "add the constant to the index before adding the index to the address",
+    );
+  }
   return value;
 }
 

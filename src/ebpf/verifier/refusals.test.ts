@@ -177,6 +177,13 @@ const CONTEXT: readonly Row[] = [
     /-1\.\.14 may be before/,
   ],
   [
+    "a negative index that the offset makes up for, which kernels refuse",
+    [host(), "r2 &= 15", "r2 -= 32", "r1 += r2", "r0 = *(u8 *)(r1 + 64)", "exit"],
+    "CONTEXT_BOUNDS",
+    4,
+    /kernels refuse an index that may be negative/,
+  ],
+  [
     "a 32-bit subtraction that wraps",
     [host(), "r2 &= 15", "w2 -= 1", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
     "POINTER_ARITHMETIC",
