@@ -38,6 +38,8 @@ export interface Unit {
 
 // Functions may share code, which then is compiled once for each.
 const MAX_COMPILED = 100_000;
+// V8's time grows with the square of the blocks that are nested.
+const MAX_JUMPS = 4000;
 
 const HELPER: Signature = { params: Array(5).fill(TYPE.i64), results: [TYPE.i64] };
 const BY_NUMBER: Signature = {
@@ -86,7 +88,14 @@ export function compileModule(unit: Unit, entry: Entry, memoryPages: number): Ui
 
 /** @throws EbpfError UNSUPPORTED for what no engine runs, and for functions that share too much code */
 export function checkCompilable(instructions: readonly Instruction[]): void {
-  for (const { encoding, index } of instructions) checkSupported(encoding.operation, index);
+  let jumps = 0;
+  for (const { encoding, index } of instructions) {
+    checkSupported(encoding.operation, index);
+    if (encoding.operation.kind === "jump") jumps++;
+  }
+  if (jumps > MAX_JUMPS) {
+    throw new EbpfError("UNSUPPORTED", `${jumps} conditional jumps: ${MAX_JUMPS} are compiled`);
+  }
   const functions = calledFunctions(instructions);
   // No function is longer than the program: only many calls take a closer look.
   if ((functions.length + 1) * instructions.length <= MAX_COMPILED) return;

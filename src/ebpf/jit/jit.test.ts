@@ -1,0 +1,100 @@
+// What only compiled programs can get wrong; the rest is in ../engine.test.ts and ../fuzz.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { Assembler, R0, R1, R2, R3 } from "../assembler.ts";
+import { fastestEngine } from "../engines.ts";
+import { EbpfError } from "../errors.ts";
+import { Interpreter } from "../interpreter.ts";
+import { loadProgram } from "../structure.ts";
+import { analyseFlow } from "./flow.ts";
+import { Jit } from "./jit.ts";
+import { LinearMemory } from "./linear-memory.ts";
+
+/** Both engines' R0 for some R1. */
+function agree(code: Uint8Array, inputs: readonly bigint[]): void {
+  const [jit, interpreter] = [new Jit(code), new Interpreter(code)];
+  for (const r1 of inputs) {
+    assert.equal(jit.run(r1), interpreter.run(r1));
+    assert.equal(jit.executed, interpreter.executed);
+  }
+}
+
+test("a loop with two entries runs", () => {
+  const p = new Assembler().alu64.mov(R3, 10).jump.set(R1, 1, "second");
+  p.label("first").alu64.add(R0, 1);
+  p.label("second").alu64.add(R0, 100).alu64.sub(R3, 1).jump.ne(R3, 0, "first").exit();
+  const code = p.assemble();
+  assert.equal(analyseFlow(loadProgram(code), 0).reducible, false);
+  agree(code, [0n, 1n]);
+});
+
+test("a thousand branches in a row neither overflow a stack nor go wrong", () => {
+  const p = new Assembler().alu64.mov(R2, R1);
+  for (let n = 0; n < 1200; n++) p.alu64.add(R2, n).jump.gt(R2, 700_000, "out");
+  p.alu64.mov(R0, R2).exit().label("out").alu64.mov(R0, -1).exit();
+  const code = p.assemble();
+  assert.ok(analyseFlow(loadProgram(code), 0).depth > 1000);
+  agree(code, [0n, 1_000_000n]);
+});
+
+test("a thousand joins nest and end where they should", () => {
+  const p = new Assembler();
+  for (let n = 0; n < 1000; n++) {
+    p.jump
+      .set(R1, 1 << (n % 20), `j${n}`)
+      .alu64.add(R0, n)
+      .label(`j${n}`)
+      .alu64.mul(R0, 3);
+  }
+  agree(p.exit().assemble(), [0n, 0x55555n, 0xfffffn]);
+});
+
+test("call() takes any r1, also after another one", () => {
+  const jit = new Jit(new Assembler().alu64.mov(R0, R1).alu64.rsh(R0, 8).exit().assemble());
+  const values = [5 * 2 ** 40, 256, 0, 2 ** 40, 0xffff_ff00, 5 * 2 ** 40];
+  assert.deepEqual(
+    values.map((r1) => jit.call(r1)),
+    values.map((r1) => Math.floor(r1 / 256) | 0),
+  );
+});
+
+test("a region that lies elsewhere is refused, and left to the interpreter", () => {
+  const code = new Assembler().alu64.mov(R0, 3).exit().assemble();
+  const options = { regions: [{ name: "context", base: 0x10000, bytes: new Uint8Array(8) }] };
+  assert.throws(
+    () => new Jit(code, { ...options, memory: new LinearMemory(8) }),
+    (error) =>
+      error instanceof EbpfError &&
+      error.code === "UNSUPPORTED" &&
+      /context are not in the linear memory: allocate them with LinearMemory/.test(error.message),
+  );
+  const engine = fastestEngine(code, options);
+  assert.ok(engine instanceof Interpreter);
+  assert.equal(engine.run(), 3n);
+});
+
+test("functions that share too much code are left to the interpreter", () => {
+  const p = new Assembler();
+  for (let n = 0; n < 60; n++) p.callLocal(`f${n}`);
+  p.exit();
+  for (let n = 0; n < 60; n++) p.label(`f${n}`).alu64.add(R0, 1);
+  for (let n = 0; n < 3000; n++) p.alu64.add(R0, 1);
+  const code = p.exit().assemble();
+  assert.throws(() => new Jit(code), /share code make more than 100000 instructions/);
+  assert.ok(fastestEngine(code) instanceof Interpreter);
+});
+
+test("so many jumps that V8 would take long are left to the interpreter", () => {
+  const p = new Assembler();
+  for (let n = 0; n < 4001; n++) p.jump.eq(R1, n, "out");
+  const code = p.label("out").exit().assemble();
+  assert.throws(() => new Jit(code), /4001 conditional jumps: 4000 are compiled/);
+  assert.ok(fastestEngine(code) instanceof Interpreter);
+});
+
+test("a linear memory gives aligned bytes until they are used up", () => {
+  const memory = new LinearMemory(100_000);
+  assert.equal(memory.allocate(10, 4096).byteOffset % 4096, 0);
+  assert.equal(memory.allocate(10).byteOffset % 8, 0);
+  assert.throws(() => memory.allocate(200_000), /200000 bytes do not fit/);
+});
