@@ -2,7 +2,16 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { close, dup, fdTarget, fstat } from "./fd.ts";
 import * as libc from "./libc.ts";
-import { createMemfd, mapAnonymous, mapFile, mapPages, PAGE, shrinkSeal } from "./memory.ts";
+import {
+  createMemfd,
+  mapAnonymous,
+  mapFile,
+  mapPages,
+  mapPagesOver,
+  PAGE,
+  restoreMemory,
+  shrinkSeal,
+} from "./memory.ts";
 import { openFds } from "./testing.ts";
 
 function withMemfd(size: number, seal: boolean, action: (fd: number) => void): void {
@@ -76,6 +85,30 @@ test("pages picked from a file lie side by side, in the given order", () => {
     seen[4 * 1024 + 1] = 5;
     assert.equal(words[1], 5);
     picked.unmap();
+    whole.unmap();
+  });
+});
+
+test("pages of a file take the place of a mapping's memory, and zeroes that of the pages", () => {
+  withMemfd(4 * PAGE, true, (fd) => {
+    const whole = mapFile(fd, 0, 4 * PAGE, { write: true });
+    const file = new Uint8Array(whole.view(0, 4 * PAGE));
+    for (let page = 0; page < 4; page++) file[page * PAGE] = 10 + page;
+    const area = mapAnonymous(2 * PAGE);
+    const bytes = new Uint8Array(area.view(0, 2 * PAGE));
+    mapPagesOver(bytes, fd, [3 * PAGE, PAGE]);
+    assert.deepEqual([bytes[0], bytes[PAGE]], [13, 11]);
+    bytes[PAGE + 1] = 7;
+    assert.equal(file[PAGE + 1], 7);
+    restoreMemory(bytes);
+    assert.deepEqual([bytes[0], bytes[PAGE]], [0, 0]);
+    assert.equal(file[PAGE + 1], 7);
+    const odd = { code: "EINVAL" };
+    assert.throws(() => mapPagesOver(bytes, fd, [0]), odd);
+    assert.throws(() => mapPagesOver(bytes.subarray(8, 8 + PAGE), fd, [0]), odd);
+    assert.throws(() => mapPagesOver(bytes, fd, [0, 4 * PAGE]), { code: "EFBIG" });
+    assert.throws(() => restoreMemory(bytes.subarray(0, 5)), odd);
+    area.unmap();
     whole.unmap();
   });
 });
