@@ -101,8 +101,10 @@ static int bpfhv_ring_create(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool t
 
 	r->n_bufs = tx ? bp->tx_bufs : bp->rx_bufs;
 	r->ctx_size = bpfhv_read(bp, tx ? BPFHV_REG_TX_CTX_SIZE : BPFHV_REG_RX_CTX_SIZE);
-	if (r->ctx_size < sizeof(struct bpfhv_context) || r->ctx_size > BPFHV_MAX_CTX_SIZE)
+	if (r->ctx_size < sizeof(struct bpfhv_context) || r->ctx_size > BPFHV_MAX_CTX_SIZE) {
+		netdev_err(bp->netdev, "contexts of %u bytes: unsupported\n", r->ctx_size);
 		return -EINVAL;
+	}
 	r->slots = kvcalloc(r->n_bufs, sizeof(*r->slots), GFP_KERNEL);
 	r->free_ids = kvcalloc(r->n_bufs, sizeof(*r->free_ids), GFP_KERNEL);
 	if (!r->slots || !r->free_ids)
