@@ -6,12 +6,8 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { detectAccelerator } from "../../src/cli/accelerator.ts";
-import {
-  composeInitrd,
-  type GuestParts,
-  moduleFiles,
-  prepareGuest,
-} from "../../src/cli/guest-parts.ts";
+import * as guestParts from "../../src/cli/guest-parts.ts";
+import { composeInitrd, type GuestParts, moduleFiles } from "../../src/cli/guest-parts.ts";
 import type { InitramfsFile } from "../../src/cli/initramfs.ts";
 import { type Device, qemuCommand, vfioUserDevice } from "../../src/cli/qemu-command.ts";
 import { close as closeFd } from "../../src/os/fd.ts";
@@ -24,11 +20,27 @@ import { Qmp, type QmpEvent } from "./qmp.ts";
 import { within } from "./time.ts";
 
 export { detectAccelerator } from "../../src/cli/accelerator.ts";
-export { buildModule, type GuestParts, prepareGuest } from "../../src/cli/guest-parts.ts";
+export type { GuestParts } from "../../src/cli/guest-parts.ts";
 export type { CommandResult } from "./agent.ts";
 export { isAlive, Netns, type TapAddress } from "./netns.ts";
 export type { QemuExit } from "./qemu-process.ts";
 export { DeadlineError, sleep, until, within } from "./time.ts";
+
+/** The kernel of all guests: a Debian suite, or `debug`, as script/lib/provision knows them. */
+const GUEST_KERNEL = process.env.BPFHV_GUEST_KERNEL ?? "trixie";
+/** Is it the one that looks for mistakes, at the price of its speed? */
+export const isDebugKernel = GUEST_KERNEL === "debug";
+/** Waits for a guest are so many times as long in it. */
+const PATIENCE = isDebugKernel ? 6 : 1;
+
+/** What a guest is made of; for the kernel that all tests run in, or another one. */
+export function prepareGuest(suite = GUEST_KERNEL): Promise<GuestParts> {
+  return guestParts.prepareGuest(suite);
+}
+
+export function buildModule(source?: string, suite = GUEST_KERNEL): Promise<string[]> {
+  return guestParts.buildModule(source, suite);
+}
 
 /** A `virtio-net-pci` on a TAP: what our NIC is compared with. */
 export interface VirtioNic {
@@ -57,7 +69,7 @@ export interface GuestOptions {
   readonly modules?: readonly (string | { readonly path: string; readonly parameters?: string })[];
   /** Path in the guest → content, or the path of a file on the host. /extra/start runs before the agent. */
   readonly extraFiles?: Readonly<Record<string, string | Uint8Array>>;
-  /** Another kernel and tools: a Debian suite (default trixie). */
+  /** Another kernel and tools: a Debian suite (default: that of BPFHV_GUEST_KERNEL, else trixie). */
   readonly suite?: string;
   /** More of the kernel's command line. */
   readonly append?: string;
@@ -65,7 +77,7 @@ export interface GuestOptions {
   readonly bootTimeoutMs?: number;
 }
 
-const BOOT_MS = 60_000;
+const BOOT_MS = 60_000 * PATIENCE;
 const COMMAND_MS = 30_000;
 /** For QEMU to end after it was asked to. */
 const QUIT_MS = 5_000;
@@ -125,7 +137,8 @@ async function composeCommand(
   return qemuCommand({
     qemu: parts.qemu,
     accelerator: await detectAccelerator(parts),
-    memoryMiB: options.memoryMiB ?? 512,
+    // An eighth of it is KASAN's own, and more goes to quarantine and leak records.
+    memoryMiB: (options.memoryMiB ?? 512) * (isDebugKernel ? 2 : 1),
     cpus: options.smp ?? 1,
     boot: {
       kernel: parts.kernel,
@@ -249,7 +262,7 @@ export class Guest {
    * hangs, reboots, or QEMU ends. Long-lived programs: `iperf3 -s >/dev/null 2>&1 &`.
    */
   run(script: string, { timeoutMs = COMMAND_MS } = {}): Promise<CommandResult> {
-    return this.#agent.run(script, timeoutMs);
+    return this.#agent.run(script, timeoutMs * PATIENCE);
   }
 
   /** As `run`, but a status other than 0 is an error, and the output is the result. */

@@ -7,16 +7,18 @@ import { controlPath } from "../../src/cli/control-socket.ts";
 import { composeInitrd } from "../../src/cli/guest-parts.ts";
 import { prepareGuest, sleep, startGuest, until } from "./harness.ts";
 import { MODULE, modulePath, NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
+import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
+const RELOADS = isFull ? 100 : 10;
+const LINK_CYCLES = isFull ? 100 : 20;
 
 /** What V8 may keep for later; a leak of one ring's buffers per reload would be more. */
 const MAX_GROWTH_KIB = 24 * 1024;
 
 const contexts = (vm: NicGuest) => vm.nic.status().then(({ step }) => step);
 
-describe("a guest and its NIC", { skip, timeout: 200_000 }, () => {
+describe("a guest and its NIC", { skip, timeout: isFull ? 1_500_000 : 200_000 }, () => {
   let vm: NicGuest;
 
   before(async () => {
@@ -55,13 +57,13 @@ describe("a guest and its NIC", { skip, timeout: 200_000 }, () => {
     assert.ok((await vm.link.tcp("to guest", 1)) > 1);
   });
 
-  test("the module can be unloaded and loaded under traffic, ten times, and leaks nothing", async () => {
+  test(`the module can be unloaded and loaded under traffic, ${RELOADS} times, and leaks nothing`, async () => {
     const stop = vm.floodFromHost();
     const descriptors = vm.nic.openDescriptors;
     const mapped = vm.nic.guestBytesMapped;
     assert.ok(mapped > 0, "the guest's memory is recognised");
     let settled = 0;
-    for (let n = 0; n < 10; n++) {
+    for (let n = 0; n < RELOADS; n++) {
       await vm.guest.check("rmmod bpfhv");
       await vm.load();
       if (n === 3) settled = vm.nic.anonymousKiB;
@@ -75,9 +77,10 @@ describe("a guest and its NIC", { skip, timeout: 200_000 }, () => {
     assert.doesNotMatch(await vm.guest.check("dmesg"), /WARNING|BUG|Oops|leak/);
   });
 
-  test("the link can go down and up under traffic, twenty times", async () => {
+  test(`the link can go down and up under traffic, ${LINK_CYCLES} times`, async () => {
     const stop = vm.floodFromHost();
-    for (let n = 0; n < 20; n++) await vm.guest.check("ip link set eth0 down; ip link set eth0 up");
+    for (let n = 0; n < LINK_CYCLES; n++)
+      await vm.guest.check("ip link set eth0 down; ip link set eth0 up");
     stop();
     assert.equal(await vm.pings(), 0);
     assert.doesNotMatch(await vm.guest.check("dmesg"), /WARNING|BUG|Oops/);

@@ -1,8 +1,10 @@
 /** A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from. */
+import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
 import {
   buildModule,
   type Guest,
   type GuestOptions,
+  isDebugKernel,
   Netns,
   prepareGuest,
   startGuest,
@@ -87,12 +89,18 @@ export class NicGuest {
     return () => child.kill("SIGKILL");
   }
 
-  /** Ends all of it. @returns how QEMU ended */
+  /** Ends all of it; in a debug kernel, not without a word of what it found. @returns how QEMU ended */
   async close(): Promise<{ aborted: boolean; serveCode: number | null }> {
+    if (isDebugKernel) await this.#judge();
     const { aborted } = await this.guest.close();
     const { code } = await this.nic.stop();
     this.netns.close();
     return { aborted, serveCode: code };
+  }
+
+  async #judge(): Promise<void> {
+    if (!this.guest.ended) await assertNoLeak(this.guest);
+    assertNoAlarm(this.guest);
   }
 }
 

@@ -1,0 +1,23 @@
+/** What a kernel writes when something in it went wrong, and how a test asks for it. */
+import assert from "node:assert/strict";
+import type { Guest } from "./harness.ts";
+
+const ALARM =
+  /WARNING:|BUG:|\bOops\b|general protection|Call Trace|UBSAN:|KASAN:|DMA-API: .*(?:leak|error|not|overlap|mapp)|ODEBUG:|refcount_t:|INFO: (?:possible|task|rcu|suspicious)|soft lockup|Kernel panic|unreferenced object/;
+
+/** Fails where the guest's kernel raised an alarm since it was started; shows what it said. */
+export function assertNoAlarm(guest: Guest): void {
+  const log = guest.serialLog();
+  const at = log.search(ALARM);
+  if (at >= 0)
+    assert.fail(`the guest's kernel says: ${log.slice(Math.max(0, at - 300), at + 3000)}`);
+}
+
+/** In a debug kernel, looks for memory that nothing points at any more. A no-op in others. */
+export async function assertNoLeak(guest: Guest): Promise<void> {
+  const file = "/sys/kernel/debug/kmemleak";
+  // What was freed a moment ago may still be found in registers and stacks: only the second look counts.
+  const script = `[ -e ${file} ] || exit 0; echo scan >${file}; sleep 6; echo scan >${file}; head -c 4000 ${file}`;
+  const found = await guest.check(script, { timeoutMs: 240_000 });
+  assert.equal(found.trim(), "", `kmemleak: ${found}`);
+}
