@@ -1,0 +1,273 @@
+/**
+ * Our NIC as a PCI device that lies.
+ *
+ * The line it does not cross: it never writes into guest memory that the guest has not given to it for that
+ * very purpose, or has taken back. A real host can; no driver can help it; and a test would learn nothing.
+ * So while rings or programs lie, nothing is received into buffers, and a device that is "gone" is quiet.
+ */
+import { BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../src/abi/index.ts";
+import { nicAsPciDevice } from "../../../src/frontends/vfio-user.ts";
+import type { Batch } from "../../../src/memory/index.ts";
+import type { Port } from "../../../src/net/port.ts";
+import type { Nic } from "../../../src/nic/nic.ts";
+import { viewAt } from "../../../src/os/libc.ts";
+import type { PciDevice } from "../../../src/vfio-user/index.ts";
+import { lyingSet } from "./lying-programs.ts";
+import { MODE, MODES, type Mode, TOLD } from "./modes.ts";
+import { flippedBlob, refusableBlob } from "./program-lies.ts";
+import type { Random } from "./random.ts";
+import { REGISTER_LIES, type RegisterLie } from "./register-lies.ts";
+import { scribble } from "./ring-lies.ts";
+
+const ALL_ONES = 0xffffffff;
+/** Milliseconds between lies that need no access by the guest. */
+const TICK_MS = 4;
+const UPGRADE_MS = 40;
+/** One read in so many is wrong among random registers. */
+const WRONG_READ = 24;
+
+/** Where these get lost, or a "stop" does, a NIC uses memory that the guest took back. */
+const ADDRESSING: ReadonlySet<number> = new Set<number>([
+  REG.QUEUE_SELECT,
+  REG.CTX_PADDR_LO,
+  REG.CTX_PADDR_HI,
+  REG.PAGES_LO,
+  REG.BLOB_LO,
+]);
+
+export class Liar {
+  readonly #nic: Nic;
+  readonly #random: Random;
+  readonly #shared: Int32Array;
+  #register: RegisterLie | null = null;
+  #blob: Uint8Array = new Uint8Array(0);
+  #announced = 0;
+  #tickedAt = 0;
+  #upgradedAt = 0;
+  /** The guest's contexts, or its programs, are not what they should be. */
+  #ringsLie = false;
+  #programsLie = false;
+
+  constructor(nic: Nic, random: Random, shared: Int32Array) {
+    this.#nic = nic;
+    this.#random = random;
+    this.#shared = shared;
+  }
+
+  get mode(): Mode {
+    return MODES[Atomics.load(this.#shared, MODE)] ?? "honest";
+  }
+
+  /** May packets be written into the guest's buffers? */
+  get mayReceive(): boolean {
+    if (this.#nic.state.queues.every(({ context }) => context === null)) this.#ringsLie = false;
+    return !this.#ringsLie && !this.#programsLie;
+  }
+
+  #told(mode: Mode, count = 1): void {
+    Atomics.add(this.#shared, TOLD + MODES.indexOf(mode), count);
+  }
+
+  device(): PciDevice {
+    const honest = nicAsPciDevice(this.#nic);
+    return {
+      ...honest,
+      read: (bar, offset, size) => {
+        const value = honest.read(bar, offset, size);
+        return bar === BAR_REGISTERS && size === 4
+          ? this.#read(offset, value)
+          : this.mode === "gone"
+            ? this.#gone()
+            : value;
+      },
+      write: (bar, offset, size, low, high) => {
+        if (bar === BAR_REGISTERS && this.#swallows(offset, low)) return;
+        honest.write(bar, offset, size, low, high);
+      },
+    };
+  }
+
+  #gone(): number {
+    this.#told("gone");
+    return ALL_ONES;
+  }
+
+  #read(offset: number, value: number): number {
+    const { mode } = this;
+    if (mode === "gone") return this.#gone();
+    if (mode === "impossible registers") return this.#impossible(offset, value);
+    if (offset === REG.BLOB_LEN) value = this.#chooseBlob(mode);
+    if (mode !== "random registers" || !this.#random.oneIn(WRONG_READ)) return value;
+    this.#told(mode);
+    this.#programsLie = true;
+    const wrong = this.#random.word();
+    if (offset === REG.BLOB_LEN) this.#announced = wrong;
+    return wrong;
+  }
+
+  #impossible(offset: number, value: number): number {
+    // The first thing that a driver reads: another probe, another lie.
+    if (offset === REG.VERSION) {
+      this.#register = this.#random.pick(REGISTER_LIES);
+      this.#told("impossible registers");
+    }
+    if (offset === REG.BLOB_LEN) value = this.#chooseBlob("impossible registers");
+    const lie = this.#register;
+    if (lie?.register !== offset || lie.value === "ignored") return value;
+    if (offset === REG.BLOB_LEN) this.#announced = lie.value;
+    return lie.value;
+  }
+
+  /** The driver asks how long the set is that it will fetch next. */
+  #chooseBlob(mode: Mode): number {
+    this.#programsLie = true;
+    this.#blob = this.#blobFor(mode);
+    this.#announced = this.#blob.length;
+    return this.#announced;
+  }
+
+  #blobFor(mode: Mode): Uint8Array {
+    const { programs, state, blob } = this.#nic;
+    const random = this.#random;
+    if (mode === "bad upgrades") {
+      this.#told(mode);
+      mode = random.pick(["honest", "forbidden programs", "flipped programs", "lying programs"]);
+    }
+    switch (mode) {
+      case "forbidden programs":
+        this.#told(mode);
+        return refusableBlob(random, programs, state.generation);
+      case "flipped programs":
+        this.#told(mode);
+        return flippedBlob(random, programs, state.generation);
+      case "lying programs":
+        this.#told(mode);
+        return buildBlob(lyingSet(random, programs), state.generation);
+      case "impossible registers":
+      case "random registers":
+        return blob;
+      default:
+        this.#programsLie = false;
+        return blob;
+    }
+  }
+
+  #swallows(offset: number, value: number): boolean {
+    const { mode } = this;
+    if (mode === "gone") return true;
+    if (offset === REG.BLOB_HI) {
+      const lost = mode === "impossible registers" && this.#register?.register === REG.BLOB_HI;
+      if (!lost) this.#deliverBlob(value);
+      return true;
+    }
+    if (mode !== "random registers" || !this.#random.oneIn(WRONG_READ)) return false;
+    const stops = CTRL.RX_DISABLE | CTRL.TX_DISABLE;
+    if (ADDRESSING.has(offset)) return false;
+    if (offset === REG.CTRL && value & stops) return false;
+    this.#told(mode);
+    return true;
+  }
+
+  /** No more than was announced, for which the guest made room. */
+  #deliverBlob(high: number): void {
+    const { host, state } = this.#nic;
+    const bytes = this.#blob.subarray(0, this.#announced);
+    const address = high * 2 ** 32 + state.blobLow;
+    const at = host?.memory.translate(address, bytes.length, true) ?? 0;
+    if (at !== 0) new Uint8Array(viewAt(at, bytes.length)).set(bytes);
+  }
+
+  /** What is lied without being asked. */
+  tick(): void {
+    const now = performance.now();
+    if (now - this.#tickedAt < TICK_MS) return;
+    this.#tickedAt = now;
+    const { mode } = this;
+    if (mode === "rings") this.#scribble();
+    else if (mode === "lying programs") this.#interrupt();
+    else if (mode === "interrupts") this.#told(mode, this.#interrupt());
+    else if (mode === "gone" && this.#nic.state.queues.some((q) => q.context)) this.#nic.reset();
+    else if (mode === "upgrade storm" || mode === "bad upgrades") this.#upgrade(mode, now);
+  }
+
+  #scribble(): void {
+    this.#ringsLie = true;
+    if (scribble(this.#nic, this.#random)) this.#told("rings");
+    if (this.#random.oneIn(2)) this.#interrupt();
+  }
+
+  #interrupt(): number {
+    const { host, config } = this.#nic;
+    if (host === null) return 0;
+    host.fire(this.#random.below(2 * config.pairs + 1));
+    return 1;
+  }
+
+  #upgrade(mode: Mode, now: number): void {
+    if (now - this.#upgradedAt < UPGRADE_MS || this.#nic.state.abilities === 0) return;
+    this.#upgradedAt = now;
+    this.#nic.state.upgradePending = true;
+    this.#nic.raise(EVENT.STAGED);
+    if (mode === "upgrade storm") this.#told(mode);
+  }
+}
+
+/** A port that keeps to itself what must not reach the guest, and what the guest waits for. */
+export class LiarsPort implements Port {
+  readonly #port: Port;
+  /** Known only after the NIC, which is made of ports. */
+  liar: Liar | null = null;
+  #silent = false;
+
+  constructor(port: Port) {
+    this.#port = port;
+  }
+
+  get name(): string {
+    return this.#port.name;
+  }
+
+  get fd(): number {
+    return this.#port.fd;
+  }
+
+  get linkUp(): boolean {
+    return this.#port.linkUp;
+  }
+
+  get sendBlocked(): boolean {
+    return this.#silent || this.#port.sendBlocked;
+  }
+
+  get receiveDrained(): boolean {
+    return this.#port.receiveDrained;
+  }
+
+  get dropped(): number {
+    return this.#port.dropped;
+  }
+
+  get tooLong(): number {
+    return this.#port.tooLong;
+  }
+
+  send(batch: Batch): number {
+    const mode = this.liar?.mode ?? "honest";
+    this.#silent = mode === "silence";
+    if (this.#silent) return 0;
+    // What lying rings hold is not worth the wire.
+    return this.liar?.mayReceive === false ? batch.packets : this.#port.send(batch);
+  }
+
+  receive(batch: Batch): void {
+    if (this.liar?.mayReceive !== false) this.#port.receive(batch);
+  }
+
+  setReceiveOffloads(offloads: number): void {
+    this.#port.setReceiveOffloads(offloads);
+  }
+
+  close(): void {
+    this.#port.close();
+  }
+}

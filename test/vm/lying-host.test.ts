@@ -1,0 +1,246 @@
+/** A host that lies, and what it costs the guest: this one card, for as long as it lies. */
+import assert from "node:assert/strict";
+import type { ChildProcess } from "node:child_process";
+import { after, before, describe, test } from "node:test";
+import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
+import { type Guest, Netns, prepareGuest, startGuest, until, within } from "./harness.ts";
+import { LyingNic } from "./liar/lying-nic.ts";
+import type { Mode } from "./liar/modes.ts";
+import { MODULE, modulePath } from "./nic-guest.ts";
+import { isFull, withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+
+/** A --full run tells so many times as many lies. */
+const LENGTH = isFull ? 20 : 1;
+const SEED = Number(process.env.BPFHV_SEED ?? 1);
+const DRIVER = "/sys/bus/pci/drivers/bpfhv";
+/** The other NIC, a virtio one. */
+const OTHER_MAC = "52:54:00:00:00:77";
+const OTHER_HOST = "10.89.0.1";
+const OTHER_PEER = "10.89.0.2";
+const PEER = "10.88.0.2";
+const HOST = "10.88.0.1";
+
+/** Shell functions that all scripts begin with: `lying` is the interface of the lying NIC, if there is one. */
+const PROLOGUE = `
+bind() { echo $DEVICE >${DRIVER}/bind 2>/dev/null; }
+unbind() { echo $DEVICE >${DRIVER}/unbind 2>/dev/null; true; }
+lying() { ls /sys/bus/pci/devices/$DEVICE/net 2>/dev/null; }
+up() { ip addr add ${PEER}/24 dev $(lying) && ip link set $(lying) up; }
+# Nobody answers a liar's address resolution.
+known() { ip neigh replace ${HOST} lladdr 52:54:00:11:22:33 dev $(lying); }
+# A queue that stands still makes ping wait for room in its socket.
+send() { timeout 2 ping -q -i 0.01 -W 1 -c $* ${HOST} >/dev/null 2>&1; true; }
+# Sum of all counters of the interface that end so.
+count() { ethtool -S $(lying) | awk -v name="$1" '$1 ~ name ":$" { n += $2 } END { print n + 0 }'; }
+`;
+
+/** The numbers of the last line. */
+const lastLine = (output: string): number[] =>
+  output.trim().split("\n").at(-1)?.split(" ").map(Number) ?? [];
+
+describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => {
+  let netns: Netns;
+  let nic: LyingNic;
+  let guest: Guest;
+  let neighbour: ChildProcess;
+  let neighbourSays = "";
+  let device = "";
+
+  const run = (script: string, timeoutMs = 60_000) =>
+    guest.check(`DEVICE=${device}${PROLOGUE}${script}`, {
+      timeoutMs: timeoutMs * (isFull ? 4 : 1),
+    });
+
+  /** Probes over and over. @returns how many succeeded, and how many lines of the log match */
+  async function probes(mode: Mode, count: number, pattern: string): Promise<[number, number]> {
+    nic.mode = mode;
+    const output = await run(
+      `unbind; dmesg -c >/dev/null; n=0; for i in $(seq ${count}); do bind && n=$((n + 1)); unbind; done;
+       echo $n $(dmesg | grep -cE '${pattern}')`,
+      120_000,
+    );
+    nic.mode = "honest";
+    return lastLine(output) as [number, number];
+  }
+
+  /** Packets go both ways, and none is lost, once the host is honest. */
+  async function recovers(): Promise<void> {
+    nic.mode = "honest";
+    await run(`unbind; bind && up && ping -q -c 1 -W 5 ${HOST} >/dev/null`);
+    assert.match(await run(`ping -q -c 20 -i 0.02 -W 5 ${HOST}`), / 0% packet loss/);
+  }
+
+  before(async () => {
+    const parts = await prepareGuest();
+    netns = Netns.make("liar");
+    netns.addTap({ name: "tap0", address: `${HOST}/24` });
+    netns.addTap({ name: "tap1", address: `${OTHER_HOST}/24` });
+    nic = await LyingNic.start(
+      { kind: "tap", tap: "tap0", netns: netns.name, create: false },
+      SEED,
+    );
+    guest = await startGuest({
+      sockets: [nic.socket],
+      virtioNics: [{ tap: "tap1", netns: netns.name, mac: OTHER_MAC }],
+      smp: 2,
+      memoryMiB: 768,
+      extraFiles: { [MODULE]: await modulePath() },
+    });
+    const grep = "grep -l 0x0b9f /sys/bus/pci/devices/*/device";
+    device = (await guest.check(`basename $(dirname $(${grep}))`)).trim();
+    await guest.check(
+      `other=$(basename $(dirname $(grep -l ${OTHER_MAC} /sys/class/net/*/address)));
+       ip addr add ${OTHER_PEER}/24 dev $other; ip link set $other up; insmod ${MODULE}`,
+    );
+    neighbour = netns.spawn([parts.ping, "-q", "-i", "0.1", OTHER_PEER]);
+    neighbour.stdout?.on("data", (text) => {
+      neighbourSays += text;
+    });
+  });
+
+  after(async () => {
+    neighbour?.kill("SIGKILL");
+    await guest?.close();
+    await nic?.stop();
+    netns?.close();
+  });
+
+  test("registers that cannot be: every probe fails, and says why", async () => {
+    const count = 30 * LENGTH;
+    const [bound, explained] = await probes(
+      "impossible registers",
+      count,
+      "ABI version|unsupported|do not fit|failed|no context|refused|allow_unverified",
+    );
+    assert.equal(nic.told("impossible registers"), count);
+    assert.equal(bound, 0, "probes that succeeded");
+    assert.ok(explained >= count, `${explained} lines of log about ${count} lies`);
+    await recovers();
+  });
+
+  test("registers that read as anything, writes that get lost: probes end", async () => {
+    await probes("random registers", 20 * LENGTH, "bpfhv");
+    assert.ok(nic.told("random registers") >= 5 * LENGTH);
+    await recovers();
+  });
+
+  test("programs that must not run: every set is refused, and the log says which program", async () => {
+    const count = 40 * LENGTH;
+    const [bound, explained] = await probes(
+      "forbidden programs",
+      count,
+      "refused at instruction|fetching the programs failed|has no program",
+    );
+    assert.equal(nic.told("forbidden programs"), count);
+    assert.equal(bound, 0, "sets that were accepted");
+    assert.equal(explained, count, "refusals in the log");
+    await recovers();
+  });
+
+  test("bits turned over in programs: refused, or harmless", async () => {
+    nic.mode = "flipped programs";
+    await run(
+      `unbind; for i in $(seq ${8 * LENGTH}); do bind && up && known && send 8; unbind; done`,
+      120_000,
+    );
+    assert.ok(nic.told("flipped programs") >= 8 * LENGTH);
+    await recovers();
+  });
+
+  test("programs that lie about packets: the queue stops, is counted, and starts again", async () => {
+    nic.mode = "lying programs";
+    const output = await run(
+      `unbind; e=0; r=0; for i in $(seq ${8 * LENGTH}); do bind && up && known; send 20
+       e=$((e + $(count errors))); r=$((r + $(count resets))); unbind; done; echo $e $r`,
+      180_000,
+    );
+    const [errors, resets] = lastLine(output);
+    assert.ok(nic.told("lying programs") >= 8 * LENGTH);
+    assert.ok(errors >= 2 * LENGTH, `${errors} errors counted`);
+    assert.ok(resets >= 1, `${resets} resets`);
+    await recovers();
+  });
+
+  test("contexts scribbled on: each lie that is noticed is counted, and leads to a reset", async () => {
+    await recovers();
+    await run("known");
+    nic.mode = "rings";
+    let errors = 0;
+    let resets = 0;
+    for (let n = 0; n < 2 * LENGTH; n++) {
+      const output = await run("send 100; echo $(count errors) $(count resets)");
+      [errors, resets] = lastLine(output);
+    }
+    assert.ok(nic.told("rings") >= 200 * LENGTH, `${nic.told("rings")} lies`);
+    assert.ok(errors >= LENGTH, `${errors} errors counted`);
+    assert.ok(resets >= LENGTH, `${resets} resets`);
+    await recovers();
+  });
+
+  test("interrupts without work, and upgrades by the dozen: the NIC goes on", async () => {
+    await recovers();
+    nic.mode = "interrupts";
+    await run(`sleep ${LENGTH}`, 60_000);
+    assert.ok(nic.told("interrupts") >= 50 * LENGTH);
+    nic.mode = "upgrade storm";
+    await run(`sleep ${2 * LENGTH}`, 60_000);
+    assert.ok(nic.told("upgrade storm") >= 10 * LENGTH);
+    nic.mode = "honest";
+    await until(20_000, "the last upgrade", async () => {
+      return (await guest.run(`ping -q -c 5 -i 0.05 -W 2 ${HOST}`)).output.includes(" 0% packet");
+    });
+  });
+
+  test("upgrades to sets that lie or must be refused: an honest one brings the card back", async () => {
+    await recovers();
+    nic.mode = "bad upgrades";
+    await run(
+      `known; for i in $(seq ${2 * LENGTH}); do ip link set $(lying) up; send 50; done; true`,
+    );
+    assert.ok(nic.told("bad upgrades") >= 2);
+    await recovers();
+  });
+
+  test("answers that never come: transmit times out, is reset, and lives again", async () => {
+    await recovers();
+    nic.mode = "silence";
+    // Many senders: each may have only a few packets unsent.
+    await run("known; for i in $(seq 30); do send 5 -s 1400 & done; wait; sleep 6");
+    assert.match(guest.serialLog(), /transmit queue 0 timed out/);
+    assert.ok(Number(await run("count resets")) >= 1);
+    nic.mode = "honest";
+    await recovers();
+  });
+
+  test("a device that is gone: the driver lets go of it, and takes it again", async () => {
+    await recovers();
+    for (let n = 0; n < LENGTH; n++) {
+      nic.mode = "gone";
+      await run(
+        "ip link set $(lying) down; ip link set $(lying) up; ethtool -S $(lying); unbind; bind; true",
+      );
+      await recovers();
+    }
+    assert.match(guest.serialLog(), /the device is gone/);
+  });
+
+  test("all the while the other NIC carried its packets, and the kernel raised no alarm", async () => {
+    const closed = new Promise((resolve) => neighbour.once("close", resolve));
+    neighbour.kill("SIGINT");
+    await within(5000, "ping to say how it was", closed);
+    const [, sent, received] =
+      /(\d+) packets transmitted, (\d+) received/.exec(neighbourSays) ?? [];
+    assert.ok(Number(sent) > 100, neighbourSays);
+    assert.ok(Number(received) >= 0.99 * Number(sent), `${received} of ${sent} pings`);
+    console.log(
+      `${nic.toldInAll} lies told, ${received} of ${sent} pings of the other NIC answered`,
+    );
+    await guest.check("rmmod bpfhv");
+    assertNoAlarm(guest);
+    await assertNoLeak(guest);
+    assert.equal(guest.boots, 1);
+    assert.equal((await guest.close()).aborted, false);
+  });
+});
