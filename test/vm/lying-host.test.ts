@@ -13,6 +13,8 @@ const skip = await withoutVm();
 
 /** A --full run tells so many times as many lies. */
 const LENGTH = isFull ? 20 : 1;
+/** In the default run: what needs no traffic over the lying NIC. */
+const skipTraffic = isFull ? false : "a long run: script/test --full";
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
 const DRIVER = "/sys/bus/pci/drivers/bpfhv";
 /** The other NIC, a virtio one. */
@@ -68,6 +70,7 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
   /** Packets go both ways, and none is lost, once the host is honest. */
   async function recovers(): Promise<void> {
     nic.mode = "honest";
+    if (!isFull) return;
     await run(`unbind; bind && up && ping -q -c 1 -W 5 ${HOST} >/dev/null`);
     assert.match(await run(`ping -q -c 20 -i 0.02 -W 5 ${HOST}`), / 0% packet loss/);
   }
@@ -139,7 +142,7 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     await recovers();
   });
 
-  test("bits turned over in programs: refused, or harmless", async () => {
+  test("bits turned over in programs: refused, or harmless", { skip: skipTraffic }, async () => {
     nic.mode = "flipped programs";
     await run(
       `unbind; for i in $(seq ${8 * LENGTH}); do bind && up && known && send 8; unbind; done`,
@@ -149,7 +152,9 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     await recovers();
   });
 
-  test("programs that lie about packets: the queue stops, is counted, and starts again", async () => {
+  test("programs that lie about packets: the queue stops, is counted, and starts again", {
+    skip: skipTraffic,
+  }, async () => {
     nic.mode = "lying programs";
     const output = await run(
       `unbind; e=0; r=0; for i in $(seq ${8 * LENGTH}); do bind && up && known; send 20
@@ -163,7 +168,9 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     await recovers();
   });
 
-  test("contexts scribbled on: each lie that is noticed is counted, and leads to a reset", async () => {
+  test("contexts scribbled on: each lie that is noticed is counted, and leads to a reset", {
+    skip: skipTraffic,
+  }, async () => {
     await recovers();
     await run("known");
     nic.mode = "rings";
@@ -179,7 +186,9 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     await recovers();
   });
 
-  test("interrupts without work, and upgrades by the dozen: the NIC goes on", async () => {
+  test("interrupts without work, and upgrades by the dozen: the NIC goes on", {
+    skip: skipTraffic,
+  }, async () => {
     await recovers();
     nic.mode = "interrupts";
     await run(`sleep ${LENGTH}`, 60_000);
@@ -193,7 +202,9 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     });
   });
 
-  test("upgrades to sets that lie or must be refused: an honest one brings the card back", async () => {
+  test("upgrades to sets that lie or must be refused: an honest one brings the card back", {
+    skip: skipTraffic,
+  }, async () => {
     await recovers();
     nic.mode = "bad upgrades";
     await run(
@@ -203,7 +214,9 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     await recovers();
   });
 
-  test("answers that never come: transmit times out, is reset, and lives again", async () => {
+  test("answers that never come: transmit times out, is reset, and lives again", {
+    skip: skipTraffic,
+  }, async () => {
     await recovers();
     nic.mode = "silence";
     // Many senders: each may have only a few packets unsent.
@@ -214,7 +227,9 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     await recovers();
   });
 
-  test("a device that is gone: the driver lets go of it, and takes it again", async () => {
+  test("a device that is gone: the driver lets go of it, and takes it again", {
+    skip: skipTraffic,
+  }, async () => {
     await recovers();
     for (let n = 0; n < LENGTH; n++) {
       nic.mode = "gone";
@@ -232,12 +247,12 @@ describe("a lying host", { skip, timeout: isFull ? 2_400_000 : 220_000 }, () => 
     await within(5000, "ping to say how it was", closed);
     const [, sent, received] =
       /(\d+) packets transmitted, (\d+) received/.exec(neighbourSays) ?? [];
-    assert.ok(Number(sent) > 100, neighbourSays);
+    assert.ok(Number(sent) > 30, neighbourSays);
     assert.ok(Number(received) >= 0.99 * Number(sent), `${received} of ${sent} pings`);
     console.log(
       `${nic.toldInAll} lies told, ${received} of ${sent} pings of the other NIC answered`,
     );
-    assert.ok(nic.toldInAll >= (isFull ? 10_000 : 300), `${nic.toldInAll} lies in all`);
+    assert.ok(nic.toldInAll >= (isFull ? 10_000 : 75), `${nic.toldInAll} lies in all`);
     await guest.check("rmmod bpfhv");
     assertNoAlarm(guest);
     await assertNoLeak(guest);

@@ -60,7 +60,6 @@ export class Liar {
 
   /** May packets be written into the guest's buffers? */
   get mayReceive(): boolean {
-    if (this.#nic.state.queues.every(({ context }) => context === null)) this.#ringsLie = false;
     return !this.#ringsLie && !this.#programsLie;
   }
 
@@ -182,6 +181,7 @@ export class Liar {
     const now = performance.now();
     if (now - this.#tickedAt < TICK_MS) return;
     this.#tickedAt = now;
+    if (this.#nic.state.queues.every(({ context }) => context === null)) this.#ringsLie = false;
     const { mode } = this;
     if (mode === "rings") this.#scribble();
     else if (mode === "lying programs") this.#interrupt();
