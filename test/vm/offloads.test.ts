@@ -1,4 +1,4 @@
-/** A device with offloads in a real guest: what goes over the wire is right, and features switch live. */
+/** A device with offloads in a real guest: packets larger than the MTU, both ways. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { buildModule, type Guest, Netns, prepareGuest, startGuest } from "./harness.ts";
@@ -36,18 +36,15 @@ describe("sring_gso in a guest", { skip, timeout: 180_000 }, () => {
   });
 
   test("pings both ways", async () => {
-    console.log(await guest.check("dmesg | grep bpfhv; ethtool -k eth0 | grep -v fixed"));
     const out = await link.pingFromGuest(20);
     assert.equal(out.received, 20);
     assert.equal(link.pingFromHost(20).received, 20);
   });
 
   test("TCP both ways, in large packets", async () => {
-    const out = await link.tcp("from guest", 2);
-    const back = await link.tcp("to guest", 2);
+    await link.tcp("from guest", 2);
+    await link.tcp("to guest", 2);
     const { queues } = await nic.status();
-    console.log(out, back, JSON.stringify(queues));
-    console.log(await guest.check("ethtool -S eth0; dmesg | tail -5"));
     for (const { counters } of queues) {
       assert.ok(counters.bytes / counters.packets > 1000);
     }
