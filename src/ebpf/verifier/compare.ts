@@ -3,7 +3,7 @@
  * A jump is decided where one of its two outcomes is impossible.
  */
 import type { Bits, JumpOp } from "../opcode.ts";
-import { constant, narrow, type Scalar, settle } from "./scalar.ts";
+import { constant, contains, narrow, type Scalar, settle } from "./scalar.ts";
 import { meetBits, Tnum } from "./tnum.ts";
 
 export interface Operands {
@@ -75,6 +75,9 @@ function equal(bits: Bits, a: Scalar, b: Scalar): Operands | null {
 }
 
 function restrictTo(bits: Bits, a: Scalar, b: Scalar): Scalar | null {
+  // Counters and their bounds are mostly constants: no need to let views learn from each other.
+  if (bits === 64 && a.isConstant && a.min === a.max) return contains(b, a) ? a : null;
+  if (bits === 64 && b.isConstant && b.min === b.max) return contains(a, b) ? b : null;
   const known = bits === 64 ? b.bits : new Tnum(b.bits.vl, 0, b.bits.ml, -1);
   const met = meetBits(a.bits, known);
   if (met === null) return null;
