@@ -1,9 +1,10 @@
 // Unsafe programs, one per rule and per way around it: each is refused at the right place for the right reason.
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import test from "node:test";
 import type { ProgramName } from "../../abi/programs.ts";
 import { assembleText } from "../text.ts";
-import { type Rule, summarise, type VerifyOptions, verify } from "./index.ts";
+import { explain, type Rule, summarise, type VerifyOptions, verify } from "./index.ts";
 
 const SIZE = 4096;
 const v1 = (program: ProgramName): Partial<VerifyOptions> => ({ program, form: "v1" });
@@ -1085,4 +1086,19 @@ test("the table has a program for every rule", () => {
   assert.ok(ROWS.length >= 60);
   const rules = new Set(ROWS.map((row) => row[2]));
   assert.equal(rules.size, 24, [...rules].join(" "));
+});
+
+/** Logs of loops would fill the fixture. */
+const LOG_LINES = 30;
+const FIXTURE = new URL("../../../../src/ebpf/verifier/testdata/messages.txt", import.meta.url);
+
+test("every message, with path and short logs, is as recorded (BPFHV_RECORD=1 records anew)", () => {
+  const texts = ROWS.map(([what, program, , , , options]) => {
+    const code = program instanceof Uint8Array ? program : assembleText(program as string[]);
+    const verdict = verify({ name: "test", code }, { contextSize: SIZE, log: true, ...options });
+    return `# ${what}\n${explain(verdict, verdict.log.length <= LOG_LINES ? 2 : 1)}\n`;
+  });
+  const text = texts.join("\n");
+  if (process.env.BPFHV_RECORD === "1") writeFileSync(FIXTURE, text);
+  assert.equal(text, readFileSync(FIXTURE, "utf8"));
 });
