@@ -40,6 +40,8 @@
 #define BPFHV_ANSWER_PROBE	64
 /* Polls in a row that were promised work and found none, before the host is a liar. */
 #define BPFHV_MAX_IDLE_POLLS	64
+/* Upgrades that the driver goes along with in a second. */
+#define BPFHV_MAX_UPGRADES	10
 
 struct page_pool;
 struct bpfhv_priv;
@@ -96,6 +98,7 @@ struct bpfhv_stats {
 	u64 interrupts;
 	u64 stops;		/* TX: queue stopped for want of room */
 	u64 no_memory;		/* RX: refills cut short */
+	u64 softened;		/* TX: prepared for a set before, finished in software */
 };
 
 #define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
@@ -134,13 +137,20 @@ struct bpfhv_priv {
 	u32 abilities;		/* acknowledged */
 	u32 offered;		/* features */
 	u32 selected;
+	u32 switched_off;	/* features that the user does not want */
+	netdev_features_t features;	/* what the selected ones mean to the stack */
 	u32 rx_bufs, tx_bufs;
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
 	bool dying;		/* removed or shut down: the workers do nothing more */
 	unsigned long last_reset;
 	u64 resets;
-	struct work_struct ctrl_work;
+	u64 upgrades;
+	u64 upgrades_delayed;	/* for coming too fast */
+	unsigned long upgrade_window;	/* when the last count began */
+	unsigned int upgrade_count;
+	unsigned long dump_queues;	/* bit 0: to be logged before the next reset */
+	struct delayed_work ctrl_work;
 	struct work_struct reset_work;
 	struct bpfhv_queue queues[2 * BPFHV_MAX_PAIRS];	/* RX, then TX */
 };
@@ -209,8 +219,10 @@ int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpf
 void bpfhv_forget_context(struct bpfhv_priv *bp, unsigned int queue);
 void bpfhv_request_reset(struct bpfhv_queue *q, const char *why);
 bool bpfhv_promised_work(struct bpfhv_queue *q, int ret, unsigned int found);
+void bpfhv_acknowledge(struct bpfhv_priv *bp);
 int bpfhv_discover(struct bpfhv_priv *bp);
 void bpfhv_negotiate(struct bpfhv_priv *bp);
+void bpfhv_log_dump(struct bpfhv_priv *bp);
 
 /* fetch.c */
 struct bpfhv_code {
@@ -244,6 +256,15 @@ void bpfhv_ring_reset(struct bpfhv_ring *r);
 int bpfhv_ring_take(struct bpfhv_ring *r);
 bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id);
 
+/* offload.c */
+u32 bpfhv_wanted_features(const struct bpfhv_priv *bp);
+void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
+int bpfhv_set_features(struct net_device *dev, netdev_features_t features);
+int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
+bool bpfhv_tx_suits(const struct bpfhv_priv *bp, struct sk_buff *skb);
+struct sk_buff *bpfhv_tx_soften(const struct bpfhv_priv *bp, struct sk_buff *skb);
+int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
+
 /* tx.c */
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
 int bpfhv_tx_poll(struct napi_struct *napi, int budget);
@@ -267,7 +288,7 @@ void bpfhv_ctrl_work(struct work_struct *work);
 void bpfhv_reset_work(struct work_struct *work);
 void bpfhv_update_mtu(struct bpfhv_priv *bp);
 void bpfhv_update_link(struct bpfhv_priv *bp);
-void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
+int bpfhv_renew(struct bpfhv_priv *bp);
 
 /* ethtool.c */
 extern const struct ethtool_ops bpfhv_ethtool_ops;

@@ -31,4 +31,59 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #include <net/page_pool.h>
 #endif
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#include <net/gso.h>
+#endif
+
+/* Packets give their pages back to the pool from 5.14 on; before, a page that leaves is unmapped. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
+#define bpfhv_page_leaves(pool, page)	((void)(pool))
+#define bpfhv_mark_for_recycle(skb)	skb_mark_for_recycle(skb)
+#else
+#define bpfhv_page_leaves(pool, page)	page_pool_release_page(pool, page)
+#define bpfhv_mark_for_recycle(skb)	((void)(skb))
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#define bpfhv_napi_add(dev, napi, poll)		netif_napi_add(dev, napi, poll, NAPI_POLL_WEIGHT)
+#define bpfhv_napi_add_tx(dev, napi, poll)	\
+	netif_tx_napi_add(dev, napi, poll, NAPI_POLL_WEIGHT)
+#else
+#define bpfhv_napi_add(dev, napi, poll)		netif_napi_add(dev, napi, poll)
+#define bpfhv_napi_add_tx(dev, napi, poll)	netif_napi_add_tx(dev, napi, poll)
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define bpfhv_hrtimer_setup(timer, fn) do {					\
+	hrtimer_init(timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);		\
+	(timer)->function = (fn);						\
+} while (0)
+#else
+#define bpfhv_hrtimer_setup(timer, fn)	\
+	hrtimer_setup(timer, fn, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED)
+#endif
+
+/* The address became read-only in 5.17. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
+#define bpfhv_set_mac(dev, mac)		ether_addr_copy((dev)->dev_addr, mac)
+#else
+#define bpfhv_set_mac(dev, mac)		eth_hw_addr_set(dev, mac)
+#endif
+
+/* UDP in segments has a virtio-net header since 6.2. */
+#define BPFHV_HAVE_USO	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0))
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
+/* Managed by pcim_enable_device() there. */
+#define pcim_request_all_regions(pdev, name)	pci_request_regions(pdev, name)
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+#define bpf_prog_run(prog, ctx)		BPF_PROG_RUN(prog, ctx)
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 12, 0)
+#define napi_build_skb(data, size)	build_skb(data, size)
+#endif
+
 #endif /* BPFHV_COMPAT_H */

@@ -8,10 +8,13 @@
 /* In the order of struct bpfhv_stats */
 static const char * const bpfhv_stat_names[] = {
 	"packets", "bytes", "dropped", "errors", "kicks", "interrupts", "stops", "no_memory",
+	"softened",
 };
 static_assert(ARRAY_SIZE(bpfhv_stat_names) == BPFHV_N_STATS);
 
-static const char * const bpfhv_global_names[] = { "verified", "generation", "resets" };
+static const char * const bpfhv_global_names[] = {
+	"verified", "generation", "resets", "upgrades", "upgrades_delayed",
+};
 
 static void bpfhv_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)
 {
@@ -34,6 +37,16 @@ static int bpfhv_get_sset_count(struct net_device *dev, int sset)
 	return ARRAY_SIZE(bpfhv_global_names) + bpfhv_n_queues(bp) * BPFHV_N_STATS;
 }
 
+static __printf(2, 3) void bpfhv_put_string(u8 **data, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(*data, ETH_GSTRING_LEN, format, args);
+	va_end(args);
+	*data += ETH_GSTRING_LEN;
+}
+
 static void bpfhv_get_strings(struct net_device *dev, u32 sset, u8 *data)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
@@ -42,13 +55,13 @@ static void bpfhv_get_strings(struct net_device *dev, u32 sset, u8 *data)
 	if (sset != ETH_SS_STATS)
 		return;
 	for (i = 0; i < ARRAY_SIZE(bpfhv_global_names); i++)
-		ethtool_puts(&data, bpfhv_global_names[i]);
+		bpfhv_put_string(&data, "%s", bpfhv_global_names[i]);
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		struct bpfhv_queue *q = &bp->queues[i];
 
 		for (j = 0; j < BPFHV_N_STATS; j++)
-			ethtool_sprintf(&data, "%s%u_%s", q->tx ? "tx" : "rx",
-					q->tx ? i - bp->n_pairs : i, bpfhv_stat_names[j]);
+			bpfhv_put_string(&data, "%s%u_%s", q->tx ? "tx" : "rx",
+					 q->tx ? i - bp->n_pairs : i, bpfhv_stat_names[j]);
 	}
 }
 
@@ -60,6 +73,8 @@ static void bpfhv_get_ethtool_stats(struct net_device *dev, struct ethtool_stats
 	*data++ = bp->gen && bp->gen->verified;
 	*data++ = bp->gen ? bp->gen->id : 0;
 	*data++ = bp->resets;
+	*data++ = bp->upgrades;
+	*data++ = bp->upgrades_delayed;
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		struct bpfhv_queue *q = &bp->queues[i];
 
@@ -71,9 +86,13 @@ static void bpfhv_get_ethtool_stats(struct net_device *dev, struct ethtool_stats
 	}
 }
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
 static void bpfhv_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
 				struct kernel_ethtool_ringparam *kernel_ring,
 				struct netlink_ext_ack *extack)
+#else
+static void bpfhv_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring)
+#endif
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
 

@@ -6,6 +6,7 @@
  */
 #include <linux/dma-mapping.h>
 #include <linux/io.h>
+#include <linux/mm.h>
 #include <linux/slab.h>
 
 #include "bpfhv.h"
@@ -27,6 +28,14 @@ void bpfhv_free_code(struct bpfhv_code *code)
 		kvfree(code[id].insns);
 		code[id].insns = NULL;
 	}
+}
+
+/* Private memory with what is at `from` now: kvmemdup(), which is newer than some kernels. */
+static void *bpfhv_copy(const void *from, size_t size)
+{
+	void *copy = kvmalloc(size, GFP_KERNEL);
+
+	return copy ? memcpy(copy, from, size) : NULL;
 }
 
 static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
@@ -56,7 +65,7 @@ static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
 		if (!id || id >= BPFHV_PROG_MAX || code[id].insns || !len ||
 		    len > BPFHV_MAX_INSNS || (length - at) / sizeof(struct bpf_insn) < len)
 			return -EBADMSG;
-		code[id].insns = kvmemdup(blob + at, len * sizeof(struct bpf_insn), GFP_KERNEL);
+		code[id].insns = bpfhv_copy(blob + at, len * sizeof(struct bpf_insn));
 		if (!code[id].insns)
 			return -ENOMEM;
 		code[id].len = len;
@@ -79,7 +88,7 @@ static int bpfhv_fetch_blob(struct bpfhv_priv *bp, struct bpfhv_code *code)
 		return -ENOMEM;
 	bpfhv_write(bp, BPFHV_REG_BLOB_LO, lower_32_bits(dma));
 	bpfhv_write_sync(bp, BPFHV_REG_BLOB_HI, upper_32_bits(dma));
-	copy = kvmemdup(shared, length, GFP_KERNEL);
+	copy = bpfhv_copy(shared, length);
 	dma_free_coherent(&bp->pdev->dev, length, shared, dma);
 	if (!copy)
 		return -ENOMEM;

@@ -22,7 +22,7 @@ u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
 	if (unlikely(value == ~0U && reg == BPFHV_REG_STATUS) && !bp->gone) {
 		WRITE_ONCE(bp->gone, true);
 		netdev_err(bp->netdev, "the device is gone\n");
-		schedule_work(&bp->ctrl_work);
+		mod_delayed_work(system_wq, &bp->ctrl_work, 0);
 	}
 	return value;
 }
@@ -120,12 +120,33 @@ bool bpfhv_promised_work(struct bpfhv_queue *q, int ret, unsigned int found)
 	return true;
 }
 
+/* Acknowledges the abilities that this driver makes use of, which a reset takes back. */
+void bpfhv_acknowledge(struct bpfhv_priv *bp)
+{
+	u32 ability;
+
+	bp->abilities = 0;
+	if (bpfhv_version1 || bpfhv_read(bp, BPFHV_REG_EXT_ID) != BPFHV_EXT_ID)
+		return;
+	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
+	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |
+		   BPFHV_ABILITY_GEOMETRY | BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES;
+#ifndef BPFHV_HAVE_KERN_SYS_BPF
+	ability &= ~BPFHV_ABILITY_HELPERFREE;
+#endif
+	/* The one is of no use without the other: map values are not contiguous. */
+	if (!(ability & BPFHV_ABILITY_CTX_PAGES))
+		ability &= ~BPFHV_ABILITY_HELPERFREE;
+	bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, ability);
+	bp->abilities = bpfhv_read(bp, BPFHV_REG_EXT_ACK) & ability;
+}
+
 /* Reads what does not change while the device lives. */
 int bpfhv_discover(struct bpfhv_priv *bp)
 {
 	struct device *dev = &bp->pdev->dev;
 	u32 version = bpfhv_read(bp, BPFHV_REG_VERSION);
-	u32 rx, tx, ability;
+	u32 rx, tx;
 
 	if (version != BPFHV_VERSION) {
 		dev_err(dev, "ABI version %u: this driver speaks %u\n", version, BPFHV_VERSION);
@@ -139,31 +160,43 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 	}
 	bp->n_pairs = rx;
 
-	if (bpfhv_version1 || bpfhv_read(bp, BPFHV_REG_EXT_ID) != BPFHV_EXT_ID)
-		return 0;
-	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
-	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |
-		   BPFHV_ABILITY_GEOMETRY | BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES;
-#ifndef BPFHV_HAVE_KERN_SYS_BPF
-	ability &= ~BPFHV_ABILITY_HELPERFREE;
-#endif
-	/* The one is of no use without the other: map values are not contiguous. */
-	if (!(ability & BPFHV_ABILITY_CTX_PAGES))
-		ability &= ~BPFHV_ABILITY_HELPERFREE;
-	bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, ability);
-	bp->abilities = bpfhv_read(bp, BPFHV_REG_EXT_ACK) & ability;
+	bpfhv_acknowledge(bp);
 	return 0;
 }
 
 /* Negotiates features. The set's programs depend on them: before programs are read. */
 void bpfhv_negotiate(struct bpfhv_priv *bp)
 {
-	u32 wanted = BPFHV_F_SG | BPFHV_F_TX_CSUM | BPFHV_F_RX_CSUM | BPFHV_F_TSO_V4 |
-		     BPFHV_F_TSO_V6;
+	u32 wanted = bpfhv_wanted_features(bp);
 
 	bp->offered = bpfhv_read(bp, bp->abilities ? BPFHV_REG_OFFERED : BPFHV_REG_FEATURES);
 	if (bp->gone)
 		bp->offered = 0;
 	bpfhv_write_sync(bp, BPFHV_REG_FEATURES, bp->offered & wanted);
 	bp->selected = bpfhv_read(bp, BPFHV_REG_FEATURES) & bp->offered & wanted;
+}
+
+/* Logs the device's own description of its queues, as far as it is printable. */
+void bpfhv_log_dump(struct bpfhv_priv *bp)
+{
+	char line[80];
+	u32 at, len, word = 0, used = 0;
+
+	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_QUEUES_DUMP);
+	len = min_t(u32, bpfhv_read(bp, BPFHV_REG_DUMP_LEN), PAGE_SIZE);
+	for (at = 0; at < len && !bp->gone; at++, word >>= 8) {
+		char c;
+
+		if (!(at & 3)) {
+			bpfhv_write(bp, BPFHV_REG_DUMP_OFS, at);
+			word = bpfhv_read(bp, BPFHV_REG_DUMP_INPUT);
+		}
+		c = word & 0xff;
+		if (c >= ' ' && c <= '~')
+			line[used++] = c;
+		if (used && (c == '\n' || at == len - 1 || used == sizeof(line))) {
+			netdev_err(bp->netdev, "device: %.*s\n", (int)used, line);
+			used = 0;
+		}
+	}
 }

@@ -34,7 +34,7 @@ static irqreturn_t bpfhv_ctrl_irq(int irq, void *data)
 {
 	struct bpfhv_priv *bp = data;
 
-	schedule_work(&bp->ctrl_work);
+	mod_delayed_work(system_wq, &bp->ctrl_work, 0);
 	return IRQ_HANDLED;
 }
 
@@ -118,12 +118,11 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 		q->doorbell = bp->doorbells + i * stride;
 		u64_stats_init(&q->sync);
 		if (q->tx) {
-			netif_napi_add_tx(bp->netdev, &q->napi, bpfhv_tx_poll);
-			hrtimer_init(&q->tx_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);
-			q->tx_timer.function = bpfhv_tx_timer;
+			bpfhv_napi_add_tx(bp->netdev, &q->napi, bpfhv_tx_poll);
+			bpfhv_hrtimer_setup(&q->tx_timer, bpfhv_tx_timer);
 		} else {
 			INIT_DELAYED_WORK(&q->poll_work, bpfhv_rx_poll_work);
-			netif_napi_add(bp->netdev, &q->napi, bpfhv_rx_poll);
+			bpfhv_napi_add(bp->netdev, &q->napi, bpfhv_rx_poll);
 		}
 	}
 	return 0;
@@ -144,7 +143,7 @@ static void bpfhv_read_mac(struct bpfhv_priv *bp)
 	u8 mac[ETH_ALEN] = { high >> 8, high, low >> 24, low >> 16, low >> 8, low };
 
 	if (is_valid_ether_addr(mac))
-		eth_hw_addr_set(bp->netdev, mac);
+		bpfhv_set_mac(bp->netdev, mac);
 	else
 		eth_hw_addr_random(bp->netdev);
 }
@@ -193,7 +192,7 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	bp->netdev = dev;
 	bp->pdev = pdev;
 	bp->dying = true;	/* until there is something to look after */
-	INIT_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
+	INIT_DELAYED_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
 	INIT_WORK(&bp->reset_work, bpfhv_reset_work);
 	pci_set_drvdata(pdev, bp);
 
@@ -225,7 +224,7 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	bp->dying = false;
 	rtnl_unlock();
 	/* For what was said before anybody listened. */
-	schedule_work(&bp->ctrl_work);
+	mod_delayed_work(system_wq, &bp->ctrl_work, 0);
 	return 0;
 
 free_irqs:
@@ -235,7 +234,7 @@ drop_gen:
 delete_queues:
 	bpfhv_delete_queues(bp);
 free_netdev:
-	cancel_work_sync(&bp->ctrl_work);
+	cancel_delayed_work_sync(&bp->ctrl_work);
 	free_netdev(dev);
 	return err;
 }
@@ -249,7 +248,7 @@ static void bpfhv_remove(struct pci_dev *pdev)
 	rtnl_unlock();
 	unregister_netdev(bp->netdev);
 	bpfhv_free_irqs(bp);
-	cancel_work_sync(&bp->ctrl_work);
+	cancel_delayed_work_sync(&bp->ctrl_work);
 	cancel_work_sync(&bp->reset_work);
 	bpfhv_gen_use(bp, NULL);
 	bpfhv_delete_queues(bp);
@@ -272,6 +271,38 @@ static void bpfhv_shutdown(struct pci_dev *pdev)
 	bpfhv_read(bp, BPFHV_REG_STATUS);
 }
 
+/* The device may have lost all by the time of resume: everything is negotiated anew then. */
+static int __maybe_unused bpfhv_suspend(struct device *dev)
+{
+	struct bpfhv_priv *bp = dev_get_drvdata(dev);
+
+	rtnl_lock();
+	bp->dying = true;
+	netif_device_detach(bp->netdev);
+	bpfhv_down(bp);
+	rtnl_unlock();
+	return 0;
+}
+
+static int __maybe_unused bpfhv_resume(struct device *dev)
+{
+	struct bpfhv_priv *bp = dev_get_drvdata(dev);
+	int err;
+
+	rtnl_lock();
+	pci_set_master(bp->pdev);
+	bp->dying = false;
+	bpfhv_acknowledge(bp);
+	err = bpfhv_renew(bp);
+	if (!err)
+		bpfhv_set_features_from_selected(bp);
+	rtnl_unlock();
+	mod_delayed_work(system_wq, &bp->ctrl_work, 0);
+	return err;
+}
+
+static SIMPLE_DEV_PM_OPS(bpfhv_pm_ops, bpfhv_suspend, bpfhv_resume);
+
 static const struct pci_device_id bpfhv_ids[] = {
 	{ PCI_DEVICE(BPFHV_PCI_VENDOR, BPFHV_PCI_DEVICE) },
 	/* Only as a network card: the id is also that of a bridge. */
@@ -287,6 +318,7 @@ static struct pci_driver bpfhv_driver = {
 	.probe = bpfhv_probe,
 	.remove = bpfhv_remove,
 	.shutdown = bpfhv_shutdown,
+	.driver.pm = &bpfhv_pm_ops,
 };
 module_pci_driver(bpfhv_driver);
 

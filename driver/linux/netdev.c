@@ -161,36 +161,6 @@ static int bpfhv_stop(struct net_device *dev)
 	return 0;
 }
 
-void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
-{
-	const netdev_features_t soft = NETIF_F_SOFT_FEATURES | NETIF_F_SOFT_FEATURES_OFF;
-	struct net_device *dev = bp->netdev;
-	netdev_features_t features = NETIF_F_HIGHDMA;
-	netdev_features_t before = dev->hw_features;
-
-	if (bp->selected & BPFHV_F_SG)
-		features |= NETIF_F_SG;
-	if (bp->selected & BPFHV_F_TX_CSUM)
-		features |= NETIF_F_HW_CSUM;
-	if ((bp->selected & BPFHV_F_TX_CSUM) && (bp->selected & BPFHV_F_TSO_V4))
-		features |= NETIF_F_TSO;
-	if ((bp->selected & BPFHV_F_TX_CSUM) && (bp->selected & BPFHV_F_TSO_V6))
-		features |= NETIF_F_TSO6;
-	if (bp->selected & BPFHV_F_RX_CSUM)
-		features |= NETIF_F_RXCSUM;
-	dev->hw_features = features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO | NETIF_F_TSO6);
-	dev->vlan_features = features;
-	if (dev->reg_state != NETREG_REGISTERED) {
-		dev->features = features;
-		return;
-	}
-	/* What this set can do and the one before could not is wanted; what was switched off stays so. */
-	dev->hw_features |= before & soft;
-	dev->wanted_features |= dev->hw_features & ~before;
-	dev->features = features | (dev->features & soft);
-	netdev_update_features(dev);
-}
-
 void bpfhv_update_mtu(struct bpfhv_priv *bp)
 {
 	unsigned int limit = BPFHV_RX_LEN - ETH_HLEN - VLAN_HLEN;
@@ -211,31 +181,52 @@ void bpfhv_update_mtu(struct bpfhv_priv *bp)
 }
 
 /*
- * The original's handshake: close with the old programs, say so, fetch the new
- * set, open. Fails only into a state from which another upgrade recovers.
+ * Fetches the device's current set anew, for features negotiated anew. The NIC is
+ * down meanwhile. Fails only into a state from which another upgrade recovers.
  */
-static void bpfhv_upgrade(struct bpfhv_priv *bp)
+int bpfhv_renew(struct bpfhv_priv *bp)
 {
 	struct bpfhv_gen *gen;
 
 	bpfhv_down(bp);
-	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_UPGRADE_READY);
 	bpfhv_negotiate(bp);
 	gen = bpfhv_gen_create(bp);
 	if (IS_ERR(gen)) {
-		netdev_err(bp->netdev, "upgrade failed: %ld; waiting for another one\n",
-			   PTR_ERR(gen));
+		netdev_err(bp->netdev, "no programs: %ld; waiting for an upgrade\n", PTR_ERR(gen));
 		bpfhv_gen_use(bp, NULL);
 		netif_device_detach(bp->netdev);
-		return;
+		return PTR_ERR(gen);
 	}
 	bpfhv_gen_use(bp, gen);
 	bpfhv_gen_announce(gen);
-	bpfhv_set_features_from_selected(bp);
 	bpfhv_update_mtu(bp);
 	netif_device_attach(bp->netdev);
 	if (netif_running(bp->netdev) && bpfhv_up(bp))
 		netdev_err(bp->netdev, "the new set does not start: set the interface down and up to retry\n");
+	return 0;
+}
+
+/* The original's handshake: close with the old programs, say so, fetch the new set, open. */
+static void bpfhv_upgrade(struct bpfhv_priv *bp)
+{
+	bp->upgrades++;
+	bpfhv_down(bp);
+	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_UPGRADE_READY);
+	if (!bpfhv_renew(bp))
+		bpfhv_set_features_from_selected(bp);
+}
+
+/* A host that ships one set after the other does not get the CPU for it. */
+static bool bpfhv_may_upgrade(struct bpfhv_priv *bp)
+{
+	if (!bp->upgrade_count || time_after(jiffies, bp->upgrade_window + HZ)) {
+		bp->upgrade_window = jiffies;
+		bp->upgrade_count = 0;
+	}
+	if (++bp->upgrade_count <= BPFHV_MAX_UPGRADES)
+		return true;
+	bp->upgrades_delayed++;
+	return false;
 }
 
 static void bpfhv_let_go(struct bpfhv_priv *bp)
@@ -247,7 +238,8 @@ static void bpfhv_let_go(struct bpfhv_priv *bp)
 /* The last vector: link, MTU, upgrade, reset wanted by the host; or a device that is gone. */
 void bpfhv_ctrl_work(struct work_struct *work)
 {
-	struct bpfhv_priv *bp = container_of(work, struct bpfhv_priv, ctrl_work);
+	struct bpfhv_priv *bp = container_of(to_delayed_work(work), struct bpfhv_priv,
+					     ctrl_work);
 	u32 status, events = 0;
 
 	rtnl_lock();
@@ -262,8 +254,10 @@ void bpfhv_ctrl_work(struct work_struct *work)
 		bpfhv_let_go(bp);
 		goto out;
 	}
-	if (status & BPFHV_STATUS_UPGRADE)
+	if ((status & BPFHV_STATUS_UPGRADE) && bpfhv_may_upgrade(bp))
 		bpfhv_upgrade(bp);
+	else if (status & BPFHV_STATUS_UPGRADE)
+		schedule_delayed_work(&bp->ctrl_work, HZ);
 	if (events & BPFHV_EVENT_NEEDS_RESET)
 		schedule_work(&bp->reset_work);
 	if (events & BPFHV_EVENT_LINK_OR_MTU)
@@ -285,6 +279,8 @@ void bpfhv_reset_work(struct work_struct *work)
 	rtnl_lock();
 	bp->last_reset = jiffies;
 	bp->resets++;
+	if (test_and_clear_bit(0, &bp->dump_queues) && !bp->dying)
+		bpfhv_log_dump(bp);
 	if (bp->running && !bp->dying) {
 		netdev_warn(bp->netdev, "resetting\n");
 		bpfhv_down(bp);
@@ -301,6 +297,7 @@ static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 
 	netdev_err(dev, "transmit queue %u timed out: %u of %u buffers outstanding\n",
 		   txqueue, bpfhv_outstanding(q->cur), q->cur->n_bufs);
+	set_bit(0, &bp->dump_queues);
 	schedule_work(&bp->reset_work);
 }
 
@@ -339,4 +336,5 @@ const struct net_device_ops bpfhv_netdev_ops = {
 	.ndo_tx_timeout = bpfhv_tx_timeout,
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_set_mac_address = eth_mac_addr,
+	.ndo_set_features = bpfhv_set_features,
 };

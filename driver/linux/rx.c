@@ -7,7 +7,6 @@
  */
 #include <linux/dma-mapping.h>
 #include <linux/etherdevice.h>
-#include <linux/virtio_net.h>
 
 #include "bpfhv.h"
 
@@ -22,7 +21,9 @@ int bpfhv_rx_setup(struct bpfhv_queue *q)
 		.pool_size = min_t(u32, q->cur->n_bufs, 1024),
 		.nid = NUMA_NO_NODE,
 		.dev = &q->bp->pdev->dev,
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
 		.napi = &q->napi,
+#endif
 		.dma_dir = DMA_FROM_DEVICE,
 		.offset = BPFHV_RX_HEADROOM,
 		.max_len = BPFHV_RX_LEN,
@@ -142,7 +143,7 @@ static struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, struct bpfhv_slot *s
 	return skb;
 }
 
-static struct sk_buff *bpfhv_rx_build(struct bpfhv_slot *slot, u32 len)
+static struct sk_buff *bpfhv_rx_build(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
 {
 	struct sk_buff *skb = napi_build_skb(page_address(slot->page), PAGE_SIZE);
 
@@ -150,17 +151,42 @@ static struct sk_buff *bpfhv_rx_build(struct bpfhv_slot *slot, u32 len)
 		return NULL;
 	skb_reserve(skb, BPFHV_RX_HEADROOM);
 	skb_put(skb, len);
-	skb_mark_for_recycle(skb);
+	bpfhv_mark_for_recycle(skb);
+	bpfhv_page_leaves(q->pool, slot->page);
 	slot->page = NULL;
 	return skb;
 }
 
-static void bpfhv_rx_add_frag(struct sk_buff *skb, struct bpfhv_slot *slot, u32 len)
+/*
+ * Appends a buffer to a packet, whose last piece is *tail: a page holds less than a fragment of the
+ * largest packets would have to, so those are chained.
+ */
+static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct sk_buff **tail,
+			    struct bpfhv_slot *slot, u32 len)
 {
+	if (unlikely(skb_shinfo(*tail)->nr_frags == MAX_SKB_FRAGS)) {
+		struct sk_buff *next = alloc_skb(0, GFP_ATOMIC);
+
+		if (!next)
+			return false;
+		bpfhv_mark_for_recycle(next);
+		if (*tail == skb)
+			skb_shinfo(skb)->frag_list = next;
+		else
+			(*tail)->next = next;
+		*tail = next;
+	}
 	/* The recycling mark speaks for the whole packet, so its head must be a pool page, too. */
-	skb_add_rx_frag(skb, skb_shinfo(skb)->nr_frags, slot->page, BPFHV_RX_HEADROOM, len,
+	skb_add_rx_frag(*tail, skb_shinfo(*tail)->nr_frags, slot->page, BPFHV_RX_HEADROOM, len,
 			PAGE_SIZE);
+	if (*tail != skb) {
+		skb->len += len;
+		skb->data_len += len;
+		skb->truesize += PAGE_SIZE;
+	}
+	bpfhv_page_leaves(q->pool, slot->page);
 	slot->page = NULL;
+	return true;
 }
 
 /*
@@ -170,7 +196,7 @@ static void bpfhv_rx_add_frag(struct sk_buff *skb, struct bpfhv_slot *slot, u32 
 static int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out)
 {
 	u32 num = le32_to_cpu(READ_ONCE(r->ctx->num_bufs));
-	struct sk_buff *skb = NULL;
+	struct sk_buff *skb = NULL, *tail = NULL;
 	bool failed = false;
 	u32 i, id;
 
@@ -195,14 +221,12 @@ static int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct s
 			continue;
 		}
 		dma_sync_single_for_cpu(&q->bp->pdev->dev, slot->dma, len, DMA_FROM_DEVICE);
-		if (!skb && num == 1 && len <= BPFHV_COPYBREAK)
+		if (skb)
+			failed = !bpfhv_rx_append(q, skb, &tail, slot, len);
+		else if (num == 1 && len <= BPFHV_COPYBREAK)
 			skb = bpfhv_rx_copy(q, slot, len);
-		else if (!skb)
-			skb = bpfhv_rx_build(slot, len);
-		else if (skb_shinfo(skb)->nr_frags < MAX_SKB_FRAGS)
-			bpfhv_rx_add_frag(skb, slot, len);
 		else
-			failed = true;
+			skb = tail = bpfhv_rx_build(q, slot, len);
 		failed |= !skb;
 	}
 	if (unlikely(failed)) {
@@ -211,21 +235,6 @@ static int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct s
 	}
 	*out = skb;
 	return skb ? 1 : 0;
-}
-
-/* What the host says of checksums, as far as that was negotiated. Large packets never are. */
-static int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
-{
-	struct virtio_net_hdr hdr = {};
-
-	if (!(q->bp->selected & BPFHV_F_RX_CSUM))
-		return 0;
-	memcpy(&hdr, &r->ctx->metadata, sizeof(r->ctx->metadata));
-	if (hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
-		return -EPROTO;
-	if (hdr.flags & VIRTIO_NET_HDR_F_DATA_VALID)
-		skb->ip_summed = CHECKSUM_UNNECESSARY;
-	return virtio_net_hdr_to_skb(skb, &hdr, true);
 }
 
 static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,

@@ -10,7 +10,6 @@
 #include <linux/dma-mapping.h>
 #include <linux/etherdevice.h>
 #include <linux/netdevice.h>
-#include <linux/virtio_net.h>
 
 #include "bpfhv.h"
 
@@ -256,23 +255,13 @@ static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_b
 	return used;
 }
 
-static int bpfhv_tx_metadata(struct bpfhv_ring *r, struct sk_buff *skb, bool offloads)
-{
-	struct virtio_net_hdr hdr = {};
-
-	if (offloads && virtio_net_hdr_from_skb(skb, &hdr, true, false, 0))
-		return -EINVAL;
-	memcpy(&r->ctx->metadata, &hdr, sizeof(r->ctx->metadata));
-	return 0;
-}
-
 /* Publishes one packet. On failure nothing is held, and the packet is the caller's. */
 static int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
 	struct bpfhv_context *ctx = r->ctx;
 	int used, ret;
 
-	ret = bpfhv_tx_metadata(r, skb, q->bp->selected & BPFHV_F_TX_CSUM);
+	ret = bpfhv_tx_metadata(q, r, skb);
 	if (unlikely(ret))
 		return ret;
 	used = bpfhv_tx_map(q, r, skb);
@@ -303,14 +292,55 @@ static void bpfhv_tx_flush(struct bpfhv_queue *q)
 		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
 }
 
+/* Sends one packet, or drops it. @return whether the burst ends here */
+static bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
+			  bool more)
+{
+	unsigned int len = skb->len;
+
+	if (unlikely(q->broken))
+		goto drop;
+	if (unlikely(skb_shinfo(skb)->nr_frags + 1 > r->n_free && (!r->n_free || skb_linearize(skb))))
+		goto drop;
+	skb_tx_timestamp(skb);
+	if (unlikely(bpfhv_tx_publish(q, r, skb)))
+		goto drop;
+	bpfhv_count(q, packets, 1);
+	bpfhv_count(q, bytes, len);
+	/* Before anything that may take this very packet back. */
+	return __netdev_tx_sent_queue(bpfhv_netdev_txq(q), len, more);
+drop:
+	bpfhv_count(q, dropped, 1);
+	dev_kfree_skb_any(skb);
+	return true;
+}
+
+/* Rare: a packet from before an upgrade. What the ring has no room for is dropped. */
+static void bpfhv_tx_send_softened(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+{
+	struct sk_buff *next;
+
+	skb = bpfhv_tx_soften(q->bp, skb);
+	if (skb)
+		bpfhv_count(q, softened, 1);
+	else
+		bpfhv_count(q, dropped, 1);
+	for (; skb; skb = next) {
+		next = skb->next;
+		skb_mark_not_on_list(skb);
+		if (r->n_free < bpfhv_tx_room(q, r))
+			bpfhv_tx_reclaim(q, r->n_bufs, 0);
+		bpfhv_tx_send(q, r, skb, next);
+	}
+}
+
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
 	struct bpfhv_queue *q = bpfhv_txq(bp, skb_get_queue_mapping(skb));
 	struct netdev_queue *txq = bpfhv_netdev_txq(q);
 	struct bpfhv_ring *r = q->cur;
-	unsigned int len = skb->len;
-	bool flush;
+	bool flush = true;
 
 	if (bpfhv_outstanding(r) >= BPFHV_TX_RECLAIM_XMIT / 2 || r->n_free < bpfhv_tx_room(q, r))
 		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
@@ -319,26 +349,13 @@ netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 		bpfhv_tx_kick(q);
 		return NETDEV_TX_BUSY;
 	}
-	if (unlikely(q->broken))
-		goto drop;
-	if (unlikely(skb_shinfo(skb)->nr_frags + 1 > r->n_free && skb_linearize(skb)))
-		goto drop;
-	skb_tx_timestamp(skb);
-	if (unlikely(bpfhv_tx_publish(q, r, skb)))
-		goto drop;
-
-	bpfhv_count(q, packets, 1);
-	bpfhv_count(q, bytes, len);
-	/* Before anything that may take this very packet back. */
-	flush = __netdev_tx_sent_queue(txq, len, netdev_xmit_more());
+	if (likely(bpfhv_tx_suits(bp, skb)))
+		flush = bpfhv_tx_send(q, r, skb, netdev_xmit_more());
+	else
+		bpfhv_tx_send_softened(q, r, skb);
 	bpfhv_tx_stop_if_full(q, txq);
 	if (flush || netif_xmit_stopped(txq))
 		bpfhv_tx_flush(q);
-	return NETDEV_TX_OK;
-drop:
-	bpfhv_count(q, dropped, 1);
-	dev_kfree_skb_any(skb);
-	bpfhv_tx_flush(q);
 	return NETDEV_TX_OK;
 }
 
