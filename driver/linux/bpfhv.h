@@ -242,8 +242,13 @@ void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 /* legacy.c: the same for version 1 sets and kernels that cannot verify */
 int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
-			  const struct bpfhv_code *code);
+			  const struct bpfhv_code *code, u32 *where);
 void bpfhv_unverified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
+
+/* form.c */
+int bpfhv_check_form(const struct bpfhv_code *code, u32 *where);
+u32 bpfhv_fuelled_len(const struct bpfhv_code *code);
+int bpfhv_add_fuel(const struct bpfhv_code *code, struct bpf_insn *to, u32 *at);
 
 const char *bpfhv_prog_name(enum bpfhv_prog_id id);
 
@@ -258,6 +263,7 @@ bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id);
 
 /* offload.c */
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp);
+netdev_features_t bpfhv_netdev_features(u32 features);
 void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features);
 int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);

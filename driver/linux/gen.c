@@ -85,7 +85,7 @@ static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 		if (gen->verified)
 			err = bpfhv_verified_load(bp, r, map_fd, id, &code[id], &where);
 		else
-			err = bpfhv_unverified_load(r, id, &code[id]);
+			err = bpfhv_unverified_load(r, id, &code[id], &where);
 		if (err)
 			bpfhv_refused(gen, id, where, err);
 	}

@@ -174,6 +174,7 @@ void bpfhv_negotiate(struct bpfhv_priv *bp)
 		bp->offered = 0;
 	bpfhv_write_sync(bp, BPFHV_REG_FEATURES, bp->offered & wanted);
 	bp->selected = bpfhv_read(bp, BPFHV_REG_FEATURES) & bp->offered & wanted;
+	bp->features = bpfhv_netdev_features(bp->selected);
 }
 
 /* Logs the device's own description of its queues, as far as it is printable. */

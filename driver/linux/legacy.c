@@ -2,8 +2,8 @@
 /*
  * Programs that nobody has proved: version 1 sets, which call helpers of this
  * driver, and kernels without kern_sys_bpf(). Only with allow_unverified=1, only
- * JITed, only after the checks of form below, which prove neither memory safety
- * nor termination.
+ * JITed, only after checks of form, which do not prove that they stay in their
+ * context.
  */
 #include <linux/dma-mapping.h>
 #include <linux/slab.h>
@@ -108,18 +108,13 @@ static const bpfhv_helper_fn bpfhv_helpers[BPFHV_HELPER_MAX] = {
 	[BPFHV_HELPER_PRINT_NUM] = (bpfhv_helper_fn)bpfhv_print_num,
 };
 
-static bool bpfhv_is_wide(const struct bpf_insn *insn)
-{
-	return insn->code == (BPF_LD | BPF_IMM | BPF_DW);
-}
-
 /* Replaces the number of a helper by its distance from the kernel's call base. */
 static int bpfhv_resolve_call(struct bpf_insn *insn)
 {
 	u32 number = (u32)insn->imm - BPFHV_HELPER_BASE;
 	s64 distance;
 
-	if (insn->src_reg || insn->dst_reg || insn->off || number >= BPFHV_HELPER_MAX)
+	if (number >= BPFHV_HELPER_MAX)
 		return -EINVAL;
 	distance = (s64)(unsigned long)bpfhv_helpers[number] - (s64)(unsigned long)__bpf_call_base;
 	if (distance != (s32)distance)
@@ -128,66 +123,23 @@ static int bpfhv_resolve_call(struct bpf_insn *insn)
 	return 0;
 }
 
-/* Is the target of the jump at i a whole instruction of the program? */
-static bool bpfhv_jump_ok(const struct bpf_insn *insns, u32 len, u32 i)
-{
-	s64 target = (s64)i + 1 + insns[i].off;
-
-	if (target < 0 || target >= len)
-		return false;
-	return !(target > 0 && bpfhv_is_wide(&insns[target - 1]));
-}
-
-static int bpfhv_check_insn(struct bpf_insn *insns, u32 len, u32 i)
-{
-	struct bpf_insn *insn = &insns[i];
-	u8 class = BPF_CLASS(insn->code);
-
-	if (insn->dst_reg > BPF_REG_10 || insn->src_reg > BPF_REG_10)
-		return -EINVAL;
-	switch (class) {
-	case BPF_LD:
-		return bpfhv_is_wide(insn) && !insn->src_reg && i + 1 < len &&
-		       !insns[i + 1].code ? 0 : -EINVAL;
-	case BPF_ALU:
-	case BPF_ALU64:
-	case BPF_LDX:
-		return insn->dst_reg == BPF_REG_10 ? -EACCES : 0;
-	case BPF_ST:
-	case BPF_STX:
-		if (insn->dst_reg == BPF_REG_10 && (insn->off >= 0 || insn->off < -MAX_BPF_STACK))
-			return -EACCES;
-		return 0;
-	case BPF_JMP:
-		if (BPF_OP(insn->code) == BPF_CALL)
-			return bpfhv_resolve_call(insn);
-		if (BPF_OP(insn->code) == BPF_EXIT)
-			return 0;
-		fallthrough;
-	case BPF_JMP32:
-		/* A long jump (the distance is in the immediate) no version 1 set has. */
-		if (class == BPF_JMP32 && BPF_OP(insn->code) == BPF_JA)
-			return -EINVAL;
-		return bpfhv_jump_ok(insns, len, i) ? 0 : -EINVAL;
-	}
-	return -EINVAL;
-}
-
-static int bpfhv_check_form(struct bpf_insn *insns, u32 len)
+static int bpfhv_resolve_calls(struct bpf_insn *insns, u32 len)
 {
 	u32 i;
 	int err;
 
 	for (i = 0; i < len; i++) {
-		err = bpfhv_check_insn(insns, len, i);
+		if (insns[i].code == (BPF_LD | BPF_IMM | BPF_DW)) {
+			i++;
+			continue;
+		}
+		if (insns[i].code != (BPF_JMP | BPF_CALL))
+			continue;
+		err = bpfhv_resolve_call(&insns[i]);
 		if (err)
 			return err;
-		if (bpfhv_is_wide(&insns[i]))
-			i++;
 	}
-	/* Nothing runs off the end. */
-	return insns[len - 1].code == (BPF_JMP | BPF_EXIT) ||
-	       insns[len - 1].code == (BPF_JMP | BPF_JA) ? 0 : -EINVAL;
+	return 0;
 }
 
 int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r)
@@ -198,20 +150,37 @@ int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 	return r->ctx ? 0 : -ENOMEM;
 }
 
-int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
-			  const struct bpfhv_code *code)
+/* The program with fuel and with its calls resolved, ready to be compiled. */
+static int bpfhv_finish(struct bpf_prog *prog, const struct bpfhv_code *code)
 {
+	u32 *at = kvcalloc(code->len, sizeof(*at), GFP_KERNEL);
+	int err;
+
+	if (!at)
+		return -ENOMEM;
+	err = bpfhv_add_fuel(code, prog->insnsi, at);
+	kvfree(at);
+	return err ? err : bpfhv_resolve_calls(prog->insnsi, prog->len);
+}
+
+int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
+			  const struct bpfhv_code *code, u32 *where)
+{
+	u32 len = bpfhv_fuelled_len(code);
 	struct bpf_prog *prog;
 	int err;
 
-	prog = bpf_prog_alloc(bpf_prog_size(code->len), 0);
+	err = bpfhv_check_form(code, where);
+	if (err)
+		return err;
+	*where = 0;
+	prog = bpf_prog_alloc(bpf_prog_size(len), 0);
 	if (!prog)
 		return -ENOMEM;
-	prog->len = code->len;
+	prog->len = len;
 	prog->gpl_compatible = 1;
 	prog->aux->stack_depth = MAX_BPF_STACK;
-	memcpy(prog->insnsi, code->insns, code->len * sizeof(struct bpf_insn));
-	err = bpfhv_check_form(prog->insnsi, prog->len);
+	err = bpfhv_finish(prog, code);
 	if (!err)
 		prog = bpf_prog_select_runtime(prog, &err);
 	if (!err && !prog->jited)

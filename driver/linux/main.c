@@ -162,6 +162,25 @@ static void bpfhv_init_netdev(struct bpfhv_priv *bp)
 	netif_carrier_off(dev);
 }
 
+/* To begin with, each CPU sends through the pair of its turn; XPS settings can change that. */
+static void bpfhv_spread_cpus(struct bpfhv_priv *bp)
+{
+	cpumask_var_t mask;
+	unsigned int i, cpu;
+
+	if (bp->n_pairs == 1 || !zalloc_cpumask_var(&mask, GFP_KERNEL))
+		return;
+	for (i = 0; i < bp->n_pairs; i++) {
+		cpumask_clear(mask);
+		for_each_possible_cpu(cpu)
+			if (cpu % bp->n_pairs == i)
+				cpumask_set_cpu(cpu, mask);
+		if (!cpumask_empty(mask))
+			netif_set_xps_queue(bp->netdev, mask, i);
+	}
+	free_cpumask_var(mask);
+}
+
 static int bpfhv_enable_pci(struct pci_dev *pdev)
 {
 	int err = pcim_enable_device(pdev);
@@ -219,6 +238,7 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = register_netdev(dev);
 	if (err)
 		goto free_irqs;
+	bpfhv_spread_cpus(bp);
 	bpfhv_gen_announce(gen);
 	rtnl_lock();
 	bp->dying = false;

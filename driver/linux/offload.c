@@ -23,7 +23,7 @@ u32 bpfhv_wanted_features(const struct bpfhv_priv *bp)
 }
 
 /* What the stack may do with features of the device. Large packets need checksums, both ways. */
-static netdev_features_t bpfhv_netdev_features(u32 features)
+netdev_features_t bpfhv_netdev_features(u32 features)
 {
 	netdev_features_t to = NETIF_F_HIGHDMA;
 
@@ -54,7 +54,6 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 	struct net_device *dev = bp->netdev;
 	netdev_features_t before = dev->hw_features;
 
-	bp->features = bpfhv_netdev_features(bp->selected);
 	dev->hw_features = bpfhv_netdev_features(bp->selected | off) & BPFHV_NETIF_LIVE;
 	dev->vlan_features = bp->features & ~(NETIF_F_RXCSUM | NETIF_F_GRO_HW);
 	if (dev->reg_state != NETREG_REGISTERED) {
@@ -63,8 +62,7 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 	}
 	/* What this set can do and the one before could not is wanted; what was switched off stays so. */
 	dev->hw_features |= before & soft;
-	dev->wanted_features |= dev->hw_features & ~before & ~(bpfhv_netdev_features(off | bp->selected) &
-							       ~bp->features);
+	dev->wanted_features |= bp->features & dev->hw_features & ~before;
 	dev->features = bp->features | (dev->features & soft);
 	netdev_update_features(dev);
 }
@@ -83,16 +81,14 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 		off = BPFHV_F_RX_CSUM | BPFHV_F_LRO;
 	else if (!(features & NETIF_F_GRO_HW))
 		off = BPFHV_F_LRO;
-	if (!((before ^ off) & bp->offered)) {
-		bp->switched_off = off | (before & ~bp->offered);
+	/* Of what this set does not offer, the answer of before stands. */
+	off = (off & bp->offered) | (before & ~bp->offered);
+	if (off == before)
 		return 0;
-	}
 	bp->switched_off = off;
 	err = bpfhv_renew(bp);
 	if (err)
 		bp->switched_off = before;
-	else
-		bp->features = bpfhv_netdev_features(bp->selected);
 	return err;
 }
 

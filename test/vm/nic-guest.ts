@@ -40,8 +40,9 @@ export class NicGuest {
       label?: string;
     } = {},
   ): Promise<NicGuest> {
-    const parts = await prepareGuest();
-    const module = await modulePath();
+    const suite = options.guest?.suite;
+    const parts = await prepareGuest(suite);
+    const module = await modulePath(suite);
     const netns = Netns.make(options.label ?? "nic");
     let nic: ServedNic | null = null;
     try {
@@ -104,8 +105,9 @@ export class NicGuest {
   }
 }
 
-export async function modulePath(): Promise<string> {
-  const path = (await buildModule()).find((file) => file.endsWith("/bpfhv.ko"));
+/** Of the module as built for the kernel of a Debian suite. */
+export async function modulePath(suite?: string): Promise<string> {
+  const path = (await buildModule(undefined, suite)).find((file) => file.endsWith("/bpfhv.ko"));
   if (path === undefined) throw new Error("the module was not built");
   return path;
 }

@@ -1,0 +1,117 @@
+/** The guest module on every kernel that it promises to run on, each built with its own suite's compiler. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { prepareGuest } from "./harness.ts";
+import { MODULE, NicGuest } from "./nic-guest.ts";
+import { isFull, isRequired, withoutVm } from "./requirements.ts";
+
+interface Kernel {
+  readonly suite: string;
+  /** What `uname -r` begins with. */
+  readonly release: RegExp;
+  /** Can its verifier be asked by a module? */
+  readonly verifies: boolean;
+}
+
+const MAIN: Kernel = { suite: "trixie", release: /^6\.12\./, verifies: true };
+const OTHERS: readonly Kernel[] = [
+  { suite: "bullseye", release: /^5\.10\./, verifies: false },
+  { suite: "bookworm", release: /^6\.1\./, verifies: true },
+  { suite: "sid", release: /^[67]\.\d+/, verifies: true },
+];
+/** What a kernel writes when something in it went wrong. */
+const ALARM = /WARNING:|BUG:|Oops|general protection|Call Trace|UBSAN/;
+const CYCLES = 10;
+
+const skip = await withoutVm();
+/** BPFHV_KERNELS=bullseye,sid asks for these suites only. */
+const asked = process.env.BPFHV_KERNELS?.split(",");
+const kernels = [MAIN, ...OTHERS].filter((kernel) =>
+  asked ? asked.includes(kernel.suite) : isFull || kernel === MAIN,
+);
+
+/** Why a suite's kernel cannot be had here, or false. */
+async function withoutSuite(suite: string): Promise<string | false> {
+  if (skip) return skip;
+  try {
+    await prepareGuest(suite);
+    return false;
+  } catch (error) {
+    if (isRequired("vm")) throw error;
+    return `no guest with ${suite}'s kernel can be prepared: ${error instanceof Error ? error.message : error}`;
+  }
+}
+
+for (const kernel of kernels) {
+  const { suite, verifies } = kernel;
+  const reason = await withoutSuite(suite);
+  const unverified = verifies ? "" : "allow_unverified=1";
+
+  describe(`the module on the kernel of ${suite}`, { skip: reason, timeout: 300_000 }, () => {
+    let vm: NicGuest;
+
+    async function counter(name: string): Promise<number> {
+      const output = await vm.guest.check("ethtool -S eth0");
+      return Number(new RegExp(`\\b${name}: (\\d+)`).exec(output)?.[1]);
+    }
+
+    async function bothWays(): Promise<void> {
+      assert.equal(await vm.pings(5), 0);
+      assert.ok((await vm.link.tcp("from guest", 1)) > 1);
+      assert.ok((await vm.link.tcp("to guest", 1)) > 1);
+      assert.equal((await counter("rx0_errors")) + (await counter("tx0_errors")), 0);
+    }
+
+    before(async () => {
+      vm = await NicGuest.start({ label: suite, guest: { suite } });
+    });
+
+    after(async () => {
+      assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
+    });
+
+    test("is the kernel that was meant", async () => {
+      assert.match((await vm.guest.check("uname -r")).trim(), kernel.release);
+    });
+
+    test(
+      verifies ? "the kernel verifies the programs" : "refuses until told to trust",
+      async () => {
+        if (!verifies) {
+          assert.equal(
+            (await vm.guest.run(`insmod ${MODULE} && ls /sys/class/net/eth0`)).status,
+            2,
+          );
+          assert.match(await vm.guest.check("dmesg"), /this kernel cannot verify programs/);
+          await vm.guest.check("rmmod bpfhv");
+        }
+        await vm.load(unverified);
+        assert.equal(await counter("verified"), verifies ? 1 : 0);
+        const words = verifies ? /set 1, verified/ : /set 1, UNVERIFIED/;
+        assert.match(await vm.guest.check("ethtool -i eth0"), words);
+        await bothWays();
+      },
+    );
+
+    test("goes down and up, and is reloaded, under a flood", async () => {
+      const stop = vm.floodFromHost(2);
+      const up = "ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up";
+      const cycle = `ip link set eth0 down; rmmod bpfhv; insmod ${MODULE} ${unverified}; ${up}`;
+      const bounce = "ip link set eth0 down; ip link set eth0 up";
+      await vm.guest.check(`for i in $(seq ${CYCLES}); do ${cycle}; ${bounce}; done`, {
+        timeoutMs: 60_000,
+      });
+      stop();
+      assert.equal(await vm.pings(5), 0);
+    });
+
+    test("carries a version 1 set, and says nothing alarming in all this", async () => {
+      await vm.guest.check("rmmod bpfhv");
+      await vm.load("version1=1 allow_unverified=1");
+      assert.equal(await counter("verified"), 0);
+      await bothWays();
+      await vm.guest.check("rmmod bpfhv");
+      assert.doesNotMatch(await vm.guest.check("dmesg"), ALARM);
+    });
+  });
+}
