@@ -44,6 +44,21 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define bpfhv_mark_for_recycle(skb)	((void)(skb))
 #endif
 
+/* A pool learns who recycles from 6.4 on. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#define BPFHV_POOL_NAPI(who)	.napi = (who),
+#else
+#define BPFHV_POOL_NAPI(who)
+#endif
+
+/* ethtool's rings got two more arguments in 5.17. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
+#define BPFHV_RINGPARAM_MORE						\
+	, struct kernel_ethtool_ringparam *kernel_ring, struct netlink_ext_ack *extack
+#else
+#define BPFHV_RINGPARAM_MORE
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
 #define bpfhv_napi_add(dev, napi, poll)		netif_napi_add(dev, napi, poll, NAPI_POLL_WEIGHT)
 #define bpfhv_napi_add_tx(dev, napi, poll)	\

@@ -86,13 +86,8 @@ static void bpfhv_get_ethtool_stats(struct net_device *dev, struct ethtool_stats
 	}
 }
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
-static void bpfhv_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
-				struct kernel_ethtool_ringparam *kernel_ring,
-				struct netlink_ext_ack *extack)
-#else
-static void bpfhv_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring)
-#endif
+static void bpfhv_get_ringparam(struct net_device *dev,
+				struct ethtool_ringparam *ring BPFHV_RINGPARAM_MORE)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
 

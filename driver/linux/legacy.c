@@ -22,6 +22,7 @@ BPF_CALL_1(bpfhv_rx_pkt_alloc, void *, ctx)
 
 BPF_CALL_0(bpfhv_smp_mb_full)
 {
+	/* Whatever the program pairs it with: it asked for one. */
 	smp_mb();
 	return 0;
 }

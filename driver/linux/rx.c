@@ -21,9 +21,7 @@ int bpfhv_rx_setup(struct bpfhv_queue *q)
 		.pool_size = min_t(u32, q->cur->n_bufs, 1024),
 		.nid = NUMA_NO_NODE,
 		.dev = &q->bp->pdev->dev,
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-		.napi = &q->napi,
-#endif
+		BPFHV_POOL_NAPI(&q->napi)
 		.dma_dir = DMA_FROM_DEVICE,
 		.offset = BPFHV_RX_HEADROOM,
 		.max_len = BPFHV_RX_LEN,
