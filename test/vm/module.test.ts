@@ -70,14 +70,14 @@ describe("the guest module", { skip, timeout: isFull ? 1_800_000 : 200_000 }, ()
     assert.ok(lost < 8192, `${lost} KiB less memory after ${RELOADS} reloads`);
   });
 
-  test("costs less than 2 MiB with 256 buffers each way", async (t) => {
+  test("costs less than 4 MiB with 256 buffers each way", async (t) => {
     await vm.guest.check("rmmod bpfhv");
     const without = await availableKiB();
     await vm.load();
     const cost = without - (await availableKiB());
     t.diagnostic(`a NIC with 256 buffers each way costs ${cost} KiB`);
-    // A page for each receive buffer is most of it.
-    assert.ok(cost > 512 && cost < 2048, `${cost} KiB`);
+    // A page for each receive buffer, programs, code of the module, and what allocators keep.
+    assert.ok(cost > 512 && cost < 4096, `${cost} KiB`);
   });
 
   test("sleeps and wakes", async () => {
