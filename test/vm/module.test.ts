@@ -70,23 +70,6 @@ describe("the guest module", { skip, timeout: isFull ? 1_800_000 : 200_000 }, ()
     assert.ok(lost < 8192, `${lost} KiB less memory after ${RELOADS} reloads`);
   });
 
-  test("costs less than 4 MiB with 256 buffers each way", async (t) => {
-    await vm.guest.check("rmmod bpfhv");
-    const without = await availableKiB();
-    await vm.load();
-    const cost = without - (await availableKiB());
-    t.diagnostic(`a NIC with 256 buffers each way costs ${cost} KiB`);
-    // A page for each receive buffer, programs, code of the module, and what allocators keep.
-    assert.ok(cost > 512 && cost < 4096, `${cost} KiB`);
-  });
-
-  test("sleeps and wakes", async () => {
-    const wake = "echo 0 >/sys/class/rtc/rtc0/wakealarm; echo +3 >/sys/class/rtc/rtc0/wakealarm";
-    await vm.guest.check(`${wake}; echo freeze >/sys/power/state`, { timeoutMs: 30_000 });
-    assert.match(await dmesg(), /PM: suspend exit/);
-    await bothWays();
-  });
-
   test("carries traffic on a version 1 set, too", async () => {
     await vm.guest.check("rmmod bpfhv");
     await vm.load("version1=1 allow_unverified=1");
