@@ -73,6 +73,27 @@ function everywhere(make: () => Bench, scenario: (bench: Bench, at: number) => b
   return cases;
 }
 
+/** The guest arms at a cut of what the host does: it is ready at once, or told. @returns whether the cut was reached */
+function armedDuring(
+  bench: Bench,
+  at: number,
+  ring: Bench["driver"]["tx"][number],
+  host: (pair: Bench["local"]["pairs"][number]) => void,
+): boolean {
+  let ready = false;
+  let vectors = 0;
+  const more = cutAt(
+    at,
+    () => host(bench.local.pairs[0]),
+    () => {
+      vectors = bench.vectors.length;
+      ready = ring.arm(1);
+    },
+  );
+  assert.ok(ready || bench.vectors.length > vectors, `cut ${at}: nobody tells the guest`);
+  return more;
+}
+
 for (const device of DEVICES) {
   for (const form of ["helperfree", "v1"] as const) {
     describe(`${device.name}, ${form}`, () => {
@@ -108,13 +129,15 @@ for (const device of DEVICES) {
         assert.ok(cases >= 2 * POSITIONS.length, `${cases} cases`);
       });
 
-      test("the host falls asleep while the guest publishes", () => {
-        if (form === "helperfree") return;
+      // The other way round, a program can only be cut where it calls a helper: at the barrier of its v1 form.
+      const atBarrier = form === "v1" ? test : null;
+
+      atBarrier?.("the host falls asleep while the guest publishes", () => {
         everywhere(make, (bench) => {
           const [pair] = bench.local.pairs;
           pair.disarmKicks();
           const before = bench.driver.counters.kicks;
-          let awake = true;
+          let awake = false;
           // Between the index and the look at the host's wish: where the program has its barrier.
           bench.driver.tx[0].onBarrier = () => {
             awake = pair.armKicks();
@@ -127,49 +150,22 @@ for (const device of DEVICES) {
 
       test("the guest arms its interrupt while the host completes what it sent", () => {
         const cases = everywhere(make, (bench, at) => {
-          const [pair] = bench.local.pairs;
-          const [ring] = bench.driver.tx;
           bench.driver.send(0, FRAME);
-          let ready = false;
-          let vectors = 0;
-          const more = cutAt(
-            at,
-            () => pair.drainTx(),
-            () => {
-              vectors = bench.vectors.length;
-              ready = ring.arm(1);
-            },
-          );
-          assert.ok(ready || bench.vectors.length > vectors, `cut ${at}: nobody tells the guest`);
-          return more;
+          return armedDuring(bench, at, bench.driver.tx[0], (pair) => pair.drainTx());
         });
         assert.ok(cases >= 3 * POSITIONS.length, `${cases} cases`);
       });
 
       test("the guest arms its interrupt while the host delivers", () => {
         const cases = everywhere(make, (bench, at) => {
-          const [pair] = bench.local.pairs;
-          const [ring] = bench.driver.rx;
-          ring.arm(0);
+          bench.driver.rx[0].arm(0);
           bench.ports[0].incoming.push(FRAME);
-          let ready = false;
-          let vectors = 0;
-          const more = cutAt(
-            at,
-            () => pair.fillRx(),
-            () => {
-              vectors = bench.vectors.length;
-              ready = ring.arm(1);
-            },
-          );
-          assert.ok(ready || bench.vectors.length > vectors, `cut ${at}: nobody tells the guest`);
-          return more;
+          return armedDuring(bench, at, bench.driver.rx[0], (pair) => pair.fillRx());
         });
         assert.ok(cases >= 3 * POSITIONS.length, `${cases} cases`);
       });
 
-      test("the host completes and delivers while the guest arms", () => {
-        if (form === "helperfree") return;
+      atBarrier?.("the host completes and delivers while the guest arms", () => {
         everywhere(make, (bench) => {
           const [pair] = bench.local.pairs;
           bench.driver.send(0, FRAME);
