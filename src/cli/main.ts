@@ -2,42 +2,35 @@
 /** The command `bpfhv`. One file per sub-command beside this one. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
-import { backendCommand } from "./backend.ts";
-import { compileCommand } from "./compile.ts";
-import { conformanceCommand } from "./conformance.ts";
-import { disasmCommand } from "./disasm.ts";
-import { driveCommand } from "./drive.ts";
 import { CommandError } from "./errors.ts";
-import { runCommand } from "./run.ts";
-import { serveCommand } from "./serve.ts";
-import { setPortCommand } from "./set-port.ts";
-import { statusCommand } from "./status.ts";
-import { topCommand } from "./top.ts";
-import { verifyCommand } from "./verify.ts";
-import { vmCommand } from "./vm.ts";
 
 const { version } = JSON.parse(
   readFileSync(new URL("../../../package.json", import.meta.url), "utf8"),
 ) as { version: string };
 
-function program(): Command {
+/** Loaded one by one: a NIC is not to wait for the compiler's or the backend's commands. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import("./serve.ts")).serveCommand(),
+  status: async () => (await import("./status.ts")).statusCommand(),
+  "set-port": async () => (await import("./set-port.ts")).setPortCommand(),
+  vm: async () => (await import("./vm.ts")).vmCommand(),
+  top: async () => (await import("./top.ts")).topCommand(),
+  compile: async () => (await import("./compile.ts")).compileCommand(),
+  conformance: async () => (await import("./conformance.ts")).conformanceCommand(),
+  disasm: async () => (await import("./disasm.ts")).disasmCommand(),
+  run: async () => (await import("./run.ts")).runCommand(),
+  verify: async () => (await import("./verify.ts")).verifyCommand(),
+  backend: async () => (await import("./backend.ts")).backendCommand(),
+  drive: async () => (await import("./drive.ts")).driveCommand(),
+};
+
+async function program(wanted: string | undefined): Promise<Command> {
   const command = new Command("bpfhv")
     .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
     .version(version);
-  const commands = [
-    serveCommand(),
-    statusCommand(),
-    setPortCommand(),
-    vmCommand(),
-    topCommand(),
-    compileCommand(),
-    conformanceCommand(),
-    disasmCommand(),
-    runCommand(),
-    verifyCommand(),
-    backendCommand(),
-    driveCommand(),
-  ];
+  const names =
+    wanted !== undefined && Object.hasOwn(COMMANDS, wanted) ? [wanted] : Object.keys(COMMANDS);
+  const commands = await Promise.all(names.map((name) => COMMANDS[name]()));
   for (const sub of commands) command.addCommand(sub);
   // Commander ends the process itself with 1 for usage errors; ours is 2.
   for (const each of [command, ...command.commands]) {
@@ -47,7 +40,8 @@ function program(): Command {
 }
 
 try {
-  await program().parseAsync();
+  const command = await program(process.argv[2]);
+  await command.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
   else if (error instanceof CommandError) {
