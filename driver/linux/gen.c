@@ -7,6 +7,7 @@
  * looked up there; it never sees, nor can forge, a kernel address.
  */
 #include <linux/fdtable.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "bpfhv.h"
@@ -162,8 +163,7 @@ static int bpfhv_may_run(struct bpfhv_priv *bp, bool verified)
 	return -EACCES;
 }
 
-/* Fetches the device's current set and makes it ready to run. */
-struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
+static struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 {
 	struct bpfhv_code code[BPFHV_PROG_MAX] = {};
 	bool verified = bp->abilities & BPFHV_ABILITY_HELPERFREE;
@@ -195,6 +195,24 @@ struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
 		bpfhv_gen_put(gen);
 		return ERR_PTR(err);
 	}
+	return gen;
+}
+
+/*
+ * Fetches the device's current set and makes it ready to run.
+ *
+ * The verifier gives up where a signal is pending (-EAGAIN, for system calls that are restarted). Whoever
+ * binds the driver or switches features may be a shell whose child ends just now: that must not cost a NIC.
+ */
+struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
+{
+	struct bpfhv_gen *gen;
+	sigset_t all, before;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	gen = bpfhv_gen_load(bp);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	return gen;
 }
 

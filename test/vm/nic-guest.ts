@@ -92,11 +92,15 @@ export class NicGuest {
 
   /** Ends all of it; in a debug kernel, not without a word of what it found. @returns how QEMU ended */
   async close(): Promise<{ aborted: boolean; serveCode: number | null }> {
-    if (isDebugKernel) await this.#judge();
-    const { aborted } = await this.guest.close();
-    const { code } = await this.nic.stop();
-    this.netns.close();
-    return { aborted, serveCode: code };
+    try {
+      if (isDebugKernel) await this.#judge();
+    } finally {
+      // However the judgement is: what still runs would keep this process.
+      await this.guest.close();
+      await this.nic.stop();
+      this.netns.close();
+    }
+    return { aborted: (await this.guest.exit).aborted, serveCode: (await this.nic.exit).code };
   }
 
   async #judge(): Promise<void> {

@@ -1,0 +1,77 @@
+/** A NIC taken from its driver and given back, over and over, while packets flood in and out. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { NicGuest } from "./nic-guest.ts";
+import { isFull, withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+const CYCLES = isFull ? 50 : 5;
+
+/** Ends at the first cycle after which the host cannot be reached, and tells all that the guest knows of it. */
+const REBIND = `
+cd /sys/bus/pci/drivers/bpfhv
+device=$(basename $(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device)))
+for i in $(seq $1); do
+  (ping -q -f -s 1000 -c 3000 -w 2 10.88.0.1; iperf3 -c 10.88.0.1 -t 1 -R) >/dev/null 2>&1 &
+  sleep 0.$((RANDOM % 9 + 1))
+  echo $device >unbind; echo $device >bind
+  ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up
+  ping -q -f -s 1000 -c 2000 -w 1 10.88.0.1 >/dev/null 2>&1
+  if ! ping -q -c 1 -W 10 10.88.0.1 >/dev/null; then
+    echo "no way to the host after $i cycles"
+    ethtool -S eth0; ip -s link show eth0; cat /proc/interrupts; dmesg | tail -n 20
+    exit 1
+  fi
+  wait
+done
+`;
+
+/** Binds while signals come in as fast as they can be sent. Prints how many came. */
+const SIGNALLED = `
+cd /sys/bus/pci/drivers/bpfhv
+device=$(basename $(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device)))
+came=0
+trap 'came=$((came + 1))' USR1
+(while kill -USR1 $$; do :; done) 2>/dev/null & sender=$!
+for i in 1 2 3 4 5; do
+  echo $device >unbind; echo $device >bind || exit 1
+done
+kill $sender
+echo $came
+`;
+
+describe("a NIC and its driver", { skip, timeout: isFull ? 3_000_000 : 200_000 }, () => {
+  for (const smp of isFull ? [1, 2] : [2]) {
+    test(`${CYCLES} times unbound and bound under a flood, CPUs: ${smp}; packets flow after each`, async () => {
+      const vm = await NicGuest.start({
+        label: `rebind${smp}`,
+        guest: { smp, extraFiles: { "/extra/rebind": Buffer.from(REBIND) } },
+      });
+      try {
+        await vm.load();
+        const stops = [vm.floodFromHost(1), vm.floodFromHost(1)];
+        const { status, output } = await vm.guest.run(`sh /extra/rebind ${CYCLES}`, {
+          timeoutMs: 30_000 + CYCLES * 15_000,
+        });
+        for (const stop of stops) stop();
+        assert.equal(status, 0, `${output}\n${JSON.stringify(await vm.nic.status())}`);
+        assert.equal(await vm.pings(5), 0);
+      } finally {
+        await vm.close();
+      }
+    });
+  }
+
+  test("bound while its shell gets signals: the verifier is not put off", async () => {
+    const vm = await NicGuest.start({ label: "signals", guest: { smp: 2 } });
+    try {
+      await vm.load();
+      const came = Number(await vm.guest.check(SIGNALLED, { timeoutMs: 60_000 }));
+      assert.ok(came > 5, `${came} signals came`);
+      await vm.configure();
+      assert.equal(await vm.pings(5), 0);
+    } finally {
+      await vm.close();
+    }
+  });
+});
