@@ -112,7 +112,7 @@ struct bpfhv_queue {
 	unsigned int index;	/* among all queues: receive queues first */
 	int irq;
 	bool tx;
-	bool broken;		/* stopped until the next reset */
+	bool broken;		/* does nothing until the NIC is up, or up again */
 	bool kick_pending;	/* TX: owed to the host after a burst */
 	unsigned int idle_polls;
 	struct hrtimer tx_timer;

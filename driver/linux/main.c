@@ -115,6 +115,7 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 		q->bp = bp;
 		q->index = i;
 		q->tx = i >= bp->n_pairs;
+		q->broken = true;
 		q->doorbell = bp->doorbells + i * stride;
 		u64_stats_init(&q->sync);
 		if (q->tx) {

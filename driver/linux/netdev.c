@@ -71,6 +71,21 @@ static void bpfhv_disable_napi(struct bpfhv_priv *bp)
 	}
 }
 
+static void bpfhv_start_queue(struct bpfhv_queue *q)
+{
+	q->idle_polls = 0;
+	WRITE_ONCE(q->broken, false);
+}
+
+/* Whoever wakes a queue of a NIC that is down, as attaching the device does: its packets are dropped. */
+static void bpfhv_stop_queues(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	for (i = 0; i < bpfhv_n_queues(bp); i++)
+		WRITE_ONCE(bp->queues[i].broken, true);
+}
+
 int bpfhv_up(struct bpfhv_priv *bp)
 {
 	unsigned int i, pools;
@@ -83,10 +98,8 @@ int bpfhv_up(struct bpfhv_priv *bp)
 		if (err)
 			goto no_pool;
 	}
-	for (i = 0; i < bpfhv_n_queues(bp); i++) {
-		WRITE_ONCE(bp->queues[i].broken, false);
-		bp->queues[i].idle_polls = 0;
-	}
+	for (i = 0; i < bp->n_pairs; i++)
+		bpfhv_start_queue(bpfhv_rxq(bp, i));
 	err = bpfhv_register_contexts(bp);
 	if (err)
 		goto no_contexts;
@@ -105,6 +118,8 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	if (err)
 		goto not_running;
 	bp->running = true;
+	for (i = 0; i < bp->n_pairs; i++)
+		bpfhv_start_queue(bpfhv_txq(bp, i));
 	netif_tx_wake_all_queues(bp->netdev);
 	bpfhv_update_link(bp);
 	/* An interrupt that came before NAPI was enabled is lost: look once. */
@@ -121,6 +136,7 @@ not_enabled:
 	for (i = 0; i < bp->n_pairs; i++)
 		bpfhv_rx_drain(bpfhv_rxq(bp, i));
 no_contexts:
+	bpfhv_stop_queues(bp);
 	bpfhv_forget_contexts(bp);
 no_pool:
 	while (pools)
@@ -145,6 +161,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 		bpfhv_tx_drain(bpfhv_txq(bp, i));
 		bpfhv_rx_drain(bpfhv_rxq(bp, i));
 	}
+	bpfhv_stop_queues(bp);
 	bpfhv_forget_contexts(bp);
 	for (i = 0; i < bp->n_pairs; i++)
 		bpfhv_rx_teardown(bpfhv_rxq(bp, i));
@@ -199,10 +216,11 @@ int bpfhv_renew(struct bpfhv_priv *bp)
 	}
 	bpfhv_gen_use(bp, gen);
 	bpfhv_gen_announce(gen);
-	bpfhv_update_mtu(bp);
-	netif_device_attach(bp->netdev);
 	if (netif_running(bp->netdev) && bpfhv_up(bp))
 		netdev_err(bp->netdev, "the new set does not start: set the interface down and up to retry\n");
+	/* Not before: it wakes all queues. */
+	netif_device_attach(bp->netdev);
+	bpfhv_update_mtu(bp);
 	return 0;
 }
 

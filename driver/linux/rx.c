@@ -285,11 +285,16 @@ static int bpfhv_rx_one(struct bpfhv_queue *q, struct bpfhv_ring *r, bool pollin
 	return 1;
 }
 
+/* Free slots from which on it pays to publish buffers. */
+static u32 bpfhv_rx_enough(const struct bpfhv_ring *r)
+{
+	return min_t(u32, BPFHV_MAX_BUFS, r->n_bufs / 4);
+}
+
 /* Takes up to max packets from the ring. @return how many; *ret as bpfhv_rx_one(). */
 static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 {
 	struct bpfhv_ring *r = q->cur;
-	u32 threshold = min_t(u32, BPFHV_MAX_BUFS, r->n_bufs / 4);
 	int done = 0;
 
 	*ret = 0;
@@ -298,7 +303,7 @@ static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 		if (*ret != 1)
 			break;
 		done++;
-		if (r->n_free >= threshold)
+		if (r->n_free >= bpfhv_rx_enough(r))
 			bpfhv_rx_refill(q);
 	}
 	return done;
@@ -349,8 +354,8 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	done = bpfhv_rx_clean(q, budget, &ret);
 	bpfhv_rx_sought(q, done);
 	bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
-	/* With nothing outstanding no interrupt would ever bring us back here. */
-	if (!bpfhv_outstanding(r) && !bpfhv_rx_refill(q) && !bpfhv_outstanding(r))
+	/* Memory ran out. Without buffers for the next packet no interrupt would bring us back here. */
+	if (unlikely(r->n_free >= bpfhv_rx_enough(r)) && !bpfhv_rx_refill(q))
 		schedule_delayed_work(&q->poll_work, BPFHV_REFILL_RETRY);
 	q->burst += done;
 	if (done < budget && !bpfhv_rx_more(q, r, ret, done)) {

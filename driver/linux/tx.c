@@ -149,7 +149,8 @@ static int bpfhv_tx_expect(struct bpfhv_queue *q, struct netdev_queue *txq)
 {
 	if (netif_xmit_stopped(txq))
 		return bpfhv_tx_arm(q);
-	if (bpfhv_outstanding(q->cur) && !q->broken && !hrtimer_active(&q->tx_timer))
+	/* A callback that still runs on another CPU may be past what it does for us. */
+	if (bpfhv_outstanding(q->cur) && !q->broken && !hrtimer_is_queued(&q->tx_timer))
 		hrtimer_start(&q->tx_timer, ns_to_ktime(BPFHV_TX_DELAY_NS),
 			      HRTIMER_MODE_REL_PINNED);
 	return 0;
@@ -288,8 +289,9 @@ static void bpfhv_tx_flush(struct bpfhv_queue *q)
 {
 	bpfhv_tx_kick(q);
 	bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
-	if (bpfhv_tx_expect(q, bpfhv_netdev_txq(q)))
-		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
+	/* No interrupt will come: the poll takes back what there is, wakes the queue, and arms anew. */
+	if (unlikely(bpfhv_tx_expect(q, bpfhv_netdev_txq(q))))
+		napi_schedule(&q->napi);
 }
 
 /* Sends one packet, or drops it. @return whether the burst ends here */
