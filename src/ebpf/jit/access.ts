@@ -10,6 +10,7 @@ import type { AccessSize, Operation } from "../opcode.ts";
 import { fetchesIntoSrc } from "../structure.ts";
 import type { Registers } from "./arithmetic.ts";
 import type { Layout, Window } from "./layout.ts";
+import type { Range } from "./range.ts";
 import { TRAP } from "./traps.ts";
 import { ATOMIC, Code, LOAD, LOAD_SIGNED, STORE, TYPE } from "./wasm.ts";
 
@@ -17,6 +18,8 @@ import { ATOMIC, Code, LOAD, LOAD_SIGNED, STORE, TYPE } from "./wasm.ts";
 const READ = 0;
 const WRITE = 1;
 const ATOMIC_WRITE = 2;
+/** Regions that are tested in line. */
+const MAX_INLINE = 3;
 
 /** What an access needs to know of the function that it is in. */
 export interface AccessContext {
@@ -27,6 +30,8 @@ export interface AccessContext {
   /** Whether this is the program's first function, whose frame is where it always is. */
   readonly first: boolean;
   readonly layout: Layout;
+  /** What a register may hold now. */
+  readonly known: (register: number) => Range;
   /** Index of the shared function. */
   readonly resolve: number;
   /** Stores the counter of instructions as it stands before the instruction. */
@@ -107,40 +112,89 @@ function emitAtomic(
 }
 
 function emitAccess(context: AccessContext, access: Access, guess: Window | undefined): void {
-  const { code, registers, scratch, layout } = context;
-  const { size, kind } = access;
+  const { layout, known, first } = context;
   if (access.base === FRAME_POINTER && inOwnFrame(access)) return emitOwnFrame(context, access);
-  const window = inlineWindow(context, guess ?? layout.windows[0] ?? layout.stack);
-  const possible = window !== undefined && window.length >= size;
-  if (!possible || (kind !== READ && !window.writable)) return emitSlow(context, access);
-  code
-    .get(registers[access.base]!)
-    .i64(BigInt(access.offset - window.base))
-    .op("i64_add");
-  code
-    .tee(scratch)
-    .i64(BigInt(window.length - size))
-    .op("i64_gt_u");
-  if (kind === ATOMIC_WRITE) {
-    code
-      .get(scratch)
-      .i64(BigInt(size - 1))
-      .op("i64_and")
-      .i64(0n)
-      .op("i64_ne", "i32_or");
-  }
-  code.if(kind === WRITE ? TYPE.void : TYPE.i64);
-  emitSlow(context, access);
-  code.op("else").get(scratch).op("i32_wrap_i64");
+  const stack = first ? firstFrame(layout) : layout.stack;
+  const windows = [...layout.windows, stack].filter((w) => admits(w, access));
+  const certain = windows.find((w) => w !== layout.stack && holds(w, access, known(access.base)));
+  const likely = guess === layout.stack ? stack : (guess ?? windows[0]);
+  if (certain !== undefined) emitAddress(context, access, certain);
+  else emitSearch(context, access, putFirst(windows, likely));
   access.operands();
-  access.perform(window.offset);
-  code.op("end");
+  access.perform(0);
 }
 
-/** The stack of called functions moves: only the first function's frame can be tested against constants. */
-function inlineWindow({ layout, first }: AccessContext, guess: Window): Window | undefined {
-  if (guess !== layout.stack) return guess;
-  return first ? firstFrame(layout) : undefined;
+function putFirst<T>(items: readonly T[], item: T): T[] {
+  return [...items].sort((a, b) => Number(b === item) - Number(a === item));
+}
+
+/** Whether the window can hold such an access at all. */
+function admits({ length, writable }: Window, { size, kind }: Access): boolean {
+  return length >= size && (kind === READ || writable);
+}
+
+/** Whether the access is in the window whatever the base register holds of what it may. */
+function holds(window: Window, { offset, size, kind }: Access, range: Range): boolean {
+  if (kind === ATOMIC_WRITE && (range.low + offset) % size !== 0) return false;
+  if (kind === ATOMIC_WRITE && range.step % size !== 0) return false;
+  const from = range.low + offset;
+  return from >= window.base && range.high + offset + size <= window.base + window.length;
+}
+
+/**
+ * Leaves the address on the stack. Tested in line: a call that comes back would cost the registers that live across
+ * it, and V8 does not unroll loops that have one.
+ */
+function emitSearch(context: AccessContext, access: Access, windows: readonly Window[]): void {
+  const { code } = context;
+  const inline = windows.slice(0, MAX_INLINE);
+  for (const window of inline) {
+    emitIsInside(context, access, window);
+    code.if(TYPE.i32);
+    emitAddress(context, access, window);
+    code.op("else");
+  }
+  emitResolve(context, access);
+  // Told that the call does not come back, V8 keeps registers.
+  if (inline.length === windows.length) code.op("unreachable");
+  for (const _ of inline) code.op("end");
+}
+
+/** Leaves 1 on the stack where the window holds the access. */
+function emitIsInside(context: AccessContext, access: Access, window: Window): void {
+  const { code, registers, scratch, layout } = context;
+  const { size, kind } = access;
+  code.get(registers[access.base]!);
+  if (window === layout.stack) {
+    // The frame of a called function starts where its R10 says.
+    code.i64(BigInt(access.offset + STACK_SIZE)).op("i64_add");
+    code.get(registers[FRAME_POINTER]!).op("i64_sub").tee(scratch);
+    code
+      .i64(BigInt(STACK_TOP + STACK_SIZE - size))
+      .get(registers[FRAME_POINTER]!)
+      .op("i64_sub");
+  } else {
+    const { base, length } = window;
+    code
+      .i64(BigInt(access.offset - base))
+      .op("i64_add")
+      .tee(scratch);
+    code.i64(BigInt(length - size));
+  }
+  code.op("i64_le_u");
+  if (kind !== ATOMIC_WRITE) return;
+  code
+    .get(scratch)
+    .i64(BigInt(size - 1))
+    .op("i64_and", "i64_eqz", "i32_and");
+}
+
+/** Leaves where an access in the window is in the linear memory. */
+function emitAddress({ code, registers }: AccessContext, access: Access, window: Window): void {
+  // Offsets of WebAssembly's accesses are unsigned and do not wrap: the sum is made before.
+  const distance = BigInt(window.offset - window.base + access.offset);
+  code.get(registers[access.base]!).op("i32_wrap_i64");
+  code.i32(Number(BigInt.asIntN(32, distance))).op("i32_add");
 }
 
 function firstFrame({ stack }: Layout): Window {
@@ -163,13 +217,12 @@ function emitOwnFrame({ code, registers, first, layout }: AccessContext, access:
   access.perform(0);
 }
 
-function emitSlow({ code, registers, resolve, sync }: AccessContext, access: Access): void {
+/** Leaves what the shared function finds, or ends the run there. */
+function emitResolve({ code, registers, resolve, sync }: AccessContext, access: Access): void {
   sync();
   code.get(registers[access.base]!).i64(BigInt(access.offset)).op("i64_add");
   code.get(registers[FRAME_POINTER]!).i64(BigInt(access.size)).i32(access.kind).i32(access.index);
   code.call(resolve);
-  access.operands();
-  access.perform(0);
 }
 
 /** Parameters: address, R10, size, kind, slot; result: where that is in the linear memory. */

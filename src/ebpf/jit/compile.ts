@@ -15,6 +15,8 @@ import {
 import { analyseFlow, type Flow } from "./flow.ts";
 import { entryGuesses, frameBytes, type Guesses, type Layout, updateGuesses } from "./layout.ts";
 import { COUNTER_OFFSET } from "./linear-memory.ts";
+import { ANY, constant } from "./range.ts";
+import { analyseRanges, entryRanges, follow, nothingKnown, type Ranges } from "./ranges.ts";
 import { type BlockEmitter, emitFlow } from "./structure.ts";
 import { TRAP } from "./traps.ts";
 import { Code, LOAD, type Signature, STORE, TYPE, type ValueType, WasmModule } from "./wasm.ts";
@@ -130,6 +132,12 @@ function calledFunctions(instructions: readonly Instruction[]): number[] {
   return [...new Set(targets)];
 }
 
+function rangesAtEntry(entry: Entry | "local"): Ranges {
+  if (entry === "local") return nothingKnown();
+  const r1 = entry.kind === "fixed" ? constant(entry.r1) : ANY;
+  return entryRanges(STACK_TOP, r1, entry.kind === "run" ? ANY : constant(0));
+}
+
 class FunctionCompiler implements BlockEmitter {
   readonly state: number;
   readonly #code = new Code();
@@ -145,6 +153,10 @@ class FunctionCompiler implements BlockEmitter {
   readonly #access: AccessContext;
   /** Of each block, when its code is made. */
   readonly #guesses: Guesses[] = [];
+  /** Of each block, at its start. */
+  readonly #ranges: readonly (Ranges | undefined)[];
+  /** At the current instruction. */
+  #known: Ranges = nothingKnown();
   /** Instructions of the current block that are counted already and have not run yet. */
   #ahead = 0;
 
@@ -162,12 +174,14 @@ class FunctionCompiler implements BlockEmitter {
     const after = entry === "local" ? first : first + REGISTERS;
     this.#fuel = after;
     this.state = after + 2;
+    this.#ranges = analyseRanges(flow, rangesAtEntry(entry));
     this.#access = {
       code: this.#code,
       registers: this.#registers,
       scratch: after + 1,
       first: entry !== "local",
       layout: unit.layout,
+      known: (register) => this.#known[register]!,
       resolve: callees.resolve,
       sync: () => this.#sync(this.#ahead),
     };
@@ -187,14 +201,21 @@ class FunctionCompiler implements BlockEmitter {
     this.#checkFuel(first!.index);
   }
 
-  body(block: number): void {
+  count(instructions: number): void {
+    if (instructions === 0) return;
+    this.#code.get(this.#fuel).i64(BigInt(instructions)).op("i64_sub").set(this.#fuel);
+  }
+
+  body(block: number, ahead?: number): void {
     const { instructions, taken, next } = this.#flow.blocks[block]!;
-    const guesses = this.#guesses[block] ?? entryGuesses(this.#unit.layout);
-    this.#ahead = instructions.length;
-    this.#code.get(this.#fuel).i64(BigInt(this.#ahead)).op("i64_sub").set(this.#fuel);
+    const guesses = [...(this.#guesses[block] ?? entryGuesses(this.#unit.layout))];
+    this.#known = [...(this.#ranges[block] ?? nothingKnown())];
+    if (ahead === undefined) this.count(instructions.length);
+    this.#ahead = ahead ?? instructions.length;
     for (const i of instructions) {
       this.#instruction(i, guesses);
       updateGuesses(guesses, i, this.#unit.layout);
+      follow(this.#known, i);
       this.#ahead--;
     }
     for (const to of [taken, next]) if (to >= 0) this.#guesses[to] ??= [...guesses];

@@ -8,14 +8,23 @@ import type { Code } from "./wasm.ts";
 
 /** What a block's code is made with. */
 export interface BlockEmitter {
-  /** All of the block but its jump; of a conditional jump the condition is left on the stack (1: taken). */
-  body(block: number): void;
+  /**
+   * All of the block but its jump; of a conditional jump the condition is left on the stack (1: taken).
+   * @param ahead instructions from its start on that are counted as executed already; otherwise it counts its own
+   */
+  body(block: number, ahead?: number): void;
+  /** Counts so many instructions as executed, or as not executed after all where negative. */
+  count(instructions: number): void;
   /** At the head of each loop, where endless ones must end. */
   loopHead(block: number): void;
   /** An i32 local, 0 at the start, for the number of the next block where there is a jump table. */
   readonly state: number;
 }
 
+/** Rounds of a short loop for one test of the step limit. */
+const ROUNDS = 4;
+/** Instructions of a loop that is short. */
+const SHORT = 24;
 // Deeper graphs would overflow the stack of this recursion.
 const MAX_DEPTH = 500;
 
@@ -23,6 +32,14 @@ export function emitFlow(code: Code, flow: Flow, emitter: BlockEmitter): void {
   if (flow.reducible && flow.depth <= MAX_DEPTH) new Structured(code, flow, emitter).tree(0);
   else emitDispatch(code, flow, emitter);
   code.op("unreachable");
+}
+
+/** A loop of one or two blocks that is left from the first one only. */
+interface ShortLoop {
+  readonly head: number;
+  /** The second block, -1 where there is none. */
+  readonly rest: number;
+  readonly exit: number;
 }
 
 /** `if` constructs in the list of what encloses the code. */
@@ -34,6 +51,8 @@ class Structured {
   readonly #emitter: BlockEmitter;
   /** Joins dominated by each block, in reverse postorder. */
   readonly #joins: readonly number[][];
+  /** Of each block, edges to it from itself or later blocks. */
+  readonly #backward: Uint32Array;
   /** What encloses the code, innermost last: loop heads and joins by their block. */
   readonly #around: number[] = [];
 
@@ -42,6 +61,10 @@ class Structured {
     this.#flow = flow;
     this.#emitter = emitter;
     this.#joins = flow.blocks.map(() => []);
+    this.#backward = new Uint32Array(flow.blocks.length);
+    flow.blocks.forEach(({ taken, next }, b) => {
+      for (const to of [taken, next]) if (to >= 0 && to <= b) this.#backward[to]!++;
+    });
     flow.isMerge.forEach((merge, b) => {
       if (merge === 1) this.#joins[flow.dominator[b]!]!.push(b);
     });
@@ -50,11 +73,58 @@ class Structured {
   /** The block and all that it dominates. */
   tree(block: number): void {
     if (this.#flow.isLoop[block] === 0) return this.#node(block);
+    const short = this.#shortLoop(block);
+    if (short !== undefined) return this.#rounds(short);
     this.#code.loop();
     this.#around.push(block);
     this.#emitter.loopHead(block);
     this.#node(block);
     this.#leave();
+  }
+
+  #shortLoop(head: number): ShortLoop | undefined {
+    const { taken, next } = this.#flow.blocks[head]!;
+    if (this.#backward[head] !== 1 || taken < 0 || next < 0 || taken === next) return undefined;
+    for (const [stay, exit] of [
+      [taken, next],
+      [next, taken],
+    ] as const) {
+      const rest = stay === head ? -1 : stay;
+      const returns = rest < 0 || this.#returnsTo(rest, head);
+      if (returns && this.#length(head) + this.#length(rest) <= SHORT) return { head, rest, exit };
+    }
+    return undefined;
+  }
+
+  /** Whether all that a block does is to go on to the loop's head that it was reached from. */
+  #returnsTo(block: number, head: number): boolean {
+    const { blocks, isLoop, isMerge, dominator } = this.#flow;
+    const { taken, next } = blocks[block]!;
+    const goes = Math.max(taken, next) === head && Math.min(taken, next) === -1;
+    return goes && isLoop[block] === 0 && isMerge[block] === 0 && dominator[block] === head;
+  }
+
+  #length(block: number): number {
+    return block < 0 ? 0 : this.#flow.blocks[block]!.instructions.length;
+  }
+
+  /** Some rounds in a row: the step limit, and V8's test for interrupts, cost as much as a small loop's work. */
+  #rounds({ head, rest, exit }: ShortLoop): void {
+    const code = this.#code;
+    const round = this.#length(head) + this.#length(rest);
+    code.block().loop();
+    this.#emitter.loopHead(head);
+    this.#emitter.count(ROUNDS * round);
+    for (let later = (ROUNDS - 1) * round; later >= 0; later -= round) {
+      this.#emitter.body(head, later + round);
+      if (this.#flow.blocks[head]!.next === exit) code.op("i32_eqz");
+      code.if();
+      this.#emitter.count(-(later + this.#length(rest)));
+      code.br(2).op("end");
+      if (rest >= 0) this.#emitter.body(rest, later + this.#length(rest));
+    }
+    code.br(0).op("end", "end");
+    this.#goto(head, exit);
   }
 
   #node(block: number): void {
