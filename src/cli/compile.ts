@@ -1,10 +1,19 @@
 /** `bpfhv compile`: guest programs in TypeScript to eBPF, as an object, hexadecimal or text. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Command, Option } from "commander";
 import type * as abi from "../abi/index.ts";
-import { CompileError, compileSource, parseSource, type Source } from "../compiler/index.ts";
+import {
+  CompileError,
+  compileSource,
+  importsOf,
+  isLanguage,
+  parseSource,
+  programFiles,
+  readFromDisk,
+  type Source,
+} from "../compiler/index.ts";
 import { writeElf } from "../ebpf/elf-writer.ts";
 import type { Program } from "../ebpf/program.ts";
 import { disassembleProgram } from "../ebpf/text.ts";
@@ -31,7 +40,7 @@ export function compileCommand(): Command {
     .option("--module", "the unspecialised text as a JavaScript module, for bundlers", false)
     .action(async (file: string, flags: CompileFlags) => {
       const result = await refusing(file, async () => {
-        const source = parseSource(file, read(file));
+        const source = parseSource(file, read(file), readFromDisk);
         if (flags.module) return moduleOf(source);
         const given = { ...(await imported(source)), form: flags.form, ...flags.define };
         return output(compileSource(source, given), flags);
@@ -59,16 +68,28 @@ function read(file: string): string {
   }
 }
 
-/** Values of the file's imports: the modules are loaded, those of this package in their built form. */
+/**
+ * Values of what the program's files import: the modules are loaded, those of this package in their built form. Files
+ * that are compiled themselves are not: they need not run.
+ */
 async function imported(source: Source): Promise<Record<string, unknown>> {
-  const given: Record<string, unknown> = {};
-  for (const [local, { module, name }] of source.imports) {
-    if (/compiler\/language(\.[jt]s)?$/.test(module)) continue;
-    const loaded = await load(source.file, module);
-    if (name === "*") given[local] = loaded;
-    else given[name] = loaded[name];
+  const given = new Map<string, unknown>();
+  const files = programFiles(source);
+  for (const file of files) {
+    for (const wanted of importsOf(file)) {
+      const { module, name, local } = wanted;
+      if (isLanguage(module)) continue;
+      const target = file.project.follow(file, wanted);
+      if (target !== undefined && files.includes(target)) continue;
+      const loaded = await load(file.file, module);
+      const [key, value] = name === "*" ? [local, loaded] : [name, loaded[name]];
+      if (given.has(key) && given.get(key) !== value) {
+        throw failure(`${key} means two things in the files of ${source.file}: rename one of them`);
+      }
+      given.set(key, value);
+    }
   }
-  return given;
+  return Object.fromEntries(given);
 }
 
 async function load(from: string, module: string): Promise<Record<string, unknown>> {
@@ -82,9 +103,18 @@ async function load(from: string, module: string): Promise<Record<string, unknow
   }
 }
 
-/** The text as data: `parseSource(file, text)` takes it where the file itself is not shipped. */
-function moduleOf({ file, text }: Source): string {
-  return `export const file = ${JSON.stringify(file)};\nexport const text = ${JSON.stringify(text)};\n`;
+/**
+ * The text as data, with those of the files that it is compiled with: `parseSource(file, text, (path) => files[path])`
+ * takes it where the files themselves are not shipped.
+ */
+function moduleOf(source: Source): string {
+  const [, ...others] = programFiles(source);
+  const from = dirname(source.file);
+  const files = Object.fromEntries(others.map(({ file, text }) => [relative(from, file), text]));
+  const parts = { file: basename(source.file), text: source.text, files };
+  return Object.entries(parts)
+    .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};\n`)
+    .join("");
 }
 
 function output(programs: readonly Program[], flags: CompileFlags): string | Uint8Array {

@@ -27,6 +27,7 @@ interface Extra {
   readonly offset?: number;
   readonly size?: AccessBytes;
   readonly atomic?: AtomicOp;
+  readonly callee?: Func;
 }
 
 /** A comparison of two values. */
@@ -41,17 +42,24 @@ export class Builder {
   readonly func: Func;
   /** Where the next value goes; undefined after a jump: what follows cannot be reached. */
   block: Block | undefined;
-  /** Position in the source of what is being built. */
-  at = 0;
+  /** Where the positions of the file that is being walked start. */
+  origin = 0;
+  #at = 0;
   readonly #definitions = new Map<Block, Map<Variable, Value>>();
   readonly #sealed = new Set<Block>();
   readonly #incomplete = new Map<Block, Map<Variable, Value>>();
 
-  constructor(name: string) {
+  /** @param at where the function stands in the row of all files */
+  constructor(name: string, at: number) {
     const entry: Block = { id: 0, values: [], preds: [] };
-    this.func = { name, entry, blocks: [entry], stack: 0, nextValue: 0, nextBlock: 1 };
+    this.func = { name, at, entry, blocks: [entry], stack: 0, nextValue: 0, nextBlock: 1 };
     this.block = entry;
     this.#sealed.add(entry);
+  }
+
+  /** Position in the file being walked of what is being built. */
+  set at(offset: number) {
+    this.#at = this.origin + offset;
   }
 
   newBlock(): Block {
@@ -72,7 +80,7 @@ export class Builder {
   }
 
   jump(to: Block): void {
-    this.#end({ kind: "jump", to, at: this.at }, [to]);
+    this.#end({ kind: "jump", to, at: this.#at }, [to]);
   }
 
   /** A comparison of constants becomes a jump, so that the other way is never built. */
@@ -83,12 +91,12 @@ export class Builder {
       this.jump(compares(c.op, c.bits, a.imm, b.imm) ? then : otherwise);
     } else {
       const end = { kind: "branch", op: c.op, bits: c.bits, a, b, then, else: otherwise } as const;
-      this.#end({ ...end, at: this.at }, [then, otherwise]);
+      this.#end({ ...end, at: this.#at }, [then, otherwise]);
     }
   }
 
   return(value: Value): void {
-    this.#end({ kind: "return", value, at: this.at }, []);
+    this.#end({ kind: "return", value, at: this.#at }, []);
   }
 
   constant(imm: bigint): Value {
@@ -138,9 +146,13 @@ export class Builder {
   }
 
   #value(op: Op, bits: Bits, args: Value[], extra: Extra, block: Block): Value {
-    const { imm = 0n, offset = 0, size = 8, atomic } = extra;
-    const base = { id: this.func.nextValue++, op, bits, args, imm, offset, size, block };
-    return { ...base, at: this.at, ...(atomic === undefined ? {} : { atomic }) };
+    const { imm = 0n, offset = 0, size = 8, atomic, callee } = extra;
+    const value: Value = {
+      ...{ id: this.func.nextValue++, op, bits, args, imm, offset, size, block, at: this.#at },
+      ...(atomic === undefined ? {} : { atomic }),
+      ...(callee === undefined ? {} : { callee }),
+    };
+    return value;
   }
 
   #append(op: Op, bits: Bits, args: Value[], extra: Extra = {}): Value {

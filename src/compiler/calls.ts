@@ -1,4 +1,4 @@
-/** Calls: functions of the file, which are inlined, and intrinsics. */
+/** Calls: functions, which are inlined unless they ask not to be, and intrinsics. */
 import { convert } from "./convert.ts";
 import { expression, join, truthValue } from "./expressions.ts";
 import { INTRINSICS } from "./intrinsics.ts";
@@ -10,7 +10,9 @@ import {
   type Operand,
   Scope,
   type Unit,
+  within,
 } from "./operands.ts";
+import { callOutOfLine, isOutOfLine } from "./out-of-line.ts";
 import type { Node } from "./parse.ts";
 import { statements } from "./statements.ts";
 import { INT_TYPES, type IntType, isIntName } from "./types.ts";
@@ -18,11 +20,21 @@ import { INT_TYPES, type IntType, isIntName } from "./types.ts";
 /** Functions nested in each other; more is taken for recursion. */
 const MAX_DEPTH = 32;
 
+export type Callee = Extract<Operand, { kind: "function" }>;
+
 export function callExpression(unit: Unit, scope: Scope, node: Node): Operand {
   const callee = expression(unit, scope, node.callee);
   if (callee.kind === "intrinsic") return INTRINSICS[callee.name]!(unit, scope, node);
-  if (callee.kind === "function") return inline(unit, scope, node, callee.node, callee.name);
-  const hint = "call a function of this file, or an intrinsic of the language";
+  if (callee.kind === "function") {
+    const { params } = callee.node;
+    if (node.arguments.length !== params.length) {
+      const reason = `${callee.name} takes ${params.length} arguments, not ${node.arguments.length}`;
+      throw fail(unit, node, "TYPE", reason, "pass all of them");
+    }
+    const call = isOutOfLine(callee) ? callOutOfLine : inline;
+    return call(unit, scope, node, callee);
+  }
+  const hint = "call a function, or an intrinsic of the language";
   throw fail(unit, node, "UNSUPPORTED", `${describe(callee)} cannot be called`, hint);
 }
 
@@ -43,45 +55,53 @@ export function annotated(
   return undefined;
 }
 
-function inline(unit: Unit, outer: Scope, node: Node, func: Node, name: string): Operand {
+function inline(unit: Unit, outer: Scope, node: Node, callee: Callee): Operand {
+  const { node: func, name, source } = callee;
   if (unit.depth >= MAX_DEPTH) {
     const hint = "write a loop: functions are inlined and cannot call themselves";
     throw fail(unit, node, "LIMIT", `${name} is called more than ${MAX_DEPTH} deep`, hint);
   }
-  if (node.arguments.length !== func.params.length) {
-    const reason = `${name} takes ${func.params.length} arguments, not ${node.arguments.length}`;
-    throw fail(unit, node, "TYPE", reason, "pass all of them");
-  }
   const scope = new Scope();
   for (const [i, param] of (func.params as Node[]).entries()) {
-    scope.declare(param.name, bind(unit, param, expression(unit, outer, node.arguments[i])));
+    const argument: Node = node.arguments[i];
+    const operand = expression(unit, outer, argument);
+    scope.declare(param.name, bind(unit, callee, param, argument, operand));
   }
   const results: { from: NonNullable<typeof unit.builder.block>; operand: Operand }[] = [];
   const exit = unit.builder.newBlock();
-  const returns = annotated(unit, func.returnType);
-  const frame: Frame = { name, returns, inlined: { exit, results } };
   unit.depth++;
-  try {
-    statements(unit, scope, frame, func.body.body);
-  } finally {
-    unit.depth--;
-  }
+  const frame = within(unit, source, () => {
+    const returns = annotated(unit, func.returnType);
+    const inlined: Frame = { name, returns, inlined: { exit, results } };
+    statements(unit, scope, inlined, func.body.body);
+    return inlined;
+  });
+  unit.depth--;
   return leave(unit, node, frame);
 }
 
 /** A parameter with a width is a variable; any other stands for what was passed. */
-function bind(unit: Unit, param: Node, operand: Operand): Binding {
-  if (param.type !== "Identifier") {
-    throw fail(unit, param, "UNSUPPORTED", "a parameter that is no plain name", "write a name");
-  }
-  const type = annotated(unit, param.typeAnnotation);
+function bind(
+  unit: Unit,
+  { source }: Callee,
+  param: Node,
+  argument: Node,
+  operand: Operand,
+): Binding {
+  const type = within(unit, source, () => parameterType(unit, param));
   if (type === undefined) return { kind: "fixed", operand };
   const bits = type !== "bool" && type.bits === 64 ? 64 : 32;
   const variable = { name: param.name, bits } as const;
   const value =
-    type === "bool" ? truthValue(unit, param, operand) : convert(unit, param, operand, type);
+    type === "bool" ? truthValue(unit, argument, operand) : convert(unit, argument, operand, type);
   unit.builder.write(variable, value);
   return { kind: "variable", variable, type };
+}
+
+/** The type of a parameter of the file being lowered, where one is annotated. */
+export function parameterType(unit: Unit, param: Node): IntType | "bool" | undefined {
+  if (param.type === "Identifier") return annotated(unit, param.typeAnnotation);
+  throw fail(unit, param, "UNSUPPORTED", "a parameter that is no plain name", "write a name");
 }
 
 function leave(unit: Unit, node: Node, frame: Frame): Operand {

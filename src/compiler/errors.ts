@@ -8,6 +8,8 @@ export type CompileErrorCode =
   | "UNSUPPORTED"
   /** A free name that is no constant, layout, function or given value. */
   | "NAME"
+  /** A file that is not there, does not export what is imported, or imports the one that imports it. */
+  | "IMPORT"
   /** Widths or kinds of values that do not go together. */
   | "TYPE"
   /** A constant out of range, or needed where there is none. */

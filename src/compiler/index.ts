@@ -1,4 +1,12 @@
 /** Guest programs in TypeScript, compiled to eBPF. */
 export * from "./compile.ts";
 export { CompileError, type CompileErrorCode } from "./errors.ts";
-export { parseSource, type Source } from "./parse.ts";
+export type { Import, Source } from "./parse.ts";
+export {
+  importsOf,
+  isLanguage,
+  parseSource,
+  programFiles,
+  type ReadText,
+  readFromDisk,
+} from "./project.ts";

@@ -21,8 +21,10 @@ export type Op =
   | BinaryOp
   /** A constant, `imm` as 64 unsigned bits. */
   | "const"
-  /** The context's address. */
+  /** The context's address: parameter `imm`. */
   | "context"
+  /** Parameter `imm`, an integer, of a function that is called. */
+  | "param"
   /** The address of stack memory: `offset` from the frame pointer. */
   | "stack"
   /** The low 32 bits, zero-extended. */
@@ -37,7 +39,7 @@ export type Op =
   | "store"
   /** `atomic` on args[0] + offset with args[1]; cmpxchg compares with args[2]. The old value where it fetches. */
   | "atomic"
-  /** Helper number `imm` with args. */
+  /** Helper number `imm`, or the function `callee`, with args. */
   | "call"
   | "phi";
 
@@ -50,8 +52,9 @@ export interface Value {
   readonly offset: number;
   readonly size: AccessBytes;
   readonly atomic?: AtomicOp;
+  readonly callee?: Func;
   block: Block;
-  /** Position in the source. */
+  /** Position in the row of all files. */
   readonly at: number;
   /** What this value turned out to equal. */
   same?: Value;
@@ -80,6 +83,8 @@ export interface Block {
 
 export interface Func {
   readonly name: string;
+  /** Where it stands in the row of all files. */
+  readonly at: number;
   readonly entry: Block;
   blocks: Block[];
   /** Bytes of stack taken by the source's own objects. */

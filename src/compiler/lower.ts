@@ -1,21 +1,26 @@
-/** One exported function of the source to SSA. */
-
+/** The functions of one program to SSA: an exported function of the source, and those that it really calls. */
 import { Builder } from "./build.ts";
 import { annotated } from "./calls.ts";
 import type { Func } from "./ir.ts";
 import { type Frame, fail, Scope, type Unit } from "./operands.ts";
 import type { Source } from "./parse.ts";
+import { notExported } from "./project.ts";
 import { statements } from "./statements.ts";
 
-/** @throws CompileError with the place of what cannot be compiled */
+/**
+ * @returns the program's own function, then those that it calls, each once
+ * @throws CompileError with the place of what cannot be compiled
+ */
 export function lower(
   source: Source,
   name: string,
   given: Readonly<Record<string, unknown>>,
-): Func {
-  const builder = new Builder(name);
-  const unit: Unit = { source, builder, given, constants: new Map(), depth: 0 };
-  const node = source.functions.get(name)!;
+): Func[] {
+  const { source: file, node } = programOf(source, name);
+  const builder = new Builder(name, file.start + node.start);
+  const outOfLine = { made: new Map(), open: [] };
+  const unit: Unit = { source: file, builder, given, constants: new Map(), depth: 0, outOfLine };
+  builder.origin = file.start;
   if (node.params.length > 1 || node.params[0]?.type === "AssignmentPattern") {
     const hint = "take one parameter, the context";
     throw fail(unit, node, "TYPE", `program ${name} takes something else than the context`, hint);
@@ -31,5 +36,17 @@ export function lower(
   statements(unit, scope, frame, node.body.body);
   builder.at = node.end - 1;
   builder.return(builder.constant(0n));
-  return builder.func;
+  return [builder.func, ...outOfLine.made.values()];
+}
+
+/** The function that a file exports under the name, in whichever file it is written. */
+function programOf(source: Source, name: string) {
+  const found = source.project.exportOf(source, name);
+  const node = found?.source.functions.get(found.name);
+  if (found === undefined || node === undefined) {
+    const exported = source.exports.get(name);
+    if (typeof exported === "object") throw notExported(source, exported);
+    throw new RangeError(`${source.file} exports no function ${name}`);
+  }
+  return { source: found.source, node };
 }

@@ -1,11 +1,17 @@
 /** What free names mean: constants and functions of the file, intrinsics, and values passed in. */
 import { expression } from "./expressions.ts";
 import { INTRINSICS } from "./intrinsics.ts";
-import { type Binding, fail, fromData, type Operand, Scope, type Unit } from "./operands.ts";
-import type { Node } from "./parse.ts";
-
-/** Modules whose exports are the language itself. */
-const LANGUAGE = /(^|\/)compiler\/language(\.[jt]s)?$/;
+import {
+  type Binding,
+  fail,
+  fromData,
+  type Operand,
+  Scope,
+  type Unit,
+  within,
+} from "./operands.ts";
+import type { Import, Node, Source } from "./parse.ts";
+import { isLanguage, notExported } from "./project.ts";
 
 export function lookUp(unit: Unit, scope: Scope, node: Node): Binding {
   const name: string = node.name;
@@ -16,44 +22,60 @@ export function lookUp(unit: Unit, scope: Scope, node: Node): Binding {
 
 function free(unit: Unit, node: Node, name: string): Operand {
   const { source, given } = unit;
-  const initialiser = source.constants.get(name);
-  if (initialiser !== undefined) return moduleConstant(unit, node, name, initialiser);
-  const func = source.functions.get(name);
-  if (func !== undefined) return { kind: "function", node: func, name };
+  const own = declared(unit, source, name);
+  if (own !== undefined) return own;
   const imported = source.imports.get(name);
-  if (imported !== undefined && LANGUAGE.test(imported.module) && imported.name in INTRINSICS) {
-    return { kind: "intrinsic", name: imported.name };
-  }
-  if (imported !== undefined && Object.hasOwn(given, imported.name)) {
-    return fromData(given[imported.name]);
-  }
+  const found = imported && importedName(unit, imported);
+  if (found !== undefined) return found;
   if (Object.hasOwn(given, name)) return fromData(given[name]);
   if (name === "undefined") return { kind: "data", value: undefined };
-  throw unknownName(unit, node, name, imported?.module);
+  throw unknownName(unit, node, name, imported);
 }
 
-function unknownName(unit: Unit, node: Node, name: string, module: string | undefined) {
-  if (unit.source.declared.has(name)) {
+/** A function or constant of a file. */
+function declared(unit: Unit, source: Source, name: string): Operand | undefined {
+  const initialiser = source.constants.get(name);
+  if (initialiser !== undefined) {
+    return within(unit, source, () => moduleConstant(unit, name, initialiser));
+  }
+  const func = source.functions.get(name);
+  return func && { kind: "function", node: func, name, source };
+}
+
+/** What was given comes first: only what was not is looked for in the files themselves. */
+function importedName(unit: Unit, imported: Import): Operand | undefined {
+  const { source, given } = unit;
+  const { module, name } = imported;
+  if (isLanguage(module)) return name in INTRINSICS ? { kind: "intrinsic", name } : undefined;
+  if (Object.hasOwn(given, name) && typeof given[name] !== "function") return fromData(given[name]);
+  const found = source.project.importOf(source, imported);
+  return found && declared(unit, found.source, found.name);
+}
+
+function unknownName(unit: Unit, node: Node, name: string, imported: Import | undefined) {
+  const { source } = unit;
+  if (source.declared.has(name)) {
     const hint = `pass it in, for example with --define ${name}=1`;
     return fail(unit, node, "NAME", `no value was given for ${name}`, hint);
   }
-  if (module !== undefined) {
-    const reason = `${name} of "${module}" is no value that the compiler was given`;
-    return fail(unit, node, "NAME", reason, "import constants and layouts only, and pass them in");
+  if (imported !== undefined) {
+    if (source.project.follow(source, imported)) return notExported(source, imported);
+    const reason = `${name} of "${imported.module}" is no value that the compiler was given`;
+    return fail(unit, node, "NAME", reason, "pass it in, or import it from a .ts file that exists");
   }
   const hint = "declare a constant or function in this file, or import a constant or layout";
   return fail(unit, node, "NAME", `${name} is not defined`, hint);
 }
 
-function moduleConstant(unit: Unit, node: Node, name: string, initialiser: Node): Operand {
-  const known = unit.constants.get(name);
+function moduleConstant(unit: Unit, name: string, initialiser: Node): Operand {
+  const known = unit.constants.get(initialiser);
   if (known !== undefined) return known;
-  unit.constants.set(name, { kind: "void" });
+  unit.constants.set(initialiser, { kind: "void" });
   const operand = expression(unit, new Scope(), initialiser);
   if (["const", "data", "function", "intrinsic"].includes(operand.kind)) {
-    unit.constants.set(name, operand);
+    unit.constants.set(initialiser, operand);
     return operand;
   }
   const hint = "compute it from constants, or move it into the function";
-  throw fail(unit, node, "CONSTANT", `${name} is not known before the program runs`, hint);
+  throw fail(unit, initialiser, "CONSTANT", `${name} is not known before the program runs`, hint);
 }

@@ -2,7 +2,7 @@
 import type { Field, Struct } from "../abi/layout.ts";
 import type { Builder, Variable } from "./build.ts";
 import type { CompileError, CompileErrorCode } from "./errors.ts";
-import type { Block, Value } from "./ir.ts";
+import type { Block, Func, Value } from "./ir.ts";
 import { errorAt, type Node, type Source } from "./parse.ts";
 import type { IntType } from "./types.ts";
 
@@ -23,7 +23,13 @@ export type Operand =
     }
   /** A value of the compiling program: boolean, string, layout, table of constants. */
   | { readonly kind: "data"; readonly value: unknown }
-  | { readonly kind: "function"; readonly node: Node; readonly name: string }
+  | {
+      readonly kind: "function";
+      readonly node: Node;
+      readonly name: string;
+      /** The file that declares it. */
+      readonly source: Source;
+    }
   | { readonly kind: "intrinsic"; readonly name: string }
   | { readonly kind: "void" };
 
@@ -61,18 +67,44 @@ export interface Frame {
   };
 }
 
-/** All that lowering one program works with. */
+/** The functions that a program really calls. */
+export interface OutOfLine {
+  readonly made: Map<Node, Func>;
+  /** Those being lowered, each called by the one before. */
+  readonly open: Node[];
+}
+
+/** All that lowering one function works with. */
 export interface Unit {
-  readonly source: Source;
+  /** The file of what is being lowered; another one while a function or constant of it is (`within`). */
+  source: Source;
   readonly builder: Builder;
   /** Values for free names: specialisation and imports. */
   readonly given: Readonly<Record<string, unknown>>;
-  /** Module-level constants already evaluated. */
-  readonly constants: Map<string, Operand>;
+  /** Module-level constants already evaluated, by their initialisers. */
+  readonly constants: Map<Node, Operand>;
   /** Functions being inlined into each other. */
   depth: number;
+  readonly outOfLine: OutOfLine;
 }
 
+/** Does `work` on code of another file: its names, places and errors are that file's. */
+export function within<T>(unit: Unit, source: Source, work: () => T): T {
+  const before = unit.source;
+  enterFile(unit, source);
+  try {
+    return work();
+  } finally {
+    enterFile(unit, before);
+  }
+}
+
+function enterFile(unit: Unit, source: Source): void {
+  unit.source = source;
+  unit.builder.origin = source.start;
+}
+
+/** An error at a node of the file that is being lowered. */
 export function fail(
   unit: Unit,
   node: Node,

@@ -5,6 +5,7 @@
 import { parseSync } from "oxc-parser";
 import type { SourceLine } from "../ebpf/program.ts";
 import { CompileError, type CompileErrorCode } from "./errors.ts";
+import type { Project } from "./project.ts";
 
 /** A node of the tree. Offsets are UTF-16 positions in the source. */
 export interface Node {
@@ -15,19 +16,33 @@ export interface Node {
   readonly [key: string]: any;
 }
 
+/** A name that comes from another module. */
+export interface Import {
+  readonly module: string;
+  /** The name there; "*" for all of it. */
+  readonly name: string;
+  /** The name here. */
+  readonly local: string;
+  /** The module's name as it is written. */
+  readonly node: Node;
+}
+
 /** A parsed file: its declarations by name. */
 export interface Source {
   readonly file: string;
   readonly text: string;
+  /** The files that it is compiled with. */
+  readonly project: Project;
+  /** Where the positions of this file start among those of its project. */
+  readonly start: number;
   readonly functions: ReadonlyMap<string, Node>;
-  /** Names of the exported functions, in order. */
-  readonly exported: readonly string[];
+  /** What it exports, in order: names of its own, or what another module exports. */
+  readonly exports: ReadonlyMap<string, string | Import>;
   /** Module-level constants: name to initialiser. */
   readonly constants: ReadonlyMap<string, Node>;
   /** `declare const x`: values that specialisation gives. */
   readonly declared: ReadonlyMap<string, Node>;
-  /** Imported names, with their modules and the names there ("*" for namespaces). */
-  readonly imports: ReadonlyMap<string, { readonly module: string; readonly name: string }>;
+  readonly imports: ReadonlyMap<string, Import>;
 }
 
 const SHOWN = 60;
@@ -55,51 +70,89 @@ export function errorAt(
   reason: string,
   hint: string,
 ): CompileError {
-  const whole = source.text.slice(node.start, node.end).replace(/\s+/g, " ");
+  const text = source.text.slice(node.start, node.end).replace(/\s+/g, " ");
+  const whole = text.replace(/^"(.*)"$/, "$1");
   const shown = whole.length > SHOWN ? `${whole.slice(0, SHOWN - 3)}...` : whole;
   return new CompileError(code, placeOf(source, node.start), reason, shown, hint);
 }
 
 /** @throws CompileError SYNTAX where the text is no TypeScript */
-export function parseSource(file: string, text: string): Source {
+export function parseFile(file: string, text: string, project: Project, start: number): Source {
   const result = parseSync("guest.ts", text, { sourceType: "module", lang: "ts" });
   const [problem] = result.errors;
   if (problem !== undefined) {
     const label = problem.labels[0] ?? { start: 0, end: 0 };
     throw errorAt({ file, text }, label, "SYNTAX", problem.message, "write valid TypeScript");
   }
-  return declarations(file, text, result.program as unknown as Node);
+  const tables = {
+    functions: new Map<string, Node>(),
+    exports: new Map<string, string | Import>(),
+    constants: new Map<string, Node>(),
+    declared: new Map<string, Node>(),
+    imports: new Map<string, Import>(),
+  };
+  const program = result.program as unknown as Node;
+  for (const statement of program.body as Node[]) collect(tables, statement);
+  return { file, text, project, start, ...tables };
 }
 
-function declarations(file: string, text: string, program: Node): Source {
-  const functions = new Map<string, Node>();
-  const exported: string[] = [];
-  const constants = new Map<string, Node>();
-  const declared = new Map<string, Node>();
-  const imports = new Map<string, { module: string; name: string }>();
-  for (const statement of program.body as Node[]) {
-    const isExport = statement.type === "ExportNamedDeclaration" && statement.declaration;
-    const node: Node = isExport ? statement.declaration : statement;
-    if (node.type === "FunctionDeclaration") {
-      functions.set(node.id.name, node);
-      if (isExport) exported.push(node.id.name);
-    } else if (node.type === "VariableDeclaration" && node.kind === "const") {
-      for (const d of node.declarations as Node[]) {
-        if (d.id.type !== "Identifier") continue;
-        if (d.init) constants.set(d.id.name, d.init);
-        else if (node.declare) declared.set(d.id.name, d);
-      }
-    } else if (node.type === "ImportDeclaration" && node.importKind !== "type") {
-      for (const s of node.specifiers as Node[]) {
-        if (s.importKind === "type") continue;
-        imports.set(s.local.name, { module: node.source.value, name: importedName(s) });
-      }
-    }
+interface Tables {
+  readonly functions: Map<string, Node>;
+  readonly exports: Map<string, string | Import>;
+  readonly constants: Map<string, Node>;
+  readonly declared: Map<string, Node>;
+  readonly imports: Map<string, Import>;
+}
+
+function collect(tables: Tables, statement: Node): void {
+  if (statement.type === "ExportNamedDeclaration") {
+    if (statement.declaration) {
+      for (const name of declare(tables, statement.declaration)) tables.exports.set(name, name);
+    } else if (statement.exportKind !== "type") collectExports(tables, statement);
+  } else if (statement.type === "ImportDeclaration") {
+    if (statement.importKind !== "type") collectImports(tables, statement);
+  } else declare(tables, statement);
+}
+
+/** @returns the names declared, as far as programs can use them */
+function declare({ functions, constants, declared }: Tables, node: Node): string[] {
+  if (node.type === "FunctionDeclaration") {
+    functions.set(node.id.name, node);
+    return [node.id.name];
   }
-  return { file, text, functions, exported, constants, declared, imports };
+  if (node.type !== "VariableDeclaration" || node.kind !== "const") return [];
+  return (node.declarations as Node[]).flatMap((d) => {
+    if (d.id.type !== "Identifier") return [];
+    if (d.init) constants.set(d.id.name, d.init);
+    else if (node.declare) declared.set(d.id.name, d);
+    return [d.id.name as string];
+  });
+}
+
+/** `export { a, b as c };`, from another module or not */
+function collectExports({ exports }: Tables, statement: Node): void {
+  for (const s of statement.specifiers as Node[]) {
+    if (s.exportKind === "type") continue;
+    const [name, local] = [nameOf(s.exported), nameOf(s.local)];
+    const { source } = statement;
+    const { value: module } = source ?? {};
+    exports.set(name, source ? { module, name: local, local: name, node: source } : local);
+  }
+}
+
+function collectImports({ imports }: Tables, statement: Node): void {
+  for (const s of statement.specifiers as Node[]) {
+    if (s.importKind === "type") continue;
+    const { source: node } = statement;
+    const { name: local } = s.local;
+    imports.set(local, { module: node.value, name: importedName(s), local, node });
+  }
 }
 
 function importedName(specifier: Node): string {
-  if (specifier.type === "ImportSpecifier") return specifier.imported.name;
+  if (specifier.type === "ImportSpecifier") return nameOf(specifier.imported);
   return specifier.type === "ImportNamespaceSpecifier" ? "*" : "default";
 }
+
+/** Names in lists of imports and exports may be written as strings. */
+const nameOf = (node: Node): string => node.name ?? node.value;

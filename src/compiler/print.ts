@@ -6,9 +6,21 @@ const name = (v: Value): string => (v.op === "const" ? `${BigInt.asIntN(64, v.im
 function printValue(v: Value): string {
   const args = v.args.map(name).join(", ");
   const memory = ["load", "store", "atomic"].includes(v.op) ? ` u${v.size * 8} +${v.offset}` : "";
-  const what =
-    v.op === "atomic" ? v.atomic : v.op === "call" ? `call 0x${v.imm.toString(16)}` : v.op;
+  const what = whatOf(v);
   return `  %${v.id} = ${what}${memory} ${v.bits} ${args}`.trimEnd();
+}
+
+function whatOf(v: Value): string {
+  switch (v.op) {
+    case "atomic":
+      return v.atomic!;
+    case "call":
+      return `call ${v.callee?.name ?? `0x${v.imm.toString(16)}`}`;
+    case "param":
+      return `param ${v.imm}`;
+    default:
+      return v.op;
+  }
 }
 
 function printEnd(end: Terminator | undefined): string {

@@ -4,6 +4,7 @@ import { convert } from "./convert.ts";
 import { condition, expression, integer, truthValue } from "./expressions.ts";
 import type { Block } from "./ir.ts";
 import { describe, type Frame, fail, type Operand, Scope, type Unit } from "./operands.ts";
+import { NOINLINE } from "./out-of-line.ts";
 import type { Node } from "./parse.ts";
 import { I32, type IntType } from "./types.ts";
 
@@ -35,6 +36,7 @@ function statement(unit: Unit, scope: Scope, frame: Frame, node: Node, targets: 
       for (const declaration of node.declarations) declare(unit, scope, node, declaration);
       return;
     case "ExpressionStatement":
+      if (typeof node.directive === "string") return checkDirective(unit, node);
       expression(unit, scope, node.expression);
       return;
     case "BlockStatement":
@@ -59,6 +61,12 @@ function statement(unit: Unit, scope: Scope, frame: Frame, node: Node, targets: 
       throw fail(unit, node, "UNSUPPORTED", `guest programs have no ${node.type}`, hint);
     }
   }
+}
+
+function checkDirective(unit: Unit, node: Node): void {
+  if (node.directive === NOINLINE) return;
+  const reason = `no directive is called ${node.directive}`;
+  throw fail(unit, node, "UNSUPPORTED", reason, `write "${NOINLINE}", or nothing`);
 }
 
 function declare(unit: Unit, scope: Scope, list: Node, node: Node): void {
@@ -209,11 +217,22 @@ function returnStatement(unit: Unit, scope: Scope, frame: Frame, argument: Node 
   const operand: Operand = inner ? expression(unit, scope, inner) : { kind: "void" };
   if (frame.inlined !== undefined) {
     if (builder.block === undefined) return;
-    frame.inlined.results.push({ from: builder.block, operand });
+    frame.inlined.results.push({
+      from: builder.block,
+      operand: returned(unit, frame, inner, operand),
+    });
     builder.block = undefined;
     return;
   }
   builder.return(result(unit, frame, inner, operand));
+}
+
+/** What an inlined function returns, in its type where that is annotated: a wrong one is told of here. */
+function returned(unit: Unit, { returns }: Frame, node: Node | null, operand: Operand): Operand {
+  if (node === null || operand.kind === "void" || returns === undefined) return operand;
+  return returns === "bool"
+    ? { kind: "truth", value: truthValue(unit, node, operand) }
+    : { kind: "int", type: returns, value: convert(unit, node, operand, returns) };
 }
 
 /** What a program returns: the driver reads the low 32 bits as a signed number. */

@@ -1,11 +1,14 @@
 // The running kernel's verifier on the programs that we ship: what it accepts here, guests accept there.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";
+import { PRIVATE_OFFSET, PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";
+import { compileFunction } from "../../src/compiler/index.ts";
+import { GIVEN, testSource } from "../../src/compiler/testing.ts";
 import { DEVICES } from "../../src/devices/index.ts";
 import { sringContextSize } from "../../src/devices/sring/layout.ts";
 import { sringPrograms } from "../../src/devices/sring/programs.ts";
 import { Assembler, at, R0, R1 } from "../../src/ebpf/assembler.ts";
+import { Interpreter } from "../../src/ebpf/interpreter.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../../src/os/bpf.ts";
 import { close } from "../../src/os/fd.ts";
 import { openFds, requires } from "../../src/os/testing.ts";
@@ -40,6 +43,26 @@ test("the kernel refuses them on a context that is one descriptor short", { skip
     assert.ok(!result.accepted, name);
     assert.match(result.log, /invalid access to map value/);
   }
+});
+
+test("the kernel accepts programs with real calls, and runs them as the interpreter does", {
+  skip,
+}, () => {
+  const { code } = compileFunction(testSource("noinline.ts"), "main", GIVEN);
+  const memory = new BpfMemory(4096);
+  const loaded = loadSocketFilter(code, memory);
+  assert.ok(loaded.accepted, loaded.log);
+  for (const seed of [1, 2, 3, 77, 1001]) {
+    const bytes = new Uint8Array(4096);
+    for (let i = 0; i < 16; i++) bytes[PRIVATE_OFFSET + i] = (seed * (i + 1) * 0x9e3779b1) >>> 24;
+    memory.bytes.set(bytes);
+    const regions = [{ name: "context", base: 0x10_0000, bytes }];
+    const result = new Interpreter(code, { regions }).call(0x10_0000);
+    assert.equal(testRun(loaded.fd).r0, result);
+    assert.equal(Buffer.compare(memory.bytes, bytes), 0);
+  }
+  close(loaded.fd);
+  memory.close();
 });
 
 test("a program runs in the kernel on memory shared with us, and nothing stays open", {

@@ -15,9 +15,9 @@ import {
 } from "./code.ts";
 import { Graph } from "./graph.ts";
 import { backwards, liveOut } from "./liveness.ts";
+import { STACK_BYTES } from "./stack.ts";
 
 const FRAME_POINTER = 10;
-const STACK_BYTES = 512;
 
 /** Gives every virtual register one of the machine's, or a place on the stack. */
 export function allocate(func: MachineFunction, place: () => CompileError["place"]): void {

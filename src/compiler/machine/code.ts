@@ -19,10 +19,12 @@ export interface MachineInstruction {
   imm: number;
   offset: number;
   high: number;
-  /** Position in the source. */
+  /** Position in the row of all files. */
   at: number;
   /** Registers that a call reads. */
   args?: readonly number[];
+  /** Which of the program's functions a call calls. */
+  callee?: number;
 }
 
 export interface MachineBlock {

@@ -22,10 +22,13 @@ export interface Encoded {
   readonly positions: ReadonlyMap<number, number>;
 }
 
-export function encode(func: MachineFunction): Encoded {
-  skipEmpty(func);
-  shareEnds(func);
-  const rows = withoutDead(emitRows(placed(func)));
+/** The functions of a program, its own first, one after the other. */
+export function encode(functions: readonly MachineFunction[]): Encoded {
+  const rows = functions.flatMap((func) => {
+    skipEmpty(func);
+    shareEnds(func);
+    return withoutDead(emitRows(placed(func)));
+  });
   const starts = new Map<MachineBlock, number>();
   let slot = 0;
   for (const row of rows) {
@@ -39,6 +42,9 @@ export function encode(func: MachineFunction): Encoded {
     for (const { instruction, target } of items) {
       const fields = { ...instruction };
       if (target !== undefined) fields.offset = starts.get(target)! - slot - 1;
+      if (instruction.callee !== undefined) {
+        fields.imm = starts.get(functions[instruction.callee]!.entry)! - slot - 1;
+      }
       const made = makeInstruction(instruction.operation, fields, slot);
       instructions.push(made);
       positions.set(slot, instruction.at);

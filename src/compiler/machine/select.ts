@@ -33,12 +33,14 @@ export function immediate(value: bigint, bits: 32 | 64): number | undefined {
   return BigInt.asIntN(32, signed) === signed ? Number(signed) : undefined;
 }
 
-export function select(func: Func): MachineFunction {
-  return new Selector(func).run();
+/** @param functions of the program: calls name them by their index */
+export function select(func: Func, functions: readonly Func[]): MachineFunction {
+  return new Selector(func, functions).run();
 }
 
 class Selector {
   readonly #func: Func;
+  readonly #functions: readonly Func[];
   readonly #out: MachineFunction;
   readonly #blocks = new Map<Block, MachineBlock>();
   readonly #registers = new Map<Value, number>();
@@ -52,8 +54,9 @@ class Selector {
   #at = 0;
   #id = 0;
 
-  constructor(func: Func) {
+  constructor(func: Func, functions: readonly Func[]) {
     this.#func = func;
+    this.#functions = functions;
     this.#dominators = dominators(func);
     const blocks = func.blocks.map((block) => {
       const made = this.#newBlock(block.end?.at ?? 0);
@@ -176,7 +179,8 @@ class Selector {
       case "phi":
         return;
       case "context":
-        return this.#move(this.#register(value), 1);
+      case "param":
+        return this.#move(this.#register(value), 1 + Number(value.imm));
       case "stack":
         this.#move(this.#register(value), FRAME_POINTER);
         return this.#emit(alu("add", 64, "imm"), { dst: this.#register(value), imm: value.offset });
@@ -255,8 +259,13 @@ class Selector {
       if (sources[i] === -1) this.#constant(i + 1, arg.imm);
       else this.#move(i + 1, sources[i]!);
     });
-    const imm = Number(BigInt.asIntN(32, value.imm));
-    this.#emit({ kind: "call", target: "helper" }, { imm, args });
+    if (value.callee === undefined) {
+      const imm = Number(BigInt.asIntN(32, value.imm));
+      this.#emit({ kind: "call", target: "helper" }, { imm, args });
+    } else {
+      const callee = this.#functions.indexOf(value.callee);
+      this.#emit({ kind: "call", target: "local" }, { callee, args });
+    }
     this.#move(this.#register(value), 0);
   }
 

@@ -2,13 +2,9 @@
  * sring's guest programs. Compiled, never run as JavaScript (`docs/compiler.md`); specialised for one ring size, so
  * the mask is a constant and every slot is provably inside the context.
  *
- * Memory order (publishing, kicks, interrupts). A value-returning atomic is fully ordered in the Linux kernel's
- * memory model (Documentation/atomic_t.txt), so the HELPERFREE form publishes `prod` with a fetching add: the
- * entries before it, the look at `kick_enabled` after it. `txi` and `rxi` arm with an exchange for the same
- * reason. Collecting loads `cons`, then the entry: the slot's index is computed through `cons` (`after`), an address
- * dependency, which orders the two loads on every CPU at the price of two ALU instructions.
- * The v1 form uses plain stores and the helper `smp_mb_full`, as version 1 programs do, and needs a guest with
- * x86 store order.
+ * Publishing and interrupts are in `guest-ring.ts`, with what there is to say of memory order. Collecting loads
+ * `cons`, then the entry: the slot's index is computed through `cons` (`after`), an address dependency, which orders
+ * the two loads on every CPU at the price of two ALU instructions.
  */
 import {
   BUF,
@@ -16,7 +12,6 @@ import {
   CONTEXT,
   HELPERS,
   MAX_BUFS,
-  OFLAG_KICK_NEEDED,
   PRIVATE_OFFSET,
   type ProgramForm,
 } from "../../abi/index.ts";
@@ -25,13 +20,14 @@ import {
   type Context,
   call,
   elements,
-  exchange,
-  fetchAdd,
   type u32,
   type View,
   view,
 } from "../../compiler/language.ts";
+import { publish } from "./guest-ring.ts";
 import { SRING, SRING_DESC } from "./layout.ts";
+
+export { rxi, txi } from "./guest-ring.ts";
 
 /** Buffers of the queue, a power of two. */
 declare const bufs: number;
@@ -55,41 +51,6 @@ function take(slot: View<typeof SRING_DESC>, buffer: View<typeof BUF>): void {
   buffer.cookie = slot.cookie;
   buffer.paddr = slot.paddr;
   buffer.len = slot.len;
-}
-
-/**
- * prod += count, released and followed by a full barrier; then `oflags`.
- *
- * HELPERFREE: a wish for a kick is taken back once it is going to be granted, so that the packets published until
- * the host wakes do not each cost a doorbell. Should the host have renewed its wish meanwhile, the store swallows
- * that, too: but then the doorbell, which always follows, is still to come. Version 1 drivers can lose a kick, and
- * with it would lose all that follow; there the wish stands until the host takes it back.
- */
-function publish(context: Context, count: u32): number {
-  const ring = view(SRING, context, PRIVATE_OFFSET);
-  if (form === "helperfree") {
-    fetchAdd(ring.prod, count);
-  } else {
-    ring.prod += count;
-    call(HELPERS.smp_mb_full);
-  }
-  let oflags = 0;
-  if (ring.kick_enabled !== 0) {
-    if (form === "helperfree") ring.kick_enabled = 0;
-    oflags = OFLAG_KICK_NEEDED;
-  }
-  view(CONTEXT, context, 0).oflags = oflags;
-  return 0;
-}
-
-/** intr = value, followed by a full barrier. */
-function arm(ring: View<typeof SRING>, value: u32): void {
-  if (form === "helperfree") {
-    exchange(ring.intr, value);
-  } else {
-    ring.intr = value;
-    call(HELPERS.smp_mb_full);
-  }
 }
 
 export function txp(context: Context): number {
@@ -136,29 +97,6 @@ export function rxc(context: Context): number {
     const result = call(HELPERS.rx_pkt_alloc, context);
     if (result < 0) return result;
   }
-  return 1;
-}
-
-export function txi(context: Context): number {
-  const ring = view(SRING, context, PRIVATE_OFFSET);
-  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
-  if (wanted === 0) return 0;
-  const done = ring.cons;
-  const clear = ring.clear;
-  if (done - clear >= wanted) return 1;
-  // The slot whose completion interrupts.
-  arm(ring, clear + wanted - 1);
-  return ring.cons - ring.clear < wanted ? 0 : 1;
-}
-
-export function rxi(context: Context): number {
-  const ring = view(SRING, context, PRIVATE_OFFSET);
-  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
-  if (ring.cons - ring.clear < wanted) {
-    arm(ring, 1);
-    if (ring.cons - ring.clear < wanted) return 0;
-  }
-  ring.intr = 0;
   return 1;
 }
 

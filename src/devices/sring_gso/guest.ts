@@ -1,6 +1,6 @@
 /**
  * sring_gso's guest programs, compiled (`docs/compiler.md`). Indices, kicks, interrupts and memory order are
- * sring's, see there; here a packet is several descriptors, and its metadata travels in the last one of them.
+ * sring's (`../sring/guest-ring.ts`); here a packet is several descriptors, and its metadata travels in the last one of them.
  *
  * The metadata is a virtio_net_hdr in the context, at the same place in both forms: HELPERFREE drivers put it
  * there and look for it there; for version 1 drivers those bytes are reserved, and helpers fill and read them.
@@ -11,7 +11,6 @@ import {
   CONTEXT,
   HELPERS,
   MAX_BUFS,
-  OFLAG_KICK_NEEDED,
   PRIVATE_OFFSET,
   type ProgramForm,
 } from "../../abi/index.ts";
@@ -20,16 +19,17 @@ import {
   type Context,
   call,
   elements,
-  exchange,
-  fetchAdd,
   u8,
   u16,
   u32,
   type View,
   view,
 } from "../../compiler/language.ts";
+import { publish } from "../sring/guest-ring.ts";
 import { SRING } from "../sring/layout.ts";
 import { DESC_EOP, DESC_NEEDS_CSUM, GSO_RX_DESC, GSO_TX_DESC, HEADER, VNET_HDR } from "./layout.ts";
+
+export { rxi, txi } from "../sring/guest-ring.ts";
 
 /** Buffers of the queue, a power of two. */
 declare const bufs: number;
@@ -43,34 +43,6 @@ function txSlot(context: Context, index: u32): View<typeof GSO_TX_DESC> {
 
 function rxSlot(context: Context, index: u32): View<typeof GSO_RX_DESC> {
   return elements(GSO_RX_DESC, context, RING)[index & (bufs - 1)];
-}
-
-/** prod += count, released and followed by a full barrier; then `oflags`. As in sring. */
-function publish(context: Context, count: u32): number {
-  const ring = view(SRING, context, PRIVATE_OFFSET);
-  if (form === "helperfree") {
-    fetchAdd(ring.prod, count);
-  } else {
-    ring.prod += count;
-    call(HELPERS.smp_mb_full);
-  }
-  let oflags = 0;
-  if (ring.kick_enabled !== 0) {
-    if (form === "helperfree") ring.kick_enabled = 0;
-    oflags = OFLAG_KICK_NEEDED;
-  }
-  view(CONTEXT, context, 0).oflags = oflags;
-  return 0;
-}
-
-/** intr = value, followed by a full barrier. */
-function arm(ring: View<typeof SRING>, value: u32): void {
-  if (form === "helperfree") {
-    exchange(ring.intr, value);
-  } else {
-    ring.intr = value;
-    call(HELPERS.smp_mb_full);
-  }
 }
 
 /** Fills `count` slots from prod on. Returns all lengths, or-ed: one that 16 bits do not hold shows. */
@@ -178,29 +150,6 @@ export function rxc(context: Context): number {
     if (result < 0) return result;
     call(HELPERS.pkt_virtio_net_md_set, context, header);
   }
-  return 1;
-}
-
-export function txi(context: Context): number {
-  const ring = view(SRING, context, PRIVATE_OFFSET);
-  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
-  if (wanted === 0) return 0;
-  const done = ring.cons;
-  const clear = ring.clear;
-  if (done - clear >= wanted) return 1;
-  // The slot whose completion interrupts.
-  arm(ring, clear + wanted - 1);
-  return ring.cons - ring.clear < wanted ? 0 : 1;
-}
-
-export function rxi(context: Context): number {
-  const ring = view(SRING, context, PRIVATE_OFFSET);
-  const wanted = view(CONTEXT, context, 0).min_completed_bufs;
-  if (ring.cons - ring.clear < wanted) {
-    arm(ring, 1);
-    if (ring.cons - ring.clear < wanted) return 0;
-  }
-  ring.intr = 0;
   return 1;
 }
 
