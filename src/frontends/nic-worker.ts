@@ -24,6 +24,18 @@ const tell = (message: ToMain): void => main.postMessage(message);
 /** The shortest that Linux grants. */
 const TIME_SLICE_NS = 100_000;
 
+/** The longest queue of a TAP is a thousand packets; a source has no end. */
+const MAX_WAITING = 2048;
+
+/** What waits in a port that is about to be let go still goes to the guest, as far as it has buffers. */
+function takeWaiting(pair: QueuePair): void {
+  for (let left = MAX_WAITING; left > 0; ) {
+    const moved = pair.fillRx();
+    if (moved === 0) return;
+    left -= moved;
+  }
+}
+
 function serve(ports: Port[]): void {
   const device = findDevice(options.device);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
@@ -61,6 +73,7 @@ function serve(ports: Port[]): void {
   const setPorts = (spec: PortSpec): string | null => {
     try {
       const next = openPorts(spec, pairs.length, metadata);
+      for (const pair of pairs) takeWaiting(pair);
       loop.forgetPorts();
       for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
       for (const port of ports.splice(0, ports.length, ...next)) port.close();

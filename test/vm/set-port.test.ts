@@ -1,0 +1,99 @@
+/** Other ways for a running NIC's packets: the guest does not notice, and each packet is accounted for. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { DROP_COUNTERS } from "../../src/devices/counters.ts";
+import { Netns } from "./harness.ts";
+import { NicGuest } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+import { sleep, until } from "./time.ts";
+
+const skip = await withoutVm();
+const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+const run = promisify(execFile);
+const CHANGES = 10;
+const PINGS = 600;
+
+describe("the port of a running NIC", { skip, timeout: 180_000 }, () => {
+  let vm: NicGuest;
+  let second: Netns;
+  const ports: string[] = [];
+
+  before(async () => {
+    vm = await NicGuest.start({ label: "port" });
+    second = Netns.make("second");
+    second.addTap({ name: "tap1", address: "10.88.0.1/24" });
+    // As where a host's bridge moves: for the guest it is the same neighbour.
+    const [{ address }] = JSON.parse(vm.netns.exec(["ip", "-j", "link", "show", "tap0"]));
+    second.exec(["ip", "link", "set", "tap1", "address", address]);
+    ports.push(`tap:tap0,netns=${vm.netns.name}`, `tap:tap1,netns=${second.name}`);
+    await vm.load();
+  });
+
+  after(async () => {
+    assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
+    second?.close();
+  });
+
+  const setPort = (port: string) =>
+    run(process.execPath, [MAIN, "set-port", vm.nic.socket, port], { timeout: 10_000 });
+  const carrierChanges = async () =>
+    Number(await vm.guest.check("cat /sys/class/net/eth0/carrier_changes"));
+
+  /** What both TAPs' kernels received from the NIC, and what it took from them. */
+  function tapPackets(): { fromNic: number; toNic: number } {
+    const taps = [vm.netns.exec(["ip", "-j", "-s", "link", "show", "tap0"])];
+    taps.push(second.exec(["ip", "-j", "-s", "link", "show", "tap1"]));
+    const stats = taps.map((text) => JSON.parse(text)[0].stats64);
+    return {
+      fromNic: stats[0].rx.packets + stats[1].rx.packets,
+      toNic: stats[0].tx.packets + stats[1].tx.packets,
+    };
+  }
+
+  test("moves between TAPs under a flood: no link flap, and every packet is somewhere", async (t) => {
+    const changes = await carrierChanges();
+    await vm.guest.check(`ping -n -q -i 0.005 -c ${PINGS} 10.88.0.1 >/tmp/ping.txt 2>&1 &`);
+    const stop = vm.floodFromHost(2);
+    for (let n = 1; n <= CHANGES; n++) {
+      await sleep(200);
+      const { stdout } = await setPort(ports[n % 2]);
+      assert.match(stdout, new RegExp(`packets to tap:tap${n % 2}, link up`));
+    }
+    stop();
+    await vm.guest.check("while pidof ping >/dev/null; do sleep 0.1; done");
+    assert.equal(await carrierChanges(), changes, "the guest's link never changed");
+    const { queues } = await vm.nic.status();
+    for (const { queue, counters } of queues) {
+      for (const name of DROP_COUNTERS) assert.equal(counters[name], 0, `${queue} ${name}`);
+    }
+    await until(5000, "the counters of NIC and TAPs to agree", async () => {
+      const [rx, tx] = (await vm.nic.status()).queues.map(({ counters }) => counters.packets);
+      const { fromNic, toNic } = tapPackets();
+      return fromNic === tx && toNic === rx;
+    });
+    const ping = await vm.guest.check("cat /tmp/ping.txt");
+    const received = Number(/(\d+) received/.exec(ping)?.[1]);
+    t.diagnostic(`${PINGS - received} of ${PINGS} pings lost in ${CHANGES} changes`);
+    // What the old TAP's kernel still had on its way when the TAP was let go: at most one answer each time.
+    assert.ok(PINGS - received <= CHANGES, ping);
+  });
+
+  test("a port that cannot be had leaves the old one as it is", async () => {
+    await assert.rejects(setPort("tap:nosuchtap"), /the port stays as it was/);
+    assert.equal(await vm.pings(), 0);
+  });
+
+  test("a port without a link takes the guest's link down, and another one brings it back", async () => {
+    const changes = await carrierChanges();
+    await setPort("null");
+    const carrier = () => vm.guest.check("cat /sys/class/net/eth0/carrier");
+    await until(5000, "the link to go down", async () => (await carrier()).trim() === "0");
+    await setPort(ports[0]);
+    await until(5000, "the link to come up", async () => (await carrier()).trim() === "1");
+    assert.equal(await carrierChanges(), changes + 2);
+    assert.equal(await vm.pings(), 0);
+  });
+});
