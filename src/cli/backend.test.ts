@@ -147,6 +147,35 @@ for (const { name } of FULL ? DEVICES : DEVICES.slice(0, 1)) {
   });
 }
 
+test("frames in another's name are dropped and counted, and those of the guest pass", async () => {
+  for (const [mac, spoofed] of [
+    ["52:54:00:12:34:56", 0],
+    ["52:54:00:12:34:57", 500],
+  ] as const) {
+    const words = ["-b", "loopback", "--anti-spoof", `mac=${mac},vlan=0`];
+    const { result, rx, tx } = await measure(words, ["--packets", "500"]);
+    assert.equal(tx.dropSpoofed, spoofed);
+    assert.equal(tx.packets, 500);
+    assert.deepEqual([rx.packets, result.received], [500 - spoofed, 500 - spoofed]);
+  }
+});
+
+test("another port for a backend that runs: what is sent goes there from then on", async () => {
+  const socket = newSocket();
+  const backend = run("backend", "-p", socket, "--reconnect", "-b", "null");
+  const driven = run("drive", "--socket", socket, "--duration", "60", "--load", "changing");
+  const tx = async () => (await statusOf(socket)).queues[1].counters;
+  await until("packets are dropped", async () => {
+    return ((await tx().catch(() => null))?.dropPort ?? 0) > 0;
+  });
+  assert.match((await run("set-port", socket, "sink").ended).out, /packets to sink, link up/);
+  const { dropPort, packets } = await tx();
+  await until("packets go on", async () => (await tx()).packets > packets + 100);
+  assert.equal((await tx()).dropPort, dropPort);
+  for (const { child } of [driven, backend]) child.kill("SIGTERM");
+  await Promise.all([driven.ended, backend.ended]);
+});
+
 test("busy-wait never asks for a kick; poll asks for few under load", async () => {
   const busy = await measure(["-B", "-b", "sink"], []);
   // The wish that a fresh context holds may still be granted, once a queue.
@@ -220,6 +249,7 @@ test("wrong words are usage errors, a socket without a VMM a failure", async () 
     [["-b", "nothing"], /unknown net/],
     [["-O", "txcsum,ufo"], /unknown offload "ufo"/],
     [["-B", "--adaptive"], /cannot be used/],
+    [["--anti-spoof", "mac"], /use mac=ADDRESS/],
     [["--tap-address", "10.0.0.1/24"], /--create-tap/],
   ] as const;
   const results = await Promise.all(

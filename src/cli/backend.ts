@@ -7,6 +7,7 @@ import { type NicFailed, NicProcess } from "../frontends/nic-process.ts";
 import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
 import type { ProxyWorkerOptions } from "../frontends/proxy/worker.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
+import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { PidFile } from "./pid-file.ts";
@@ -27,6 +28,7 @@ export interface BackendFlags {
   stats: boolean;
   sleep: number;
   verbose: number;
+  antiSpoof?: string;
   reconnect: boolean;
   createTap: boolean;
   tapAddress?: string;
@@ -58,6 +60,7 @@ export function backendCommand(): Command {
     .option("-S, --stats", "print rates every 2 s", false)
     .option("-u, --sleep <us>", "pause in every turn, 0 to 1000 microseconds", whole, 0)
     .option("-v, --verbose", "say more; twice: every kick, interrupt and queue dump", count, 0)
+    .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
     .option("--create-tap", "make the TAP interface, and remove it at the end", false)
     .option("--tap-address <address/bits>", "address of the TAP interface that is made")
@@ -100,6 +103,7 @@ export function workerOptions(flags: BackendFlags): ProxyWorkerOptions {
     pauseUs: flags.sleep,
     statistics: flags.stats,
     verbosity: flags.verbose,
+    ...(flags.antiSpoof === undefined ? {} : { antiSpoof: parseAntiSpoof(flags.antiSpoof, null) }),
   };
 }
 
@@ -178,10 +182,11 @@ async function run(
   void signals.asked.then(() => worker.stop()).catch(() => {});
   try {
     await worker.started();
-    const control = await serveControl(controlPath(options.path), async () => ({
-      ...{ pid: process.pid, socket: options.path },
-      ...(await worker.status()),
-    }));
+    const control = await serveControl(controlPath(options.path), async (request) => {
+      const { kind, net } = request as { kind?: string; net?: string };
+      if (kind === "set-port") await worker.setPort(parsePort(`${net}`));
+      return { pid: process.pid, socket: options.path, ...(await worker.status()) };
+    });
     opened();
     await worker.ended.finally(() => control.close());
   } catch (error) {

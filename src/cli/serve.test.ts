@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -30,6 +31,7 @@ const USAGE: [string, string[], RegExp][] = [
   ["an unknown option of a net", ["--net", "tap:x,fast"], /net "tap": unknown option "fast"/],
   ["a MAC of the wrong form", ["--mac", "52:54"], /MAC "52:54": write six bytes as/],
   ["a multicast MAC", ["--mac", "01:00:5e:00:00:01"], /use a unicast address/],
+  ["a VLAN that there is not", ["--anti-spoof", "mac,vlan=5000"], /VLAN "5000": use numbers/],
   ["buffers that are no power of two", ["--bufs", "100"], /use a power of two from 16 to 8192/],
   ["too few buffers", ["--rx-bufs", "8"], /8 receive buffers: use a power of two/],
   ["too many buffers", ["--tx-bufs", "16384"], /16384 transmit buffers: use a power of two/],
@@ -136,6 +138,49 @@ test("with --user no thread keeps root's rights, nor can gain any", {
   const again = await started([], at);
   again.kill("SIGTERM");
 });
+
+test("what others can make it log is bounded, and the rest counted", async () => {
+  const at = join(folder, "noisy.sock");
+  const child = spawn(process.execPath, [MAIN, "serve", "--socket", at], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let log = "";
+  child.stderr.on("data", (chunk) => {
+    log += chunk;
+  });
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  try {
+    for (let n = 0; (await askControl(controlPath(at), {}).catch(() => null)) === null; n++) {
+      assert.ok(n < 100, "it answers within 10 s");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    const before = performance.now();
+    let clients = 0;
+    // A client that comes and goes is two lines.
+    for (; performance.now() - before < 1500; clients++) await comeAndGo(at);
+    for (let n = 0; !/suppressed \d+ more messages/.test(log); n++) {
+      assert.ok(n < 100, log);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    const seconds = (performance.now() - before) / 1000;
+    const lines = log.split("\n").filter((line) => /client (connected|gone)/.test(line)).length;
+    assert.ok(clients > 40, `${clients} clients`);
+    assert.ok(lines <= 10 * (seconds + 2), `${lines} lines in ${seconds} s`);
+  } finally {
+    child.kill("SIGTERM");
+    await ended;
+  }
+});
+
+/** Connects to a socket, and hangs up once the other side has noticed. */
+function comeAndGo(path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const client = connect(path, () => client.end("not a message of this protocol at all"));
+    client.once("error", reject);
+    client.once("close", () => resolve());
+    client.resume();
+  });
+}
 
 describe("a NIC that is served", () => {
   let child: ChildProcess;

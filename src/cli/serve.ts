@@ -9,6 +9,7 @@ import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
 import { ConfigError, checkConfig, DEFAULT_BUFS, parseMac } from "../nic/config.ts";
+import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { stableMac } from "./mac.ts";
@@ -21,6 +22,7 @@ interface ServeFlags {
   net: string;
   offloads?: string;
   mac?: string;
+  antiSpoof?: string;
   bufs: number;
   rxBufs?: number;
   txBufs?: number;
@@ -48,6 +50,7 @@ export function serveCommand(): Command {
       `offered to the guest: ${OFFLOAD_WORDS} (default: all the device has)`,
     )
     .option("--mac <address>", "MAC address (default: derived from the socket's path)")
+    .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", whole, DEFAULT_BUFS)
     .option("--rx-bufs <n>", "buffers per receive queue", whole)
     .option("--tx-bufs <n>", "buffers per transmit queue", whole)
@@ -116,6 +119,9 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       pciDevice: flags.originalId ? PCI_DEVICE_ORIGINAL : PCI_DEVICE,
       spinUs: flags.spin,
       answerDelayMs: flags.answerDelay,
+      ...(flags.antiSpoof === undefined
+        ? {}
+        : { antiSpoof: parseAntiSpoof(flags.antiSpoof, nic.mac) }),
     };
   } catch (error) {
     if (error instanceof ConfigError || error instanceof PortSpecError)

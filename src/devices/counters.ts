@@ -13,6 +13,7 @@ export const QUEUE_COUNTERS = [
   ["dropBadChain", "packets of more buffers than a packet has"],
   ["dropBadChecksum", "packets whose checksum was not to be left to the host, or lies outside"],
   ["dropBadSegmentation", "packets cut in a way that was not negotiated, or that cannot be"],
+  ["dropSpoofed", "packets from an address, or for a VLAN, that is not the guest's"],
   ["dropPort", "packets that the port refused for good"],
   ["dropTooLong", "packets that came longer than the guest has room for"],
   ["ringErrors", "times the guest's indices made no sense and the queue was stopped"],
@@ -39,6 +40,7 @@ export const DROP_BAD_LENGTH = INDEX.dropBadLength;
 export const DROP_BAD_CHAIN = INDEX.dropBadChain;
 export const DROP_BAD_CHECKSUM = INDEX.dropBadChecksum;
 export const DROP_BAD_SEGMENTATION = INDEX.dropBadSegmentation;
+export const DROP_SPOOFED = INDEX.dropSpoofed;
 export const DROP_TOO_LONG = INDEX.dropTooLong;
 export const DROP_PORT = INDEX.dropPort;
 export const RING_ERRORS = INDEX.ringErrors;

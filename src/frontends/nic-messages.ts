@@ -1,4 +1,5 @@
 /** What the main thread and a NIC's worker say to each other. Plain data. */
+import type { SpoofRules } from "../engine/spoof-guard.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";
 
@@ -21,6 +22,8 @@ export interface NicWorkerData {
   readonly wakeFd: number;
   readonly spinUs?: number;
   readonly answerDelayMs?: number;
+  /** Frames in another's name are dropped. */
+  readonly antiSpoof?: SpoofRules;
 }
 
 export type ToWorker =

@@ -6,47 +6,38 @@ import { parentPort, workerData } from "node:worker_threads";
 import { findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
-import { openPorts, type PortSpec } from "../net/create.ts";
-import type { Port } from "../net/port.ts";
+import type { PortSpec } from "../net/create.ts";
 import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";
 import { setTimeSlice } from "../os/process.ts";
+import { limitedLog } from "./line-limit.ts";
 import type { NicWorkerData, ToMain } from "./nic-messages.ts";
 import { VfioUserFrontend } from "./vfio-user.ts";
 import { WorkerControl } from "./worker-control.ts";
+import { WorkerPorts } from "./worker-ports.ts";
 
 const options = workerData as NicWorkerData;
 /** Do packets of this device carry metadata? */
 const metadata = (findDevice(options.device)?.features ?? 0) !== 0;
 const main = parentPort!;
 const tell = (message: ToMain): void => main.postMessage(message);
+const log = limitedLog(tell);
 
 /** The shortest that Linux grants. */
 const TIME_SLICE_NS = 100_000;
 
-/** The longest queue of a TAP is a thousand packets; a source has no end. */
-const MAX_WAITING = 2048;
-
-/** What waits in a port that is about to be let go still goes to the guest, as far as it has buffers. */
-function takeWaiting(pair: QueuePair): void {
-  for (let left = MAX_WAITING; left > 0; ) {
-    const moved = pair.fillRx();
-    if (moved === 0) return;
-    left -= moved;
-  }
-}
-
-function serve(ports: Port[]): void {
+function serve(ports: WorkerPorts): void {
   const device = findDevice(options.device);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
   // Pairs are made before the NIC, and fire through it.
   let fire: (vector: number) => void = () => {};
-  const pairs = ports.map(
+  const pairs = ports.ports.map(
     (port, i) =>
       new QueuePair({
         port,
+        txCounters: ports.txCounters[i],
         rxVector: i,
-        txVector: ports.length + i,
+        txVector: options.nic.pairs + i,
         fire: (vector) => fire(vector),
       }),
   );
@@ -56,8 +47,8 @@ function serve(ports: Port[]): void {
     socketPath: options.socketPath,
     pciDevice: options.pciDevice,
     answerDelayMs: options.answerDelayMs,
-    log: (text) => tell({ kind: "log", level: "info", text }),
-    onWarning: (code, text) => tell({ kind: "log", level: "warn", text: `${text} [${code}]` }),
+    log: (text) => log.line({ kind: "log", level: "info", text }),
+    onWarning: (code, text) => log.line({ kind: "log", level: "warn", text: `${text} [${code}]` }),
   });
   const status = () => nicStatus(nic, loop.moods, frontend.server.counters);
   const commands = new WorkerControl(
@@ -71,17 +62,9 @@ function serve(ports: Port[]): void {
     },
   );
   const setPorts = (spec: PortSpec): string | null => {
-    try {
-      const next = openPorts(spec, pairs.length, metadata);
-      for (const pair of pairs) takeWaiting(pair);
-      loop.forgetPorts();
-      for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
-      for (const port of ports.splice(0, ports.length, ...next)) port.close();
-      nic.followLink();
-      return null;
-    } catch (error) {
-      return (error as Error).message;
-    }
+    const error = ports.exchange(spec, pairs, loop);
+    nic.followLink();
+    return error;
   };
   let portsUp = true;
   const loop: Loop = new Loop({
@@ -90,6 +73,7 @@ function serve(ports: Port[]): void {
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     housekeeping: () => {
       commands.receive();
+      log.tick();
       nic.followLink();
       const up = pairs.every((pair) => pair.port.linkUp);
       if (up !== portsUp) {
@@ -97,7 +81,7 @@ function serve(ports: Port[]): void {
         tell({
           kind: "log",
           level: "warn",
-          text: `${ports[0].name} ${up ? "is back" : "is gone"}`,
+          text: `${pairs[0].port.name} ${up ? "is back" : "is gone"}`,
         });
       }
     },
@@ -114,11 +98,11 @@ function serve(ports: Port[]): void {
 }
 
 try {
-  const ports = openPorts(options.port, options.nic.pairs, metadata);
+  const ports = new WorkerPorts({ ...options, pairs: options.nic.pairs, metadata });
   try {
     serve(ports);
   } finally {
-    for (const port of ports) port.close();
+    ports.close();
   }
   tell({ kind: "stopped" });
 } catch (error) {

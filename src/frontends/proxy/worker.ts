@@ -3,10 +3,12 @@ import { parentPort, workerData } from "node:worker_threads";
 import { findDevice } from "../../devices/index.ts";
 import { Loop } from "../../engine/loop.ts";
 import { QueuePair } from "../../engine/pair.ts";
-import { openPorts, type PortSpec } from "../../net/create.ts";
-import type { Port } from "../../net/port.ts";
+import type { SpoofRules } from "../../engine/spoof-guard.ts";
+import type { PortSpec } from "../../net/create.ts";
+import { LineLimit, limitedLog } from "../line-limit.ts";
 import type { ToMain } from "../nic-messages.ts";
 import { WorkerControl } from "../worker-control.ts";
+import { WorkerPorts } from "../worker-ports.ts";
 import { ProxyFrontend } from "./frontend.ts";
 import { dumpQueues, proxyStatus, RateReport } from "./status.ts";
 
@@ -21,43 +23,31 @@ export interface ProxyWorkerOptions {
   readonly pauseUs: number;
   readonly statistics: boolean;
   readonly verbosity: number;
+  readonly antiSpoof?: SpoofRules;
 }
 
 const options = workerData as ProxyWorkerOptions & { readonly wakeFd: number };
 const main = parentPort!;
 const tell = (message: ToMain): void => main.postMessage(message);
 const print = (text: string): void => tell({ kind: "print", text });
+const log = limitedLog(tell);
 
 /** Between reports of rates, and as long without a request before one. */
 const REPORT_MS = 2000;
-/** Lines that a guest can cause with `-v -v`, a second; the rest is counted. */
+/** Lines that a guest can cause with `-v -v`, a second. */
 const TRACES_PER_SECOND = 1000;
-
-class Trace {
-  #left = TRACES_PER_SECOND;
-  #suppressed = 0;
-
-  line(text: string): void {
-    if (this.#left-- > 0) print(`${text}\n`);
-    else this.#suppressed++;
-  }
-
-  /** Once a second. */
-  refill(): void {
-    if (this.#suppressed > 0) print(`(${this.#suppressed} lines left out)\n`);
-    this.#left = TRACES_PER_SECOND;
-    this.#suppressed = 0;
-  }
-}
 
 /** What is printed from time to time, where it is asked for. */
 class Reports {
-  readonly trace = new Trace();
+  readonly trace = new LineLimit<string>(
+    TRACES_PER_SECOND,
+    (text) => print(`${text}\n`),
+    (suppressed) => `suppressed ${suppressed} more lines`,
+  );
   readonly #frontend: ProxyFrontend;
   readonly #pair: QueuePair;
   readonly #rates: RateReport;
   #reportedAt = performance.now();
-  #refilledAt = performance.now();
 
   constructor(frontend: ProxyFrontend, pair: QueuePair) {
     this.#frontend = frontend;
@@ -67,10 +57,8 @@ class Reports {
 
   housekeeping(): void {
     const now = performance.now();
-    if (now - this.#refilledAt >= 1000) {
-      this.#refilledAt = now;
-      this.trace.refill();
-    }
+    this.trace.tick(now);
+    log.tick(now);
     const { backend, lastMessageAt } = this.#frontend;
     if (!backend.running || now - lastMessageAt < REPORT_MS || now - this.#reportedAt < REPORT_MS)
       return;
@@ -80,13 +68,13 @@ class Reports {
   }
 }
 
-function serve(port: Port): void {
+function serve(ports: WorkerPorts): void {
   const device = findDevice(options.device);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
   let problem = "";
   const trace = options.verbosity >= 2 ? (text: string) => reports.trace.line(text) : undefined;
   const pair = new QueuePair({
-    ...{ port, rxVector: 0, txVector: 1 },
+    ...{ port: ports.ports[0], txCounters: ports.txCounters[0], rxVector: 0, txVector: 1 },
     fire: (vector) => {
       frontend.backend.fire(vector);
       trace?.(`interrupt ${frontend.backend.queues[vector].name}`);
@@ -96,7 +84,7 @@ function serve(port: Port): void {
     ...{ device, pair, features: options.features, path: options.path },
     reconnect: options.reconnect,
     busy: options.spinUs === Number.POSITIVE_INFINITY,
-    log: (level, text) => tell({ kind: "log", level, text }),
+    log: (level, text) => log.line({ kind: "log", level, text }),
     ended: (why) => {
       problem = why;
       loop.stop();
@@ -109,7 +97,10 @@ function serve(port: Port): void {
     { port: main, wakeFd: options.wakeFd },
     (command) => {
       if (command.kind === "stop") loop.stop();
-      else {
+      else if (command.kind === "set-port") {
+        const error = ports.exchange(command.port, [pair], loop);
+        tell({ kind: "port-set", id: command.id, error });
+      } else {
         const status = proxyStatus(frontend, device.name, pair, loop.moods);
         tell({ kind: "status", id: command.id, status });
       }
@@ -142,11 +133,11 @@ function serve(port: Port): void {
 
 try {
   const metadata = (findDevice(options.device)?.features ?? 0) !== 0;
-  const [port] = openPorts(options.port, 1, metadata);
+  const ports = new WorkerPorts({ ...options, pairs: 1, metadata });
   try {
-    serve(port);
+    serve(ports);
   } finally {
-    port.close();
+    ports.close();
   }
   tell({ kind: "stopped" });
 } catch (error) {

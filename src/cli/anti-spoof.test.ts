@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseAntiSpoof } from "./anti-spoof.ts";
+
+const OWN = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
+const GIVEN = Uint8Array.of(0x52, 0x54, 0, 9, 9, 9);
+
+test("the address is the NIC's own or the one given; VLANs are a list, or any", () => {
+  assert.deepEqual(parseAntiSpoof("mac", OWN), { mac: OWN, vlans: null });
+  assert.deepEqual(parseAntiSpoof("mac,vlan=0+10+4094", OWN), { mac: OWN, vlans: [0, 10, 4094] });
+  assert.deepEqual(parseAntiSpoof("mac=52:54:00:09:09:09,vlan=7", null), {
+    ...{ mac: GIVEN, vlans: [7] },
+  });
+});
+
+for (const [words, message] of [
+  ["", /write mac or mac=ADDRESS/],
+  ["vlan=10", /begins with mac/],
+  ["mac,vlan=", /VLAN ""/],
+  ["mac,vlan=10+4095", /VLAN "4095": use numbers from 0 to 4094/],
+  ["mac,vlan=ten", /VLAN "ten"/],
+  ["mac,mac", /write mac or mac=ADDRESS/],
+  ["mac=52:54", /MAC "52:54"/],
+  ["mac,ip=10.0.0.1", /write mac or mac=ADDRESS/],
+] as const) {
+  test(`"${words}" is refused with what to write`, () => {
+    assert.throws(() => parseAntiSpoof(words, OWN), message);
+  });
+}
+
+test("an address that nobody told has to be given", () => {
+  assert.throws(() => parseAntiSpoof("mac", null), /use mac=ADDRESS/);
+});

@@ -1,0 +1,194 @@
+/** Frames in another's name: which are dropped and counted, and that everything else of a batch stays as it was. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../devices/counters.ts";
+import { TestPort } from "../guest/testing.ts";
+import { Batch } from "../memory/index.ts";
+import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
+import { SpoofGuard, type SpoofRules } from "./spoof-guard.ts";
+
+const MAC = Uint8Array.of(0x52, 0x54, 0, 0xaa, 0xbb, 0xcc);
+const OTHER = Uint8Array.of(0x52, 0x54, 0, 0xaa, 0xbb, 0xcd);
+
+/** A frame from `source`, with the words after its addresses, filled up with bytes that count. */
+function frameFrom(source: Uint8Array, words: number[] = [0x0800], length = 80): Uint8Array {
+  const frame = Uint8Array.from({ length }, (_, i) => i);
+  frame.set(source, 6);
+  const view = new DataView(frame.buffer);
+  for (const [i, word] of words.entries()) view.setUint16(12 + 2 * i, word);
+  return frame;
+}
+
+class Guarded {
+  readonly port = new TestPort();
+  readonly counters: QueueCounters = newQueueCounters();
+  readonly guard: SpoofGuard;
+  readonly batch = new Batch(64, 1280);
+  readonly memory: Mapping = mapAnonymous(1 << 20);
+  readonly bytes = new Uint8Array(this.memory.view(0, 1 << 20));
+  #at = 0;
+
+  constructor(vlans: SpoofRules["vlans"] = null) {
+    this.guard = new SpoofGuard(this.port, { mac: MAC, vlans }, this.counters);
+    this.batch.clear();
+    this.batch.metadata = true;
+  }
+
+  /** Appends a packet in segments of at most `piece` bytes. */
+  add(frame: Uint8Array, piece = frame.length): number {
+    for (let at = 0; at < frame.length; at += piece) {
+      const part = frame.subarray(at, at + piece);
+      this.bytes.set(part, this.#at);
+      this.batch.addSegment(this.memory.address + this.#at, part.length);
+      this.#at += part.length;
+    }
+    return this.batch.endPacket(frame.length, this.batch.packets + 1);
+  }
+
+  get spoofed(): number {
+    return this.counters[DROP_SPOOFED];
+  }
+
+  close(): void {
+    this.guard.close();
+    this.memory.unmap();
+  }
+}
+
+describe("a port with a guard", () => {
+  test("passes what comes from the NIC's own address, bytes and metadata, however it is cut", () => {
+    for (const piece of [1, 5, 6, 13, 18, 19, 80]) {
+      const bench = new Guarded();
+      const frame = frameFrom(MAC);
+      const p = bench.add(frame, piece);
+      bench.batch.flags[p] = 1;
+      bench.batch.gsoType[p] = 4;
+      bench.batch.gsoSize[p] = 1400;
+      bench.batch.hdrLen[p] = 54;
+      bench.batch.csumStart[p] = 34;
+      bench.batch.csumOffset[p] = 16;
+      assert.equal(bench.guard.send(bench.batch), 1);
+      assert.deepEqual(bench.port.sent, [frame], `pieces of ${piece}`);
+      const metadata = { flags: 1, gsoType: 4, hdrLen: 54, gsoSize: 1400 };
+      assert.deepEqual(bench.port.sentMetadata[0], { ...metadata, csumStart: 34, csumOffset: 16 });
+      assert.equal(bench.spoofed, 0);
+      bench.close();
+    }
+  });
+
+  test("drops and counts each frame from another address, and no other", () => {
+    const bench = new Guarded();
+    const honest = [0, 3, 4, 7];
+    for (let n = 0; n < 9; n++) bench.add(frameFrom(honest.includes(n) ? MAC : OTHER, [n]));
+    assert.equal(bench.guard.send(bench.batch), 9);
+    assert.deepEqual(
+      bench.port.sent.map((frame) => frame[13]),
+      honest,
+    );
+    assert.equal(bench.spoofed, 5);
+    assert.equal(bench.guard.sendBlocked, false);
+    bench.close();
+  });
+
+  test("where the port blocks, frames behind are neither consumed nor counted", () => {
+    const bench = new Guarded();
+    for (const source of [MAC, OTHER, MAC, OTHER, MAC, OTHER]) bench.add(frameFrom(source));
+    bench.port.room = 1;
+    assert.equal(bench.guard.send(bench.batch), 2, "one sent, and the bad one behind it");
+    assert.equal(bench.guard.sendBlocked, true);
+    assert.equal(bench.spoofed, 1);
+    bench.close();
+  });
+
+  test("a batch of bad ones only does not wait for a port that blocked before", () => {
+    const bench = new Guarded();
+    bench.add(frameFrom(MAC));
+    bench.port.room = 0;
+    assert.equal(bench.guard.send(bench.batch), 0);
+    bench.batch.clear();
+    bench.add(frameFrom(OTHER));
+    assert.equal(bench.guard.send(bench.batch), 1);
+    assert.equal(bench.guard.sendBlocked, false);
+    bench.close();
+  });
+
+  test("what was judged is what is sent, though the guest writes to it meanwhile", () => {
+    const bench = new Guarded([0]);
+    bench.add(frameFrom(MAC));
+    const send = bench.port.send.bind(bench.port);
+    bench.port.send = (batch) => {
+      // The guest's other CPU, right after the look.
+      bench.bytes.set(OTHER, 6);
+      bench.bytes.set([0x81, 0, 0, 10], 12);
+      return send(batch);
+    };
+    bench.guard.send(bench.batch);
+    assert.deepEqual(bench.port.sent[0].subarray(6, 12), MAC);
+    assert.deepEqual([...bench.port.sent[0].subarray(12, 14)], [8, 0]);
+    bench.close();
+  });
+
+  /** Words behind the addresses, and whether they pass where VLANs 0 and 10 may be used. */
+  const TAGS: readonly [string, number[], boolean, number?][] = [
+    ["untagged", [0x0800], true],
+    ["a VLAN of the list", [0x8100, 10, 0x0800], true],
+    ["a VLAN of the list, with priority", [0x8100, 0xe00a, 0x0800], true],
+    ["priority only", [0x8100, 0xe000, 0x0800], true],
+    ["another VLAN", [0x8100, 11, 0x0800], false],
+    ["a VLAN with a high byte", [0x8100, 0x10a, 0x0800], false],
+    ["a service tag of another VLAN", [0x88a8, 11, 0x0800], false],
+    ["a service tag of the list", [0x88a8, 10, 0x8100], true],
+    ["a tag that is cut off", [0x8100, 10], false, 16],
+  ];
+
+  for (const [what, words, passes, length] of TAGS) {
+    test(`${what}: ${passes ? "passes" : "is dropped"}`, () => {
+      const bench = new Guarded([0, 10]);
+      bench.add(frameFrom(MAC, words, length));
+      assert.equal(bench.guard.send(bench.batch), 1);
+      assert.equal(bench.port.sent.length, passes ? 1 : 0);
+      assert.equal(bench.spoofed, passes ? 0 : 1);
+      bench.close();
+    });
+  }
+
+  test("without VLAN 0 in the list, untagged frames are dropped", () => {
+    const bench = new Guarded([10]);
+    bench.add(frameFrom(MAC));
+    bench.add(frameFrom(MAC, [0x8100, 10, 0x0800]));
+    assert.equal(bench.guard.send(bench.batch), 2);
+    assert.equal(bench.port.sent.length, 1);
+    bench.close();
+  });
+
+  test("packets of very many segments are sent in as many batches as they take", () => {
+    const bench = new Guarded();
+    bench.batch.clear();
+    const many = new Batch(64, 4096);
+    const target = bench.memory.address;
+    copyBytes(target, target, 1);
+    bench.bytes.set(frameFrom(MAC, [0x0800], 64));
+    for (let p = 0; p < 64; p++) {
+      for (let s = 0; s < 64; s++) many.addSegment(target + s, 1);
+      many.endPacket(64, p + 1);
+    }
+    const consumed = bench.guard.send(many);
+    assert.ok(consumed > 0 && consumed < 64, `${consumed}`);
+    assert.equal(bench.port.sent.length, consumed);
+    assert.equal(bench.spoofed, 0);
+    bench.close();
+  });
+
+  test("receives what comes, and its link and drops are the port's", () => {
+    const bench = new Guarded();
+    bench.port.incoming.push(frameFrom(OTHER));
+    bench.batch.clear();
+    bench.batch.addSegment(bench.memory.address, 2048);
+    bench.guard.receive(bench.batch);
+    assert.equal(bench.batch.packets, 1);
+    bench.port.linkUp = false;
+    bench.port.dropped = 3;
+    assert.deepEqual([bench.guard.linkUp, bench.guard.dropped], [false, 3]);
+    bench.close();
+  });
+});

@@ -1,0 +1,71 @@
+/** The ports of a worker's queue pairs: opened with their guards, exchanged while packets flow, closed at the end. */
+import { newQueueCounters, type QueueCounters } from "../devices/counters.ts";
+import type { Loop } from "../engine/loop.ts";
+import type { QueuePair } from "../engine/pair.ts";
+import { SpoofGuard, type SpoofRules } from "../engine/spoof-guard.ts";
+import { openPorts, type PortSpec } from "../net/create.ts";
+import type { Port } from "../net/port.ts";
+
+export interface WorkerPortsOptions {
+  readonly port: PortSpec;
+  readonly pairs: number;
+  /** Do packets of the device carry metadata? */
+  readonly metadata: boolean;
+  readonly antiSpoof?: SpoofRules;
+}
+
+/** The longest queue of a TAP is a thousand packets; a source has no end. */
+const MAX_WAITING = 2048;
+
+export class WorkerPorts {
+  /** Of each pair; the guards count in them, too. */
+  readonly txCounters: readonly QueueCounters[];
+  readonly #options: WorkerPortsOptions;
+  #ports: readonly Port[];
+
+  /** @throws as `openPorts` */
+  constructor(options: WorkerPortsOptions) {
+    this.#options = options;
+    this.txCounters = Array.from({ length: options.pairs }, newQueueCounters);
+    this.#ports = this.#open(options.port);
+  }
+
+  get ports(): readonly Port[] {
+    return this.#ports;
+  }
+
+  #open(spec: PortSpec): Port[] {
+    const { pairs, metadata, antiSpoof: rules } = this.#options;
+    const ports = openPorts(spec, pairs, metadata);
+    if (rules === undefined) return ports;
+    return ports.map((port, i) => new SpoofGuard(port, rules, this.txCounters[i]));
+  }
+
+  /** Other ports for pairs that run. @returns why the old ones stay; null: the new ones are there */
+  exchange(spec: PortSpec, pairs: readonly QueuePair[], loop: Loop): string | null {
+    try {
+      const next = this.#open(spec);
+      for (const pair of pairs) takeWaiting(pair);
+      loop.forgetPorts();
+      for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
+      this.close();
+      this.#ports = next;
+      return null;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  }
+
+  close(): void {
+    for (const port of this.#ports) port.close();
+  }
+}
+
+/** What waits in a port that is about to be let go still goes to the guest, as far as it has buffers. */
+function takeWaiting(pair: QueuePair): void {
+  for (let left = MAX_WAITING; left > 0; ) {
+    const moved = pair.fillRx();
+    if (moved === 0) return;
+    left -= moved;
+  }
+}
