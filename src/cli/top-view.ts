@@ -21,6 +21,9 @@ export interface QueueRates {
   /** By reason, only those that grew. */
   readonly drops: Readonly<Partial<Record<QueueCounterName, number>>>;
   readonly broken: boolean;
+  /** Published and not used yet, now; null: the queue does not run. */
+  readonly fill: number | null;
+  readonly bufs: number;
 }
 
 export interface NicRates {
@@ -66,11 +69,11 @@ function queueRates(
     kicks: perSecond("kicks"),
     interrupts: perSecond("interrupts"),
     drops,
-    broken: now.broken,
+    ...{ broken: now.broken, fill: now.fill, bufs: now.bufs },
   };
 }
 
-const HEAD = "  queue    packets/s      Mb/s   batch   kicks/s    irqs/s   drops/s";
+const HEAD = "  queue  packets/s     Mb/s  batch  kicks/s   irqs/s  drops/s       ring";
 
 /** Lines for a terminal. */
 export function render(nics: readonly NicRates[], width = 80): string[] {
@@ -94,15 +97,22 @@ function renderQueue(queue: QueueRates): string[] {
   const total = drops.reduce((sum, [, rate]) => sum + rate, 0);
   const cells = [
     count(queue.packets).padStart(11),
-    queue.megabits.toFixed(queue.megabits < 100 ? 1 : 0).padStart(10),
-    queue.batch.toFixed(1).padStart(8),
-    count(queue.kicks).padStart(10),
-    count(queue.interrupts).padStart(10),
-    count(total).padStart(10),
+    queue.megabits.toFixed(queue.megabits < 100 ? 1 : 0).padStart(9),
+    queue.batch.toFixed(1).padStart(7),
+    count(queue.kicks).padStart(9),
+    count(queue.interrupts).padStart(9),
+    count(total).padStart(9),
+    ring(queue).padStart(11),
   ];
-  const line = `  ${queue.queue.padEnd(7)}${cells.join("")}${queue.broken ? "  broken" : ""}`;
+  const line = `  ${queue.queue.padEnd(5)}${cells.join("")}`;
   const reasons = drops.map(([name, rate]) => `${name} ${count(rate)}`).join("  ");
   return reasons === "" ? [line] : [line, `         ${reasons}`];
+}
+
+/** Buffers that wait for the host, of how many: free ones to receive into, packets to send. */
+function ring({ fill, bufs, broken }: QueueRates): string {
+  if (broken) return "broken";
+  return fill === null ? "-" : `${fill}/${bufs}`;
 }
 
 /** 950, 12.3k, 1.20M: at most 6 characters. */

@@ -7,7 +7,13 @@ import { count, type Look, ratesOf, render } from "./top-view.ts";
 const ZERO = Object.fromEntries(QUEUE_COUNTERS.map(([name]) => [name, 0]));
 
 function look(at: number, counters: Partial<Record<QueueCounterName, number>>, pid = 7): Look {
-  const queue = { queue: "rx0", counters: { ...ZERO, ...counters }, broken: false };
+  const queue = {
+    queue: "rx0",
+    counters: { ...ZERO, ...counters },
+    broken: false,
+    fill: 250,
+    bufs: 256,
+  };
   const nic = { socket: "/run/vm1.sock", pid, device: "sring", port: "tap:tap0", queues: [queue] };
   const rest = { link: "up", step: "enabled", programs: "verified", generation: 3 };
   return { at, nic: { ...nic, ...rest, lastRefusal: "" } } as unknown as Look;
@@ -42,6 +48,18 @@ test("no line is longer than 80 columns, whatever the path and the rates", () =>
   assert.ok(lines.length > 8);
   for (const line of lines) assert.ok(line.length <= 80, line);
   assert.ok(lines.some((line) => line.includes("dropPort")));
+});
+
+test("the fill of a ring is shown as it is now; of a queue that does not run, or is broken, that", () => {
+  const rates = ratesOf(look(1000, {}), look(2000, { packets: 5 }));
+  const row = (queue: object) => {
+    const queues = [{ ...rates.queues[0], ...queue }];
+    return render([{ ...rates, queues }]).at(-1) as string;
+  };
+  assert.match(row({}), / 250\/256$/);
+  assert.match(row({ fill: 8192, bufs: 8192 }), / 8192\/8192$/);
+  assert.match(row({ fill: null }), / -$/);
+  assert.match(row({ broken: true }), / broken$/);
 });
 
 test("with no NIC it says how to get one", () => {

@@ -1,4 +1,4 @@
-/** `bpfhv top`: all NICs of the machine, live: rates, batches, kicks, interrupts, drops by reason. */
+/** `bpfhv top`: all NICs of the machine, live: rates, batches, kicks, interrupts, drops by reason, ring fill. */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";

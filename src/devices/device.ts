@@ -31,6 +31,8 @@ export interface RingHalf {
   disableKicks(): void;
   /** Is there something in the ring? One shared load. */
   pending(): boolean;
+  /** Descriptors that the guest has published and the host not used yet: for people, clamped to what can be. */
+  fill(): number;
   /** Ring position for the state record. */
   save(): number;
   restore(position: number): void;

@@ -1,6 +1,7 @@
 /** What `bpfhv status` shows of a NIC, as plain data. */
 import { ABILITY, featureNames } from "../abi/index.ts";
-import { countersToJson, type QueueCounterName } from "../devices/counters.ts";
+import { countersToJson, type QueueCounterName, type QueueCounters } from "../devices/counters.ts";
+import type { RingHalf } from "../devices/device.ts";
 import { formatMac } from "./config.ts";
 import type { HandshakeStep, Nic } from "./nic.ts";
 
@@ -9,6 +10,23 @@ export interface QueueStatus {
   readonly counters: Record<QueueCounterName, number>;
   /** The guest lied about its indices; the queue stands until the driver resets it. */
   readonly broken: boolean;
+  /** Descriptors that the guest has published and the host not used yet; null: the queue does not run. */
+  readonly fill: number | null;
+  /** Descriptors in all. */
+  readonly bufs: number;
+}
+
+/** @param ring null where the queue does not run */
+export function queueStatus(
+  queue: string,
+  counters: QueueCounters,
+  ring: RingHalf | null,
+  bufs: number,
+): QueueStatus {
+  return {
+    ...{ queue, counters: countersToJson(counters), broken: ring?.broken ?? false },
+    ...{ fill: ring?.fill() ?? null, bufs },
+  };
 }
 
 export interface NicStatus {
@@ -35,16 +53,8 @@ export function nicStatus(
   transport: Readonly<Record<string, number>>,
 ): NicStatus {
   const queues = nic.pairs.flatMap((pair, i) => [
-    {
-      queue: `rx${i}`,
-      counters: countersToJson(pair.rxCounters),
-      broken: pair.rx?.broken ?? false,
-    },
-    {
-      queue: `tx${i}`,
-      counters: countersToJson(pair.txCounters),
-      broken: pair.tx?.broken ?? false,
-    },
+    queueStatus(`rx${i}`, pair.rxCounters, pair.rx, nic.config.rxBufs),
+    queueStatus(`tx${i}`, pair.txCounters, pair.tx, nic.config.txBufs),
   ]);
   return {
     device: nic.config.device.name,

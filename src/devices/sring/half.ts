@@ -71,6 +71,10 @@ export abstract class SringHalf {
     return this.available() > 0;
   }
 
+  fill(): number {
+    return Math.min((Atomics.load(this.words, PROD) - this.cons) >>> 0, this.bufs);
+  }
+
   /** Consumer's half of the suppression pattern: store the wish, full barrier, look again. */
   enableKicks(): boolean {
     // Atomics.store is sequentially consistent: it is the full barrier before the load of `prod`.

@@ -113,6 +113,14 @@ abstract class PackedHalf {
     return this.availableAt(this.position);
   }
 
+  /** From the guest's own index, which only people need. */
+  fill(): number {
+    const slot = (this.words[GUEST] >>> 16) & this.mask;
+    const wrap = (this.words[GUEST + 1] >>> 16) & 1;
+    const lap = wrap === this.wrapAt(this.position) ? 0 : this.bufs;
+    return Math.min(Math.max(slot + lap - (this.position & this.mask), 0), this.bufs);
+  }
+
   /** Consumer's half of the suppression pattern: store the wish, full barrier, look again. */
   enableKicks(): boolean {
     const { position } = this;

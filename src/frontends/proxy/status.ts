@@ -1,16 +1,9 @@
 /** What `bpfhv status`, `-S` and the verbose dumps say of a backend. */
 import { featureNames } from "../../abi/index.ts";
-import {
-  BATCHES,
-  countersToJson,
-  INTERRUPTS,
-  KICKS,
-  PACKETS,
-  type QueueCounters,
-} from "../../devices/counters.ts";
+import { BATCHES, INTERRUPTS, KICKS, PACKETS } from "../../devices/counters.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import type { HandshakeStep } from "../../nic/nic.ts";
-import type { NicStatus } from "../../nic/status.ts";
+import { type NicStatus, queueStatus } from "../../nic/status.ts";
 import type { ProxyFrontend } from "./frontend.ts";
 
 export function proxyStatus(
@@ -34,16 +27,12 @@ export function proxyStatus(
     resets: 0,
     refused: { requests: backend.counters.refused },
     queues: [
-      queueStatus("rx0", pair.rxCounters, pair.rx?.broken ?? false),
-      queueStatus("tx0", pair.txCounters, pair.tx?.broken ?? false),
+      queueStatus("rx0", pair.rxCounters, pair.rx, backend.parameters?.rxBufs ?? 0),
+      queueStatus("tx0", pair.txCounters, pair.tx, backend.parameters?.txBufs ?? 0),
     ],
     loop: { ...loop },
     transport: { ...frontend.counters, ...backend.counters },
   };
-}
-
-function queueStatus(queue: string, counters: QueueCounters, broken: boolean) {
-  return { queue, counters: countersToJson(counters), broken };
 }
 
 function stepOf(frontend: ProxyFrontend): HandshakeStep {
