@@ -379,6 +379,16 @@ const STACK: readonly Row[] = [
     /on this path/,
   ],
   [
+    "stack that is written where its address is not 0, which kernels are not sure of",
+    [
+      ...["r0 = 0", "if r10 == 0 goto +1", "*(u64 *)(r10 - 8) = 1"],
+      ...["r0 = *(u64 *)(r10 - 8)", "exit"],
+    ],
+    "STACK_UNINITIALISED",
+    3,
+    /on this path/,
+  ],
+  [
     "a load at an index beyond what was written",
     [
       "*(u64 *)(r10 - 8) = 1",

@@ -286,7 +286,10 @@ function jump(around: Surroundings, state: State, i: Instruction, operation: Of<
   return next;
 }
 
-/** An address is never 0. Those of one region may be compared, but that bounds nothing. */
+/**
+ * An address is never 0, of which kernels (reg_not_null) are sure for the context only: behind a comparison of a stack
+ * address they follow both ways. Addresses of one region may be compared, but that bounds nothing.
+ */
 function jumpOnPointer(
   around: Surroundings,
   state: State,
@@ -297,9 +300,11 @@ function jumpOnPointer(
 ): number {
   const target = targetOf(i)!;
   const zero = !b.isPointer && b.isConstant && b.bits.vl === 0 && b.bits.vh === 0;
-  if (bits === 64 && zero && (op === "eq" || op === "ne"))
+  const testsForZero = bits === 64 && zero && (op === "eq" || op === "ne");
+  if (testsForZero && a.isPointer && a.region === "context")
     return op === "eq" ? i.index + 1 : target;
-  const comparable = a.isPointer && b.isPointer && a.region === b.region && a.frame === b.frame;
+  const alike = a.isPointer && b.isPointer && a.region === b.region && a.frame === b.frame;
+  const comparable = testsForZero || alike;
   if (bits === 32 || !comparable) {
     throw new Refused(
       "POINTER_LEAK",
