@@ -1,6 +1,7 @@
 /**
- * Run time of programs: machine code by clang -O2, our WebAssembly, our interpreter. One C source for all, taken in
- * turns, medians of the rounds.
+ * Run time of programs: machine code by clang -O2, our WebAssembly, our interpreter, and for comparison clang without
+ * vectors and the kernel's JIT. One C source for all, each program in a process of its own, taken in turns, medians of
+ * the rounds. The ratio is to clang -O2.
  *
  *     node dist/bench/jit.js [--rounds 25] [--json FILE]
  */
@@ -14,7 +15,9 @@ import { readElf } from "../src/ebpf/elf-reader.ts";
 import type { Engine } from "../src/ebpf/engine.ts";
 import { createEngine, type EngineName } from "../src/ebpf/engines.ts";
 import { LinearMemory } from "../src/ebpf/jit/linear-memory.ts";
+import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../src/os/bpf.ts";
 
+const SELF = fileURLToPath(import.meta.url);
 const SOURCE = fileURLToPath(new URL("../../bench/jit/programs.c", import.meta.url));
 const BASE = 0x1_0000_0000;
 const MEMORY = 8192;
@@ -35,16 +38,17 @@ const PROGRAMS: Readonly<Record<string, keyof typeof AIM>> = {
   checksum4096: "long",
   sieve: "long",
 };
+const WAYS = ["native", "scalar", "kernel", "jit", "interpreter"] as const;
+type Way = (typeof WAYS)[number];
 
 /** A way to run a program: nanoseconds for `runs` of them, and the low half of the last R0. */
 type Runner = (runs: number) => { nanoseconds: number; r0: number };
 
-function compile(folder: string): { native: string; object: string } {
-  const native = join(folder, "native");
-  const object = join(folder, "programs.o");
-  clang(["-O2", "-o", native, SOURCE]);
-  clang(["-O2", "-target", "bpf", "-mcpu=v3", "-c", "-o", object, SOURCE]);
-  return { native, object };
+function compile(folder: string): void {
+  clang(["-O2", "-o", join(folder, "native"), SOURCE]);
+  const scalar = ["-fno-vectorize", "-fno-slp-vectorize"];
+  clang(["-O2", ...scalar, "-o", join(folder, "scalar"), SOURCE]);
+  clang(["-O2", "-target", "bpf", "-mcpu=v3", "-c", "-o", join(folder, "programs.o"), SOURCE]);
 }
 
 function clang(args: readonly string[]): void {
@@ -66,12 +70,18 @@ function nativeRunner(path: string, name: string): Runner {
   };
 }
 
+function fill(bytes: Uint8Array): void {
+  for (let i = 0; i < MEMORY; i++) bytes[i] = i * 31 + 7;
+}
+
 function engineRunner(engine: EngineName, code: Uint8Array): Runner {
   const memory = new LinearMemory(MEMORY);
   const bytes = memory.allocate(MEMORY, 64);
-  for (let i = 0; i < MEMORY; i++) bytes[i] = i * 31 + 7;
+  fill(bytes);
   const regions = [{ name: "memory", base: BASE, bytes }];
   const machine = createEngine(engine, code, { regions, memory, stepLimit: 1e9 });
+  // Each engine is called from a place of its own, as a driver calls its programs.
+  const repeat = engine === "jit" ? repeatJit : repeatInterpreter;
   return (runs) => {
     const start = process.hrtime.bigint();
     const r0 = repeat(machine, runs);
@@ -79,10 +89,29 @@ function engineRunner(engine: EngineName, code: Uint8Array): Runner {
   };
 }
 
-function repeat(machine: Engine, runs: number): number {
+function repeatJit(machine: Engine, runs: number): number {
   let r0 = 0;
   for (let n = 0; n < runs; n++) r0 = machine.call(BASE);
   return r0;
+}
+
+function repeatInterpreter(machine: Engine, runs: number): number {
+  let r0 = 0;
+  for (let n = 0; n < runs; n++) r0 = machine.call(BASE);
+  return r0;
+}
+
+/** The kernel tells whole nanoseconds per run. Undefined without the right to load, or where it refuses. */
+function kernelRunner(code: Uint8Array): Runner | undefined {
+  if (bpfProblem() !== null) return undefined;
+  const memory = new BpfMemory(MEMORY);
+  fill(memory.bytes);
+  const loaded = loadSocketFilter(code, memory, { quiet: true });
+  if (!loaded.accepted) return undefined;
+  return (runs) => {
+    const { r0, nanoseconds } = testRun(loaded.fd, runs);
+    return { nanoseconds: nanoseconds * runs, r0: r0 | 0 };
+  };
 }
 
 function median(values: readonly number[]): number {
@@ -93,28 +122,37 @@ interface Row {
   readonly program: string;
   readonly kind: keyof typeof AIM;
   /** Nanoseconds per run, by round. */
-  readonly raw: Readonly<Record<"native" | EngineName, number[]>>;
+  readonly raw: Readonly<Record<Way, number[]>>;
 }
 
-function measure(program: string, native: string, code: Uint8Array, rounds: number): Row {
-  const runners = {
-    native: nativeRunner(native, program),
-    jit: engineRunner("jit", code),
-    interpreter: engineRunner("interpreter", code),
+/** In a process that runs nothing else: what V8 makes of a call depends on what else is called from the place. */
+function measure(program: string, folder: string, rounds: number): Row {
+  const { code } = readElf(readFileSync(join(folder, "programs.o"))).find(
+    ({ name }) => name === program,
+  )!;
+  const jit = engineRunner("jit", code);
+  const interpreter = engineRunner("interpreter", code);
+  const runners: Readonly<Record<Way, Runner | undefined>> = {
+    native: nativeRunner(join(folder, "native"), program),
+    scalar: nativeRunner(join(folder, "scalar"), program),
+    kernel: kernelRunner(code),
+    jit,
+    interpreter,
   };
   const until = Date.now() + WARM;
-  while (Date.now() < until) runners.jit(50);
-  for (let n = 0; n < 20; n++) runners.interpreter(5);
-  const each = median(Array.from({ length: 9 }, () => runners.jit(50).nanoseconds / 50));
+  while (Date.now() < until) jit(50);
+  for (let n = 0; n < 20; n++) interpreter(5);
+  const each = median(Array.from({ length: 9 }, () => jit(50).nanoseconds / 50));
   const runs = Math.max(4, Math.round(BUDGET / each));
-  const raw: Row["raw"] = { native: [], jit: [], interpreter: [] };
+  const raw: Row["raw"] = { native: [], scalar: [], kernel: [], jit: [], interpreter: [] };
   for (let round = 0; round < rounds; round++) {
     const results = new Map<string, number>();
-    for (const name of ["native", "jit", "interpreter"] as const) {
-      const count = name === "interpreter" ? Math.ceil(runs * INTERPRETER_SHARE) : runs;
-      const { nanoseconds, r0 } = runners[name](count);
-      raw[name].push(nanoseconds / count);
-      results.set(name, r0);
+    for (const way of WAYS) {
+      const count = way === "interpreter" ? Math.ceil(runs * INTERPRETER_SHARE) : runs;
+      const result = runners[way]?.(count);
+      if (result === undefined) continue;
+      raw[way].push(result.nanoseconds / count);
+      results.set(way, result.r0);
     }
     // What programs return does not depend on how often they have run.
     if (new Set(results.values()).size > 1) throw new Error(`${program}: ${[...results]}`);
@@ -122,36 +160,58 @@ function measure(program: string, native: string, code: Uint8Array, rounds: numb
   return { program, kind: PROGRAMS[program]!, raw };
 }
 
+function measureAlone(program: string, folder: string, rounds: string): Row {
+  const args = [SELF, "--program", program, "--folder", folder, "--rounds", rounds];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${program}: ${stderr}`);
+  return JSON.parse(stdout) as Row;
+}
+
 function table(rows: readonly Row[]): string {
-  const cells = rows.map(({ program, kind, raw }) => {
-    const [native, jit, interpreter] = [raw.native, raw.jit, raw.interpreter].map(median);
-    const ratio = jit! / native!;
+  const lines = rows.map(({ program, kind, raw }) => {
+    const of = (way: Way) => (raw[way].length === 0 ? Number.NaN : median(raw[way]));
+    const ns = (way: Way) => (Number.isNaN(of(way)) ? "-" : of(way).toFixed(1)).padStart(11);
     return [
-      program.padEnd(14),
-      kind.padEnd(6),
-      native!.toFixed(1).padStart(10),
-      jit!.toFixed(1).padStart(10),
-      interpreter!.toFixed(0).padStart(12),
-      `${ratio.toFixed(2)} (aim ${AIM[kind]})`.padStart(16),
-      (interpreter! / jit!).toFixed(0).padStart(18),
+      program.padEnd(13),
+      kind.padEnd(5),
+      ...WAYS.map(ns),
+      `${(of("jit") / of("native")).toFixed(2)} (aim ${AIM[kind]})`.padStart(15),
+      (of("jit") / of("scalar")).toFixed(2).padStart(11),
+      (of("interpreter") / of("jit")).toFixed(0).padStart(16),
     ].join(" ");
   });
-  const head =
-    "program        kind    native ns     jit ns  interpreter       jit/native  interpreter/jit";
-  return [head, ...cells].join("\n");
+  const head = [
+    `${"".padEnd(19)}${"nanoseconds per run".padStart(60)}`,
+    [
+      "program".padEnd(13),
+      "kind ",
+      ...WAYS.map((way) => way.padStart(11)),
+      "jit/native".padStart(15),
+      "jit/scalar".padStart(11),
+      "interpreter/jit".padStart(16),
+    ].join(" "),
+  ];
+  return [...head, ...lines].join("\n");
 }
 
 const { values } = parseArgs({
-  options: { rounds: { type: "string", default: "25" }, json: { type: "string" } },
+  options: {
+    rounds: { type: "string", default: "25" },
+    json: { type: "string" },
+    program: { type: "string" },
+    folder: { type: "string", default: "" },
+  },
 });
-const folder = mkdtempSync(join(tmpdir(), "bpfhv-bench-"));
-try {
-  const { native, object } = compile(folder);
-  const rows = readElf(readFileSync(object)).map(({ name, code }) =>
-    measure(name, native, code, Number(values.rounds)),
-  );
-  console.log(table(rows));
-  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows));
-} finally {
-  rmSync(folder, { recursive: true, force: true });
+if (values.program !== undefined) {
+  console.log(JSON.stringify(measure(values.program, values.folder, Number(values.rounds))));
+} else {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-bench-"));
+  try {
+    compile(folder);
+    const rows = Object.keys(PROGRAMS).map((name) => measureAlone(name, folder, values.rounds));
+    console.log(table(rows));
+    if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }

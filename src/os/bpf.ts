@@ -82,6 +82,8 @@ export class BpfMemory {
 }
 
 /** What the kernel's verifier said: a program, or the reason and the whole log. */
+const LOAD_TRIES = 5;
+
 export type LoadResult =
   | { readonly accepted: true; readonly fd: number; readonly log: string }
   | { readonly accepted: false; readonly code: string; readonly log: string };
@@ -126,6 +128,14 @@ export function loadSocketFilter(
 
 /** @param area the licence, then at LOG_OFFSET room for the log, then `length` bytes of code */
 function progLoad(area: number, length: number, log: boolean): number {
+  for (let tries = 1; ; tries++) {
+    const fd = progLoadOnce(area, length, log);
+    // The kernel gives up where a signal comes meanwhile, such as that of a debugger or of a shell's job control.
+    if (fd >= 0 || tries === LOAD_TRIES || errnoName(libc.errno()) !== "EAGAIN") return fd;
+  }
+}
+
+function progLoadOnce(area: number, length: number, log: boolean): number {
   return bpf(PROG_LOAD, (a) => {
     a.setUint32(0, PROG_TYPE_SOCKET_FILTER, true);
     a.setUint32(4, length / 8, true);

@@ -138,6 +138,10 @@ function fold(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
   return constant(Number(BigInt.asIntN(32, value)), Number(BigInt.asIntN(32, value >> 32n)));
 }
 
+/** Kernels follow shifts by constants below the width (is_safe_to_compute_dst_reg_range), and no others. */
+const isCount = (b: Scalar, bits: Bits): boolean =>
+  b.isConstant && b.bits.vh === 0 && b.bits.vl >>> 0 < bits;
+
 function alu64(op: AluOp, a: Scalar, b: Scalar): Scalar {
   switch (op) {
     case "mov":
@@ -151,13 +155,11 @@ function alu64(op: AluOp, a: Scalar, b: Scalar): Scalar {
     case "xor":
       return bitwise(op, a, b);
     case "lsh":
-      return b.isConstant ? shiftedLeft(a, b.bits.vl & 63) : unknown();
+      return isCount(b, 64) ? shiftedLeft(a, b.bits.vl) : unknown();
     case "rsh":
-      if (b.isConstant) return shiftedRight(a, b.bits.vl & 63);
-      return a.min >= 0 ? between(0, a.max) : unknown();
+      return isCount(b, 64) ? shiftedRight(a, b.bits.vl) : unknown();
     case "arsh":
-      if (b.isConstant) return shiftedRightSigned(a, b.bits.vl & 63);
-      return a.min >= 0 ? between(0, a.max) : unknown();
+      return isCount(b, 64) ? shiftedRightSigned(a, b.bits.vl) : unknown();
     default:
       // Division and remainder: kernels before 7.0 follow them no further, so no program may rely on it.
       return unknown();
@@ -180,11 +182,31 @@ export function signExtend(a: Scalar, from: 8 | 16 | 32): Scalar {
   return of(bits, { min: -limit, max: limit - 1 });
 }
 
-/** 32-bit shifts take five bits of the count, and the sign is bit 31. */
+/**
+ * A move of the low `from` bits, sign extended, as far as kernels follow it (coerce_reg_to_size_sx): constants, and
+ * ranges that differ in those bits only and are all of one sign.
+ */
+export function movedSigned(a: Scalar, from: 8 | 16 | 32, bits: Bits): Scalar {
+  const extended = a.isConstant ? signExtend(a, from) : extendedRange(a, from, bits);
+  return bits === 64 ? extended : zeroExtend(extended);
+}
+
+function extendedRange(a: Scalar, from: 8 | 16 | 32, bits: Bits): Scalar {
+  const span = 2 ** from;
+  const [min, max] = bits === 64 ? [a.min, a.max] : [a.smin32, a.smax32];
+  const above = Math.floor(min / span);
+  const sign = (n: number): boolean => n - above * span >= span / 2;
+  if (!Number.isFinite(min) || Math.floor(max / span) !== above || sign(min) !== sign(max)) {
+    return between(-span / 2, span / 2 - 1);
+  }
+  const moved = (above + (sign(min) ? 1 : 0)) * span;
+  return between(min - moved, max - moved);
+}
+
+/** The sign is bit 31. What kernels do not follow is unknown to them as a whole: not even zero extended. */
 function shift32(op: "lsh" | "rsh" | "arsh", a: Scalar, b: Scalar): Scalar {
-  if (!b.isConstant) return zeroExtend(unknown());
-  const count = constant(b.bits.vl & 31, 0);
-  return zeroExtend(alu64(op, op === "arsh" ? signExtend(a, 32) : zeroExtend(a), count));
+  if (!isCount(b, 32)) return unknown();
+  return zeroExtend(alu64(op, op === "arsh" ? signExtend(a, 32) : zeroExtend(a), b));
 }
 
 function alu32(op: AluOp, a: Scalar, b: Scalar): Scalar {
@@ -195,16 +217,21 @@ function alu32(op: AluOp, a: Scalar, b: Scalar): Scalar {
     case "rsh":
     case "arsh":
       return shift32(op, a, b);
+    case "div":
+    case "mod":
+    case "sdiv":
+    case "smod":
+      return unknown();
     default:
       return zeroExtend(alu64(op, a, b));
   }
 }
 
-const FOLDED: ReadonlySet<AluOp> = new Set<AluOp>(["div", "mod", "sdiv", "smod", "lsh", "arsh"]);
+const FOLDED: ReadonlySet<AluOp> = new Set<AluOp>(["lsh", "arsh"]);
 
 /** What is known of `a op b`. */
 export function compute(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
-  if (FOLDED.has(op) && a.isConstant && b.isConstant) return fold(op, bits, a, b);
+  if (FOLDED.has(op) && a.isConstant && isCount(b, bits)) return fold(op, bits, a, b);
   return bits === 64 ? alu64(op, a, b) : alu32(op, a, b);
 }
 

@@ -12,7 +12,7 @@ import {
   writeMemory,
   writeUnknown,
 } from "./access.ts";
-import { compute, loaded, negate, signExtend, swapped, zeroExtend } from "./alu.ts";
+import { compute, loaded, movedSigned, negate, swapped, zeroExtend } from "./alu.ts";
 import { callHelper } from "./call.ts";
 import { assume, immediate } from "./compare.ts";
 import type { Flow } from "./flow.ts";
@@ -195,8 +195,7 @@ function checkOffset(i: Instruction, offset: Scalar): void {
 }
 
 function moveSigned(state: State, i: Instruction, { from, bits }: Of<"movsx">): void {
-  const extended = signExtend(number(state, i.src, i.index), from);
-  state.registers[i.dst] = bits === 64 ? extended : zeroExtend(extended);
+  state.registers[i.dst] = movedSigned(number(state, i.src, i.index), from, bits);
 }
 
 function wide(i: Instruction, { value }: Of<"wide">): Scalar {
