@@ -93,19 +93,18 @@ export class Jit implements Engine {
   }
 
   call(r1: number): number {
-    if (r1 !== this.#fixedR1) return this.#callAny(r1);
     // A function of its own for the rare case, so that this one stays small enough to be inlined.
-    if (this.#options.unwinds !== undefined) return this.#callAny(r1);
-    return this.#fixed!();
+    return r1 === this.#fixedR1 ? this.#fixed!() : this.#callAny(r1);
   }
 
   #callAny(r1: number): number {
-    if (this.#fixedR1 < 0) {
+    // A helper that ends the program throws: V8 inlines no call of WebAssembly in a function that catches.
+    if (this.#fixed === undefined && this.#options.unwinds === undefined) {
       this.#fixed = this.#compile({ kind: "fixed", r1 }) as Fixed;
       this.#fixedR1 = r1;
+      return this.#fixed();
     }
     try {
-      if (r1 === this.#fixedR1) return this.#fixed!();
       this.#call ??= this.#compile({ kind: "call" }) as Call;
       return this.#call(r1 | 0, (r1 / TWO_32) | 0);
     } catch (error) {
