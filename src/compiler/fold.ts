@@ -86,15 +86,21 @@ function withConstant(op: BinaryOp, bits: Bits, a: Value, n: bigint): Folded | u
     case "sub":
     case "or":
     case "xor":
-    case "lsh":
-    case "rsh":
-    case "arsh":
       if (n === 0n && fitsWidth) return { value: a };
       break;
+    case "lsh":
+    case "rsh":
+    case "arsh": {
+      // Only the low bits of a count matter; verifiers refuse constants that have others.
+      const by = n & BigInt(bits - 1);
+      if (by === 0n && fitsWidth) return { value: a };
+      if (by !== n) return { op, a, b: by };
+      break;
+    }
     case "mul":
     case "div":
     case "mod":
-      return byConstant(op, a, n, fitsWidth);
+      return n === 0n && op !== "mul" ? byZero(op, bits, a) : byConstant(op, a, n, fitsWidth);
     case "and":
       if (n === 0n) return { constant: 0n };
       if ((n & widthMask(a)) === widthMask(a)) return { value: a };
@@ -104,6 +110,12 @@ function withConstant(op: BinaryOp, bits: Bits, a: Value, n: bigint): Folded | u
 }
 
 const widthMask = (a: Value): bigint => (1n << BigInt(Math.min(64, widthOf(a)))) - 1n;
+
+/** RFC 9669, section 4.1: division by 0 gives 0, modulo 0 the dividend. Verifiers refuse either as an instruction. */
+function byZero(op: "div" | "mod", bits: Bits, a: Value): Folded {
+  if (op === "div") return { constant: 0n };
+  return widthOf(a) <= bits ? { value: a } : { op: "and", a, b: mask(bits) };
+}
 
 function byConstant(
   op: "mul" | "div" | "mod",

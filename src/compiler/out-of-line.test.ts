@@ -4,6 +4,7 @@ import test from "node:test";
 import { PRIVATE_OFFSET } from "../abi/index.ts";
 import { createEngine, ENGINES } from "../ebpf/engines.ts";
 import { decodeProgram } from "../ebpf/instruction.ts";
+import { Interpreter } from "../ebpf/interpreter.ts";
 import { LinearMemory } from "../ebpf/jit/linear-memory.ts";
 import type { Program } from "../ebpf/program.ts";
 import { summarise, verify } from "../ebpf/verifier/index.ts";
@@ -55,7 +56,7 @@ test("a program with real calls is proved, and does what it does inlined, in eve
 });
 
 const PRELUDE = `
-  import { type Context, i32, stack, u64, view } from "../compiler/language.ts";
+  import { type Context, i32, stack, u32, u64, view } from "../compiler/language.ts";
   import { CONTEXT } from "../abi/index.ts";
   declare const RING: any;
 `;
@@ -80,6 +81,20 @@ test("a function is compiled once, however often it is called, and not at all wh
     [3],
   );
   assert.equal(callsIn(program), 2);
+});
+
+test("a narrow result is narrow in the whole register, though a program's need not be", () => {
+  const { code } = compile(`
+    function low(value: u64): u32 { "use noinline"; return u32(value); }
+    export function main(context: Context): number {
+      const ring = view(RING, context, 0);
+      ring.total = u64(low(ring.total));
+      return 0;
+    }
+  `);
+  const bytes = new Uint8Array(SIZE).fill(0xa5, 0, 16);
+  new Interpreter(code, { regions: [{ name: "context", base: BASE, bytes }] }).call(BASE);
+  assert.equal(Buffer.from(bytes.subarray(8, 16)).toString("hex"), "a5a5a5a500000000");
 });
 
 const frame = (name: string, structs: number, then: string): string => `

@@ -26,13 +26,13 @@ export function allocate(func: MachineFunction, place: () => CompileError["place
     const bold = colour(func, unspillable, false);
     const result = bold.spilled.length === 0 ? bold : colour(func, unspillable, true);
     if (result.spilled.length === 0) return rename(func, result.colours);
-    for (const register of result.spilled) {
+    for (const group of result.spilled) {
       func.stack += 8;
       if (func.stack > STACK_BYTES) {
         const hint = "keep fewer values at the same time";
         throw new CompileError("LIMIT", place(), "the 512 bytes of stack are full", "", hint);
       }
-      spill(func, register, -func.stack, unspillable);
+      spill(func, new Set(group), -func.stack, unspillable);
     }
   }
 }
@@ -68,24 +68,29 @@ function rename(func: MachineFunction, colours: (register: number) => number): v
   }
 }
 
-/** The register lives on the stack: each reader loads it, each writer stores it. */
+/**
+ * Registers that are never live at the same time share a place on the stack: each reader loads it, each writer
+ * stores it, and copies between them vanish.
+ */
 function spill(
   func: MachineFunction,
-  register: number,
+  group: ReadonlySet<number>,
   offset: number,
   unspillable: Set<number>,
 ): void {
+  const isIn = (register: number): boolean => group.has(register);
   for (const block of func.blocks) {
     const code: MachineInstruction[] = [];
     const all = block.jump === undefined ? block.code : [...block.code, block.jump];
     for (const instruction of all) {
-      const reads = readsOf(instruction).includes(register);
-      const writes = writesOf(instruction).includes(register);
+      if (isMove(instruction) && isIn(instruction.dst) && isIn(instruction.src)) continue;
+      const reads = readsOf(instruction).some(isIn);
+      const writes = writesOf(instruction).some(isIn);
       const temporary = reads || writes ? func.nextRegister++ : 0;
       if (temporary !== 0) unspillable.add(temporary);
       if (reads) code.push(access("load", temporary, offset, instruction.at));
-      if (instruction.dst === register) instruction.dst = temporary;
-      if (instruction.src === register) instruction.src = temporary;
+      if (isIn(instruction.dst)) instruction.dst = temporary;
+      if (isIn(instruction.src)) instruction.src = temporary;
       if (instruction !== block.jump) code.push(instruction);
       if (writes) code.push(access("store", temporary, offset, instruction.at));
     }

@@ -5,8 +5,14 @@ const FRAME_POINTER = 10;
 
 export interface Colouring {
   readonly colours: (register: number) => number;
-  /** Registers that found no colour. */
-  readonly spilled: readonly number[];
+  /** Registers that found no colour, those together that are never live at the same time. */
+  readonly spilled: readonly (readonly number[])[];
+}
+
+/** A place on the stack, and the registers that live there, as nodes of the graph and one by one. */
+interface Slot {
+  readonly nodes: number[];
+  readonly members: number[];
 }
 
 export class Graph {
@@ -84,18 +90,31 @@ export class Graph {
   colour(unspillable: ReadonlySet<number>): Colouring {
     const colours = new Int32Array(this.#merged.length).fill(-1);
     for (let r = 0; r < VIRTUAL; r++) colours[r] = r;
-    const spilled: number[] = [];
+    const slots: Slot[] = [];
     for (const register of this.#order(unspillable)) {
       const taken = new Set([...this.#neighbours[register]!].map((n) => colours[n]!));
       let free = 0;
       while (free < ALLOCATABLE && taken.has(free)) free++;
       if (free < ALLOCATABLE) colours[register] = free;
-      else spilled.push(...this.#members(register, unspillable));
+      else this.#spill(slots, register, this.#members(register, unspillable));
     }
+    const spilled = slots.map(({ members }) => members);
     return { colours: (register) => colours[this.find(register)]!, spilled };
   }
 
-  /** All that was merged into a register: each goes to the stack by itself. */
+  /** Into the first place on the stack where nobody is live at the same time. */
+  #spill(slots: Slot[], register: number, members: readonly number[]): void {
+    const apart = (other: number): boolean => !this.#neighbours[register]!.has(other);
+    let slot = slots.find(({ nodes }) => nodes.every(apart));
+    if (slot === undefined) {
+      slot = { nodes: [], members: [] };
+      slots.push(slot);
+    }
+    slot.nodes.push(register);
+    slot.members.push(...members);
+  }
+
+  /** All that was merged into a register: never live at the same time, and in one place on the stack. */
   #members(register: number, unspillable: ReadonlySet<number>): number[] {
     const members: number[] = [];
     for (let r = VIRTUAL; r < this.#merged.length; r++) {

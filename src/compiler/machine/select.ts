@@ -98,7 +98,8 @@ class Selector {
           use(arg, low && !(v.op === "store" && i === 0));
         });
       }
-      if (end?.kind === "return") use(end.value, true);
+      // Of a program's result the driver reads the low half; of a called function's, its caller reads all.
+      if (end?.kind === "return") use(end.value, this.#functions[0] === this.#func);
       if (end?.kind === "branch") {
         use(end.a, end.bits === 32);
         use(end.b, end.bits === 32);

@@ -1,0 +1,10 @@
+// @ts-nocheck
+import { type Context, after, call, compareExchange, elements, exchange, fetchAdd, i32, i64, stack, swap16, swap32, swap64, u8, u16, u32, u64, view } from "../../compiler/language.ts";
+import { BUF, BUFS_OFFSET, CONTEXT, PRIVATE_OFFSET } from "../../abi/index.ts";
+// biome-ignore-all lint: what the compiler is tested with.
+declare const RING: any;
+declare const bufs: number;
+export function main(context: Context): number {
+  const ring = view(RING, context, PRIVATE_OFFSET);
+  return compareExchange(ring.packed, ring.total, 1) === 1 ? 1 : 0;
+}
