@@ -58,7 +58,9 @@ function serve(ports: WorkerPorts): void {
       if (command.kind === "stop") loop.stop();
       else if (command.kind === "set-port") {
         tell({ kind: "port-set", id: command.id, error: setPorts(command.port) });
-      } else tell({ kind: "status", id: command.id, status: status() });
+      } else if (command.kind === "status") {
+        tell({ kind: "status", id: command.id, status: status() });
+      }
     },
   );
   const setPorts = (spec: PortSpec): string | null => {
