@@ -5,7 +5,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import { FEATURES } from "../abi/index.ts";
+import { CLANG_DEVICES, CLANG_SIZES } from "../../bench/clang/devices.ts";
+import { FEATURES, type ProgramForm } from "../abi/index.ts";
 import { DROP_PORT, NO_BUFFERS, PACKETS, RING_ERRORS } from "../devices/counters.ts";
 import type { Device } from "../devices/device.ts";
 import { DEVICES } from "../devices/index.ts";
@@ -85,7 +86,7 @@ class Rings extends Bench {
   readonly features: number;
   readonly device: Device;
 
-  constructor(device: Device, form: (typeof FORMS)[number], bufs: number) {
+  constructor(device: Device, form: ProgramForm, bufs: number) {
     super({
       device,
       form,
@@ -146,212 +147,227 @@ class Rings extends Bench {
 const range = (from: number, to: number): number[] =>
   Array.from({ length: to - from }, (_, i) => from + i);
 
-for (const device of DEVICES) {
-  for (const form of FORMS) {
-    describe(`${device.name}, ${form}`, () => {
-      for (const bufs of SIZES) {
-        test(`${bufs} buffers: order, content and metadata of every packet, both ways, over wraps`, () => {
-          const rings = new Rings(device, form, bufs);
-          // Three laps (of the largest rings, which are slow here, one and a bit), and more than a batch.
-          const packets = bufs <= 1024 || FULL ? Math.max(3 * bufs, 200) : bufs + 20;
-          const got: Arrived[] = [];
-          for (let n = 0; n < packets; n++) {
-            if (!rings.out(n)) {
-              rings.settle();
-              assert.ok(rings.out(n), `packet ${n}`);
-            }
-            rings.in(n);
-            if (n % 7 === 0) {
-              rings.settle();
-              got.push(...rings.arrived());
-            }
+interface Variant {
+  readonly name: string;
+  readonly device: Device;
+  readonly form: ProgramForm;
+  readonly sizes: readonly number[];
+}
+const VARIANTS: readonly Variant[] = [
+  ...DEVICES.flatMap((device) =>
+    FORMS.map((form) => ({ name: `${device.name}, ${form}`, device, form, sizes: SIZES })),
+  ),
+  // The same rings, driven by what clang makes of the same programs in C: the suite is no friend of our compiler.
+  ...CLANG_DEVICES.map((device) => ({
+    name: `${device.name}, by clang`,
+    ...{ device, form: "helperfree" as const, sizes: FULL ? CLANG_SIZES : [16, 64] },
+  })),
+];
+
+for (const { name, device, form, sizes } of VARIANTS) {
+  describe(name, () => {
+    for (const bufs of sizes) {
+      test(`${bufs} buffers: order, content and metadata of every packet, both ways, over wraps`, () => {
+        const rings = new Rings(device, form, bufs);
+        // Three laps (of the largest rings, which are slow here, one and a bit), and more than a batch.
+        const packets = bufs <= 1024 || FULL ? Math.max(3 * bufs, 200) : bufs + 20;
+        const got: Arrived[] = [];
+        for (let n = 0; n < packets; n++) {
+          if (!rings.out(n)) {
+            rings.settle();
+            assert.ok(rings.out(n), `packet ${n}`);
           }
-          for (let idle = 0; idle < 3; idle++) {
-            if (rings.settle() > 0) idle = 0;
+          rings.in(n);
+          if (n % 7 === 0) {
+            rings.settle();
             got.push(...rings.arrived());
           }
-          rings.expectSent(range(0, packets));
-          rings.expectArrived(got, range(0, packets));
-          const [pair] = rings.local.pairs;
-          assert.equal(pair.txCounters[PACKETS], packets);
-          assert.equal(pair.rxCounters[PACKETS], packets);
-          rings.close();
-        });
-      }
-
-      test("a full ring says so; a port that blocks loses nothing and keeps the order", () => {
-        const rings = new Rings(device, form, 64);
-        rings.ports[0].room = 5;
-        let n = 0;
-        while (rings.out(n)) n++;
-        assert.ok(n <= 64 && n > 10);
-        rings.settle();
-        assert.equal(rings.ports[0].sent.length, 5);
-        // What was sent came back and can be used again; the rest still waits.
-        assert.ok(rings.out(n));
-        rings.ports[0].room = 1000;
-        for (const pair of rings.local.pairs) pair.portWritable();
-        rings.settle();
-        rings.expectSent(range(0, n + 1));
-        rings.close();
-      });
-
-      test("an empty receive ring makes packets wait, not vanish", () => {
-        const rings = new Rings(device, form, 16);
-        for (let n = 0; n < 40; n++) rings.in(n);
-        rings.settle();
-        const [pair] = rings.local.pairs;
-        assert.equal(pair.rxStarved, true);
-        assert.equal(pair.rxCounters[NO_BUFFERS], 1);
-        const got = rings.arrived();
-        assert.ok(got.length > 0 && got.length < 40);
-        for (let turns = 0; got.length < 40 && turns < 40; turns++) {
-          rings.settle();
+        }
+        for (let idle = 0; idle < 3; idle++) {
+          if (rings.settle() > 0) idle = 0;
           got.push(...rings.arrived());
         }
-        rings.expectArrived(got, range(0, 40));
-        rings.close();
-      });
-
-      test("what the port refuses for good is dropped, counted, and not in the way", () => {
-        const rings = new Rings(device, form, 16);
-        rings.ports[0].refuses = (bytes) => numberOf(bytes) % 2 === 1;
-        for (let n = 0; n < 6; n++) {
-          assert.ok(rings.out(n));
-          rings.settle();
-        }
-        rings.expectSent([0, 2, 4]);
-        assert.equal(rings.local.pairs[0].txCounters[DROP_PORT], 3);
-        rings.close();
-      });
-
-      for (const bufs of [16, 64, 128, 256]) {
-        test(`${bufs} buffers: stop gives everything back, and a restart on the same context is empty`, () => {
-          const rings = new Rings(device, form, bufs);
-          for (let lap = 0; lap < 5; lap++) {
-            const [port] = rings.ports;
-            port.sent.length = 0;
-            port.sentMetadata.length = 0;
-            port.room = 2;
-            // Odd numbers of everything, so that no lap ends where the one before did.
-            for (let n = 0; n < 5; n++) assert.ok(rings.out(n));
-            rings.in(lap);
-            rings.settle();
-            // Some of it reached the guest and was not collected yet: close() collects it.
-            const { rx } = rings.driver.close();
-            assert.ok(rx <= bufs && rx >= bufs - 3);
-            assert.equal(rings.driver.tx[0].outstanding, 0);
-            assert.equal(rings.driver.rx[0].outstanding, 0);
-            port.room = 1000;
-            rings.driver.enable();
-            const before = port.sent.length;
-            assert.equal(rings.settle(), 0, "nothing is there");
-            assert.equal(port.sent.length, before, "nothing old goes out");
-            rings.driver.refill(0);
-            rings.in(900);
-            rings.settle();
-            rings.expectArrived(rings.arrived(), [900]);
-            assert.equal(rings.local.pairs[0].rxCounters[RING_ERRORS], 0);
-            assert.equal(rings.local.pairs[0].txCounters[RING_ERRORS], 0);
-          }
-          rings.close();
-        });
-      }
-
-      test("no storm: while the host looks anyway, one kick; while the guest polls, one interrupt", () => {
-        const rings = new Rings(device, form, 256);
+        rings.expectSent(range(0, packets));
+        rings.expectArrived(got, range(0, packets));
         const [pair] = rings.local.pairs;
-        pair.disarmKicks();
-        const kicks = rings.driver.counters.kicks;
-        for (let n = 0; n < 50; n++) assert.ok(rings.out(n));
-        assert.equal(rings.driver.counters.kicks, kicks, "kicks are off");
-        rings.settle();
-        pair.armKicks();
-        for (let n = 50; n < 55; n++) assert.ok(rings.out(n));
-        const asked = rings.driver.counters.kicks - kicks;
-        assert.ok(form === "v1" ? asked >= 1 : asked === 1, `${asked} kicks`);
-        rings.settle();
-        rings.driver.rx[0].arm(0);
-        const interrupts = rings.vectors.length;
-        for (let n = 0; n < 50; n++) {
-          rings.in(n);
-          rings.settle();
-        }
-        assert.equal(rings.vectors.length, interrupts, "interrupts are off");
-        rings.arrived();
-        assert.equal(rings.driver.rx[0].arm(1), false);
-        for (let n = 0; n < 5; n++) rings.in(n);
-        rings.settle();
-        assert.equal(rings.vectors.length, interrupts + 1, "a batch interrupts once");
+        assert.equal(pair.txCounters[PACKETS], packets);
+        assert.equal(pair.rxCounters[PACKETS], packets);
         rings.close();
       });
+    }
 
-      test("another port while packets flow: nothing is lost or doubled, and the link follows it", () => {
-        const rings = new Rings(device, form, 64);
-        const [pair] = rings.local.pairs;
-        const [first] = rings.ports;
-        first.room = 3;
-        for (let n = 0; n < 6; n++) assert.ok(rings.out(n));
-        rings.settle();
-        const second = new TestPort();
-        second.incoming.push(frame(700, device));
-        pair.setPort(second);
-        rings.settle();
-        assert.deepEqual(first.sent.map(numberOf), [0, 1, 2]);
-        assert.deepEqual(second.sent.map(numberOf), [3, 4, 5]);
-        assert.deepEqual(
-          rings.arrived().map((packet) => numberOf(packet.frame)),
-          [700],
-        );
-        assert.equal(rings.nic.linkUp, true);
-        pair.setPort(new NullPort());
-        assert.equal(rings.nic.linkUp, false);
-        assert.ok(rings.out(6));
-        rings.settle();
-        assert.equal(pair.txCounters[DROP_PORT], 1);
-        pair.setPort(second);
-        assert.equal(rings.nic.linkUp, true);
-        rings.close();
-      });
-
-      test("work that is there before arming is not slept on, on either side", () => {
-        const rings = new Rings(device, form, 16);
-        const [pair] = rings.local.pairs;
-        assert.ok(rings.out(1));
-        assert.equal(pair.armKicks(), true, "the host sees it");
-        rings.settle();
-        assert.equal(rings.driver.tx[0].arm(1), true, "the guest sees its completion");
-        rings.driver.clean(0);
-        rings.in(1);
-        rings.settle();
-        assert.equal(rings.driver.rx[0].arm(1), true, "and its packet");
-        rings.close();
-      });
-
-      test("whatever a guest writes over its context, the host goes on, and a reset mends it", () => {
-        fc.assert(
-          fc.property(
-            fc.array(fc.tuple(fc.nat(2608 - 2096 + 32 * 16 - 1), fc.nat(255)), { maxLength: 60 }),
-            fc.nat(1),
-            (scribbles, queue) => {
-              const rings = new Rings(device, form, 16);
-              const context = rings.driver.contextOf(queue);
-              rings.out(1);
-              for (const [at, value] of scribbles) {
-                if (2096 + at < context.length) context[2096 + at] = value;
-              }
-              for (let turn = 0; turn < 20; turn++) {
-                rings.in(turn);
-                rings.local.turn();
-                rings.local.pairs[0].armKicks();
-              }
-              rings.nic.reset();
-              rings.close();
-            },
-          ),
-          { numRuns: FULL ? 2000 : 25 },
-        );
-      });
+    test("a full ring says so; a port that blocks loses nothing and keeps the order", () => {
+      const rings = new Rings(device, form, 64);
+      rings.ports[0].room = 5;
+      let n = 0;
+      while (rings.out(n)) n++;
+      assert.ok(n <= 64 && n > 10);
+      rings.settle();
+      assert.equal(rings.ports[0].sent.length, 5);
+      // What was sent came back and can be used again; the rest still waits.
+      assert.ok(rings.out(n));
+      rings.ports[0].room = 1000;
+      for (const pair of rings.local.pairs) pair.portWritable();
+      rings.settle();
+      rings.expectSent(range(0, n + 1));
+      rings.close();
     });
-  }
+
+    test("an empty receive ring makes packets wait, not vanish", () => {
+      const rings = new Rings(device, form, 16);
+      for (let n = 0; n < 40; n++) rings.in(n);
+      rings.settle();
+      const [pair] = rings.local.pairs;
+      assert.equal(pair.rxStarved, true);
+      assert.equal(pair.rxCounters[NO_BUFFERS], 1);
+      const got = rings.arrived();
+      assert.ok(got.length > 0 && got.length < 40);
+      for (let turns = 0; got.length < 40 && turns < 40; turns++) {
+        rings.settle();
+        got.push(...rings.arrived());
+      }
+      rings.expectArrived(got, range(0, 40));
+      rings.close();
+    });
+
+    test("what the port refuses for good is dropped, counted, and not in the way", () => {
+      const rings = new Rings(device, form, 16);
+      rings.ports[0].refuses = (bytes) => numberOf(bytes) % 2 === 1;
+      for (let n = 0; n < 6; n++) {
+        assert.ok(rings.out(n));
+        rings.settle();
+      }
+      rings.expectSent([0, 2, 4]);
+      assert.equal(rings.local.pairs[0].txCounters[DROP_PORT], 3);
+      rings.close();
+    });
+
+    for (const bufs of [16, 64, 128, 256].filter((n) => sizes === SIZES || sizes.includes(n))) {
+      test(`${bufs} buffers: stop gives everything back, and a restart on the same context is empty`, () => {
+        const rings = new Rings(device, form, bufs);
+        for (let lap = 0; lap < 5; lap++) {
+          const [port] = rings.ports;
+          port.sent.length = 0;
+          port.sentMetadata.length = 0;
+          port.room = 2;
+          // Odd numbers of everything, so that no lap ends where the one before did.
+          for (let n = 0; n < 5; n++) assert.ok(rings.out(n));
+          rings.in(lap);
+          rings.settle();
+          // Some of it reached the guest and was not collected yet: close() collects it.
+          const { rx } = rings.driver.close();
+          assert.ok(rx <= bufs && rx >= bufs - 3);
+          assert.equal(rings.driver.tx[0].outstanding, 0);
+          assert.equal(rings.driver.rx[0].outstanding, 0);
+          port.room = 1000;
+          rings.driver.enable();
+          const before = port.sent.length;
+          assert.equal(rings.settle(), 0, "nothing is there");
+          assert.equal(port.sent.length, before, "nothing old goes out");
+          rings.driver.refill(0);
+          rings.in(900);
+          rings.settle();
+          rings.expectArrived(rings.arrived(), [900]);
+          assert.equal(rings.local.pairs[0].rxCounters[RING_ERRORS], 0);
+          assert.equal(rings.local.pairs[0].txCounters[RING_ERRORS], 0);
+        }
+        rings.close();
+      });
+    }
+
+    test("no storm: while the host looks anyway, one kick; while the guest polls, one interrupt", () => {
+      const rings = new Rings(device, form, 256);
+      const [pair] = rings.local.pairs;
+      pair.disarmKicks();
+      const kicks = rings.driver.counters.kicks;
+      for (let n = 0; n < 50; n++) assert.ok(rings.out(n));
+      assert.equal(rings.driver.counters.kicks, kicks, "kicks are off");
+      rings.settle();
+      pair.armKicks();
+      for (let n = 50; n < 55; n++) assert.ok(rings.out(n));
+      const asked = rings.driver.counters.kicks - kicks;
+      assert.ok(form === "v1" ? asked >= 1 : asked === 1, `${asked} kicks`);
+      rings.settle();
+      rings.driver.rx[0].arm(0);
+      const interrupts = rings.vectors.length;
+      for (let n = 0; n < 50; n++) {
+        rings.in(n);
+        rings.settle();
+      }
+      assert.equal(rings.vectors.length, interrupts, "interrupts are off");
+      rings.arrived();
+      assert.equal(rings.driver.rx[0].arm(1), false);
+      for (let n = 0; n < 5; n++) rings.in(n);
+      rings.settle();
+      assert.equal(rings.vectors.length, interrupts + 1, "a batch interrupts once");
+      rings.close();
+    });
+
+    test("another port while packets flow: nothing is lost or doubled, and the link follows it", () => {
+      const rings = new Rings(device, form, 64);
+      const [pair] = rings.local.pairs;
+      const [first] = rings.ports;
+      first.room = 3;
+      for (let n = 0; n < 6; n++) assert.ok(rings.out(n));
+      rings.settle();
+      const second = new TestPort();
+      second.incoming.push(frame(700, device));
+      pair.setPort(second);
+      rings.settle();
+      assert.deepEqual(first.sent.map(numberOf), [0, 1, 2]);
+      assert.deepEqual(second.sent.map(numberOf), [3, 4, 5]);
+      assert.deepEqual(
+        rings.arrived().map((packet) => numberOf(packet.frame)),
+        [700],
+      );
+      assert.equal(rings.nic.linkUp, true);
+      pair.setPort(new NullPort());
+      assert.equal(rings.nic.linkUp, false);
+      assert.ok(rings.out(6));
+      rings.settle();
+      assert.equal(pair.txCounters[DROP_PORT], 1);
+      pair.setPort(second);
+      assert.equal(rings.nic.linkUp, true);
+      rings.close();
+    });
+
+    test("work that is there before arming is not slept on, on either side", () => {
+      const rings = new Rings(device, form, 16);
+      const [pair] = rings.local.pairs;
+      assert.ok(rings.out(1));
+      assert.equal(pair.armKicks(), true, "the host sees it");
+      rings.settle();
+      assert.equal(rings.driver.tx[0].arm(1), true, "the guest sees its completion");
+      rings.driver.clean(0);
+      rings.in(1);
+      rings.settle();
+      assert.equal(rings.driver.rx[0].arm(1), true, "and its packet");
+      rings.close();
+    });
+
+    test("whatever a guest writes over its context, the host goes on, and a reset mends it", () => {
+      fc.assert(
+        fc.property(
+          fc.array(fc.tuple(fc.nat(2608 - 2096 + 32 * 16 - 1), fc.nat(255)), { maxLength: 60 }),
+          fc.nat(1),
+          (scribbles, queue) => {
+            const rings = new Rings(device, form, 16);
+            const context = rings.driver.contextOf(queue);
+            rings.out(1);
+            for (const [at, value] of scribbles) {
+              if (2096 + at < context.length) context[2096 + at] = value;
+            }
+            for (let turn = 0; turn < 20; turn++) {
+              rings.in(turn);
+              rings.local.turn();
+              rings.local.pairs[0].armKicks();
+            }
+            rings.nic.reset();
+            rings.close();
+          },
+        ),
+        { numRuns: FULL ? 2000 : 25 },
+      );
+    });
+  });
 }
