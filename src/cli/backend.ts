@@ -30,6 +30,7 @@ export interface BackendFlags {
   verbose: number;
   antiSpoof?: string;
   reconnect: boolean;
+  allowUnverified: boolean;
   createTap: boolean;
   tapAddress?: string;
   netns?: string;
@@ -62,6 +63,7 @@ export function backendCommand(): Command {
     .option("-v, --verbose", "say more; twice: every kick, interrupt and queue dump", count, 0)
     .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
+    .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
     .option("--create-tap", "make the TAP interface, and remove it at the end", false)
     .option("--tap-address <address/bits>", "address of the TAP interface that is made")
     .option("--netns <name>", "network namespace of the TAP interface")
@@ -99,6 +101,7 @@ export function workerOptions(flags: BackendFlags): ProxyWorkerOptions {
     port: portOf(flags),
     path: flags.path,
     reconnect: flags.reconnect,
+    allowUnverified: flags.allowUnverified,
     spinUs: flags.busyWait ? Number.POSITIVE_INFINITY : flags.adaptive ? DEFAULT_SPIN_US : 0,
     pauseUs: flags.sleep,
     statistics: flags.stats,
@@ -179,8 +182,6 @@ async function run(
   opened: () => void,
 ): Promise<void> {
   const worker = new NicProcess(options, (level, text) => log[level](text), WORKER);
-  const signalUpgrade = () => worker.signalUpgrade();
-  process.on("SIGUSR2", signalUpgrade);
   void signals.asked.then(() => worker.stop()).catch(() => {});
   try {
     await worker.started();
@@ -193,7 +194,5 @@ async function run(
     await worker.ended.finally(() => control.close());
   } catch (error) {
     throw failure((error as NicFailed).message);
-  } finally {
-    process.off("SIGUSR2", signalUpgrade);
   }
 }

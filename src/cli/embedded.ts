@@ -4,9 +4,11 @@
  * little about a real guest; that every packet arrives, in order and unchanged, says more.
  */
 import { findDevice } from "../devices/index.ts";
+import { proofOf, proveDevice } from "../devices/proof.ts";
 import { GuestDriver } from "../guest/driver.ts";
 import { LocalMemory } from "../guest/memory.ts";
 import { LoopbackPort } from "../net/loopback.ts";
+import { DEFAULT_BUFS } from "../nic/config.ts";
 import { LocalNic } from "../nic/local.ts";
 
 export interface EmbeddedResult {
@@ -39,9 +41,12 @@ function isRight(frame: Uint8Array, number: number): boolean {
 export function runEmbedded(options: { device?: string; packets?: number } = {}): EmbeddedResult {
   const device = findDevice(options.device ?? "sring");
   if (device === undefined) throw new Error(`no device "${options.device}"`);
+  const sizes = { rxBufs: DEFAULT_BUFS, txBufs: DEFAULT_BUFS };
+  // As everywhere before a guest gets them.
+  proofOf(device, proveDevice(device, sizes), false);
   const total = options.packets ?? 200_000;
   const memory = new LocalMemory(16 << 20);
-  const local = new LocalNic({ device, memory, ports: [new LoopbackPort("wait")] });
+  const local = new LocalNic({ device, memory, ports: [new LoopbackPort("wait")], config: sizes });
   const driver = new GuestDriver(local, memory);
   local.interrupt = (vector) => driver.interrupt(vector);
   driver.open();

@@ -1,10 +1,10 @@
 /** `bpfhv serve`: one NIC for one virtual machine, until Ctrl-C. */
 import { writeFileSync } from "node:fs";
 import { Command } from "commander";
-import pino from "pino";
+import type { Logger } from "pino";
 import { FEATURES, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
-import { DEVICES, findDevice } from "../devices/index.ts";
+import { findRing, RINGS } from "../devices/rings.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
@@ -14,7 +14,6 @@ import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { stableMac } from "./mac.ts";
 import { dropTo, prepareToDrop, removeIfAllowed } from "./privileges.ts";
-import { proofOf } from "./proof.ts";
 
 interface ServeFlags {
   socket: string;
@@ -43,7 +42,7 @@ export function serveCommand(): Command {
   return new Command("serve")
     .description("serve one NIC to one virtual machine over a vfio-user socket")
     .requiredOption("--socket <path>", "UNIX socket that QEMU's vfio-user-pci connects to")
-    .option("--device <name>", `kind of NIC: ${DEVICES.map((d) => d.name).join(", ")}`, "sring")
+    .option("--device <name>", `kind of NIC: ${RINGS.map((d) => d.name).join(", ")}`, "sring")
     .option("--net <port>", `where packets go: ${PORT_KINDS}`, "sink")
     .option(
       "--offloads <list>",
@@ -90,9 +89,9 @@ export function parseOffloads(list: string): number {
 
 /** @throws Usage */
 export function nicOptions(flags: ServeFlags): NicOptions {
-  const device = findDevice(flags.device);
+  const device = findRing(flags.device);
   if (device === undefined) {
-    const names = DEVICES.map((d) => d.name).join(", ");
+    const names = RINGS.map((d) => d.name).join(", ");
     throw new Usage(`unknown device "${flags.device}": there are ${names}`);
   }
   if (!LEVELS.includes(flags.logLevel)) {
@@ -130,14 +129,40 @@ export function nicOptions(flags: ServeFlags): NicOptions {
   }
 }
 
+async function loggerTo(level: string): Promise<Logger> {
+  const { default: pino } = await import("pino");
+  return pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
+}
+
+/** What the NIC ships, and what `status` says of it. @throws CommandError where it must not be shipped */
+async function proved({ device: name, nic }: NicOptions, allowUnverified: boolean) {
+  // Compiler and verifier are loaded, and run, while the worker comes up.
+  const [{ findDevice }, { proofOf, proveInTurns, UnprovedError }, { programSets }] =
+    await Promise.all([
+      import("../devices/index.ts"),
+      import("../devices/proof.ts"),
+      import("../devices/sets.ts"),
+    ]);
+  const device = findDevice(name) as Device;
+  try {
+    const proof = proofOf(device, await proveInTurns(device, nic), allowUnverified);
+    return { sets: programSets(device, nic), proof };
+  } catch (error) {
+    throw error instanceof UnprovedError ? failure(error.message) : error;
+  }
+}
+
 async function serve(flags: ServeFlags): Promise<void> {
   const options = nicOptions(flags);
   const account = prepareToDrop(flags.user);
-  const log = pino({ level: flags.logLevel, base: null }, pino.destination({ fd: 2, sync: true }));
-  const device = findDevice(options.device) as Device;
-  const proof = proofOf(device, options.nic, flags.allowUnverified);
-  if (proof !== "proved") log.warn(`programs ${proof}`);
-  const nic = new NicProcess(options, (level, text) => log[level](text));
+  const loading = loggerTo(flags.logLevel);
+  const nic = new NicProcess(options, (level, text) => {
+    void loading.then((log) => log[level](text));
+  });
+  const proving = proved(options, flags.allowUnverified);
+  // Looked at below.
+  proving.catch(() => {});
+  const log = await loading;
   await nic.started().catch((error: NicFailed) => {
     throw failure(error.message);
   });
@@ -148,25 +173,30 @@ async function serve(flags: ServeFlags): Promise<void> {
       await nic.setPort(parsePort(`${net}`));
       log.info(`packets to ${net} from here on`);
     }
+    const { proof } = await proving;
     return { pid: process.pid, socket: flags.socket, proof, ...(await nic.status()) };
   });
   if (flags.pidFile !== undefined) writeFileSync(flags.pidFile, `${process.pid}`);
-  dropTo(account);
-  log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
-
   const stop = (signal: string) => {
     log.info(`${signal}: stopping`);
     void nic.stop().catch(() => {});
   };
   process.once("SIGINT", () => stop("SIGINT"));
   process.once("SIGTERM", () => stop("SIGTERM"));
+  log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
   try {
+    const { sets, proof } = await proving;
+    if (proof !== "proved") log.warn(`programs ${proof}`);
+    // Not before: the compiler reads files that the other user may not read. And clients are let in after it.
+    dropTo(account);
+    nic.ship(sets);
     await nic.ended;
     log.info("stopped");
   } catch (error) {
     if (error instanceof NicFailed) throw failure(error.message);
     throw error;
   } finally {
+    await nic.stop().catch(() => {});
     control.close();
     removeIfAllowed(path);
     if (flags.pidFile !== undefined) removeIfAllowed(flags.pidFile);

@@ -3,11 +3,11 @@ import { Command, Option } from "commander";
 import { PROGRAM_NAMES, type ProgramForm, type ProgramName, validQueueBufs } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
+import { proveDevice } from "../devices/proof.ts";
 import { explain, type Verdict, verify } from "../ebpf/verifier/index.ts";
 import { DEFAULT_BUFS } from "../nic/config.ts";
 import { Usage, whole } from "./errors.ts";
 import { FORMATS, type InputOptions, readPrograms } from "./program-input.ts";
-import { proveDevice } from "./proof.ts";
 
 interface VerifyFlags extends InputOptions {
   device?: string;

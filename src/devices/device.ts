@@ -65,17 +65,21 @@ export interface RxHalf extends RingHalf {
   deliver(batch: Batch): boolean;
 }
 
-/** A kind of device, by name. */
-export interface Device {
+/** The host's side of a kind of device: what the worker of a NIC needs, and loads no compiler for. */
+export interface Ring {
   readonly name: string;
   /** Feature bits that it can offer; 0: its packets carry no metadata. */
   readonly features: number;
   /** Why its queues cannot have so many buffers; null, or no such function: they can. */
   sizeProblem?(bufs: number): string | null;
   contextSize(bufs: number): number;
-  programs(options: { bufs: number; form: ProgramForm }): ProgramSet;
   /** Writes the private area of a fresh context. */
   initialise(direction: "rx" | "tx", context: ArrayBuffer, bufs: number): void;
   tx(config: QueueConfig): TxHalf;
   rx(config: QueueConfig): RxHalf;
+}
+
+/** A kind of device, by name. */
+export interface Device extends Ring {
+  programs(options: { bufs: number; form: ProgramForm }): ProgramSet;
 }

@@ -1,4 +1,6 @@
 /** What the main thread and a NIC's worker say to each other. Plain data. */
+
+import type { ProgramSets } from "../devices/sets.ts";
 import type { SpoofRules } from "../engine/spoof-guard.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";
@@ -27,10 +29,10 @@ export interface NicWorkerData {
 }
 
 export type ToWorker =
+  /** What the NIC ships. Clients are let in from then on. */
+  | { readonly kind: "programs"; readonly sets: ProgramSets }
   | { readonly kind: "stop" }
   | { readonly kind: "status"; readonly id: number }
-  /** Of a backend of the original's protocol: asks the VMM for an upgrade. */
-  | { readonly kind: "signal-upgrade" }
   | { readonly kind: "set-port"; readonly id: number; readonly port: PortSpec };
 
 export type ToMain =

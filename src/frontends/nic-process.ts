@@ -1,5 +1,6 @@
 /** A NIC in a worker of this process: start it, ask it, stop it. */
 import { Worker } from "node:worker_threads";
+import type { ProgramSets } from "../devices/sets.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
@@ -25,6 +26,7 @@ export class NicProcess<Options extends object = NicOptions> {
   readonly #asked = new Map<number, (status: NicStatus) => void>();
   readonly #settingPort = new Map<number, (error: string | null) => void>();
   #nextId = 1;
+  #hasEnded = false;
   /** Settles when the worker has ended; rejects with NicFailed where it failed. */
   readonly ended: Promise<void>;
   #ready!: () => void;
@@ -54,6 +56,7 @@ export class NicProcess<Options extends object = NicOptions> {
         failure = new NicFailed(String(error.stack ?? error), false);
       });
       this.#worker.on("exit", () => {
+        this.#hasEnded = true;
         close(this.#wakeFd);
         if (failure === null) resolve();
         else reject(failure);
@@ -89,9 +92,9 @@ export class NicProcess<Options extends object = NicOptions> {
     });
   }
 
-  /** Of a backend of the original's protocol: asks the VMM for an upgrade. */
-  signalUpgrade(): void {
-    this.#send({ kind: "signal-upgrade" });
+  /** Gives the NIC what it ships: clients wait at its socket until then. */
+  ship(sets: ProgramSets): void {
+    this.#send({ kind: "programs", sets });
   }
 
   /** Ends the loop in order: the client is let go, ports are closed. */
@@ -101,6 +104,8 @@ export class NicProcess<Options extends object = NicOptions> {
   }
 
   #send(message: ToWorker): void {
+    // The descriptor may be somebody else's by now.
+    if (this.#hasEnded) return;
     this.#worker.postMessage(message);
     signalEventFd(this.#wakeFd);
   }

@@ -3,7 +3,7 @@
  * it talks to it by messages (worker-control.ts).
  */
 import { parentPort, workerData } from "node:worker_threads";
-import { findDevice } from "../devices/index.ts";
+import { findRing } from "../devices/rings.ts";
 import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { PortSpec } from "../net/create.ts";
@@ -18,7 +18,7 @@ import { WorkerPorts } from "./worker-ports.ts";
 
 const options = workerData as NicWorkerData;
 /** Do packets of this device carry metadata? */
-const metadata = (findDevice(options.device)?.features ?? 0) !== 0;
+const metadata = (findRing(options.device)?.features ?? 0) !== 0;
 const main = parentPort!;
 const tell = (message: ToMain): void => main.postMessage(message);
 const log = limitedLog(tell);
@@ -27,7 +27,7 @@ const log = limitedLog(tell);
 const TIME_SLICE_NS = 100_000;
 
 function serve(ports: WorkerPorts): void {
-  const device = findDevice(options.device);
+  const device = findRing(options.device);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
   // Pairs are made before the NIC, and fire through it.
   let fire: (vector: number) => void = () => {};
@@ -56,11 +56,12 @@ function serve(ports: WorkerPorts): void {
     { port: main, wakeFd: options.wakeFd },
     (command) => {
       if (command.kind === "stop") loop.stop();
-      else if (command.kind === "set-port") {
+      else if (command.kind === "programs") {
+        nic.ship(command.sets);
+        frontend.letIn();
+      } else if (command.kind === "set-port") {
         tell({ kind: "port-set", id: command.id, error: setPorts(command.port) });
-      } else if (command.kind === "status") {
-        tell({ kind: "status", id: command.id, status: status() });
-      }
+      } else tell({ kind: "status", id: command.id, status: status() });
     },
   );
   const setPorts = (spec: PortSpec): string | null => {

@@ -41,6 +41,8 @@ export function nicAsPciDevice(nic: Nic, pciDevice = PCI_DEVICE): PciDevice {
 export class VfioUserFrontend implements Control {
   readonly server: VfioUserServer;
   readonly #nic: Nic;
+  #epoll: Epoll | null = null;
+  #isOpen = false;
 
   /** @throws OsError where the socket cannot be made */
   constructor(nic: Nic, options: VfioUserFrontendOptions) {
@@ -49,14 +51,23 @@ export class VfioUserFrontend implements Control {
   }
 
   register(epoll: Epoll): void {
-    this.server.register(epoll, CONTROL_TAG);
+    this.#epoll = epoll;
+    this.letIn();
+  }
+
+  /** Lets clients in if the NIC has what it ships. Until then they wait in the socket's backlog. */
+  letIn(): void {
+    if (this.#isOpen || this.#epoll === null || !this.#nic.canAttach) return;
+    this.#isOpen = true;
+    this.server.register(this.#epoll, CONTROL_TAG);
   }
 
   get timeoutMs(): number {
-    return this.server.timeoutMs;
+    return this.#isOpen ? this.server.timeoutMs : -1;
   }
 
   handle(): number {
+    if (!this.#isOpen) return 0;
     this.server.handleTimers();
     const messages = this.server.handleReadable();
     if (messages > 0) this.#nic.memoryChanged();

@@ -1,5 +1,6 @@
 /** A NIC whose machine is this process: no VMM, no sockets. For tests, benches and the embedded demo. */
 import type { Device } from "../devices/device.ts";
+import { programSets } from "../devices/sets.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";
@@ -46,6 +47,7 @@ export class LocalNic {
       ...options.config,
     };
     this.nic = new Nic(config, this.pairs);
+    this.nic.ship(programSets(device, config));
     this.nic.attach({ memory, fire: (vector) => this.interrupt(vector) });
     this.nic.busMasterChanged(true);
   }

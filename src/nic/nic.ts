@@ -15,16 +15,14 @@ import {
   buildBlob,
   CTRL,
   EVENT,
-  PROGRAM_IDS,
-  PROGRAM_NAMES,
   type ProgramForm,
   type ProgramId,
   type ProgramSet,
-  programSetProblem,
   STATUS,
 } from "../abi/index.ts";
 import type { RxHalf, TxHalf } from "../devices/device.ts";
 import { longestReceived, receiveOffloads } from "../devices/offloads.ts";
+import type { ProgramSets } from "../devices/sets.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import { viewAt } from "../os/libc.ts";
@@ -76,7 +74,7 @@ export class Nic {
   lastRefusal = "";
   step: HandshakeStep = "no guest";
   resets = 0;
-  readonly #sets: Record<ProgramForm, ProgramSet>;
+  #sets: ProgramSets | null = null;
   readonly #blobs = new Map<ProgramForm, Uint8Array>();
   readonly #contexts: (MappedContext | null)[];
   #linkWasUp = false;
@@ -90,27 +88,23 @@ export class Nic {
     this.pairs = pairs;
     this.state = newNicState(config.pairs);
     this.#contexts = this.state.queues.map(() => null);
-    this.#sets = { v1: this.#compile("v1"), helperfree: this.#compile("helperfree") };
   }
 
-  #compile(form: ProgramForm): ProgramSet {
-    const { device, rxBufs, txBufs } = this.config;
-    const rx = device.programs({ bufs: rxBufs, form });
-    const tx = device.programs({ bufs: txBufs, form });
-    const code = new Map<ProgramId, Uint8Array>();
-    for (const name of PROGRAM_NAMES) {
-      const program = (name.startsWith("rx") ? rx : tx).code.get(PROGRAM_IDS[name]);
-      if (program !== undefined) code.set(PROGRAM_IDS[name], program);
-    }
-    const set: ProgramSet = { form, code };
-    const problem = programSetProblem(set);
-    if (problem !== null) throw new Error(`device ${device.name}: ${problem}`);
-    return set;
+  /** Gives it what it ships; until then it must not be attached. */
+  ship(sets: ProgramSets): void {
+    this.#sets = sets;
+    this.#blobs.clear();
+  }
+
+  /** Does it have what it ships? */
+  get canAttach(): boolean {
+    return this.#sets !== null;
   }
 
   /* What the guest sees */
 
   get programs(): ProgramSet {
+    if (this.#sets === null) throw new Error("the NIC has nothing to ship yet");
     return this.#sets[this.state.abilities & ABILITY.HELPERFREE ? "helperfree" : "v1"];
   }
 

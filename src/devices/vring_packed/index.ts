@@ -1,17 +1,6 @@
 import type { Device } from "../device.ts";
-import { initialisePacked, PackedRx, PackedTx } from "./host.ts";
-import { packedContextSize } from "./layout.ts";
 import { packedPrograms } from "./programs.ts";
+import { vringPackedRing } from "./ring.ts";
 
 /** VirtIO's packed virtqueue: one descriptor per packet, no offloads, event index both ways. */
-export const vringPacked: Device = {
-  name: "vring_packed",
-  features: 0,
-  sizeProblem: (bufs) =>
-    bufs < 2 ** 15 ? null : `vring_packed: ${bufs} buffers: its indices have 15 bits`,
-  contextSize: packedContextSize,
-  programs: packedPrograms,
-  initialise: initialisePacked,
-  tx: (config) => new PackedTx(config),
-  rx: (config) => new PackedRx(config),
-};
+export const vringPacked: Device = { ...vringPackedRing, programs: packedPrograms };

@@ -6,6 +6,7 @@
 import { type ProgramName, type ProgramSet, validQueueBufs } from "../../abi/index.ts";
 import type { Device, RxHalf, TxHalf } from "../../devices/device.ts";
 import { longestReceived, receiveOffloads } from "../../devices/offloads.ts";
+import { proofOf, proveDevice, UnprovedError } from "../../devices/proof.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
 import { type MappedContext, mapContiguous, stillThere } from "../../nic/contexts.ts";
@@ -40,6 +41,8 @@ export interface BackendOptions {
   readonly watchKick: (queue: number, fd: number) => void;
   readonly unwatchKick: (queue: number, fd: number) => void;
   readonly warn: (text: string) => void;
+  /** Hand out programs that the verifier refuses, too. */
+  readonly allowUnverified?: boolean;
 }
 
 /** What a request comes to. A refusal changes nothing. */
@@ -96,6 +99,8 @@ export class ProxyBackend {
   selectedFeatures = 0;
   parameters: Parameters | null = null;
   readonly #options: BackendOptions;
+  /** By sizes of the queues, of which there are 100. */
+  readonly #problems = new Map<string, string | null>();
   #upgradeFd = -1;
 
   constructor(options: BackendOptions) {
@@ -181,7 +186,32 @@ export class ProxyBackend {
   /** The programs in version 1 form, as an object file that lives in memory only. */
   getPrograms(): Reply {
     if (this.parameters === null) return { refused: "SET_PARAMETERS comes first" };
+    const problem = this.#problemOf(this.parameters);
+    if (problem !== null) return { refused: problem };
     return { fd: writeProgramObject(this.#programs(this.parameters)) };
+  }
+
+  /**
+   * Why the programs for such queues must not be handed out; null: they may. The sizes are the VMM's, so that it cannot
+   * be known before; it is found once per size, and packets do not flow then.
+   */
+  #problemOf(parameters: Parameters): string | null {
+    const sizes = `${parameters.rxBufs} ${parameters.txBufs}`;
+    let problem = this.#problems.get(sizes);
+    if (problem === undefined) {
+      const { device, allowUnverified = false, warn } = this.#options;
+      try {
+        const verdicts = proveDevice(device, { ...parameters, forms: ["v1"] });
+        const proof = proofOf(device, verdicts, allowUnverified);
+        if (proof !== "proved") warn(`programs ${proof}`);
+        problem = null;
+      } catch (error) {
+        if (!(error instanceof UnprovedError)) throw error;
+        problem = error.message;
+      }
+      this.#problems.set(sizes, problem);
+    }
+    return problem;
   }
 
   #programs({ rxBufs, txBufs }: Parameters): (name: ProgramName) => ProgramSet {
@@ -302,16 +332,6 @@ export class ProxyBackend {
     if (this.#upgradeFd >= 0) close(this.#upgradeFd);
     this.#upgradeFd = fds.pop()!;
     return DONE;
-  }
-
-  /**
-   * Asks the VMM for an upgrade, which tells the guest to close, fetch programs and open again.
-   * @returns false where it gave no descriptor for that
-   */
-  signalUpgrade(): boolean {
-    if (this.#upgradeFd < 0) return false;
-    signalEventFd(this.#upgradeFd);
-    return true;
   }
 
   /** Interrupts the guest; the vector is the queue's index. */

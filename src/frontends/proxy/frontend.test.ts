@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { PROGRAM_IDS } from "../../abi/index.ts";
 import { INTERRUPTS, PACKETS } from "../../devices/counters.ts";
+import type { Device } from "../../devices/device.ts";
+import { sring } from "../../devices/sring/index.ts";
+import { assembleText } from "../../ebpf/text.ts";
 import { frameOf } from "../../guest/testing.ts";
 import { drainEventFd } from "../../os/eventfd.ts";
 import { close, dup } from "../../os/fd.ts";
@@ -9,9 +13,9 @@ import { openFds } from "../../os/testing.ts";
 import { message, ProxyBench, type RawReply, table, words } from "./testing.ts";
 
 /** Runs with a bench, and sees to it that no descriptor is left. */
-function withBench(action: (bench: ProxyBench) => void): void {
+function withBench(action: (bench: ProxyBench) => void, make = () => new ProxyBench()): void {
   const before = openFds();
-  const bench = new ProxyBench();
+  const bench = make();
   try {
     action(bench);
   } finally {
@@ -425,5 +429,42 @@ describe("packets", () => {
       assert.equal(bench.pair.drainTx(), 1);
       assert.deepEqual(bench.port.sent, [frameOf(0), frameOf(1)]);
     });
+  });
+});
+
+describe("programs that are not proved", () => {
+  /** sring, but its txc reads beyond its context. */
+  const careless: Device = {
+    ...sring,
+    name: "careless",
+    programs: (options) => {
+      const { form, code } = sring.programs(options);
+      const txc = assembleText(["r0 = *(u64 *)(r1 + 32000)", "exit"]);
+      return { form, code: new Map([...code, [PROGRAM_IDS.txc, txc]]) };
+    },
+  };
+
+  test("are not handed out, and status says why", () => {
+    withBench(
+      (bench) => {
+        assert.equal(typeof bench.ask(3, words(1, 1, 16, 16)), "object");
+        refused(bench.ask(4), 4);
+        assert.match(bench.frontend.backend.lastRefusal, /careless's programs \(v1\) are not safe/);
+      },
+      () => new ProxyBench(careless),
+    );
+  });
+
+  test("are handed out with a warning where that is allowed", () => {
+    withBench(
+      (bench) => {
+        bench.ask(3, words(1, 1, 16, 16));
+        const reply = bench.ask(4);
+        assert.ok(reply !== null && reply !== "closed" && reply.fds.length === 1);
+        close(reply.fds[0]!);
+        assert.deepEqual(bench.warnings, ["programs not proved: txc (v1)"]);
+      },
+      () => new ProxyBench(careless, true),
+    );
   });
 });

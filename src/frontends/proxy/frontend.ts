@@ -30,6 +30,8 @@ export interface ProxyFrontendOptions {
   readonly pair: QueuePair;
   /** The VMM's socket; null: only `adopt` brings connections. */
   readonly path: string | null;
+  /** Hand out programs that the verifier refuses, too. */
+  readonly allowUnverified?: boolean;
   /** Connect again when the VMM goes away, and wait for it at the start. */
   readonly reconnect: boolean;
   /** The loop spins for ever. */
@@ -58,6 +60,7 @@ export class ProxyFrontend implements Control {
     this.#options = options;
     this.backend = new ProxyBackend({
       ...{ device: options.device, features: options.features, pair: options.pair },
+      allowUnverified: options.allowUnverified ?? false,
       watchKick: (queue, fd) => this.#epoll?.add(fd, EPOLLIN, KICK_TAG + queue),
       unwatchKick: (_queue, fd) => this.#epoll?.remove(fd),
       warn: (text) => options.log("warn", text),

@@ -1,5 +1,6 @@
 /** For tests of the backend's end: a frontend on a socket pair, asked byte by byte, with no loop. */
 
+import type { Device } from "../../devices/device.ts";
 import { sring } from "../../devices/sring/index.ts";
 import { QueuePair } from "../../engine/pair.ts";
 import { TestPort } from "../../guest/testing.ts";
@@ -70,13 +71,14 @@ export class ProxyBench {
   #fd = -1;
   readonly eventFds: number[] = [];
 
-  constructor() {
+  constructor(device: Device = sring, allowUnverified = false) {
     this.pair = new QueuePair({
       ...{ port: this.port, rxVector: 0, txVector: 1 },
       fire: (vector) => this.frontend.backend.fire(vector),
     });
     this.frontend = new ProxyFrontend({
-      ...{ device: sring, features: 0x1ff, pair: this.pair, path: null, reconnect: false },
+      ...{ device, features: 0x1ff, pair: this.pair, path: null, reconnect: false },
+      allowUnverified,
       log: (level, text) => {
         if (level === "warn") this.warnings.push(text);
       },

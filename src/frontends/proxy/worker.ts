@@ -18,6 +18,7 @@ export interface ProxyWorkerOptions {
   readonly port: PortSpec;
   readonly path: string;
   readonly reconnect: boolean;
+  readonly allowUnverified: boolean;
   /** Longest spin; 0: poll, Infinity: busy-wait, with no kicks at all. */
   readonly spinUs: number;
   readonly pauseUs: number;
@@ -68,11 +69,6 @@ class Reports {
   }
 }
 
-function signalUpgrade({ backend }: ProxyFrontend): void {
-  if (backend.signalUpgrade()) return;
-  log.line({ kind: "log", level: "warn", text: "no upgrade: the VMM gave no descriptor for it" });
-}
-
 function serve(ports: WorkerPorts): void {
   const device = findDevice(options.device);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
@@ -88,6 +84,7 @@ function serve(ports: WorkerPorts): void {
   const frontend: ProxyFrontend = new ProxyFrontend({
     ...{ device, pair, features: options.features, path: options.path },
     reconnect: options.reconnect,
+    allowUnverified: options.allowUnverified,
     busy: options.spinUs === Number.POSITIVE_INFINITY,
     log: (level, text) => log.line({ kind: "log", level, text }),
     ended: (why) => {
@@ -102,11 +99,10 @@ function serve(ports: WorkerPorts): void {
     { port: main, wakeFd: options.wakeFd },
     (command) => {
       if (command.kind === "stop") loop.stop();
-      else if (command.kind === "signal-upgrade") signalUpgrade(frontend);
       else if (command.kind === "set-port") {
         const error = ports.exchange(command.port, [pair], loop);
         tell({ kind: "port-set", id: command.id, error });
-      } else {
+      } else if (command.kind === "status") {
         const status = proxyStatus(frontend, device.name, pair, loop.moods);
         tell({ kind: "status", id: command.id, status });
       }

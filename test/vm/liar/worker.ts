@@ -1,5 +1,6 @@
 /** The thread of a lying host: one NIC, one loop, and a few words shared with the test (modes.ts). */
 import { parentPort, workerData } from "node:worker_threads";
+import { programSets } from "../../../src/devices/sets.ts";
 import { sring } from "../../../src/devices/sring/index.ts";
 import { CONTROL_TAG, type Control, Loop } from "../../../src/engine/loop.ts";
 import { QueuePair } from "../../../src/engine/pair.ts";
@@ -72,6 +73,7 @@ function serve({ port, seed, socketPath, shared }: LiarWorkerData): void {
     },
     pairs,
   );
+  nic.ship(programSets(sring, nic.config));
   fire = (vector) => nic.host?.fire(vector);
   const liar = new Liar(nic, new Random(seed), words);
   for (const each of ports) each.liar = liar;

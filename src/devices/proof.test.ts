@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PROGRAM_IDS } from "../abi/index.ts";
-import type { Device } from "../devices/device.ts";
-import { DEVICES } from "../devices/index.ts";
-import { sring } from "../devices/sring/index.ts";
 import { assembleText } from "../ebpf/text.ts";
-import { CommandError } from "./errors.ts";
-import { proofOf, proveDevice } from "./proof.ts";
+import type { Device } from "./device.ts";
+import { DEVICES } from "./index.ts";
+import { proofOf, proveDevice, proveInTurns, UnprovedError } from "./proof.ts";
+import { sring } from "./sring/index.ts";
 
 const SIZES = { rxBufs: 256, txBufs: 16 };
 
@@ -28,28 +27,34 @@ const careless: Device = {
 
 test("all that devices ship is proved, in both forms", () => {
   for (const device of DEVICES) {
-    assert.equal(proofOf(device, SIZES, false), "proved");
-    const forms = new Set(proveDevice(device, SIZES).map(({ form }) => form));
+    const verdicts = proveDevice(device, SIZES);
+    assert.equal(proofOf(device, verdicts, false), "proved");
+    const forms = new Set(verdicts.map(({ form }) => form));
     assert.deepEqual([...forms], ["helperfree", "v1"]);
   }
 });
 
 test("a device with an unsafe program is not served, and told why", () => {
   assert.throws(
-    () => proofOf(careless, SIZES, false),
-    (error: CommandError) => {
-      assert.ok(error instanceof CommandError);
+    () => proofOf(careless, proveDevice(careless, SIZES), false),
+    (error: UnprovedError) => {
+      assert.ok(error instanceof UnprovedError);
       assert.match(
         error.message,
         /careless's programs \(helperfree\) are not safe.*txc: instr.* 1 /,
       );
       assert.match(error.message, /--allow-unverified ships them all the same$/);
-      assert.equal(error.status, 1);
+      assert.equal(error.code, "UNPROVED");
       return true;
     },
   );
 });
 
 test("where that is allowed, the status names what is not proved", () => {
-  assert.equal(proofOf(careless, SIZES, true), "not proved: txc (helperfree), txc (v1)");
+  const proof = proofOf(careless, proveDevice(careless, SIZES), true);
+  assert.equal(proof, "not proved: txc (helperfree), txc (v1)");
+});
+
+test("in turns, the same is judged", async () => {
+  assert.deepEqual(await proveInTurns(careless, SIZES), proveDevice(careless, SIZES));
 });

@@ -1,12 +1,11 @@
 /** The proof of what a NIC ships: every program of a device, in the sizes and forms that guests may ask for. */
+import { setImmediate } from "node:timers/promises";
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm, type ProgramName } from "../abi/index.ts";
-import type { Device } from "../devices/device.ts";
 import { summarise, type Verdict, verify } from "../ebpf/verifier/index.ts";
-import { failure } from "./errors.ts";
+import type { Device } from "./device.ts";
+import type { QueueSizes } from "./sets.ts";
 
-export interface ProofOptions {
-  readonly rxBufs: number;
-  readonly txBufs: number;
+export interface ProofOptions extends QueueSizes {
   readonly forms?: readonly ProgramForm[];
   /** These alone. */
   readonly programs?: readonly ProgramName[];
@@ -33,20 +32,45 @@ export function proveDevice(device: Device, options: ProofOptions): DeviceVerdic
   return verdicts;
 }
 
+/** A device's programs are refused, and that is not allowed. */
+export class UnprovedError extends Error {
+  readonly code = "UNPROVED";
+  constructor(message: string) {
+    super(message);
+    this.name = "UnprovedError";
+  }
+}
+
 /**
- * Proves what the NIC ships, before anybody can fetch it.
+ * Whether what was judged may be shipped.
  * @returns what is shown in the status: "proved", or which programs are not
- * @throws CommandError where a program is refused and that is not allowed
+ * @throws UnprovedError where a program is refused and that is not allowed
  */
-export function proofOf(device: Device, options: ProofOptions, allowUnverified: boolean): string {
-  const refused = proveDevice(device, options).filter(({ accepted }) => !accepted);
+export function proofOf(
+  device: Device,
+  verdicts: readonly DeviceVerdict[],
+  allowUnverified: boolean,
+): string {
+  const refused = verdicts.filter(({ accepted }) => !accepted);
   if (refused.length === 0) return "proved";
   if (allowUnverified) {
     return `not proved: ${refused.map(({ name, form }) => `${name} (${form})`).join(", ")}`;
   }
   const first = refused[0];
-  throw failure(
+  throw new UnprovedError(
     `${device.name}'s programs (${first.form}) are not safe to ship: ${summarise(first)}; ` +
       "--allow-unverified ships them all the same",
   );
+}
+
+/** Judges program by program, so that whoever else is on this thread has a turn between. */
+export async function proveInTurns(device: Device, sizes: QueueSizes): Promise<DeviceVerdict[]> {
+  const verdicts: DeviceVerdict[] = [];
+  for (const form of ["helperfree", "v1"] as const) {
+    for (const name of PROGRAM_NAMES) {
+      await setImmediate();
+      verdicts.push(...proveDevice(device, { ...sizes, forms: [form], programs: [name] }));
+    }
+  }
+  return verdicts;
 }

@@ -1,0 +1,14 @@
+import type { Ring } from "../device.ts";
+import { initialiseSring } from "../sring/half.ts";
+import { SringGsoRx, SringGsoTx } from "./host.ts";
+import { sringGsoContextSize } from "./layout.ts";
+
+/** The ring with offloads: several descriptors per packet, checksums and segmentation left to the other side. */
+export const sringGsoRing: Ring = {
+  name: "sring_gso",
+  features: 0x1ff,
+  contextSize: sringGsoContextSize,
+  initialise: initialiseSring,
+  tx: (config) => new SringGsoTx(config),
+  rx: (config) => new SringGsoRx(config),
+};
