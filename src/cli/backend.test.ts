@@ -138,6 +138,37 @@ for (const [name, loop] of combinations()) {
   });
 }
 
+/** What the backend offers, and which kinds of packets come back through a loopback. */
+const OFFERS: [string, string[], (features: readonly string[]) => boolean, number][] = [
+  ["everything", ["-G"], (names) => names.includes("TSO_V6") && names.includes("UDP_LRO"), 7],
+  ["checksums", ["-C"], (names) => names.join() === "SG,TX_CSUM,RX_CSUM", 2],
+  ["sending only", ["-O", "txcsum,tso"], (names) => !names.includes("RX_CSUM"), 1],
+  ["nothing", [], (names) => names.length === 0, 1],
+];
+
+for (const [what, words, negotiates, kinds] of FULL ? OFFERS : [OFFERS[0], OFFERS[2]]) {
+  for (const [loop, flags] of Object.entries(FULL ? LOOPS : { poll: [] })) {
+    test(`sring_gso, ${loop}, offering ${what}: metadata come back as sent, or the drop is counted`, async () => {
+      const { result, rx, tx } = await measure(
+        ["-d", "sring_gso", "-b", "loopback", ...words, ...flags],
+        ["--offloads", "--load", "changing", "--size", "0", "--bufs", "512"],
+      );
+      const { features, sent, completed, received, withMetadata } = result;
+      assert.ok(negotiates(features), features.join());
+      assert.ok(sent > 50, `${sent} sent`);
+      assert.deepEqual([result.wrong, result.outOfOrder, result.stalls], [0, 0, 0]);
+      assert.equal(completed + result.reclaimed, sent);
+      assert.equal(tx.packets, completed);
+      assert.equal(received, rx.packets);
+      assert.equal(tx.packets, rx.packets + tx.dropPort + rx.dropPort + rx.dropTooLong);
+      // All kinds but the plain one have metadata, and each comes as often as any other.
+      const share = withMetadata / received;
+      assert.ok(Math.abs(share - (kinds - 1) / kinds) < 0.1, `${withMetadata} of ${received}`);
+      assert.equal(rx.dropPort > 0, what === "sending only");
+    });
+  }
+}
+
 for (const { name } of FULL ? DEVICES : DEVICES.slice(0, 1)) {
   test(`${name} with no port behind it: all is dropped, and counted`, async () => {
     const { result, tx } = await measure(["-d", name, "-b", "null"], ["--packets", "500"]);

@@ -182,6 +182,8 @@ async function run(
   opened: () => void,
 ): Promise<void> {
   const worker = new NicProcess(options, (level, text) => log[level](text), WORKER);
+  const signalUpgrade = () => worker.signalUpgrade();
+  process.on("SIGUSR2", signalUpgrade);
   void signals.asked.then(() => worker.stop()).catch(() => {});
   try {
     await worker.started();
@@ -194,5 +196,7 @@ async function run(
     await worker.ended.finally(() => control.close());
   } catch (error) {
     throw failure((error as NicFailed).message);
+  } finally {
+    process.off("SIGUSR2", signalUpgrade);
   }
 }

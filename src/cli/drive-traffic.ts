@@ -2,6 +2,8 @@
  * Traffic through a backend: a guest's driver in this process sends, receives, counts and verifies. It sleeps
  * where it has nothing to do, as a driver does, so a kick or an interrupt that is lost shows as a stall.
  */
+import { FEATURES, featureNames } from "../abi/index.ts";
+import { transmitOffloads } from "../devices/offloads.ts";
 import { ProxyDeviceModel } from "../frontends/proxy/device-model.ts";
 import { ProxyHypervisor } from "../frontends/proxy/hypervisor.ts";
 import { readProgramObject } from "../frontends/proxy/program-object.ts";
@@ -25,11 +27,15 @@ export interface DriveOptions {
   readonly size: number;
   /** `changing`: bursts, single packets and pauses in turn. */
   readonly load: "full" | "changing";
+  /** Negotiate what the backend offers, and send packets of every kind that it allows. */
+  readonly offloads: boolean;
   /** How long to wait for a backend. */
   readonly waitMs: number;
 }
 
 export interface DriveResult {
+  /** Names of the features that were negotiated. */
+  readonly features: readonly string[];
   readonly seconds: number;
   readonly sent: number;
   /** Taken by the backend: sent on, or dropped and counted there. */
@@ -38,7 +44,9 @@ export interface DriveResult {
   readonly reclaimed: number;
   readonly received: number;
   readonly receivedBytes: number;
-  /** Numbered frames that came changed. */
+  /** Received frames whose metadata ask for something: a checksum, or to be cut. */
+  readonly withMetadata: number;
+  /** Numbered frames that came changed, or with other metadata. */
   readonly wrong: number;
   /** Numbered frames that came after a later one, or twice. */
   readonly outOfOrder: number;
@@ -53,6 +61,8 @@ export interface DriveResult {
 }
 
 const BUFFER = 2048;
+/** Bytes of the longest frame that is to be cut; rings of few buffers take shorter ones. */
+const MAX_LARGE = 40_000;
 /** Packets per turn of the driver. */
 const BURST = 64;
 /** Without an answer from the backend for so long, something was lost. */
@@ -61,6 +71,8 @@ const STALL_MS = 1000;
 const SETTLE_MS = 100;
 /** One part of the changing load. */
 const PHASE_MS = 100;
+
+const ALL_FEATURES = Object.values(FEATURES).reduce((all, bit) => all | bit, 0);
 
 /** How many packets the driver may send in this turn. */
 type Load = (elapsedMs: number, outstanding: number) => number;
@@ -83,7 +95,8 @@ export function drive(options: DriveOptions): DriveResult {
     if (!hypervisor.accept(options.waitMs)) {
       throw failure(`no backend connected to ${options.socket} within ${options.waitMs} ms`);
     }
-    return new Drive(options, hypervisor, bootGuest(options, hypervisor, memory)).run();
+    const features = options.offloads ? ALL_FEATURES : 0;
+    return new Drive(options, hypervisor, bootGuest(options, hypervisor, memory, features)).run();
   } finally {
     hypervisor.close();
     memory.close();
@@ -95,13 +108,15 @@ export function bootGuest(
   bufs: { readonly rxBufs: number; readonly txBufs: number },
   hypervisor: ProxyHypervisor,
   memory: LocalMemory,
+  features = 0,
 ): GuestDriver {
   hypervisor.setMemory(memory.ranges.map((range) => ({ ...range, fd: memory.fd })));
+  // As the original's QEMU does: nothing is selected before the driver asks for it.
   const offer = hypervisor.start(bufs, 0);
   const programs = readProgramObject(offer.programsFd);
   close(offer.programsFd);
   const model = new ProxyDeviceModel(hypervisor, bufs, offer, programs);
-  return new GuestDriver(model, memory, { form: "v1", bufferSize: BUFFER });
+  return new GuestDriver(model, memory, { form: "v1", bufferSize: BUFFER, features });
 }
 
 class Drive {
@@ -109,10 +124,14 @@ class Drive {
   readonly #hypervisor: ProxyHypervisor;
   readonly #driver: GuestDriver;
   readonly #frames: NumberedFrames;
-  readonly #take = (frame: Uint8Array): void => this.#received(frame);
+  readonly #take = (frame: Uint8Array, metadata: Uint8Array): void =>
+    this.#received(frame, metadata);
+  /** Does the device know metadata? */
+  readonly #metadata: boolean;
   #sent = 0;
   #completed = 0;
   #receivedBytes = 0;
+  #withMetadata = 0;
   #wrong = 0;
   #outOfOrder = 0;
   #foreign = 0;
@@ -124,7 +143,11 @@ class Drive {
     this.#options = options;
     this.#hypervisor = hypervisor;
     this.#driver = driver;
-    this.#frames = new NumberedFrames(options.size);
+    this.#metadata = driver.features !== 0;
+    const longest = Math.min(MAX_LARGE, (Math.min(options.rxBufs, options.txBufs) * BUFFER) / 4);
+    this.#frames = new NumberedFrames({
+      ...{ size: options.size, longest, offloads: transmitOffloads(driver.features) },
+    });
   }
 
   run(): DriveResult {
@@ -156,11 +179,18 @@ class Drive {
   #send(most: number): number {
     let n = 0;
     for (; n < most; n++) {
-      if (this.#driver.tx[0].free === 0) break;
-      this.#driver.send(0, this.#frames.make(this.#sent));
+      if (!this.#sendOne()) break;
       this.#sent++;
     }
     return n;
+  }
+
+  /** @returns false where the ring is full */
+  #sendOne(): boolean {
+    const frame = this.#frames.make(this.#sent);
+    if (this.#driver.tx[0].free * BUFFER < frame.length) return false;
+    const metadata = this.#metadata ? this.#frames.metadata(this.#sent) : null;
+    return this.#driver.send(0, frame, metadata);
   }
 
   #collect(): number {
@@ -169,9 +199,10 @@ class Drive {
     return completed + this.#driver.receive(0, this.#take, BURST);
   }
 
-  #received(frame: Uint8Array): void {
+  #received(frame: Uint8Array, metadata: Uint8Array): void {
     this.#receivedBytes += frame.length;
-    const number = this.#frames.check(frame);
+    const number = this.#frames.check(frame, this.#metadata ? metadata : null);
+    if (this.#metadata && metadata[0] !== 0) this.#withMetadata++;
     if (number === -1) this.#foreign++;
     else if (number === -2) this.#wrong++;
     else if (number <= this.#lastNumber) this.#outOfOrder++;
@@ -216,20 +247,22 @@ class Drive {
     // What was completed before the stop is the guest's, then the rest comes back.
     this.#completed += driver.clean(0);
     while (driver.receive(0, this.#take) > 0);
-    const { tx } = driver.close();
+    driver.close();
     for (const queue of [RX_QUEUE, TX_QUEUE]) this.#hypervisor.setContext(queue, 0);
-    return tx;
+    return driver.tx[0].reclaimedPackets;
   }
 
   #result(seconds: number, reclaimed: number): DriveResult {
     const { received, kicks } = this.#driver.counters;
     return {
+      features: featureNames(this.#driver.features),
       seconds,
       sent: this.#sent,
       completed: this.#completed,
       reclaimed,
       received,
       receivedBytes: this.#receivedBytes,
+      withMetadata: this.#withMetadata,
       wrong: this.#wrong,
       outOfOrder: this.#outOfOrder,
       foreign: this.#foreign,

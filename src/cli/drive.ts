@@ -18,6 +18,7 @@ interface DriveFlags {
   direction: DriveOptions["direction"];
   size: number;
   load: DriveOptions["load"];
+  offloads: boolean;
   wait: number;
   json: boolean;
 }
@@ -47,6 +48,7 @@ export function driveCommand(): Command {
         .choices(["full", "changing"])
         .default("full"),
     )
+    .option("--offloads", "negotiate all that the backend offers, and send every kind of it", false)
     .option("--wait <ms>", "how long to wait for a backend", whole, 10_000)
     .option("--json", "as JSON", false)
     .action((flags: DriveFlags) => run(flags));
@@ -70,6 +72,7 @@ export function driveOptions(flags: DriveFlags): DriveOptions {
   return {
     ...{ socket: flags.socket, rxBufs, txBufs, size },
     ...{ seconds: flags.duration, direction: flags.direction, load: flags.load },
+    offloads: flags.offloads,
     packets: flags.packets ?? Number.POSITIVE_INFINITY,
     waitMs: flags.wait,
   };
@@ -107,6 +110,7 @@ export function describe(r: DriveResult): string {
     `  completed ${cell(r.completed)}         ${cell(r.reclaimed)} came back unsent`,
     `  received  ${cell(r.received)} packets ${cell(r.receivedPps)} a second`,
     `  verified  ${cell(r.received - r.foreign - r.wrong)}         ${cell(r.foreign)} without a number`,
+    `  metadata  ${cell(r.withMetadata)} with ${r.features.join(" ") || "no features"}`,
     `  wrong     ${cell(r.wrong)}         ${cell(r.outOfOrder)} out of order`,
     `  kicks     ${cell(r.kicks)}         ${cell(r.interrupts.rx + r.interrupts.tx)} interrupts`,
     `  stalls    ${cell(r.stalls)}`,

@@ -33,6 +33,8 @@ export type ToWorker =
   | { readonly kind: "programs"; readonly sets: ProgramSets }
   | { readonly kind: "stop" }
   | { readonly kind: "status"; readonly id: number }
+  /** Of a backend of the original's protocol: asks the VMM for an upgrade. */
+  | { readonly kind: "signal-upgrade" }
   | { readonly kind: "set-port"; readonly id: number; readonly port: PortSpec };
 
 export type ToMain =

@@ -97,6 +97,11 @@ export class NicProcess<Options extends object = NicOptions> {
     this.#send({ kind: "programs", sets });
   }
 
+  /** Of a backend of the original's protocol: asks the VMM for an upgrade. */
+  signalUpgrade(): void {
+    this.#send({ kind: "signal-upgrade" });
+  }
+
   /** Ends the loop in order: the client is let go, ports are closed. */
   async stop(): Promise<void> {
     this.#send({ kind: "stop" });

@@ -61,7 +61,9 @@ function serve(ports: WorkerPorts): void {
         frontend.letIn();
       } else if (command.kind === "set-port") {
         tell({ kind: "port-set", id: command.id, error: setPorts(command.port) });
-      } else tell({ kind: "status", id: command.id, status: status() });
+      } else if (command.kind === "status") {
+        tell({ kind: "status", id: command.id, status: status() });
+      }
     },
   );
   const setPorts = (spec: PortSpec): string | null => {

@@ -71,6 +71,8 @@ export class GuestRing {
   readonly #reclaim: Engine;
   /** Instructions executed so far, by all programs. */
   executed = 0;
+  /** Packets that a transmit ring's `reclaim` took back, ever. */
+  reclaimedPackets = 0;
 
   constructor(options: RingOptions) {
     const { context, memory, programs, direction, bufs } = options;
@@ -148,10 +150,10 @@ export class GuestRing {
     return result === 1 ? this.#give(take) : 0;
   }
 
-  /** Takes back what the host did not use; only while the device is disabled. */
+  /** Takes back what the host did not use; only while the device is disabled. @returns buffers */
   reclaim(): number {
     let count = 0;
-    while (this.#run(this.#reclaim) === 1) count += this.#give(() => {});
+    for (; this.#run(this.#reclaim) === 1; this.reclaimedPackets++) count += this.#give(() => {});
     return count;
   }
 

@@ -3,7 +3,13 @@ import type { ProgramForm } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 import { sring } from "../devices/sring/index.ts";
 import type { Batch } from "../memory/index.ts";
-import { BasePort, type PacketMetadata, packetBytes, receiveCopy } from "../net/base.ts";
+import {
+  BasePort,
+  metadataOf,
+  type PacketMetadata,
+  packetBytes,
+  receiveCopy,
+} from "../net/base.ts";
 import type { NicConfig } from "../nic/config.ts";
 import { LocalNic } from "../nic/local.ts";
 import { GuestDriver, type GuestDriverOptions } from "./driver.ts";
@@ -50,17 +56,6 @@ export class TestPort extends BasePort {
     }
     this.receiveDrained = this.incoming.length === 0;
   }
-}
-
-function metadataOf(batch: Batch, p: number): PacketMetadata {
-  return {
-    flags: batch.flags[p],
-    gsoType: batch.gsoType[p],
-    hdrLen: batch.hdrLen[p],
-    gsoSize: batch.gsoSize[p],
-    csumStart: batch.csumStart[p],
-    csumOffset: batch.csumOffset[p],
-  };
 }
 
 /** A frame that says its number, of a length that depends on it. */

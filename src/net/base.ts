@@ -46,6 +46,18 @@ export interface PacketMetadata {
   readonly csumOffset: number;
 }
 
+/** The metadata of packet p; the batch's device knows metadata. */
+export function metadataOf(batch: Batch, p: number): PacketMetadata {
+  return {
+    flags: batch.flags[p],
+    gsoType: batch.gsoType[p],
+    hdrLen: batch.hdrLen[p],
+    gsoSize: batch.gsoSize[p],
+    csumStart: batch.csumStart[p],
+    csumOffset: batch.csumOffset[p],
+  };
+}
+
 /** Sets the metadata of packet p; null: nothing to say of it. */
 export function setMetadata(batch: Batch, p: number, metadata: PacketMetadata | null): void {
   batch.flags[p] = metadata?.flags ?? 0;

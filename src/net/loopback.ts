@@ -1,13 +1,22 @@
-/** A port whose outside is its own inside: what the guest sends comes back to it, in order. Metadata does not. */
-import type { Batch } from "../memory/index.ts";
-import { BasePort, packetBytes, receiveCopy } from "./base.ts";
+/**
+ * A port whose outside is its own inside: what the guest sends comes back to it, in order and with its metadata. As on
+ * a TAP, a packet that needs an offload which the guest does not take is dropped.
+ */
+import { allowsMetadata, type Batch } from "../memory/index.ts";
+import { BasePort, metadataOf, type PacketMetadata, packetBytes, receiveCopy } from "./base.ts";
 
 /** Packets under way at most. */
 const CAPACITY = 512;
 
+interface Packet {
+  readonly frame: Uint8Array;
+  /** null: the device knows none. */
+  readonly metadata: PacketMetadata | null;
+}
+
 export class LoopbackPort extends BasePort {
   readonly name = "loopback";
-  readonly #frames: Uint8Array[] = [];
+  readonly #packets: Packet[] = [];
   readonly #dropWhenFull: boolean;
 
   /** @param whenFull `wait`: it would block, and whoever drives it says when to try again */
@@ -19,7 +28,7 @@ export class LoopbackPort extends BasePort {
   send(batch: Batch): number {
     this.sendBlocked = false;
     for (let p = 0; p < batch.packets; p++) {
-      if (this.#frames.length < CAPACITY) this.#frames.push(packetBytes(batch, p));
+      if (this.#packets.length < CAPACITY) this.#packets.push(packetOf(batch, p));
       else if (this.#dropWhenFull) this.dropped++;
       else {
         this.sendBlocked = true;
@@ -30,9 +39,22 @@ export class LoopbackPort extends BasePort {
   }
 
   receive(batch: Batch): void {
-    while (batch.canReceive && this.#frames.length > 0) {
-      if (!receiveCopy(batch, this.#frames.shift() as Uint8Array)) this.tooLong++;
+    while (batch.canReceive && this.#packets.length > 0) {
+      this.#give(batch, this.#packets.shift() as Packet);
     }
-    this.receiveDrained = this.#frames.length === 0;
+    this.receiveDrained = this.#packets.length === 0;
   }
+
+  #give(batch: Batch, { frame, metadata }: Packet): void {
+    if (metadata !== null && !allowsMetadata(this.offloads, metadata.flags, metadata.gsoType)) {
+      this.dropped++;
+    } else if (!receiveCopy(batch, frame, this.offloads, metadata)) this.tooLong++;
+  }
+}
+
+function packetOf(batch: Batch, p: number): Packet {
+  return {
+    frame: packetBytes(batch, p),
+    metadata: batch.metadata ? metadataOf(batch, p) : null,
+  };
 }

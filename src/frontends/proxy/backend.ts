@@ -334,6 +334,16 @@ export class ProxyBackend {
     return DONE;
   }
 
+  /**
+   * Asks the VMM for an upgrade, which tells the guest to close, fetch programs and open again.
+   * @returns false where it gave no descriptor for that
+   */
+  signalUpgrade(): boolean {
+    if (this.#upgradeFd < 0) return false;
+    signalEventFd(this.#upgradeFd);
+    return true;
+  }
+
   /** Interrupts the guest; the vector is the queue's index. */
   fire(vector: number): void {
     const { irqFd } = this.queues[vector];

@@ -55,6 +55,16 @@ test("a right reply is taken, an error reply is a refusal, and the connection go
   );
 });
 
+test("no reply in time: the backend is disconnected", () => {
+  const hypervisor = new ProxyHypervisor(join(folder, "silent"), { replyMs: 50 });
+  const backend = connectUnix(hypervisor.path);
+  assert.ok(hypervisor.accept(1000));
+  assert.throws(() => hypervisor.request("GET_FEATURES"), /no reply to GET_FEATURES within 50 ms/);
+  assert.equal(hypervisor.connected, false);
+  hypervisor.close();
+  close(backend);
+});
+
 const WRONG: Record<string, Uint8Array> = {
   "of another type": message(2, words(0, 0)),
   "of another version": message(1, words(0, 0), 2),

@@ -73,6 +73,7 @@ export interface BackendOffer {
 
 export class ProxyHypervisor {
   readonly #path: string;
+  readonly #replyMs: number;
   readonly #listener: number;
   readonly #epoll = new Epoll(8);
   #stream: ProxyStream | null = null;
@@ -81,8 +82,9 @@ export class ProxyHypervisor {
   readonly #upgradeFd = createEventFd();
 
   /** Listens. @throws OsError where the socket cannot be made */
-  constructor(path: string) {
+  constructor(path: string, { replyMs = REPLY_MS }: { readonly replyMs?: number } = {}) {
     this.#path = path;
+    this.#replyMs = replyMs;
     this.#listener = listenUnix(path);
     this.#epoll.add(this.#listener, EPOLLIN, LISTENER_TAG);
     for (let queue = 0; queue < QUEUES; queue++) {
@@ -148,12 +150,12 @@ export class ProxyHypervisor {
   }
 
   #await(stream: ProxyStream, name: RequestName): void {
-    for (const end = performance.now() + REPLY_MS; ; ) {
+    for (const end = performance.now() + this.#replyMs; ; ) {
       const got = stream.receive();
       if (got === "message") return;
       if (got === "end") throw new BackendError(`the backend closed the connection at ${name}`);
       const left = end - performance.now();
-      if (left <= 0) throw new BackendError(`no reply to ${name} within ${REPLY_MS} ms`);
+      if (left <= 0) throw new BackendError(`no reply to ${name} within ${this.#replyMs} ms`);
       this.#waitForSocket(Math.ceil(left));
     }
   }

@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { REG } from "../../abi/index.ts";
 import type { GuestDriver } from "../../guest/driver.ts";
@@ -155,6 +156,56 @@ test("a feature write while packets flow is refused, and they go on flowing", as
   machine.model.write(0, REG.FEATURES, 0);
   assert.equal(machine.model.refused, 1);
   machine.exchange(0, 20);
+  assert.equal(await machine.end(), 0);
+});
+
+test("a hard reset, of which nobody tells: the backend outlives what the next guest makes of the memory", async () => {
+  const machine = new Machine("reset");
+  machine.startBackend();
+  machine.boot();
+  machine.loadDriver();
+  machine.driver.open();
+  machine.exchange(0, 20);
+  // Firmware and a new kernel write over rings and buffers, and the backend still serves them.
+  const [range] = machine.memory.ranges;
+  const all = new Uint8Array(machine.memory.view(range.address, range.size));
+  for (const byte of [0xff, 0x00, 0x5a]) {
+    all.fill(byte);
+    for (const queue of [0, 1]) machine.hypervisor.kick(queue);
+    await sleep(50);
+    machine.hypervisor.request("GET_FEATURES");
+  }
+  // The new driver finds it running; told to stop, it does, and serves the new contexts.
+  assert.throws(() => machine.hypervisor.setFeatures(0), RefusedError);
+  for (const direction of ["RX", "TX"] as const) machine.hypervisor.disable(direction);
+  machine.offer = machine.hypervisor.start(BUFS, 0);
+  machine.loadDriver();
+  machine.driver.open();
+  machine.exchange(1000, 50);
+  assert.equal(machine.model.refused, 0);
+  assert.equal(await machine.end(), 0);
+});
+
+test("the upgrade descriptor is signalled on SIGUSR2; the guest opens its NIC anew", async () => {
+  const machine = new Machine("signalled");
+  machine.startBackend();
+  machine.boot();
+  machine.loadDriver();
+  machine.driver.open();
+  machine.exchange(0, 20);
+  assert.equal(machine.hypervisor.upgradeWanted(), false);
+  machine.backend.kill("SIGUSR2");
+  for (let n = 0; !machine.hypervisor.upgradeWanted(); n++) {
+    assert.ok(n < 200, "within 10 s");
+    await sleep(50);
+  }
+  // As the original's QEMU: an interrupt to the guest, and the programs that are there.
+  machine.driver.close();
+  machine.offer = { ...machine.offer, programsFd: machine.hypervisor.request("GET_PROGRAMS").fd };
+  machine.loadDriver();
+  machine.driver.open();
+  machine.exchange(100, 20);
+  assert.equal(machine.hypervisor.upgradeWanted(), false, "once");
   assert.equal(await machine.end(), 0);
 });
 

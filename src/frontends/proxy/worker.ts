@@ -69,6 +69,11 @@ class Reports {
   }
 }
 
+function signalUpgrade({ backend }: ProxyFrontend): void {
+  if (backend.signalUpgrade()) return;
+  log.line({ kind: "log", level: "warn", text: "no upgrade: the VMM gave no descriptor for it" });
+}
+
 function serve(ports: WorkerPorts): void {
   const device = findDevice(options.device);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
@@ -99,6 +104,7 @@ function serve(ports: WorkerPorts): void {
     { port: main, wakeFd: options.wakeFd },
     (command) => {
       if (command.kind === "stop") loop.stop();
+      else if (command.kind === "signal-upgrade") signalUpgrade(frontend);
       else if (command.kind === "set-port") {
         const error = ports.exchange(command.port, [pair], loop);
         tell({ kind: "port-set", id: command.id, error });
