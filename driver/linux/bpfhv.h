@@ -34,6 +34,8 @@
 #define BPFHV_TX_RECLAIM_XMIT	64
 /* How long a completion may stay unseen where nothing waits for it. */
 #define BPFHV_TX_DELAY_NS	(2 * NSEC_PER_MSEC)
+/* How often a receive queue without a vector is looked at. */
+#define BPFHV_RX_LOOK_NS	NSEC_PER_MSEC
 /* Looks for an answer right after a doorbell, in vain, before that is given up. */
 #define BPFHV_ANSWER_LOOKS	8
 /* Given up, it is tried once in so many doorbells. */
@@ -110,12 +112,13 @@ struct bpfhv_queue {
 	struct napi_struct napi;
 	void __iomem *doorbell;
 	unsigned int index;	/* among all queues: receive queues first */
-	int irq;
+	int irq;		/* 0: there was none left for it */
 	bool tx;
 	bool broken;		/* does nothing until the NIC is up, or up again */
 	bool kick_pending;	/* TX: owed to the host after a burst */
 	unsigned int idle_polls;
 	struct hrtimer tx_timer;
+	struct hrtimer rx_timer;	/* RX: where there is no vector */
 	unsigned int burst;	/* RX: packets taken without a pause */
 	bool answer_sought;	/* RX: the next poll looks for one */
 	u8 answer_looks;	/* RX: that may still be in vain */
@@ -150,6 +153,7 @@ struct bpfhv_priv {
 	unsigned long upgrade_window;	/* when the last count began */
 	unsigned int upgrade_count;
 	unsigned long dump_queues;	/* bit 0: to be logged before the next reset */
+	int ctrl_irq;		/* 0: there was none left for it */
 	struct delayed_work ctrl_work;
 	struct work_struct reset_work;
 	struct bpfhv_queue queues[2 * BPFHV_MAX_PAIRS];	/* RX, then TX */
@@ -285,6 +289,7 @@ void bpfhv_rx_teardown(struct bpfhv_queue *q);
 bool bpfhv_rx_refill(struct bpfhv_queue *q);
 void bpfhv_rx_drain(struct bpfhv_queue *q);
 void bpfhv_rx_poll_work(struct work_struct *work);
+enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer);
 
 /* netdev.c */
 extern const struct net_device_ops bpfhv_netdev_ops;

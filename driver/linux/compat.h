@@ -35,6 +35,14 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #include <net/gso.h>
 #endif
 
+/* Renamed in 5.11. A kernel without the function does not check hashes. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 11, 0)
+#include <crypto/sha2.h>
+#else
+#include <crypto/sha.h>
+#endif
+#define BPFHV_HAVE_SHA256	IS_REACHABLE(CONFIG_CRYPTO_LIB_SHA256)
+
 /* Packets give their pages back to the pool from 5.14 on; before, a page that leaves is unmapped. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
 #define bpfhv_page_leaves(pool, page)	((void)(pool))

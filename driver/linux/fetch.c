@@ -38,6 +38,19 @@ static void *bpfhv_copy(const void *from, size_t size)
 	return copy ? memcpy(copy, from, size) : NULL;
 }
 
+/* Did it arrive as the host meant it? */
+static bool bpfhv_hash_ok(const struct bpfhv_blob *header, u32 length)
+{
+#if BPFHV_HAVE_SHA256
+	u8 hash[SHA256_DIGEST_SIZE];
+
+	sha256((const u8 *)(header + 1), length - sizeof(*header), hash);
+	return !memcmp(hash, header->hash, sizeof(hash));
+#else
+	return true;
+#endif
+}
+
 static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
 			    struct bpfhv_code *code)
 {
@@ -52,6 +65,10 @@ static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
 	/* Another set than the one whose sizes we are about to use? */
 	if (le32_to_cpu(header->generation) != bpfhv_read(bp, BPFHV_REG_SET_CUR))
 		return -EAGAIN;
+	if (!bpfhv_hash_ok(header, length)) {
+		netdev_err(bp->netdev, "the programs are not those that their hash is of\n");
+		return -EBADMSG;
+	}
 
 	for (i = 0; i < programs; i++) {
 		const struct bpfhv_blob_program *p = (const void *)(blob + at);

@@ -5,8 +5,10 @@
  * A write may be posted: over vfio-user the VMM does not wait for the device.
  * It has taken effect when a read that follows it has returned.
  *
- * A device that is gone answers every read with all ones. The first one that
- * says so in STATUS, where it can mean nothing else, makes the driver let go.
+ * A device that is gone answers every read with all ones, and a VMM may wait
+ * for seconds before it answers so in the place of a host that does not. The
+ * first such answer makes the driver look at STATUS, where it can mean nothing
+ * else, and let go.
  */
 #include <linux/io.h>
 
@@ -19,7 +21,7 @@ u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
 	if (READ_ONCE(bp->gone))
 		return ~0U;
 	value = readl(bp->regs + reg);
-	if (unlikely(value == ~0U && reg == BPFHV_REG_STATUS) && !bp->gone) {
+	if (unlikely(value == ~0U && readl(bp->regs + BPFHV_REG_STATUS) == ~0U) && !bp->gone) {
 		WRITE_ONCE(bp->gone, true);
 		netdev_err(bp->netdev, "the device is gone\n");
 		mod_delayed_work(system_wq, &bp->ctrl_work, 0);

@@ -21,6 +21,11 @@ module_param_named(version1, bpfhv_version1, bool, 0444);
 MODULE_PARM_DESC(version1,
 		 "Speak version 1 of the ABI only, as an original driver does (default: no)");
 
+static unsigned int bpfhv_max_vectors = 2 * BPFHV_MAX_PAIRS + 1;
+module_param_named(vectors, bpfhv_max_vectors, uint, 0444);
+MODULE_PARM_DESC(vectors,
+		 "Use at most so many interrupt vectors of a device; a timer replaces the others (default: all)");
+
 static irqreturn_t bpfhv_queue_irq(int irq, void *data)
 {
 	struct bpfhv_queue *q = data;
@@ -47,40 +52,53 @@ static void bpfhv_free_irqs(struct bpfhv_priv *bp)
 			free_irq(bp->queues[i].irq, &bp->queues[i]);
 		bp->queues[i].irq = 0;
 	}
-	free_irq(pci_irq_vector(bp->pdev, bpfhv_n_queues(bp)), bp);
+	if (bp->ctrl_irq)
+		free_irq(bp->ctrl_irq, bp);
+	bp->ctrl_irq = 0;
 	pci_free_irq_vectors(bp->pdev);
 }
 
+static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
+{
+	struct bpfhv_priv *bp = q->bp;
+	int irq = pci_irq_vector(bp->pdev, q->index), err;
+
+	snprintf(q->irq_name, sizeof(q->irq_name), BPFHV_NAME "-%s-%u",
+		 q->tx ? "tx" : "rx", q->tx ? q->index - bp->n_pairs : q->index);
+	err = request_irq(irq, bpfhv_queue_irq, 0, q->irq_name, q);
+	if (!err)
+		q->irq = irq;
+	return err;
+}
+
+/*
+ * One vector for each queue and one for the device, as the ABI numbers them. Where there are fewer, those
+ * at the end go without: their queues are looked at by a timer, the device once a second.
+ */
 static int bpfhv_request_irqs(struct bpfhv_priv *bp)
 {
 	unsigned int n = bpfhv_n_queues(bp), i;
+	unsigned int most = clamp(bpfhv_max_vectors, 1U, n + 1);
 	struct pci_dev *pdev = bp->pdev;
-	int err;
+	int got, err = 0;
 
-	err = pci_alloc_irq_vectors(pdev, n + 1, n + 1, PCI_IRQ_MSIX);
-	if (err < 0) {
-		dev_err(&pdev->dev, "no %u MSI-X vectors: %d\n", n + 1, err);
-		return err;
+	got = pci_alloc_irq_vectors(pdev, 1, most, PCI_IRQ_MSIX);
+	if (got < 0) {
+		dev_err(&pdev->dev, "no MSI-X vectors: %d\n", got);
+		return got;
 	}
-	err = request_irq(pci_irq_vector(pdev, n), bpfhv_ctrl_irq, 0, BPFHV_NAME "-ctrl", bp);
-	if (err) {
-		pci_free_irq_vectors(pdev);
-		return err;
+	if (got <= n)
+		dev_warn(&pdev->dev, "%d of %u vectors: a timer replaces the others\n", got, n + 1);
+	if (got > n) {
+		err = request_irq(pci_irq_vector(pdev, n), bpfhv_ctrl_irq, 0, BPFHV_NAME "-ctrl", bp);
+		if (!err)
+			bp->ctrl_irq = pci_irq_vector(pdev, n);
 	}
-	for (i = 0; i < n; i++) {
-		struct bpfhv_queue *q = &bp->queues[i];
-		int irq = pci_irq_vector(pdev, i);
-
-		snprintf(q->irq_name, sizeof(q->irq_name), BPFHV_NAME "-%s-%u",
-			 q->tx ? "tx" : "rx", q->tx ? i - bp->n_pairs : i);
-		err = request_irq(irq, bpfhv_queue_irq, 0, q->irq_name, q);
-		if (err) {
-			bpfhv_free_irqs(bp);
-			return err;
-		}
-		q->irq = irq;
-	}
-	return 0;
+	for (i = 0; i < min_t(unsigned int, got, n) && !err; i++)
+		err = bpfhv_request_queue_irq(&bp->queues[i]);
+	if (err)
+		bpfhv_free_irqs(bp);
+	return err;
 }
 
 static int bpfhv_map_bars(struct bpfhv_priv *bp)
@@ -123,6 +141,7 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 			bpfhv_hrtimer_setup(&q->tx_timer, bpfhv_tx_timer);
 		} else {
 			INIT_DELAYED_WORK(&q->poll_work, bpfhv_rx_poll_work);
+			bpfhv_hrtimer_setup(&q->rx_timer, bpfhv_rx_timer);
 			bpfhv_napi_add(bp->netdev, &q->napi, bpfhv_rx_poll);
 		}
 	}

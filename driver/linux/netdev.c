@@ -65,9 +65,11 @@ static void bpfhv_disable_napi(struct bpfhv_priv *bp)
 
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		napi_disable(&bp->queues[i].napi);
-		/* Only a poll asks for it, and on a queue that is off it does nothing. */
-		if (!bp->queues[i].tx)
+		/* Only a poll asks for them, and on a queue that is off they do nothing. */
+		if (!bp->queues[i].tx) {
+			hrtimer_cancel(&bp->queues[i].rx_timer);
 			cancel_delayed_work_sync(&bp->queues[i].poll_work);
+		}
 	}
 }
 
@@ -282,6 +284,8 @@ void bpfhv_ctrl_work(struct work_struct *work)
 		bpfhv_update_mtu(bp);
 	if (bp->running)
 		bpfhv_update_link(bp);
+	if (!bp->ctrl_irq)
+		schedule_delayed_work(&bp->ctrl_work, HZ);
 out:
 	rtnl_unlock();
 }

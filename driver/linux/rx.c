@@ -132,6 +132,22 @@ void bpfhv_rx_poll_work(struct work_struct *work)
 	local_bh_enable();
 }
 
+enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer)
+{
+	struct bpfhv_queue *q = container_of(timer, struct bpfhv_queue, rx_timer);
+
+	napi_schedule_irqoff(&q->napi);
+	return HRTIMER_NORESTART;
+}
+
+/* The poll ends. A queue without a vector comes back by itself. */
+static void bpfhv_rx_complete(struct bpfhv_queue *q, int done)
+{
+	if (unlikely(!q->irq) && !hrtimer_is_queued(&q->rx_timer))
+		hrtimer_start(&q->rx_timer, ns_to_ktime(BPFHV_RX_LOOK_NS), HRTIMER_MODE_REL_PINNED);
+	napi_complete_done(&q->napi, done);
+}
+
 static struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
 {
 	struct sk_buff *skb = napi_alloc_skb(&q->napi, len);
@@ -360,7 +376,7 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	q->burst += done;
 	if (done < budget && !bpfhv_rx_more(q, r, ret, done)) {
 		q->burst = 0;
-		napi_complete_done(napi, done);
+		bpfhv_rx_complete(q, done);
 		/* After the packets are where they are wanted: nobody waits for this. */
 		bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
 		return done;

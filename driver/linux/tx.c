@@ -147,7 +147,7 @@ enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)
  */
 static int bpfhv_tx_expect(struct bpfhv_queue *q, struct netdev_queue *txq)
 {
-	if (netif_xmit_stopped(txq))
+	if (netif_xmit_stopped(txq) && q->irq)
 		return bpfhv_tx_arm(q);
 	/* A callback that still runs on another CPU may be past what it does for us. */
 	if (bpfhv_outstanding(q->cur) && !q->broken && !hrtimer_is_queued(&q->tx_timer))

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { after, before, describe, test } from "node:test";
-import { type Guest, isAlive, Netns, prepareGuest, startGuest } from "./harness.ts";
+import { type Guest, isAlive, Netns, patience, prepareGuest, startGuest } from "./harness.ts";
 import { withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
@@ -12,7 +12,7 @@ function ourFolders(): string[] {
   return readdirSync(tmpdir()).filter((name) => name.startsWith("bpfhv-vm-"));
 }
 
-describe("a stock guest", { skip, timeout: 120_000 }, () => {
+describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
   const foldersBefore = skip ? [] : ourFolders();
   let netns: Netns;
   let guest: Guest;

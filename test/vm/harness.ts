@@ -33,6 +33,9 @@ export const isDebugKernel = GUEST_KERNEL === "debug";
 /** Waits for a guest are so many times as long in it. */
 const PATIENCE = isDebugKernel ? 6 : 1;
 
+/** For a time limit in milliseconds: what it is with this kernel. */
+export const patience = (ms: number): number => ms * PATIENCE;
+
 /** What a guest is made of; for the kernel that all tests run in, or another one. */
 export function prepareGuest(suite = GUEST_KERNEL): Promise<GuestParts> {
   return guestParts.prepareGuest(suite);
@@ -77,7 +80,7 @@ export interface GuestOptions {
   readonly bootTimeoutMs?: number;
 }
 
-const BOOT_MS = 60_000 * PATIENCE;
+const BOOT_MS = patience(60_000);
 const COMMAND_MS = 30_000;
 /** For QEMU to end after it was asked to. */
 const QUIT_MS = 5_000;
@@ -262,7 +265,7 @@ export class Guest {
    * hangs, reboots, or QEMU ends. Long-lived programs: `iperf3 -s >/dev/null 2>&1 &`.
    */
   run(script: string, { timeoutMs = COMMAND_MS } = {}): Promise<CommandResult> {
-    return this.#agent.run(script, timeoutMs * PATIENCE);
+    return this.#agent.run(script, patience(timeoutMs));
   }
 
   /** As `run`, but a status other than 0 is an error, and the output is the result. */

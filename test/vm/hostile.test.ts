@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { packageRoot } from "../../src/cli/guest-parts.ts";
-import { buildModule } from "./harness.ts";
+import { buildModule, patience } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
 
@@ -14,7 +14,7 @@ const CHAOS = "/modules/bpfhv_chaos.ko";
 const ACCESSES = 30_000;
 const SEEDS = [1, 2, 3, 4];
 
-describe("a hostile guest", { skip, timeout: 230_000 }, () => {
+describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
   test(`${ACCESSES * SEEDS.length} random accesses from a kernel: its server lives, the neighbour loses nothing`, async () => {
     const source = join(packageRoot(), "driver/linux/hostile");
     const chaos = (await buildModule(source)).find((file) => file.endsWith("/bpfhv_chaos.ko"));
@@ -50,7 +50,7 @@ describe("a hostile guest", { skip, timeout: 230_000 }, () => {
   });
 });
 
-describe("version 1 of the ABI", { skip, timeout: 100_000 }, () => {
+describe("version 1 of the ABI", { skip, timeout: patience(100_000) }, () => {
   test("programs that the kernel cannot verify run only where the guest's owner says so", async () => {
     const vm = await NicGuest.start({ label: "v1", guest: { originalDriver: true } });
     const refused = await vm.guest.run("insmod /modules/bpfhv.ko version1=1; ip link show eth0");

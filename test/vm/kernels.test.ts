@@ -1,7 +1,10 @@
 /** The guest module on every kernel that it promises to run on, each built with its own suite's compiler. */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
+import { packageRoot } from "../../src/cli/guest-parts.ts";
 import { prepareGuest } from "./harness.ts";
 import { MODULE, NicGuest } from "./nic-guest.ts";
 import { isFull, isRequired, withoutVm } from "./requirements.ts";
@@ -117,3 +120,14 @@ for (const kernel of kernels) {
     });
   });
 }
+
+const long = isFull
+  ? skip
+  : "what compilers and checkers say of the module takes script/test --full";
+
+test("W=1, sparse and checkpatch find nothing in the module", { skip: long }, async () => {
+  const check = join(packageRoot(), "script/lib/check-module");
+  const run = promisify(execFile)(check, { timeout: 900_000 });
+  const found = await run.catch((error) => assert.fail(`${error.stdout}\n${error.stderr}`));
+  assert.match(found.stdout, /find nothing/);
+});

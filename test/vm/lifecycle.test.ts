@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 import { controlPath } from "../../src/cli/control-socket.ts";
 import { composeInitrd } from "../../src/cli/guest-parts.ts";
-import { prepareGuest, sleep, startGuest, until } from "./harness.ts";
+import { patience, prepareGuest, sleep, startGuest, until } from "./harness.ts";
 import { MODULE, modulePath, NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";
 
@@ -18,7 +18,7 @@ const MAX_GROWTH_KIB = 24 * 1024;
 
 const contexts = (vm: NicGuest) => vm.nic.status().then(({ step }) => step);
 
-describe("a guest and its NIC", { skip, timeout: isFull ? 1_500_000 : 200_000 }, () => {
+describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {
@@ -139,7 +139,7 @@ describe("a guest and its NIC", { skip, timeout: isFull ? 1_500_000 : 200_000 },
   });
 });
 
-describe("what the host takes away", { skip, timeout: 150_000 }, () => {
+describe("what the host takes away", { skip, timeout: patience(150_000) }, () => {
   test("a TAP removed: the guest's link goes down, the server says so and does not spin", async () => {
     const vm = await NicGuest.start({ label: "tap" });
     await vm.load();
@@ -182,7 +182,7 @@ describe("what the host takes away", { skip, timeout: 150_000 }, () => {
   });
 });
 
-describe("other ways to be served", { skip, timeout: 150_000 }, () => {
+describe("other ways to be served", { skip, timeout: patience(150_000) }, () => {
   test("a server that answers 50 ms late: everything works, because writes are fenced by reads", async () => {
     const vm = await NicGuest.start({ label: "late", serve: ["--answer-delay", "50"] });
     await vm.load();

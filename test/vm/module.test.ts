@@ -1,15 +1,18 @@
 /** The guest module on two CPUs: which programs it runs, which it refuses, and what it leaves to others. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { ABI_VERSION, EXT_ID_VALUE, STATUS } from "../../src/abi/index.ts";
+import { isDebugKernel, patience } from "./harness.ts";
 import { MODULE, NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
-const RELOADS = isFull ? 1000 : 20;
+const LONG = isDebugKernel ? 100 : 1000;
+const RELOADS = isFull ? LONG : 20;
 /** What a kernel writes when something in it went wrong. */
 const ALARM = /WARNING:|BUG:|Oops|general protection|Call Trace|UBSAN/;
 
-describe("the guest module", { skip, timeout: isFull ? 1_800_000 : 200_000 }, () => {
+describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000) }, () => {
   let vm: NicGuest;
   const dmesg = () => vm.guest.check("dmesg");
 
@@ -68,6 +71,37 @@ describe("the guest module", { skip, timeout: isFull ? 1_800_000 : 200_000 }, ()
     assert.doesNotMatch(await dmesg(), ALARM);
     const lost = memory - (await availableKiB());
     assert.ok(lost < 8192, `${lost} KiB less memory after ${RELOADS} reloads`);
+  });
+
+  test("shows rings, channels and registers as the device has them", async () => {
+    const rings = await vm.guest.check("ethtool -g eth0");
+    assert.equal(rings.match(/^RX:\s+256$/gm)?.length, 2, rings);
+    assert.equal(rings.match(/^TX:\s+256$/gm)?.length, 2, rings);
+    assert.notEqual((await vm.guest.run("ethtool -G eth0 rx 128")).status, 0);
+    const channels = await vm.guest.check("ethtool -l eth0");
+    assert.equal(channels.match(/^RX:\s+1$/gm)?.length, 2, channels);
+    const words = (await vm.guest.check("ethtool -d eth0 raw on | od -An -v -tx4 -w4")).split("\n");
+    // STATUS: link, both directions enabled; VERSION; EXT_ID.
+    assert.deepEqual(
+      [words[0], words[18], words[23]].map((word) => Number.parseInt(word, 16)),
+      [STATUS.LINK | STATUS.RX_ENABLED | STATUS.TX_ENABLED, ABI_VERSION, EXT_ID_VALUE],
+    );
+  });
+
+  test("works with one interrupt vector for all: a timer stands in for the others", async () => {
+    await vm.guest.check("rmmod bpfhv");
+    await vm.load("vectors=1");
+    const lines = await vm.guest.check("grep -c bpfhv- /proc/interrupts");
+    assert.equal(Number(lines), 1);
+    assert.match(await dmesg(), /1 of 3 vectors: a timer replaces the others/);
+    await bothWays();
+    const before = await counter("tx0_stops");
+    const { pps } = await vm.link.udp("from guest", 1);
+    assert.ok(pps > 100, `${pps} packets/s out, ${(await counter("tx0_stops")) - before} stops`);
+    // Told by nobody, seen within a second or two.
+    vm.netns.exec(["ip", "link", "set", "tap0", "down"]);
+    vm.netns.exec(["ip", "link", "set", "tap0", "up"]);
+    assert.equal(await vm.pings(), 0);
   });
 
   test("carries traffic on a version 1 set, too", async () => {

@@ -1,6 +1,7 @@
 /** Two queue pairs on two CPUs: what a flow sends arrives in order, and two are no slower than one. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { patience } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";
 
@@ -31,7 +32,7 @@ async function iperf(vm: NicGuest, flags: string): Promise<Report> {
   return JSON.parse(output.slice(output.indexOf("{"))) as Report;
 }
 
-describe("two queue pairs", { skip, timeout: 300_000 }, () => {
+describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
   test("four flows of small packets each way: none is out of order, each queue carries some", async () => {
     const vm = await start(2);
     await vm.load();

@@ -1,6 +1,7 @@
 /** A NIC taken from its driver and given back, over and over, while packets flood in and out. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { patience } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";
 
@@ -40,7 +41,7 @@ kill $sender
 echo $came
 `;
 
-describe("a NIC and its driver", { skip, timeout: isFull ? 3_000_000 : 200_000 }, () => {
+describe("a NIC and its driver", { skip, timeout: patience(isFull ? 1_500_000 : 200_000) }, () => {
   for (const smp of isFull ? [1, 2] : [2]) {
     test(`${CYCLES} times unbound and bound under a flood, CPUs: ${smp}; packets flow after each`, async () => {
       const vm = await NicGuest.start({

@@ -2,6 +2,7 @@
  * Program sets that must be refused: blobs that are none, and sets of which one program the guest kernel's
  * verifier must not let pass. Every bad piece of code comes first in its program, so nothing hides it.
  */
+import { createHash } from "node:crypto";
 import {
   BLOB_HASH_OFFSET,
   BLOB_HEADER,
@@ -118,12 +119,21 @@ const BAD_FIELDS: readonly (readonly [number, readonly number[]])[] = [
   ],
 ];
 
+/** The hash that the blob should have; a liar can compute it as well as anybody. */
+function rehashed(blob: Uint8Array): Uint8Array {
+  if (blob.length > BLOB_HEADER.size) {
+    const hash = createHash("sha256").update(blob.subarray(BLOB_HEADER.size)).digest();
+    blob.set(hash, BLOB_HASH_OFFSET);
+  }
+  return blob;
+}
+
 function badBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
   const blob = buildBlob(set, generation);
   const view = new DataView(blob.buffer);
   const [offset, values] = random.pick(BAD_FIELDS);
   view.setUint32(offset, random.pick(values), true);
-  return blob;
+  return random.oneIn(4) ? blob : rehashed(blob);
 }
 
 /** A blob that ends early, whether its header says so or not. */
@@ -134,7 +144,7 @@ function shortBlob(random: Random, set: ProgramSet, generation: number): Uint8Ar
   if (random.oneIn(2)) {
     new DataView(blob.buffer).setUint32(BLOB_HEADER.length.offset, end, true);
   }
-  return blob;
+  return random.oneIn(4) ? blob : rehashed(blob);
 }
 
 /** More instructions than there may be. */
@@ -143,6 +153,13 @@ function longProgram(random: Random, set: ProgramSet, generation: number): Uint8
   for (let i = 0; i < code.length; i += 8) code.set(insn(MOV_IMM), i);
   code.set(insn(EXIT), code.length - 8);
   return buildBlob(changed(set, PROGRAM_IDS[random.pick(NEEDED)], code), generation);
+}
+
+/** A blob with another hash than its own. */
+function misnamedBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
+  const blob = buildBlob(set, generation);
+  blob[BLOB_HASH_OFFSET + random.below(32)] ^= 1 << random.below(8);
+  return blob;
 }
 
 /** A blob that a driver must refuse. */
@@ -157,17 +174,19 @@ export function refusableBlob(random: Random, set: ProgramSet, generation: numbe
       return random.oneIn(2)
         ? longProgram(random, set, generation)
         : buildBlob(changed(set, PROGRAM_IDS[random.pick(NEEDED)], null), generation);
+    case 4:
+      return misnamedBlob(random, set, generation);
     default:
       return buildBlob(badProgram(random, set), generation);
   }
 }
 
-/** A blob with a few bits turned over, hash included: refused, or as harmless as what the verifier accepts. */
+/** A blob with a few bits turned over and mostly a hash to it: refused, or as harmless as what the verifier accepts. */
 export function flippedBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
   const blob = buildBlob(set, generation);
-  const from = random.oneIn(8) ? BLOB_HASH_OFFSET : BLOB_HEADER.size + BLOB_PROGRAM.size;
+  const from = BLOB_HEADER.size + BLOB_PROGRAM.size;
   for (let n = 1 + random.below(3); n > 0; n--) {
     blob[from + random.below(blob.length - from)] ^= 1 << random.below(8);
   }
-  return blob;
+  return random.oneIn(8) ? blob : rehashed(blob);
 }

@@ -1,0 +1,54 @@
+/** Sets of programs that come and go by the hundred, and what of the guest's memory stays with them. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { patience } from "./harness.ts";
+import { NicGuest } from "./nic-guest.ts";
+import { isFull, withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+/** Two of each round: one with checksums on receive, one without. */
+const ROUNDS = isFull ? 500 : 10;
+/** Memory that allocators may keep; a generation's contexts and programs alone are some 100 KiB. */
+const KEPT_KIB = 6 * 1024;
+
+/** What receive offloads the guest wants is negotiated anew, and programs made for it are fetched. */
+const ROUND = "ethtool -K eth0 rx off; ethtool -K eth0 rx on";
+
+describe("generations", { skip, timeout: patience(isFull ? 1_200_000 : 200_000) }, () => {
+  test(`${2 * ROUNDS} sets one after the other under traffic leave no memory behind`, async (t) => {
+    const vm = await NicGuest.start({
+      label: "gens",
+      serve: ["--device", "sring_gso"],
+      guest: { smp: 2 },
+    });
+    const rounds = (count: number) =>
+      vm.guest.check(`for i in $(seq ${count}); do ${ROUND} || exit 1; done`, {
+        timeoutMs: 20_000 + count * 2000,
+      });
+    const availableKiB = async () =>
+      Number(
+        await vm.guest.check(
+          "sync; sleep 2; echo 1 >/proc/sys/vm/compact_memory; awk '/MemAvailable/ {print $2}' /proc/meminfo",
+        ),
+      );
+    try {
+      await vm.load();
+      await rounds(3);
+      const stop = vm.floodFromHost(5);
+      const before = await availableKiB();
+      const started = performance.now();
+      await rounds(ROUNDS);
+      const each = (performance.now() - started) / (2 * ROUNDS);
+      const lost = before - (await availableKiB());
+      stop();
+      t.diagnostic(`${each.toFixed(0)} ms a set; ${lost} KiB less memory after ${2 * ROUNDS}`);
+      assert.ok(lost < KEPT_KIB, `${lost} KiB less memory after ${2 * ROUNDS} sets`);
+      const log = await vm.guest.check("dmesg | grep -c 'programs verified by the kernel'");
+      assert.ok(Number(log) > ROUNDS, `${log} sets in the log`);
+      assert.equal(await vm.pings(), 0);
+      assert.match(await vm.guest.check("ethtool -S eth0"), /rx0_errors: 0\n/);
+    } finally {
+      await vm.close();
+    }
+  });
+});
