@@ -63,7 +63,7 @@ export class Liar {
     return !this.#ringsLie && !this.#programsLie;
   }
 
-  #told(mode: Mode, count = 1): void {
+  told(mode: Mode, count = 1): void {
     Atomics.add(this.#shared, TOLD + MODES.indexOf(mode), count);
   }
 
@@ -87,7 +87,7 @@ export class Liar {
   }
 
   #gone(): number {
-    this.#told("gone");
+    this.told("gone");
     return ALL_ONES;
   }
 
@@ -97,7 +97,7 @@ export class Liar {
     if (mode === "impossible registers") return this.#impossible(offset, value);
     if (offset === REG.BLOB_LEN) value = this.#chooseBlob(mode);
     if (mode !== "random registers" || !this.#random.oneIn(WRONG_READ)) return value;
-    this.#told(mode);
+    this.told(mode);
     this.#programsLie = true;
     const wrong = this.#random.word();
     if (offset === REG.BLOB_LEN) this.#announced = wrong;
@@ -108,7 +108,7 @@ export class Liar {
     // The first thing that a driver reads: another probe, another lie.
     if (offset === REG.VERSION) {
       this.#register = this.#random.pick(REGISTER_LIES);
-      this.#told("impossible registers");
+      this.told("impossible registers");
     }
     if (offset === REG.BLOB_LEN) value = this.#chooseBlob("impossible registers");
     const lie = this.#register;
@@ -129,18 +129,18 @@ export class Liar {
     const { programs, state, blob } = this.#nic;
     const random = this.#random;
     if (mode === "bad upgrades") {
-      this.#told(mode);
+      this.told(mode);
       mode = random.pick(["honest", "forbidden programs", "flipped programs", "lying programs"]);
     }
     switch (mode) {
       case "forbidden programs":
-        this.#told(mode);
+        this.told(mode);
         return refusableBlob(random, programs, state.generation);
       case "flipped programs":
-        this.#told(mode);
+        this.told(mode);
         return flippedBlob(random, programs, state.generation);
       case "lying programs":
-        this.#told(mode);
+        this.told(mode);
         return buildBlob(lyingSet(random, programs), state.generation);
       case "impossible registers":
       case "random registers":
@@ -163,7 +163,7 @@ export class Liar {
     const stops = CTRL.RX_DISABLE | CTRL.TX_DISABLE;
     if (ADDRESSING.has(offset)) return false;
     if (offset === REG.CTRL && value & stops) return false;
-    this.#told(mode);
+    this.told(mode);
     return true;
   }
 
@@ -185,14 +185,14 @@ export class Liar {
     const { mode } = this;
     if (mode === "rings") this.#scribble();
     else if (mode === "lying programs") this.#interrupt();
-    else if (mode === "interrupts") this.#told(mode, this.#interrupt());
+    else if (mode === "interrupts") this.told(mode, this.#interrupt());
     else if (mode === "gone" && this.#nic.state.queues.some((q) => q.context)) this.#nic.reset();
     else if (mode === "upgrade storm" || mode === "bad upgrades") this.#upgrade(mode, now);
   }
 
   #scribble(): void {
     this.#ringsLie = true;
-    if (scribble(this.#nic, this.#random)) this.#told("rings");
+    if (scribble(this.#nic, this.#random)) this.told("rings");
     if (this.#random.oneIn(2)) this.#interrupt();
   }
 
@@ -204,11 +204,13 @@ export class Liar {
   }
 
   #upgrade(mode: Mode, now: number): void {
-    if (now - this.#upgradedAt < UPGRADE_MS || this.#nic.state.abilities === 0) return;
+    if (now - this.#upgradedAt < UPGRADE_MS) return;
     this.#upgradedAt = now;
     this.#nic.state.upgradePending = true;
-    this.#nic.raise(EVENT.STAGED);
-    if (mode === "upgrade storm") this.#told(mode);
+    // A driver of version 1 knows no events, only the vector.
+    if (this.#nic.state.abilities === 0) this.#nic.host?.fire(2 * this.#nic.config.pairs);
+    else this.#nic.raise(EVENT.STAGED);
+    if (mode === "upgrade storm") this.told(mode);
   }
 }
 

@@ -21,7 +21,7 @@ export class LyingNic {
   readonly #ended: Promise<void>;
   readonly #release: () => void;
 
-  private constructor(port: PortSpec, seed: number) {
+  private constructor(port: PortSpec, seed: number, device: string, pairs: number) {
     const folder = mkdtempSync(join(tmpdir(), "bpfhv-liar-"));
     const remove = () => rmSync(folder, { recursive: true, force: true });
     const forget = onExit(remove);
@@ -32,7 +32,7 @@ export class LyingNic {
     this.socket = join(folder, "nic.sock");
     const shared = new SharedArrayBuffer(SHARED_BYTES);
     this.#words = new Int32Array(shared);
-    const data: LiarWorkerData = { socketPath: this.socket, port, seed, shared };
+    const data: LiarWorkerData = { socketPath: this.socket, port, seed, device, pairs, shared };
     this.#worker = new Worker(WORKER, { workerData: data });
     this.#ended = new Promise((resolve, reject) => {
       this.#worker.once("error", reject);
@@ -40,8 +40,12 @@ export class LyingNic {
     });
   }
 
-  static async start(port: PortSpec, seed: number): Promise<LyingNic> {
-    const nic = new LyingNic(port, seed);
+  static async start(
+    port: PortSpec,
+    seed: number,
+    { device = "sring", pairs = 1 } = {},
+  ): Promise<LyingNic> {
+    const nic = new LyingNic(port, seed, device, pairs);
     const ready = new Promise((resolve) => nic.#worker.once("message", resolve));
     const died = nic.#ended.then(() => Promise.reject<never>(new Error("the lying host ended")));
     await within(START_MS, "the lying host", Promise.race([ready, died]));

@@ -24,6 +24,8 @@ export const MODES = [
   "gone",
   /** Nothing that the guest sends is ever completed. */
   "silence",
+  /** No read is answered, nor anything else done that the guest asks for. */
+  "mute",
 ] as const;
 
 export type Mode = (typeof MODES)[number];

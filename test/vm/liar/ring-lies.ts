@@ -1,19 +1,78 @@
 /** Scribbling on contexts while the guest uses them. */
 import { BUF, BUFS_OFFSET, CONTEXT, MAX_BUFS, PRIVATE_OFFSET } from "../../../src/abi/index.ts";
 import { SRING, SRING_DESC } from "../../../src/devices/sring/layout.ts";
+import { GSO_TX_DESC } from "../../../src/devices/sring_gso/layout.ts";
+import {
+  DESCRIPTORS_OFFSET,
+  PACKED,
+  PACKED_DESC,
+  PACKED_STATE,
+  stateOffset,
+} from "../../../src/devices/vring_packed/layout.ts";
 import type { Nic } from "../../../src/nic/nic.ts";
 import { viewAt } from "../../../src/os/libc.ts";
 import type { Random } from "./random.ts";
 
 const PAGE = 4096;
-const RING = PRIVATE_OFFSET + SRING.size;
+
+/** Where a device's context may be lied in. Offsets are from the start of the private area, in bytes. */
+interface Shape {
+  /** Words before the descriptors. */
+  readonly controlWords: number;
+  /** Control words worth being wrong by a little. */
+  readonly indices: readonly number[];
+  readonly descriptors: number;
+  readonly descriptorSize: number;
+  /** Words of a descriptor but those of its address: the guest's memory is the guest's, and not what this is about. */
+  readonly cookies: readonly number[];
+  readonly lengths: readonly number[];
+  /** Words of what a guest keeps beside its descriptors. */
+  readonly kept: (bufs: number) => { readonly from: number; readonly words: number };
+}
+
+const NOTHING_KEPT = () => ({ from: 0, words: 0 });
+const SRING_INDICES = [SRING.cons, SRING.cons, SRING.cons, SRING.clear, SRING.prod];
+
+const SHAPES: Readonly<Record<string, Shape>> = {
+  sring: {
+    controlWords: SRING.size / 4,
+    indices: SRING_INDICES.map((field) => field.offset),
+    descriptors: SRING.size,
+    descriptorSize: SRING_DESC.size,
+    cookies: [SRING_DESC.cookie.offset, SRING_DESC.cookie.offset + 4],
+    lengths: [SRING_DESC.len.offset],
+    kept: NOTHING_KEPT,
+  },
+  sring_gso: {
+    controlWords: SRING.size / 4,
+    indices: SRING_INDICES.map((field) => field.offset),
+    descriptors: SRING.size,
+    descriptorSize: GSO_TX_DESC.size,
+    cookies: [GSO_TX_DESC.cookie.offset, GSO_TX_DESC.cookie.offset + 4],
+    // With them, flags, offsets of checksums, sizes of segments.
+    lengths: [16, 20, 24, 28],
+    kept: NOTHING_KEPT,
+  },
+  vring_packed: {
+    controlWords: PACKED.size / 4,
+    indices: [0, 4, PACKED.driver_event.offset, PACKED.device_event.offset],
+    descriptors: DESCRIPTORS_OFFSET,
+    descriptorSize: PACKED_DESC.size,
+    cookies: [PACKED_DESC.id_flags.offset],
+    lengths: [PACKED_DESC.len.offset],
+    kept: (bufs) => ({ from: stateOffset(bufs), words: (bufs * PACKED_STATE.size) / 4 }),
+  },
+};
 
 /** The 32-bit word of the queue's context, where the guest has one registered. */
 function wordOf(nic: Nic, queue: number, offset: number): Int32Array | null {
   const { context } = nic.state.queues[queue];
   if (context === null || nic.host === null || offset + 4 > context.size) return null;
-  const page = context.pages[Math.floor(offset / PAGE)] ?? context.address;
-  const host = nic.host.memory.translate(page + (offset % PAGE), 4, true);
+  const address =
+    context.kind === "contiguous"
+      ? context.address + offset
+      : context.pages[Math.floor(offset / PAGE)] + (offset % PAGE);
+  const host = nic.host.memory.translate(address, 4, true);
   return host === 0 ? null : new Int32Array(viewAt(host, 4));
 }
 
@@ -23,26 +82,29 @@ interface Scribble {
   readonly value: (before: number) => number;
 }
 
-function indexLie(random: Random): Scribble {
-  const field = random.pick([SRING.cons, SRING.cons, SRING.cons, SRING.clear, SRING.prod]);
+function indexLie({ indices }: Shape, random: Random): Scribble {
   const step = random.pick([1, 1, 2, 3, 17, -1, -2, 255, 256, 257, random.word()]);
-  return { offset: PRIVATE_OFFSET + field.offset, value: (before) => (before + step) | 0 };
+  return { offset: PRIVATE_OFFSET + random.pick(indices), value: (before) => (before + step) | 0 };
 }
 
-/** Never the address: the guest's memory is the guest's, and it is not what this test is about. */
-function descriptorLie(random: Random, bufs: number): Scribble {
-  const slot = RING + random.below(bufs) * SRING_DESC.size;
-  switch (random.below(4)) {
-    case 0:
-      return { offset: slot + SRING_DESC.cookie.offset, value: () => random.below(2 * bufs) };
-    case 1:
-      return {
-        offset: slot + SRING_DESC.cookie.offset + 4 * random.below(2),
-        value: () => random.word(),
-      };
-    default:
-      return { offset: slot + SRING_DESC.len.offset, value: () => random.word() };
+function descriptorLie(shape: Shape, random: Random, bufs: number): Scribble {
+  const slot = PRIVATE_OFFSET + shape.descriptors + random.below(bufs) * shape.descriptorSize;
+  if (random.oneIn(2)) {
+    return { offset: slot + random.pick(shape.lengths), value: () => random.word() };
   }
+  const cookie = slot + random.pick(shape.cookies);
+  return random.oneIn(2)
+    ? { offset: cookie, value: () => random.below(2 * bufs) }
+    : { offset: cookie, value: () => random.word() };
+}
+
+function controlLie(shape: Shape, random: Random, bufs: number): Scribble {
+  const { from, words } = shape.kept(bufs);
+  const at =
+    words > 0 && random.oneIn(2)
+      ? from + 4 * random.below(words)
+      : 4 * random.below(shape.controlWords);
+  return { offset: PRIVATE_OFFSET + at, value: () => random.word() };
 }
 
 function publicLie(random: Random): Scribble {
@@ -61,18 +123,16 @@ function publicLie(random: Random): Scribble {
 export function scribble(nic: Nic, random: Random): boolean {
   const queue = random.below(nic.state.queues.length);
   const bufs = queue < nic.config.pairs ? nic.config.rxBufs : nic.config.txBufs;
+  const shape = SHAPES[nic.config.device.name];
   const kind = random.below(8);
   const lie =
     kind < 4
-      ? indexLie(random)
+      ? indexLie(shape, random)
       : kind < 6
-        ? descriptorLie(random, bufs)
+        ? descriptorLie(shape, random, bufs)
         : kind === 6
           ? publicLie(random)
-          : {
-              offset: PRIVATE_OFFSET + 4 * random.below(SRING.size / 4),
-              value: () => random.word(),
-            };
+          : controlLie(shape, random, bufs);
   const word = wordOf(nic, queue, lie.offset);
   if (word === null) return false;
   Atomics.store(word, 0, lie.value(Atomics.load(word, 0)));

@@ -1,7 +1,7 @@
 /** The thread of a lying host: one NIC, one loop, and a few words shared with the test (modes.ts). */
 import { parentPort, workerData } from "node:worker_threads";
+import { findDevice } from "../../../src/devices/index.ts";
 import { programSets } from "../../../src/devices/sets.ts";
-import { sring } from "../../../src/devices/sring/index.ts";
 import { CONTROL_TAG, type Control, Loop } from "../../../src/engine/loop.ts";
 import { QueuePair } from "../../../src/engine/pair.ts";
 import { openPorts, type PortSpec } from "../../../src/net/create.ts";
@@ -16,12 +16,16 @@ export interface LiarWorkerData {
   readonly socketPath: string;
   readonly port: PortSpec;
   readonly seed: number;
+  readonly device: string;
+  readonly pairs: number;
   /** SHARED_BYTES */
   readonly shared: SharedArrayBuffer;
 }
 
 /** So often the loop looks at the shared words. */
 const LOOK_MS = 4;
+/** A word that nobody notifies. */
+const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
 class LyingFrontend implements Control {
   readonly timeoutMs = LOOK_MS;
@@ -40,6 +44,7 @@ class LyingFrontend implements Control {
   }
 
   handle(): number {
+    if (this.#liar.mode === "mute") return this.#keepSilent();
     this.#server.handleTimers();
     const messages = this.#server.handleReadable();
     if (messages > 0) this.#nic.memoryChanged();
@@ -47,33 +52,54 @@ class LyingFrontend implements Control {
     return messages;
   }
 
+  /** What the guest asks stays where it is; nothing else is done the while, so that CPUs are others'. */
+  #keepSilent(): number {
+    this.#liar.told("mute");
+    Atomics.wait(NEVER, 0, 0, LOOK_MS);
+    return 0;
+  }
+
   close(): void {
     this.#server.close();
   }
 }
 
-function serve({ port, seed, socketPath, shared }: LiarWorkerData): void {
+function serve({
+  port,
+  seed,
+  device: name,
+  pairs: count,
+  socketPath,
+  shared,
+}: LiarWorkerData): void {
+  const device = findDevice(name);
+  if (device === undefined) throw new Error(`there is no device ${name}`);
   const words = new Int32Array(shared);
-  const ports = openPorts(port, 1, false).map((each) => new LiarsPort(each));
+  const ports = openPorts(port, count, false).map((each) => new LiarsPort(each));
   let fire: (vector: number) => void = () => {};
   const pairs = ports.map(
-    (each) =>
-      new QueuePair({ port: each, rxVector: 0, txVector: 1, fire: (vector) => fire(vector) }),
+    (each, i) =>
+      new QueuePair({
+        port: each,
+        rxVector: i,
+        txVector: count + i,
+        fire: (vector) => fire(vector),
+      }),
   );
   const nic = new Nic(
     {
-      device: sring,
-      pairs: 1,
+      device,
+      pairs: count,
       rxBufs: 256,
       txBufs: 256,
-      mac: Uint8Array.of(0x52, 0x54, 0, 0x11, 0xa5, 0x01),
+      mac: Uint8Array.of(0x52, 0x54, 0, 0x11, 0xa5, count),
       mtu: 1500,
       linkSpeed: 0,
       doorbellSize: 8,
     },
     pairs,
   );
-  nic.ship(programSets(sring, nic.config));
+  nic.ship(programSets(device, nic.config));
   fire = (vector) => nic.host?.fire(vector);
   const liar = new Liar(nic, new Random(seed), words);
   for (const each of ports) each.liar = liar;
