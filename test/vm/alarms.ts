@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { Guest } from "./harness.ts";
 
-const ALARM =
+export const ALARM =
   /WARNING:|BUG:|\bOops\b|general protection|Call Trace|UBSAN:|KASAN:|DMA-API: .*(?:leak|error|not|overlap|mapp)|ODEBUG:|refcount_t:|INFO: (?:possible|task|rcu|suspicious)|soft lockup|Kernel panic|unreferenced object/;
 
 /** Fails where the guest's kernel raised an alarm since it was started; shows what it said. */

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
 import { packageRoot } from "../../src/cli/guest-parts.ts";
+import { ALARM } from "./alarms.ts";
 import { prepareGuest } from "./harness.ts";
 import { MODULE, NicGuest } from "./nic-guest.ts";
 import { isFull, isRequired, withoutVm } from "./requirements.ts";
@@ -23,8 +24,6 @@ const OTHERS: readonly Kernel[] = [
   { suite: "bookworm", release: /^6\.1\./, verifies: true },
   { suite: "sid", release: /^[67]\.\d+/, verifies: true },
 ];
-/** What a kernel writes when something in it went wrong. */
-const ALARM = /WARNING:|BUG:|Oops|general protection|Call Trace|UBSAN/;
 const CYCLES = 10;
 
 const skip = await withoutVm();

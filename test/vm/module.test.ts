@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { ABI_VERSION, EXT_ID_VALUE, STATUS } from "../../src/abi/index.ts";
+import { ALARM } from "./alarms.ts";
 import { isDebugKernel, patience } from "./harness.ts";
 import { MODULE, NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";
@@ -9,8 +10,6 @@ import { isFull, withoutVm } from "./requirements.ts";
 const skip = await withoutVm();
 const LONG = isDebugKernel ? 100 : 1000;
 const RELOADS = isFull ? LONG : 20;
-/** What a kernel writes when something in it went wrong. */
-const ALARM = /WARNING:|BUG:|Oops|general protection|Call Trace|UBSAN/;
 
 describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000) }, () => {
   let vm: NicGuest;
