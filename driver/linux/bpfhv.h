@@ -275,12 +275,21 @@ bool bpfhv_tx_suits(const struct bpfhv_priv *bp, struct sk_buff *skb);
 struct sk_buff *bpfhv_tx_soften(const struct bpfhv_priv *bp, struct sk_buff *skb);
 int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
 
+/* tx_map.c */
+void bpfhv_tx_unmap(struct bpfhv_queue *q, struct bpfhv_slot *slot);
+int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
+int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
+		    unsigned int *bytes);
+
 /* tx.c */
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
 int bpfhv_tx_poll(struct napi_struct *napi, int budget);
 void bpfhv_tx_clean_beside(struct bpfhv_queue *q);
 enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer);
 void bpfhv_tx_drain(struct bpfhv_queue *q);
+
+/* rx_skb.c */
+int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out);
 
 /* rx.c */
 int bpfhv_rx_poll(struct napi_struct *napi, int budget);

@@ -9,7 +9,7 @@ import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
 const LONG = isDebugKernel ? 100 : 1000;
-const RELOADS = isFull ? LONG : 20;
+const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 20;
 
 /** What docs/guest-module.md says of a NIC with 256 buffers each way, and a tenth or so for other users of the kernel. */
 const COST_KIB = { bound: 240, up: 1400, used: 2600 };

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Packets made of received buffers: a small one is copied, so that its page stays
+ * in its slot; others are built in the page that they came in.
+ */
+#include <linux/dma-mapping.h>
+#include <linux/etherdevice.h>
+
+#include "bpfhv.h"
+
+static struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
+{
+	struct sk_buff *skb = napi_alloc_skb(&q->napi, len);
+
+	if (skb)
+		skb_put_data(skb, page_address(slot->page) + BPFHV_RX_HEADROOM, len);
+	return skb;
+}
+
+static struct sk_buff *bpfhv_rx_build(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
+{
+	struct sk_buff *skb = napi_build_skb(page_address(slot->page), PAGE_SIZE);
+
+	if (!skb)
+		return NULL;
+	skb_reserve(skb, BPFHV_RX_HEADROOM);
+	skb_put(skb, len);
+	bpfhv_mark_for_recycle(skb);
+	bpfhv_page_leaves(q->pool, slot->page);
+	slot->page = NULL;
+	return skb;
+}
+
+/*
+ * Appends a buffer to a packet, whose last piece is *tail: a page holds less than a fragment of the
+ * largest packets would have to, so those are chained.
+ */
+static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct sk_buff **tail,
+			    struct bpfhv_slot *slot, u32 len)
+{
+	if (unlikely(skb_shinfo(*tail)->nr_frags == MAX_SKB_FRAGS)) {
+		struct sk_buff *next = alloc_skb(0, GFP_ATOMIC);
+
+		if (!next)
+			return false;
+		bpfhv_mark_for_recycle(next);
+		if (*tail == skb)
+			skb_shinfo(skb)->frag_list = next;
+		else
+			(*tail)->next = next;
+		*tail = next;
+	}
+	/* The recycling mark speaks for the whole packet, so its head must be a pool page, too. */
+	skb_add_rx_frag(*tail, skb_shinfo(*tail)->nr_frags, slot->page, BPFHV_RX_HEADROOM, len,
+			PAGE_SIZE);
+	if (*tail != skb) {
+		skb->len += len;
+		skb->data_len += len;
+		skb->truesize += PAGE_SIZE;
+	}
+	bpfhv_page_leaves(q->pool, slot->page);
+	slot->page = NULL;
+	return true;
+}
+
+/*
+ * Makes a packet of the buffers that rxc left in the context. @return 1 where *out is a packet, 0
+ * where it was dropped for want of memory, or a negative error where the host lied.
+ */
+int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out)
+{
+	u32 num = le32_to_cpu(READ_ONCE(r->ctx->num_bufs));
+	struct sk_buff *skb = NULL, *tail = NULL;
+	bool failed = false;
+	u32 i, id;
+
+	*out = NULL;
+	if (unlikely(!num || num > BPFHV_MAX_BUFS))
+		return -EPROTO;
+	for (i = 0; i < num; i++) {
+		u64 cookie = le64_to_cpu(READ_ONCE(r->ctx->bufs[i].cookie));
+		u32 len = le32_to_cpu(READ_ONCE(r->ctx->bufs[i].len));
+		struct bpfhv_slot *slot;
+
+		if (unlikely(!bpfhv_ring_give(r, cookie, &id) || len > r->slots[id].len)) {
+			kfree_skb(skb);
+			return -EPROTO;
+		}
+		slot = &r->slots[id];
+		/* A length of 0: the host passed this buffer over. Its page stays. */
+		if (unlikely(!len || failed))
+			continue;
+		if (unlikely(len < ETH_HLEN && !skb)) {
+			failed = true;
+			continue;
+		}
+		dma_sync_single_for_cpu(&q->bp->pdev->dev, slot->dma, len, DMA_FROM_DEVICE);
+		if (skb)
+			failed = !bpfhv_rx_append(q, skb, &tail, slot, len);
+		else if (num == 1 && len <= BPFHV_COPYBREAK)
+			skb = bpfhv_rx_copy(q, slot, len);
+		else
+			skb = tail = bpfhv_rx_build(q, slot, len);
+		failed |= !skb;
+	}
+	if (unlikely(failed)) {
+		kfree_skb(skb);
+		skb = NULL;
+	}
+	*out = skb;
+	return skb ? 1 : 0;
+}
