@@ -42,7 +42,7 @@ test.after(() => {
 });
 
 function kernel({ program, options }: Sample): { accepted: boolean; log: string } {
-  const result = loadSocketFilter(program.code, memoryOf(options.contextSize));
+  const result = loadSocketFilter(program.code, memoryOf(options.contextSize), { quiet: true });
   if (result.accepted) close(result.fd);
   return result;
 }
