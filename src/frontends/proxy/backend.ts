@@ -3,18 +3,15 @@
  * whole and is answered at once, on the thread that also moves the packets, so nothing is ever in flight when the
  * memory table or a ring is changed.
  */
-import { type ProgramName, type ProgramSet, validQueueBufs } from "../../abi/index.ts";
-import type { Device, RxHalf, TxHalf } from "../../devices/device.ts";
-import { longestReceived, receiveOffloads } from "../../devices/offloads.ts";
-import { proofOf, proveDevice, UnprovedError } from "../../devices/proof.ts";
+import { validQueueBufs } from "../../abi/index.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
-import { type MappedContext, mapContiguous, stillThere } from "../../nic/contexts.ts";
+import { mapContiguous } from "../../nic/contexts.ts";
 import { errnoName } from "../../os/errors.ts";
 import { signalEventFd } from "../../os/eventfd.ts";
 import { close, setNonBlocking } from "../../os/fd.ts";
 import { drainTx, unsentPackets } from "./drain.ts";
-import { writeProgramObject } from "./program-object.ts";
+import { type OfferOptions, type Parameters, ProgramOffer } from "./offer.ts";
 import {
   CONTEXT_SIZES,
   getU64,
@@ -31,18 +28,12 @@ import {
   RX_QUEUE,
   TX_QUEUE,
 } from "./protocol.ts";
+import { ProxyQueue, type QueueWatch, type RingSettings } from "./queue.ts";
 
-export interface BackendOptions {
-  readonly device: Device;
+export interface BackendOptions extends QueueWatch, OfferOptions {
   /** Features that may be offered, of those that the device has. */
   readonly features: number;
   readonly pair: QueuePair;
-  /** A kick descriptor comes, or goes before it is closed: for the loop to wait on. */
-  readonly watchKick: (queue: number, fd: number) => void;
-  readonly unwatchKick: (queue: number, fd: number) => void;
-  readonly warn: (text: string) => void;
-  /** Hand out programs that the verifier refuses, too. */
-  readonly allowUnverified?: boolean;
 }
 
 /** What a request comes to. A refusal changes nothing. */
@@ -54,39 +45,12 @@ export type Reply =
       readonly fd?: number;
     };
 
-interface Queue {
-  readonly name: string;
-  readonly receive: boolean;
-  /** As registered; null: none. */
-  address: number | null;
-  /** null, too, while the memory that it lay in is not there. */
-  context: MappedContext | null;
-  kickFd: number;
-  irqFd: number;
-  /** The ring's own position while no ring is attached. */
-  position: number;
-  enabled: boolean;
-}
-
-interface Parameters {
-  readonly rxBufs: number;
-  readonly txBufs: number;
-}
-
-/** The protocol cannot say another one. */
-const MTU = 1500;
-
 const DONE: Reply = {};
 const NO_EVENTFD: Reply = { refused: "the descriptor cannot be written to: an eventfd is needed" };
 
-const newQueue = (name: string, receive: boolean): Queue => ({
-  ...{ name, receive, address: null, context: null, kickFd: -1, irqFd: -1, position: 0 },
-  enabled: false,
-});
-
 export class ProxyBackend {
   readonly memory: RegionTable;
-  readonly queues: readonly Queue[] = [newQueue("RX0", true), newQueue("TX0", false)];
+  readonly queues: readonly ProxyQueue[];
   readonly counters = {
     requests: 0,
     refused: 0,
@@ -99,12 +63,13 @@ export class ProxyBackend {
   selectedFeatures = 0;
   parameters: Parameters | null = null;
   readonly #options: BackendOptions;
-  /** By sizes of the queues, of which there are 100. */
-  readonly #problems = new Map<string, string | null>();
+  readonly #programs: ProgramOffer;
   #upgradeFd = -1;
 
   constructor(options: BackendOptions) {
     this.#options = options;
+    this.#programs = new ProgramOffer(options);
+    this.queues = ["RX0", "TX0"].map((name, index) => new ProxyQueue(name, index, options));
     this.memory = new RegionTable({
       maxRegions: MAX_REGIONS,
       granularity: 1,
@@ -173,7 +138,7 @@ export class ProxyBackend {
     if (problem !== null) return { refused: problem };
     const { parameters } = this;
     if (parameters?.rxBufs !== rxBufs || parameters.txBufs !== txBufs) {
-      for (const queue of this.queues) this.#forgetContext(queue);
+      for (const queue of this.queues) queue.forget();
     }
     this.parameters = { rxBufs, txBufs };
     const answer = new Uint8Array(8);
@@ -183,42 +148,10 @@ export class ProxyBackend {
     return { payload: answer };
   }
 
-  /** The programs in version 1 form, as an object file that lives in memory only. */
   getPrograms(): Reply {
     if (this.parameters === null) return { refused: "SET_PARAMETERS comes first" };
-    const problem = this.#problemOf(this.parameters);
-    if (problem !== null) return { refused: problem };
-    return { fd: writeProgramObject(this.#programs(this.parameters)) };
-  }
-
-  /**
-   * Why the programs for such queues must not be handed out; null: they may. The sizes are the VMM's, so that it cannot
-   * be known before; it is found once per size, and packets do not flow then.
-   */
-  #problemOf(parameters: Parameters): string | null {
-    const sizes = `${parameters.rxBufs} ${parameters.txBufs}`;
-    let problem = this.#problems.get(sizes);
-    if (problem === undefined) {
-      const { device, allowUnverified = false, warn } = this.#options;
-      try {
-        const verdicts = proveDevice(device, { ...parameters, forms: ["v1"] });
-        const proof = proofOf(device, verdicts, allowUnverified);
-        if (proof !== "proved") warn(`programs ${proof}`);
-        problem = null;
-      } catch (error) {
-        if (!(error instanceof UnprovedError)) throw error;
-        problem = error.message;
-      }
-      this.#problems.set(sizes, problem);
-    }
-    return problem;
-  }
-
-  #programs({ rxBufs, txBufs }: Parameters): (name: ProgramName) => ProgramSet {
-    const { device } = this.#options;
-    const rx = device.programs({ bufs: rxBufs, form: "v1" });
-    const tx = device.programs({ bufs: txBufs, form: "v1" });
-    return (name) => (name.startsWith("rx") ? rx : tx);
+    const problem = this.#programs.problemOf(this.parameters);
+    return problem === null ? { fd: this.#programs.object(this.parameters) } : { refused: problem };
   }
 
   /* Memory */
@@ -229,7 +162,7 @@ export class ProxyBackend {
     if (count > MAX_REGIONS || count !== fds.length) {
       return { refused: `${count} regions with ${fds.length} descriptors: 0 to ${MAX_REGIONS}` };
     }
-    for (const queue of this.queues) this.#detachRing(queue);
+    for (const queue of this.queues) queue.detachRing();
     const errno = this.memory.replace(regionsOf(payload, count), fds.splice(0));
     for (const queue of this.queues) this.#findContext(queue);
     // No view of the old table is left: contexts were looked up anew, packets are never in flight here.
@@ -238,12 +171,9 @@ export class ProxyBackend {
     return errno === 0 ? DONE : { refused: `a region cannot be mapped: ${errnoName(errno)}` };
   }
 
-  #findContext(queue: Queue): void {
-    if (queue.address === null) return;
-    if (queue.context !== null && stillThere(this.memory, queue.context)) return;
-    const had = queue.context !== null;
-    queue.context = mapContiguous(this.memory, queue.address, this.#contextSize(queue));
-    if (!had || queue.context !== null) return;
+  #findContext(queue: ProxyQueue): void {
+    if (this.parameters === null || queue.findContext(this.memory, this.#contextSize(queue)))
+      return;
     this.counters.contextsLost++;
     this.#options.warn(
       `${queue.name}: its context is not in the new memory table; it stands still`,
@@ -252,17 +182,17 @@ export class ProxyBackend {
 
   /* Queues */
 
-  #queueAt(payload: DataView, offset: number): Queue | null {
+  #queueAt(payload: DataView, offset: number): ProxyQueue | null {
     const index = payload.getUint32(offset, true);
     return this.parameters === null || index >= QUEUES ? null : this.queues[index];
   }
 
-  #bufs(queue: Queue): number {
+  #bufs(queue: ProxyQueue): number {
     const { rxBufs, txBufs } = this.parameters!;
     return queue.receive ? rxBufs : txBufs;
   }
 
-  #contextSize(queue: Queue): number {
+  #contextSize(queue: ProxyQueue): number {
     return this.#options.device.contextSize(this.#bufs(queue));
   }
 
@@ -271,26 +201,15 @@ export class ProxyBackend {
     if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
     const address = getU64(payload, QUEUE_CONTEXT.address);
     if (address === 0) {
-      this.#forgetContext(queue);
+      queue.forget();
       return DONE;
     }
     const context = mapContiguous(this.memory, address, this.#contextSize(queue));
     if (context === null) {
       return { refused: `context of ${queue.name} at 0x${address.toString(16)} is not memory` };
     }
-    const { device } = this.#options;
-    device.initialise(queue.receive ? "rx" : "tx", context.bytes, this.#bufs(queue));
-    queue.address = address;
-    queue.context = context;
-    queue.position = 0;
+    queue.register(address, context, this.#bufs(queue));
     return DONE;
-  }
-
-  #forgetContext(queue: Queue): void {
-    this.#detachRing(queue);
-    queue.address = null;
-    queue.context = null;
-    queue.position = 0;
   }
 
   setQueueKick(payload: DataView, fds: number[]): Reply {
@@ -298,32 +217,20 @@ export class ProxyBackend {
     if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
     const fd = fds[0] ?? -1;
     try {
-      if (fd >= 0) {
-        setNonBlocking(fd);
-        this.#options.watchKick(this.queues.indexOf(queue), fd);
-      }
+      if (fd >= 0) setNonBlocking(fd);
+      queue.setKick(fd);
     } catch {
       return { refused: "the descriptor cannot be waited for: an eventfd is needed" };
     }
-    this.#dropKick(queue);
-    queue.kickFd = fd;
     fds.length = 0;
     return DONE;
-  }
-
-  #dropKick(queue: Queue): void {
-    if (queue.kickFd < 0) return;
-    this.#options.unwatchKick(this.queues.indexOf(queue), queue.kickFd);
-    close(queue.kickFd);
-    queue.kickFd = -1;
   }
 
   setQueueIrq(payload: DataView, fds: number[]): Reply {
     const queue = this.#queueAt(payload, NOTIFIER.queue);
     if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
     if (!canSignal(fds)) return NO_EVENTFD;
-    if (queue.irqFd >= 0) close(queue.irqFd);
-    queue.irqFd = fds.pop() ?? -1;
+    queue.setIrq(fds.pop() ?? -1);
     return DONE;
   }
 
@@ -346,8 +253,7 @@ export class ProxyBackend {
 
   /** Interrupts the guest; the vector is the queue's index. */
   fire(vector: number): void {
-    const { irqFd } = this.queues[vector];
-    if (irqFd >= 0) signalEventFd(irqFd);
+    this.queues[vector].fire();
   }
 
   /* Directions */
@@ -358,7 +264,7 @@ export class ProxyBackend {
     const queue = this.queues[index];
     if (queue.enabled) return DONE;
     queue.enabled = true;
-    this.#attachRing(queue, true);
+    queue.attachRing(this.#settings(queue), true);
     return DONE;
   }
 
@@ -379,12 +285,12 @@ export class ProxyBackend {
     if (!queue.enabled) return DONE;
     if (!queue.receive) this.#drain(queue);
     queue.enabled = false;
-    this.#detachRing(queue);
+    queue.detachRing();
     return DONE;
   }
 
   /** The guest reclaims right after the reply: what was published goes out, as far as the port takes it. */
-  #drain(queue: Queue): void {
+  #drain(queue: ProxyQueue): void {
     const { pair } = this.#options;
     if (pair.tx === null) return;
     drainTx(pair, this.#bufs(queue));
@@ -392,56 +298,20 @@ export class ProxyBackend {
   }
 
   #attachRings(): void {
-    for (const queue of this.queues) if (queue.enabled) this.#attachRing(queue);
-  }
-
-  /** @param fresh the guest has just enabled the direction, and may have reclaimed before */
-  #attachRing(queue: Queue, fresh = false): void {
-    if (queue.context === null) return;
-    const { pair, device } = this.#options;
-    const config = {
-      context: queue.context.bytes,
-      memory: this.memory,
-      bufs: this.#bufs(queue),
-      counters: queue.receive ? pair.rxCounters : pair.txCounters,
-      features: this.selectedFeatures,
-      maxPacket: longestReceived(this.selectedFeatures, MTU),
-    };
-    // What was negotiated, not what the command line allows, decides what the port may bring.
-    if (queue.receive) pair.setReceiveOffloads(receiveOffloads(this.selectedFeatures));
-    const ring = queue.receive ? device.rx(config) : device.tx(config);
-    if (fresh) ring.resync();
-    else ring.restore(queue.position);
-    // Awake, the loop looks at rings anyway; where it never sleeps, no kick is ever wanted.
-    ring.disableKicks();
-    if (queue.receive) {
-      pair.rx = ring as RxHalf;
-      pair.rxStarved = false;
-    } else {
-      pair.tx = ring as TxHalf;
-      pair.portWritable();
+    for (const queue of this.queues) {
+      if (queue.enabled) queue.attachRing(this.#settings(queue), false);
     }
   }
 
-  #detachRing(queue: Queue): void {
-    const { pair } = this.#options;
-    const ring = queue.receive ? pair.rx : pair.tx;
-    if (ring === null) return;
-    queue.position = ring.save();
-    if (queue.receive) pair.rx = null;
-    else pair.tx = null;
+  #settings(queue: ProxyQueue): RingSettings {
+    return { memory: this.memory, bufs: this.#bufs(queue), features: this.selectedFeatures };
   }
 
   /** The end of a connection: what is published is sent, then everything of it is forgotten. */
   release(): void {
     this.disable(RX_QUEUE);
     this.disable(TX_QUEUE);
-    for (const queue of this.queues) {
-      this.#forgetContext(queue);
-      this.#dropKick(queue);
-      if (queue.irqFd >= 0) close(queue.irqFd);
-      queue.irqFd = -1;
-    }
+    for (const queue of this.queues) queue.release();
     if (this.#upgradeFd >= 0) close(this.#upgradeFd);
     this.#upgradeFd = -1;
     this.parameters = null;
