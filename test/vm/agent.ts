@@ -16,11 +16,6 @@ export interface CommandResult {
 const MAX_REQUEST = 4000;
 /** For the answer to get through, on top of the script's own time. */
 const GRACE_MS = 10_000;
-/**
- * An emulated serial port loses an interrupt now and then, under load: the guest is idle, its answer unsent. An
- * empty line, which is no request, brings another one.
- */
-const NUDGE_MS = 2000;
 const READY = "\x01READY\n";
 
 interface Waiting {
@@ -84,13 +79,7 @@ export class Agent {
     this.#received = "";
     if (this.#socket.destroyed) this.fail("QEMU is gone");
     else this.#socket.write(request);
-    const nudge = setInterval(() => this.#nudge(), NUDGE_MS);
-    const what = `the guest answers: ${script}`;
-    return within(seconds * 1000 + GRACE_MS, what, answer).finally(() => clearInterval(nudge));
-  }
-
-  #nudge(): void {
-    if (!this.#socket.destroyed) this.#socket.write("\n");
+    return within(seconds * 1000 + GRACE_MS, `the guest answers: ${script}`, answer);
   }
 
   #receive(chunk: string): void {
