@@ -131,7 +131,14 @@ export class QueuePair {
       this.rxStarved = false;
       work = true;
     }
-    return work;
+    return work || this.#portHasMore();
+  }
+
+  /** Packets wait in a port that cannot wake us, and the guest has room: nobody else would. */
+  #portHasMore(): boolean {
+    const { rx, port } = this;
+    if (port.fd >= 0 || port.receiveDrained) return false;
+    return rx !== null && !rx.broken && !this.rxStarved;
   }
 
   disarmKicks(): void {

@@ -13,7 +13,7 @@ export interface Port {
   readonly linkUp: boolean;
   /** The last `send` stopped because the port would have blocked: wait until `fd` is writable. */
   readonly sendBlocked: boolean;
-  /** The last `receive` took all there was. */
+  /** The last `receive` took all there was, and without `fd` being readable no more will come. */
   readonly receiveDrained: boolean;
   /** Packets that it consumed without passing them on, ever; `tooLong` not among them. */
   readonly dropped: number;

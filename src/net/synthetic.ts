@@ -83,7 +83,8 @@ export class SourcePort extends SinkPort {
   override receive(batch: Batch): void {
     let left = Math.min(this.#allowance(), this.#count - this.given);
     for (; left > 0 && batch.canReceive; left--) this.#give(batch);
-    this.receiveDrained = left <= 0;
+    // What time has yet to earn is no end.
+    this.receiveDrained = this.given >= this.#count;
   }
 
   override close(): void {
