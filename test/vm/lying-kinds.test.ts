@@ -33,7 +33,7 @@ const host = (i: number) => `10.88.${i}.1`;
 const PROLOGUE = `
 cd /sys/bus/pci/drivers
 lying() { ls /sys/bus/pci/devices/$d/net 2>/dev/null; }
-each() { i=0; for d in $(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device) | xargs -n 1 basename); do "$@"; i=$((i + 1)); done; }
+each() { i=0; for f in $(grep -l 0x0b9f /sys/bus/pci/devices/*/device); do d=$(basename $(dirname $f)); "$@"; i=$((i + 1)); done; }
 bind() { [ -e bpfhv/$d ] || echo $d >bpfhv/bind; } 2>/dev/null
 unbind() { [ ! -e bpfhv/$d ] || echo $d >bpfhv/unbind; } 2>/dev/null
 up() { ip addr add 10.88.$i.2/24 dev $(lying); ip link set $(lying) up; } 2>/dev/null
