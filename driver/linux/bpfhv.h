@@ -42,6 +42,8 @@
 #define BPFHV_ANSWER_PROBE	64
 /* Polls in a row that were promised work and found none, before the host is a liar. */
 #define BPFHV_MAX_IDLE_POLLS	64
+/* Between looks at what the last vector is about. */
+#define BPFHV_LOOK_GAP		(HZ / 10)
 /* Upgrades that the driver goes along with in a second. */
 #define BPFHV_MAX_UPGRADES	10
 
@@ -146,6 +148,7 @@ struct bpfhv_priv {
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
 	bool dying;		/* removed or shut down: the workers do nothing more */
+	unsigned long last_look;	/* when EVENT and STATUS were read last */
 	unsigned long last_reset;
 	u64 resets;
 	u64 upgrades;

@@ -38,8 +38,11 @@ static irqreturn_t bpfhv_queue_irq(int irq, void *data)
 static irqreturn_t bpfhv_ctrl_irq(int irq, void *data)
 {
 	struct bpfhv_priv *bp = data;
+	unsigned long next = READ_ONCE(bp->last_look) + BPFHV_LOOK_GAP;
 
-	mod_delayed_work(system_wq, &bp->ctrl_work, 0);
+	/* Each look waits for the host several times, under RTNL: not as often as it likes. */
+	mod_delayed_work(system_wq, &bp->ctrl_work,
+			 time_before(jiffies, next) ? next - jiffies : 0);
 	return IRQ_HANDLED;
 }
 
@@ -231,6 +234,7 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	bp->netdev = dev;
 	bp->pdev = pdev;
 	bp->dying = true;	/* until there is something to look after */
+	bp->last_look = jiffies - BPFHV_LOOK_GAP;
 	INIT_DELAYED_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
 	INIT_WORK(&bp->reset_work, bpfhv_reset_work);
 	pci_set_drvdata(pdev, bp);

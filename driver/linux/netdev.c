@@ -287,6 +287,7 @@ void bpfhv_ctrl_work(struct work_struct *work)
 	if (!bp->ctrl_irq)
 		schedule_delayed_work(&bp->ctrl_work, HZ);
 out:
+	WRITE_ONCE(bp->last_look, jiffies);
 	rtnl_unlock();
 }
 

@@ -17,7 +17,7 @@ const skip = why === false && !isFull ? "a long run: script/test --full" : why;
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
 const OTHER_MAC = "52:54:00:00:00:77";
 const OTHER_HOST = "10.89.0.1";
-const ROUNDS = 12;
+const ROUNDS = 5;
 
 /** In the order of their PCI addresses. */
 const KINDS = [
