@@ -147,12 +147,10 @@ export class Builder {
 
   #value(op: Op, bits: Bits, args: Value[], extra: Extra, block: Block): Value {
     const { imm = 0n, offset = 0, size = 8, atomic, callee } = extra;
-    const value: Value = {
-      ...{ id: this.func.nextValue++, op, bits, args, imm, offset, size, block, at: this.#at },
-      ...(atomic === undefined ? {} : { atomic }),
-      ...(callee === undefined ? {} : { callee }),
-    };
-    return value;
+    // All in one literal: every value has the same shape.
+    const id = this.func.nextValue++;
+    const at = this.#at;
+    return { id, op, bits, args, imm, offset, size, atomic, callee, block, at, same: undefined };
   }
 
   #append(op: Op, bits: Bits, args: Value[], extra: Extra = {}): Value {

@@ -1,7 +1,7 @@
 /** The operations that the language adds to TypeScript, by name (declared for editors in `language.ts`). */
 import type { AtomicOp } from "../ebpf/opcode.ts";
 import { convert, meet } from "./convert.ts";
-import { castTo, expression, integer, place, unwrap } from "./expressions.ts";
+import { castTo, expression, integer, unwrap } from "./expressions.ts";
 import type { Value } from "./ir.ts";
 import {
   describe,
@@ -13,6 +13,7 @@ import {
   type Unit,
 } from "./operands.ts";
 import type { Node } from "./parse.ts";
+import { place } from "./places.ts";
 import { fieldType, I32, INT_TYPES, type IntName } from "./types.ts";
 
 type Intrinsic = (unit: Unit, scope: Scope, node: Node) => Operand;

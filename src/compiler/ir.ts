@@ -51,13 +51,13 @@ export interface Value {
   readonly imm: bigint;
   readonly offset: number;
   readonly size: AccessBytes;
-  readonly atomic?: AtomicOp;
-  readonly callee?: Func;
+  readonly atomic?: AtomicOp | undefined;
+  readonly callee?: Func | undefined;
   block: Block;
   /** Position in the row of all files. */
   readonly at: number;
   /** What this value turned out to equal. */
-  same?: Value;
+  same?: Value | undefined;
 }
 
 export type Terminator =

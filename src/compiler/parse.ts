@@ -47,19 +47,32 @@ export interface Source {
 
 const SHOWN = 60;
 
+/** Where the lines of a file start, once somebody asked. */
+const starts = new WeakMap<object, number[]>();
+
+function lineStarts(source: { readonly text: string }): number[] {
+  let found = starts.get(source);
+  if (found === undefined) {
+    found = [0];
+    const { text } = source;
+    for (let i = text.indexOf("\n"); i >= 0; i = text.indexOf("\n", i + 1)) found.push(i + 1);
+    starts.set(source, found);
+  }
+  return found;
+}
+
 /** The place of a node, for errors and for the line table. */
 export function placeOf(source: { file: string; text: string }, offset: number): SourceLine {
-  const before = source.text.slice(0, offset);
-  const start = before.lastIndexOf("\n") + 1;
-  const end = source.text.indexOf("\n", offset);
-  let line = 1;
-  for (let i = before.indexOf("\n"); i >= 0; i = before.indexOf("\n", i + 1)) line++;
-  return {
-    file: source.file,
-    line,
-    column: offset - start + 1,
-    text: source.text.slice(start, end < 0 ? undefined : end).trim(),
-  };
+  const lines = lineStarts(source);
+  let [line, above] = [0, lines.length];
+  while (above - line > 1) {
+    const middle = (line + above) >> 1;
+    if (lines[middle]! <= offset) line = middle;
+    else above = middle;
+  }
+  const start = lines[line]!;
+  const text = source.text.slice(start, lines[line + 1]).trim();
+  return { file: source.file, line: line + 1, column: offset - start + 1, text };
 }
 
 /** An error at a node. */

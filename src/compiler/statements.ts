@@ -1,7 +1,8 @@
 /** Statements of the source to blocks. */
 import { annotated } from "./calls.ts";
+import { condition } from "./conditions.ts";
 import { convert } from "./convert.ts";
-import { condition, expression, integer, truthValue } from "./expressions.ts";
+import { expression, integer, truthValue } from "./expressions.ts";
 import type { Block } from "./ir.ts";
 import { describe, type Frame, fail, type Operand, Scope, type Unit } from "./operands.ts";
 import { NOINLINE } from "./out-of-line.ts";
