@@ -5,6 +5,7 @@
  *     -- raw      the program as 64-bit words (0x…) or as bytes (two digits each); wins over asm
  *     -- mem      initial memory as hexadecimal bytes: R1 is its address, R2 its length
  *     -- result   R0 at exit
+ *     -- map      maps that the platform is to make: such cases cannot be run here, and fail with that reason
  *     -- error    the program must be refused or fail; the text is each runtime's own and not compared
  */
 import { SLOT } from "../instruction.ts";
@@ -25,12 +26,26 @@ export interface ConformanceCase {
   readonly expected: bigint | "error";
 }
 
-const SECTIONS = ["asm", "raw", "mem", "result", "error", "c", "no register offset"] as const;
+const SECTIONS = [
+  "asm",
+  "raw",
+  "mem",
+  "map",
+  "result",
+  "error",
+  "c",
+  "no register offset",
+] as const;
 type SectionName = (typeof SECTIONS)[number];
 
 /** @throws CaseError where the file is not understood */
 export function parseCase(text: string): ConformanceCase {
   const sections = split(text);
+  if (sections.has("map")) {
+    throw new CaseError(
+      "it needs maps (-- map), which RFC 9669 leaves to platforms: there are none here",
+    );
+  }
   const asm = sections.get("asm") ?? [];
   const raw = words(sections.get("raw") ?? []);
   if (raw.length === 0 && asm.every((line) => stripped(line) === "")) {
