@@ -67,26 +67,36 @@ static int bpfhv_tx_arm(struct bpfhv_queue *q)
 /*
  * A doorbell is a trap, and where CPUs are scarce the host works right then, in
  * our place. What it has for us by then is in the receive ring long before its
- * interrupt gets through: so look there. Where the host has a CPU of its own the
- * doorbell returns at once, every look is in vain, and they soon stop.
+ * interrupt gets through: so look there, and ask for no interrupt meanwhile. Where
+ * the host has a CPU of its own the doorbell returns at once, every look is in
+ * vain, and they soon stop.
+ *
+ * @return the receive queue, whose poll is ours to schedule, or NULL
  */
-static void bpfhv_tx_seek_answer(struct bpfhv_queue *q)
+static struct bpfhv_queue *bpfhv_tx_seek_answer(struct bpfhv_queue *q)
 {
 	struct bpfhv_queue *rxq = &q->bp->queues[q->index - q->bp->n_pairs];
 
 	if (!READ_ONCE(rxq->answer_looks) && q->stats.kicks % BPFHV_ANSWER_PROBE)
-		return;
+		return NULL;
+	if (!napi_schedule_prep(&rxq->napi))
+		return NULL;
 	WRITE_ONCE(rxq->answer_sought, true);
-	napi_schedule(&rxq->napi);
+	bpfhv_run_intr(rxq->cur, BPFHV_PROG_RXI, 0);
+	return rxq;
 }
 
 static void bpfhv_tx_kick(struct bpfhv_queue *q)
 {
+	struct bpfhv_queue *rxq;
+
 	if (!q->kick_pending)
 		return;
 	q->kick_pending = false;
+	rxq = bpfhv_tx_seek_answer(q);
 	bpfhv_kick(q);
-	bpfhv_tx_seek_answer(q);
+	if (rxq)
+		__napi_schedule(&rxq->napi);
 }
 
 enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)

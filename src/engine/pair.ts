@@ -20,6 +20,9 @@ import type { Port } from "../net/port.ts";
 /** Packets per direction and turn. More would make the other direction and the control wait. */
 export const BUDGET = 64;
 
+/** Buffers laid out for a port that has mostly nothing; each costs a look into guest memory. */
+const FEW = 4;
+
 /** Segments of a batch: BUDGET packets as a guest's stack makes them, and any single one. */
 const MAX_SEGMENTS = 20 * BUDGET;
 
@@ -33,6 +36,8 @@ export class QueuePair {
   rxStarved = false;
   /** The port would have blocked: until it is writable, the transmit ring is not looked at. */
   txBlocked = false;
+  /** Buffers laid out for the port: few while it has little, up to BUDGET when it takes them all. */
+  #appetite = FEW;
   readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
   #receiveOffloads = 0;
   readonly #rxVector: number;
@@ -81,7 +86,7 @@ export class QueuePair {
     if (rx === null) return 0;
     const batch = this.#batch;
     batch.clear();
-    if (rx.offer(batch, BUDGET) === 0) {
+    if (rx.offer(batch, this.#appetite) === 0) {
       if (rx.deliver(batch)) this.#interruptRx();
       if (!this.rxStarved && !rx.broken) this.rxCounters[NO_BUFFERS]++;
       this.rxStarved = true;
@@ -91,6 +96,7 @@ export class QueuePair {
     const { dropped, tooLong } = port;
     port.receive(batch);
     if (rx.deliver(batch)) this.#interruptRx();
+    this.#appetite = Math.min(BUDGET, Math.max(FEW, 4 * batch.packets));
     if (port.dropped !== dropped) this.rxCounters[DROP_PORT] += port.dropped - dropped;
     if (port.tooLong !== tooLong) this.rxCounters[DROP_TOO_LONG] += port.tooLong - tooLong;
     return batch.packets;

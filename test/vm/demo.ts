@@ -101,23 +101,50 @@ const median = (values: number[]): number => {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 };
 
-async function measure(link: Link, seconds: number): Promise<Sample> {
+/** Pings in a row each way, and how often in a round. */
+const BURST = 20;
+const BURSTS = 3;
+
+/** One round trip time of a link: mean of a few pings each way. */
+async function roundTrip(link: Link, sample: Sample): Promise<number> {
+  const there = await link.pingFromGuest(BURST);
+  const here = link.pingFromHost(BURST);
+  sample.lost += there.sent - there.received + here.sent - here.received;
+  return (there.rttMs + here.rttMs) / 2;
+}
+
+/** What one round measures, each of all NICs before the next, so that a slow minute of the machine hits them alike. */
+const STEPS: readonly ((link: Link, sample: Sample, seconds: number) => Promise<void>)[] = [
   // A first ping fills the ARP tables and wakes everything up; it is not measured.
-  await link.pingFromGuest(3);
-  const tcpFromGuestMbps = await link.tcp("from guest", seconds);
-  const tcpToGuestMbps = await link.tcp("to guest", seconds);
-  const out = await link.udp("from guest", seconds);
-  const back = await link.udp("to guest", seconds);
-  const there = await link.pingFromGuest(50);
-  const here = link.pingFromHost(50);
-  return {
-    tcpFromGuestMbps,
-    tcpToGuestMbps,
-    udpFromGuestPps: out.pps,
-    udpToGuestPps: back.pps,
-    rttMs: (there.rttMs + here.rttMs) / 2,
-    lost: there.sent - there.received + here.sent - here.received,
-  };
+  async (link) => void (await link.pingFromGuest(3)),
+  async (link, sample, seconds) => {
+    sample.tcpFromGuestMbps = await link.tcp("from guest", seconds);
+  },
+  async (link, sample, seconds) => {
+    sample.tcpToGuestMbps = await link.tcp("to guest", seconds);
+  },
+  async (link, sample, seconds) => {
+    sample.udpFromGuestPps = (await link.udp("from guest", seconds)).pps;
+  },
+  async (link, sample, seconds) => {
+    sample.udpToGuestPps = (await link.udp("to guest", seconds)).pps;
+  },
+];
+
+/** A round over all links, beginning with another one each time, so that none always runs first. */
+async function measure(links: readonly Link[], round: number, seconds: number): Promise<Sample[]> {
+  const order = links.map((_, i) => (i + round) % links.length);
+  const samples = links.map(() => ({
+    ...(Object.fromEntries(MEASURES.map((m) => [m, 0])) as unknown as Sample),
+    lost: 0,
+  }));
+  for (const step of STEPS) for (const i of order) await step(links[i], samples[i], seconds);
+  const times: number[][] = links.map(() => []);
+  for (let burst = 0; burst < BURSTS; burst++) {
+    for (const i of order) times[i].push(await roundTrip(links[i], samples[i]));
+  }
+  for (const [i, sample] of samples.entries()) sample.rttMs = median(times[i]);
+  return samples;
 }
 
 /** `name` of the interface with that address, as the guest calls it. */
@@ -254,11 +281,9 @@ async function run(): Promise<void> {
 
 async function traffic(links: Link[], rounds: number, seconds: number): Promise<void> {
   for (let round = 0; round < rounds; round++) {
-    for (let i = 0; i < contenders.length; i++) {
-      // Another one begins each time, so that none always runs first.
-      const which = (i + round) % contenders.length;
-      const contender = contenders[which];
-      const sample = await measure(links[which], seconds);
+    const samples = await measure(links, round, seconds);
+    for (const [i, sample] of samples.entries()) {
+      const contender = contenders[i];
       contender.samples.push(sample);
       say(
         `round ${round + 1}/${rounds} ${contender.nic} offloads ${contender.offloads ? "on" : "off"}: ` +
