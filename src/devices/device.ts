@@ -33,6 +33,11 @@ export interface RingHalf {
   pending(): boolean;
   /** Descriptors that the guest has published and the host not used yet: for people, clamped to what can be. */
   fill(): number;
+  /**
+   * Was an interrupt due for what is complete and not taken back, by the wish as it stands now? So it is for a moment
+   * after each; where it stays so, the guest's wish and the host's look at it passed each other.
+   */
+  interruptOverdue(): boolean;
   /** Ring position for the state record. */
   save(): number;
   restore(position: number): void;

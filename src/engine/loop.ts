@@ -54,6 +54,8 @@ const CONTROL_EVERY = 4;
 /** Instead of a number of rounds: the socket woke the loop. */
 const CONTROL_DUE = -1;
 const HOUSEKEEPING_MS = 1000;
+/** The first sleep after something moved is as short as this: see `QueuePair.lookAgain`. */
+const LOOK_AGAIN_MS = 2;
 /** A turn that did less than this may be all there is for now. */
 const SPARSE = 4;
 /** A word that nobody ever notifies: waiting for it is a sleep with sub-millisecond precision. */
@@ -79,6 +81,8 @@ export class Loop {
   #running = false;
   /** Turns since the control was looked at, or the loop woke. */
   #sinceControl = 0;
+  /** Something moved, and nobody has looked again since. */
+  #unsettled = true;
   /** Something besides packets woke the loop: housekeeping is to look. */
   #untidy = true;
   /** Turns, sleeps, idle gaps shorter than the longest spin: the loop's mood, for `status`. */
@@ -113,6 +117,7 @@ export class Loop {
         this.#housekeeping();
       }
       if (moved > 0) {
+        this.#unsettled = true;
         if (idleSince !== 0) this.#gapEnded((now - idleSince) * 1000);
         // Where answers do not come soon, the next look is epoll's: what is ready by then ends the wait at once.
         idleSince = this.#sparse && moved < SPARSE ? now : 0;
@@ -162,10 +167,17 @@ export class Loop {
       this.moods.sleeps++;
       // The rings first, then the message that rang: what a doorbell wants is in them.
       this.#sinceControl = 0;
-      const ready = this.#epoll.wait(timeout < 0 ? HOUSEKEEPING_MS : timeout);
+      const longest = this.#unsettled ? LOOK_AGAIN_MS : HOUSEKEEPING_MS;
+      const ready = this.#epoll.wait(timeout < 0 ? longest : Math.min(timeout, longest));
+      if (ready === 0 && timeout !== 0) this.#lookAgain();
       for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
     }
     for (const pair of this.#pairs) pair.disarmKicks();
+  }
+
+  #lookAgain(): void {
+    this.#unsettled = false;
+    for (const pair of this.#pairs) pair.lookAgain();
   }
 
   #woken(tag: number, events: number): void {

@@ -1,11 +1,15 @@
 /** What keeps a loop from sleeping: work that nobody would wake it for. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { INTERRUPTS } from "../devices/counters.ts";
+import type { Device } from "../devices/device.ts";
+import { DEVICES } from "../devices/index.ts";
+import { sring } from "../devices/sring/index.ts";
 import { Bench, frameOf } from "../guest/testing.ts";
 import { SourcePort } from "../net/synthetic.ts";
 
-function opened(): Bench {
-  const bench = new Bench({ config: { rxBufs: 16 } });
+function opened(device: Device = sring): Bench {
+  const bench = new Bench({ device, config: { rxBufs: 16 } });
   bench.driver.open();
   bench.settle();
   return bench;
@@ -45,3 +49,24 @@ test("a source that is paced goes on looking at the clock, until its count is gi
   for (const port of [source, busy]) port.close();
   bench.close();
 });
+
+for (const device of DEVICES) {
+  test(`${device.name}: a receive interrupt that got lost is sent when all is quiet, and no other`, () => {
+    const bench = opened(device);
+    const [pair] = bench.local.pairs;
+    assert.deepEqual(bench.take(), [], "nothing there");
+    bench.vectors.splice(0);
+    pair.lookAgain();
+    assert.deepEqual(bench.vectors.splice(0), [], "nothing is due");
+    bench.ports[0].incoming.push(frameOf(7));
+    bench.settle();
+    assert.deepEqual(bench.vectors.splice(0), [0], "sent with the packet");
+    pair.lookAgain();
+    assert.deepEqual(bench.vectors.splice(0), [0], "and again, as if the first one had been lost");
+    assert.equal(pair.rxCounters[INTERRUPTS], 2);
+    assert.equal(bench.take().length, 1);
+    pair.lookAgain();
+    assert.deepEqual(bench.vectors.splice(0), [], "taken");
+    bench.close();
+  });
+}

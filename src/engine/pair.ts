@@ -147,6 +147,19 @@ export class QueuePair {
     return rx !== null && !rx.broken && !this.rxStarved;
   }
 
+  /**
+   * A while after all was quiet. Each side tells the other of its wish and then looks at the ring, with full barriers;
+   * but QEMU's translator (TCG) makes those of a guest with one CPU none at all, so that both may look in vain. The
+   * rings are looked at again anyway; here the interrupts that are overdue are sent.
+   */
+  lookAgain(): void {
+    if (this.rx?.interruptOverdue()) this.#interruptRx();
+    if (this.tx?.interruptOverdue()) {
+      this.txCounters[INTERRUPTS]++;
+      this.#fire(this.#txVector);
+    }
+  }
+
   disarmKicks(): void {
     this.tx?.disableKicks();
     this.rx?.disableKicks();

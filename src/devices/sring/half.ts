@@ -128,6 +128,18 @@ export abstract class SringHalf {
     return (this.cons - interruptAt - 1) >>> 0 < (this.cons - old) >>> 0;
   }
 
+  /** TX: its slot, `intr_at`, is complete and not taken back. */
+  interruptOverdue(): boolean {
+    const { cons } = this;
+    const interruptAt = Atomics.load(this.words, INTR);
+    return (cons - interruptAt - 1) >>> 0 < (cons - this.takenBack) >>> 0;
+  }
+
+  /** The guest's index of what it took back: its word, not checked. */
+  protected get takenBack(): number {
+    return Atomics.load(this.words, CLEAR);
+  }
+
   protected line(name: string, wish: string): string {
     const at = (index: number) => Atomics.load(this.words, index) >>> 0;
     return (

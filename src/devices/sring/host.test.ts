@@ -182,6 +182,25 @@ test("kicks: asked for and taken back in word 2228, work seen by the second look
   memory.close();
 });
 
+test("TX: an interrupt is overdue while slot intr_at is complete and not taken back", () => {
+  const cases: [intrAt: number, clear: number, overdue: boolean][] = [
+    [1, 0, true],
+    [1, 1, true],
+    [1, 2, false],
+    [2, 0, false],
+    [0xffffffff, 0, false],
+  ];
+  for (const [intrAt, clear, overdue] of cases) {
+    const { memory, context, config } = queue({ 2096: "03000000", 2224: "02000000" });
+    new DataView(context).setUint32(2100, intrAt, true);
+    new DataView(context).setUint32(2480, clear, true);
+    const tx = new SringTx(config);
+    tx.resync();
+    assert.equal(tx.interruptOverdue(), overdue, `intr_at ${intrAt}, clear ${clear}`);
+    memory.close();
+  }
+});
+
 test("more published than there are slots: the queue stops, whatever else it holds", () => {
   for (const prod of ["11000000", "ffffffff", "00000080"]) {
     const { memory, context, config } = queue({ 2096: prod, 2608: SLOT("00001000", "3c000000") });

@@ -109,6 +109,10 @@ export class SringRx extends SimpleHalf implements RxHalf {
     return Atomics.load(words, INTR) !== 0;
   }
 
+  override interruptOverdue(): boolean {
+    return Atomics.load(this.words, INTR) !== 0 && this.takenBack !== this.cons;
+  }
+
   dump(): string {
     return this.line("sring.rxq", "intr");
   }

@@ -236,6 +236,10 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
     return Atomics.load(this.words, INTR) !== 0;
   }
 
+  override interruptOverdue(): boolean {
+    return Atomics.load(this.words, INTR) !== 0 && this.takenBack !== this.cons;
+  }
+
   dump(): string {
     return this.line("sring.rxq", "intr");
   }

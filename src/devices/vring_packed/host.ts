@@ -184,17 +184,26 @@ abstract class PackedHalf {
         Atomics.store(words, at, used);
       }
     }
-    return this.#interruptWanted(count);
+    return this.#interruptWanted(this.position, count);
   }
 
-  /** VIRTIO 1.1, section 2.7.10, with the wrap bit taken into the arithmetic. */
-  #interruptWanted(count: number): boolean {
+  interruptOverdue(): boolean {
+    const takenBack = this.words[GUEST + 1] & 0xffff;
+    const count = (this.completed - takenBack) & this.mask;
+    return count !== 0 && this.#interruptWanted(this.completed, count);
+  }
+
+  /**
+   * Does the guest wish to hear of the `count` slots before `position`? VIRTIO 1.1, section 2.7.10, with the wrap bit
+   * taken into the arithmetic.
+   */
+  #interruptWanted(position: number, count: number): boolean {
     const event = Atomics.load(this.words, DRIVER_EVENT);
     const mode = event >>> 16;
     if (mode !== EVENT_AT) return mode === EVENT_ALWAYS;
-    const lap = ((event >>> 15) & 1) === this.wrapAt(this.position) ? 0 : this.bufs;
+    const lap = ((event >>> 15) & 1) === this.wrapAt(position) ? 0 : this.bufs;
     const at = (event & 0x7fff) - lap;
-    return (((this.position & this.mask) - at - 1) & 0xffff) < count;
+    return (((position & this.mask) - at - 1) & 0xffff) < count;
   }
 
   protected dumpLine(name: string): string {
