@@ -2,7 +2,7 @@
  * One queue pair between a device and a port: a packet's way through the host.
  *
  *     out:  ring --gather--> batch --port.send--> outside,     then consume: slots back, interrupt?
- *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back, interrupt?
+ *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back; interrupt?
  */
 import {
   DROP_PORT,
@@ -20,7 +20,7 @@ import type { Port } from "../net/port.ts";
 /** Packets per direction and turn. More would make the other direction and the control wait. */
 export const BUDGET = 64;
 
-/** Buffers laid out for a port that has mostly nothing; each costs a look into guest memory. */
+/** Buffers laid out at first: a port has mostly less, and each costs a look into guest memory. */
 const FEW = 4;
 
 /** Segments of a batch: BUDGET packets as a guest's stack makes them, and any single one. */
@@ -36,8 +36,7 @@ export class QueuePair {
   rxStarved = false;
   /** The port would have blocked: until it is writable, the transmit ring is not looked at. */
   txBlocked = false;
-  /** Buffers laid out for the port: few while it has little, up to BUDGET when it takes them all. */
-  #appetite = FEW;
+  #interruptDue = false;
   readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
   #receiveOffloads = 0;
   readonly #rxVector: number;
@@ -84,10 +83,24 @@ export class QueuePair {
   fillRx(): number {
     const { rx, port } = this;
     if (rx === null) return 0;
+    this.#interruptDue = false;
+    let total = 0;
+    for (let few = FEW; ; few = BUDGET) {
+      const packets = this.#fill(rx, Math.min(few, BUDGET - total));
+      total += packets;
+      if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
+    }
+    if (this.#interruptDue) this.#interruptRx();
+    return total;
+  }
+
+  /** Lays out some buffers, and gives back what the port made of them. @returns packets */
+  #fill(rx: RxHalf, most: number): number {
+    const { port } = this;
     const batch = this.#batch;
     batch.clear();
-    if (rx.offer(batch, this.#appetite) === 0) {
-      if (rx.deliver(batch)) this.#interruptRx();
+    if (rx.offer(batch, most) === 0) {
+      if (rx.deliver(batch)) this.#interruptDue = true;
       if (!this.rxStarved && !rx.broken) this.rxCounters[NO_BUFFERS]++;
       this.rxStarved = true;
       return 0;
@@ -95,8 +108,7 @@ export class QueuePair {
     this.rxStarved = false;
     const { dropped, tooLong } = port;
     port.receive(batch);
-    if (rx.deliver(batch)) this.#interruptRx();
-    this.#appetite = Math.min(BUDGET, Math.max(FEW, 4 * batch.packets));
+    if (rx.deliver(batch)) this.#interruptDue = true;
     if (port.dropped !== dropped) this.rxCounters[DROP_PORT] += port.dropped - dropped;
     if (port.tooLong !== tooLong) this.rxCounters[DROP_TOO_LONG] += port.tooLong - tooLong;
     return batch.packets;
