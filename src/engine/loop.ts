@@ -41,8 +41,11 @@ export interface LoopOptions {
   readonly housekeeping?: () => void;
 }
 
-/** Long enough for a guest to answer a packet that it just got. */
-export const DEFAULT_SPIN_US = 1000;
+/**
+ * About what sleeping and being woken costs: who waits for longer loses little by sleeping, and who spins for longer takes
+ * the CPU from the guest that it waits for, where there are no more CPUs than threads that want one.
+ */
+export const DEFAULT_SPIN_US = 50;
 /** The spin while longer ones do not pay: a few looks. */
 const MIN_SPIN_US = 4;
 /** Spin as long as one idle gap in so many ends within the longest spin. */
