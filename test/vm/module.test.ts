@@ -12,7 +12,7 @@ const LONG = isDebugKernel ? 100 : 1000;
 const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 20;
 
 /** What docs/guest-module.md says of a NIC with 256 buffers each way, and a tenth or so for other users of the kernel. */
-const COST_KIB = { bound: 240, up: 1400, used: 3200 };
+const COST_KIB = { bound: 400, up: 2048, used: 4096 };
 
 /** Mb/s that are traffic. */
 const SOME = isDebugKernel ? 0.01 : 1;
