@@ -11,7 +11,7 @@ const skip = await withoutVm();
 const LONG = isDebugKernel ? 100 : 1000;
 const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 20;
 
-/** What docs/guest-module.md says of a NIC with 256 buffers each way, and a tenth or so for other users of the kernel. */
+/** What docs/guest-module.md says of a NIC with 256 buffers each way, and half as much again for other users of the kernel. */
 const COST_KIB = { bound: 400, up: 2048, used: 4096 };
 
 /** Mb/s that are traffic. */
