@@ -71,10 +71,7 @@ export class QueuePair {
       consumed = port.send(batch);
       this.txBlocked = port.sendBlocked;
     }
-    if (tx.consume(batch, consumed)) {
-      this.txCounters[INTERRUPTS]++;
-      this.#fire(this.#txVector);
-    }
+    if (tx.consume(batch, consumed)) this.#interruptTx();
     if (port.dropped !== droppedBefore) this.txCounters[DROP_PORT] += port.dropped - droppedBefore;
     return consumed;
   }
@@ -166,15 +163,17 @@ export class QueuePair {
    */
   lookAgain(): void {
     if (this.rx?.interruptOverdue()) this.#interruptRx();
-    if (this.tx?.interruptOverdue()) {
-      this.txCounters[INTERRUPTS]++;
-      this.#fire(this.#txVector);
-    }
+    if (this.tx?.interruptOverdue()) this.#interruptTx();
   }
 
   disarmKicks(): void {
     this.tx?.disableKicks();
     this.rx?.disableKicks();
+  }
+
+  #interruptTx(): void {
+    this.txCounters[INTERRUPTS]++;
+    this.#fire(this.#txVector);
   }
 
   #interruptRx(): void {

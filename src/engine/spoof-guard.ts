@@ -6,6 +6,7 @@
  */
 import { DROP_SPOOFED, type QueueCounters } from "../devices/counters.ts";
 import { Batch } from "../memory/index.ts";
+import { ForwardingPort } from "../net/forwarding.ts";
 import type { Port } from "../net/port.ts";
 import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
 import { BUDGET } from "./pair.ts";
@@ -32,9 +33,8 @@ const TAGGED_SERVICE = 0xa888;
 const VLANS = 4096;
 const MAX_SEGMENTS = 2048;
 
-export class SpoofGuard implements Port {
-  sendBlocked = false;
-  readonly #port: Port;
+export class SpoofGuard extends ForwardingPort {
+  #sendBlocked = false;
   readonly #counters: QueueCounters;
   readonly #mac: Uint16Array;
   readonly #vlans: Uint8Array | null;
@@ -47,30 +47,15 @@ export class SpoofGuard implements Port {
 
   /** @param counters of the transmit queue: refused frames are counted there */
   constructor(port: Port, rules: SpoofRules, counters: QueueCounters) {
-    this.#port = port;
+    super(port);
     this.#counters = counters;
     this.#mac = new Uint16Array(rules.mac.slice().buffer);
     this.#vlans = rules.vlans === null ? null : new Uint8Array(VLANS);
     for (const vlan of rules.vlans ?? []) this.#vlans![vlan] = 1;
   }
 
-  get name(): string {
-    return this.#port.name;
-  }
-  get fd(): number {
-    return this.#port.fd;
-  }
-  get linkUp(): boolean {
-    return this.#port.linkUp;
-  }
-  get receiveDrained(): boolean {
-    return this.#port.receiveDrained;
-  }
-  get dropped(): number {
-    return this.#port.dropped;
-  }
-  get tooLong(): number {
-    return this.#port.tooLong;
+  get sendBlocked(): boolean {
+    return this.#sendBlocked;
   }
 
   /** Packets of batches of the engine's size. */
@@ -80,23 +65,15 @@ export class SpoofGuard implements Port {
     out.metadata = batch.metadata;
     let p = 0;
     for (; p < batch.packets && this.#fits(batch, p); p++) this.#take(batch, p);
-    const sent = out.packets === 0 ? 0 : this.#port.send(out);
-    this.sendBlocked = out.packets > 0 && this.#port.sendBlocked;
+    const sent = out.packets === 0 ? 0 : this.port.send(out);
+    this.#sendBlocked = out.packets > 0 && this.port.sendBlocked;
     const consumed = sent === out.packets ? p : this.#origin[sent];
     this.#counters[DROP_SPOOFED] += consumed - sent;
     return consumed;
   }
 
-  receive(batch: Batch): void {
-    this.#port.receive(batch);
-  }
-
-  setReceiveOffloads(offloads: number): void {
-    this.#port.setReceiveOffloads(offloads);
-  }
-
-  close(): void {
-    this.#port.close();
+  override close(): void {
+    super.close();
     this.#native.unmap();
   }
 

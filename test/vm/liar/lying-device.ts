@@ -8,7 +8,7 @@
 import { BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../src/abi/index.ts";
 import { nicAsPciDevice } from "../../../src/frontends/vfio-user.ts";
 import type { Batch } from "../../../src/memory/index.ts";
-import type { Port } from "../../../src/net/port.ts";
+import { ForwardingPort } from "../../../src/net/forwarding.ts";
 import type { Nic } from "../../../src/nic/nic.ts";
 import { viewAt } from "../../../src/os/libc.ts";
 import type { PciDevice } from "../../../src/vfio-user/index.ts";
@@ -215,42 +215,13 @@ export class Liar {
 }
 
 /** A port that keeps to itself what must not reach the guest, and what the guest waits for. */
-export class LiarsPort implements Port {
-  readonly #port: Port;
+export class LiarsPort extends ForwardingPort {
   /** Known only after the NIC, which is made of ports. */
   liar: Liar | null = null;
   #silent = false;
 
-  constructor(port: Port) {
-    this.#port = port;
-  }
-
-  get name(): string {
-    return this.#port.name;
-  }
-
-  get fd(): number {
-    return this.#port.fd;
-  }
-
-  get linkUp(): boolean {
-    return this.#port.linkUp;
-  }
-
   get sendBlocked(): boolean {
-    return this.#silent || this.#port.sendBlocked;
-  }
-
-  get receiveDrained(): boolean {
-    return this.#port.receiveDrained;
-  }
-
-  get dropped(): number {
-    return this.#port.dropped;
-  }
-
-  get tooLong(): number {
-    return this.#port.tooLong;
+    return this.#silent || this.port.sendBlocked;
   }
 
   send(batch: Batch): number {
@@ -258,18 +229,10 @@ export class LiarsPort implements Port {
     this.#silent = mode === "silence";
     if (this.#silent) return 0;
     // What lying rings hold is not worth the wire.
-    return this.liar?.mayReceive === false ? batch.packets : this.#port.send(batch);
+    return this.liar?.mayReceive === false ? batch.packets : this.port.send(batch);
   }
 
-  receive(batch: Batch): void {
-    if (this.liar?.mayReceive !== false) this.#port.receive(batch);
-  }
-
-  setReceiveOffloads(offloads: number): void {
-    this.#port.setReceiveOffloads(offloads);
-  }
-
-  close(): void {
-    this.#port.close();
+  override receive(batch: Batch): void {
+    if (this.liar?.mayReceive !== false) super.receive(batch);
   }
 }

@@ -1,0 +1,51 @@
+/** What ports that stand before another port share: all but sending is the other one's, unless said otherwise. */
+import type { Batch } from "../memory/index.ts";
+import type { Port } from "./port.ts";
+
+export abstract class ForwardingPort implements Port {
+  protected readonly port: Port;
+
+  constructor(port: Port) {
+    this.port = port;
+  }
+
+  get name(): string {
+    return this.port.name;
+  }
+
+  get fd(): number {
+    return this.port.fd;
+  }
+
+  get linkUp(): boolean {
+    return this.port.linkUp;
+  }
+
+  abstract get sendBlocked(): boolean;
+
+  get receiveDrained(): boolean {
+    return this.port.receiveDrained;
+  }
+
+  get dropped(): number {
+    return this.port.dropped;
+  }
+
+  get tooLong(): number {
+    return this.port.tooLong;
+  }
+
+  abstract send(batch: Batch): number;
+
+  receive(batch: Batch): void {
+    this.port.receive(batch);
+  }
+
+  setReceiveOffloads(offloads: number): void {
+    this.port.setReceiveOffloads(offloads);
+  }
+
+  close(): void {
+    this.port.close();
+  }
+}
