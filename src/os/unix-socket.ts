@@ -127,6 +127,21 @@ function removeStale(path: string): void {
   unlinkSync(path);
 }
 
+/** Which file it is: for `removeSocket`. */
+export function socketInode(path: string): number {
+  return lstatSync(path).ino;
+}
+
+/** Removes the file of a socket that listened, unless somebody else has put another one there since. */
+export function removeSocket(path: string, inode: number): void {
+  try {
+    if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(path);
+  } catch (error) {
+    // A server that gave its rights up may not write to the folder: the next one replaces a dead socket.
+    if (!["EACCES", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+  }
+}
+
 /** The next connection, or -1 when none waits. */
 export function accept(fd: number): number {
   const connection = libc.accept4(fd, 0, 0, ACCEPT_FLAGS);

@@ -1,9 +1,8 @@
 /** Serves one PCI device to one client (a virtual machine) at a time, over a UNIX socket. */
-import { lstatSync, unlinkSync } from "node:fs";
 import { RegionTable } from "../memory/regions.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
 import { close } from "../os/fd.ts";
-import { accept, listenUnix, shutdown } from "../os/unix-socket.ts";
+import { accept, listenUnix, removeSocket, shutdown, socketInode } from "../os/unix-socket.ts";
 import { type Counters, newCounters } from "./counters.ts";
 import type { DeviceHost, PciDevice } from "./device.ts";
 import { FramingError, MessageStream } from "./framing.ts";
@@ -62,7 +61,7 @@ export class VfioUserServer implements DeviceHost {
     this.#path = options.socketPath;
     if (this.#path === undefined) return;
     this.#listener = listenUnix(this.#path);
-    this.#inode = lstatSync(this.#path).ino;
+    this.#inode = socketInode(this.#path);
   }
 
   /** The one descriptor worth polling now: the connection, or the listening socket while there is none; or -1. */
@@ -227,13 +226,6 @@ export class VfioUserServer implements DeviceHost {
     // Closing takes it out of the epoll set, where it is unless a client was connected.
     close(this.#listener);
     this.#listener = -1;
-    const path = this.#path!;
-    // Somebody else may have put another socket there since.
-    try {
-      if (lstatSync(path, { throwIfNoEntry: false })?.ino === this.#inode) unlinkSync(path);
-    } catch (error) {
-      // A server that gave its rights up may not write to the folder: the next one replaces a dead socket.
-      if (!["EACCES", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
-    }
+    removeSocket(this.#path!, this.#inode);
   }
 }

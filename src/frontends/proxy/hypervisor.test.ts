@@ -1,6 +1,6 @@
 /** The machine's end against backends that answer wrongly: replies are sent before they are asked for. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -16,6 +16,19 @@ import { message, words } from "./testing.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-hypervisor-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
+
+test("its socket's file goes with it, but not one that somebody else has put there", () => {
+  const path = join(folder, "file");
+  const first = new ProxyHypervisor(path);
+  first.close();
+  assert.equal(existsSync(path), false);
+  const second = new ProxyHypervisor(path);
+  unlinkSync(path);
+  writeFileSync(path, "");
+  second.close();
+  assert.equal(existsSync(path), true);
+  unlinkSync(path);
+});
 
 /** A hypervisor whose backend has already said all it will ever say. */
 function withReplies(

@@ -5,7 +5,7 @@
 import { EPOLLIN, Epoll } from "../../os/epoll.ts";
 import { createEventFd, drainEventFd, signalEventFd } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
-import { accept, listenUnix } from "../../os/unix-socket.ts";
+import { accept, listenUnix, removeSocket, socketInode } from "../../os/unix-socket.ts";
 import {
   CONTEXT_SIZES,
   FLAG_ERROR,
@@ -75,6 +75,7 @@ export class ProxyHypervisor {
   readonly #path: string;
   readonly #replyMs: number;
   readonly #listener: number;
+  readonly #inode: number;
   readonly #epoll = new Epoll(8);
   #stream: ProxyStream | null = null;
   readonly #kicks: number[] = [];
@@ -86,6 +87,7 @@ export class ProxyHypervisor {
     this.#path = path;
     this.#replyMs = replyMs;
     this.#listener = listenUnix(path);
+    this.#inode = socketInode(path);
     this.#epoll.add(this.#listener, EPOLLIN, LISTENER_TAG);
     for (let queue = 0; queue < QUEUES; queue++) {
       this.#kicks.push(createEventFd());
@@ -277,6 +279,7 @@ export class ProxyHypervisor {
     this.disconnect();
     for (const fd of [...this.#kicks, ...this.#interrupts, this.#upgradeFd, this.#listener])
       close(fd);
+    removeSocket(this.#path, this.#inode);
     this.#epoll.close();
   }
 }
