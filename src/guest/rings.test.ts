@@ -331,6 +331,37 @@ for (const { name, device, form, sizes } of VARIANTS) {
       rings.close();
     });
 
+    test("an interrupt that got lost is sent again, up to a full ring, until what it was for is taken back", () => {
+      const rings = new Rings(device, form, 16);
+      const [pair] = rings.local.pairs;
+      const sentAgain = () => {
+        const before = rings.vectors.length;
+        pair.lookAgain();
+        return rings.vectors.length - before;
+      };
+      // A port leaves room for a packet in several buffers, where there may be one.
+      const most = rings.features & FEATURES.SG ? 9 : 16;
+      // Several laps: each count begins at another slot.
+      for (let count = 1; count <= most; count++) {
+        assert.equal(rings.driver.rx[0].arm(1), false);
+        for (let n = 0; n < count; n++) rings.in(n);
+        rings.settle();
+        assert.equal(sentAgain(), 1, `${count} received`);
+        assert.equal(sentAgain(), 1, `${count} received, again`);
+        assert.equal(rings.arrived().length, count);
+        assert.equal(sentAgain(), 0, `${count} taken`);
+      }
+      for (let count = 1; count <= 16 && rings.driver.tx[0].free >= count; count++) {
+        assert.equal(rings.driver.tx[0].arm(count), false);
+        for (let n = 0; n < count; n++) assert.ok(rings.out(n));
+        rings.settle();
+        assert.equal(sentAgain(), 1, `${count} sent`);
+        rings.driver.clean(0);
+        assert.equal(sentAgain(), 0, `${count} taken back`);
+      }
+      rings.close();
+    });
+
     test("work that is there before arming is not slept on, on either side", () => {
       const rings = new Rings(device, form, 16);
       const [pair] = rings.local.pairs;

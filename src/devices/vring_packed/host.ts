@@ -188,9 +188,11 @@ abstract class PackedHalf {
   }
 
   interruptOverdue(): boolean {
-    const takenBack = this.words[GUEST + 1] & 0xffff;
-    const count = (this.completed - takenBack) & this.mask;
-    return count !== 0 && this.#interruptWanted(this.completed, count);
+    const taken = Atomics.load(this.words, GUEST + 1);
+    // Where all slots are completed and none is taken back, only the wrap bits differ.
+    const lap = ((taken >>> 24) & 1) === this.wrapAt(this.completed) ? 0 : this.bufs;
+    const count = (this.completed & this.mask) + lap - (taken & this.mask);
+    return count > 0 && this.#interruptWanted(this.completed, count);
   }
 
   /**
