@@ -59,6 +59,8 @@ const CONTROL_DUE = -1;
 const HOUSEKEEPING_MS = 1000;
 /** The first sleep after something moved is as short as this: see `QueuePair.lookAgain`. */
 const LOOK_AGAIN_MS = 2;
+/** However much moves, and where the loop never sleeps: so often it looks for interrupts that are overdue. */
+const OVERDUE_MS = 10;
 /** A turn that did less than this may be all there is for now. */
 const SPARSE = 4;
 /** A word that nobody ever notifies: waiting for it is a sleep with sub-millisecond precision. */
@@ -86,6 +88,8 @@ export class Loop {
   #sinceControl = 0;
   /** Something moved, and nobody has looked again since. */
   #unsettled = true;
+  /** When interrupts that are overdue were last looked for. */
+  #lookedAt = 0;
   /** Something besides packets woke the loop: housekeeping is to look. */
   #untidy = true;
   /** Turns, sleeps, idle gaps shorter than the longest spin: the loop's mood, for `status`. */
@@ -119,6 +123,7 @@ export class Loop {
         this.#untidy = false;
         this.#housekeeping();
       }
+      if (now - this.#lookedAt >= OVERDUE_MS) this.#lookForOverdue(now);
       if (moved > 0) {
         this.#unsettled = true;
         if (idleSince !== 0) this.#gapEnded((now - idleSince) * 1000);
@@ -172,14 +177,17 @@ export class Loop {
       this.#sinceControl = 0;
       const longest = this.#unsettled ? LOOK_AGAIN_MS : HOUSEKEEPING_MS;
       const ready = this.#epoll.wait(timeout < 0 ? longest : Math.min(timeout, longest));
-      if (ready === 0 && timeout !== 0) this.#lookAgain();
+      if (ready === 0 && timeout !== 0) {
+        this.#unsettled = false;
+        this.#lookForOverdue(performance.now());
+      }
       for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
     }
     for (const pair of this.#pairs) pair.disarmKicks();
   }
 
-  #lookAgain(): void {
-    this.#unsettled = false;
+  #lookForOverdue(now: number): void {
+    this.#lookedAt = now;
     for (const pair of this.#pairs) pair.lookAgain();
   }
 

@@ -7,6 +7,7 @@ import { DEVICES } from "../devices/index.ts";
 import { sring } from "../devices/sring/index.ts";
 import { Bench, frameOf } from "../guest/testing.ts";
 import { SourcePort } from "../net/synthetic.ts";
+import { Loop } from "./loop.ts";
 
 function opened(device: Device = sring): Bench {
   const bench = new Bench({ device, config: { rxBufs: 16 } });
@@ -51,6 +52,35 @@ test("a source that is paced goes on looking at the clock, until its count is gi
 });
 
 for (const device of DEVICES) {
+  test(`${device.name}: a receive interrupt that got lost is sent again while the other direction is never quiet`, () => {
+    const bench = opened(device);
+    const received = () => bench.vectors.filter((vector) => vector === 0).length;
+    assert.deepEqual(bench.take(), [], "nothing there");
+    bench.vectors.splice(0);
+    bench.ports[0].incoming.push(frameOf(7));
+    const deadline = performance.now() + 2000;
+    // The loop never sleeps; the guest sends in every turn, and hears of the packet only the second time.
+    const loop = new Loop({
+      pairs: bench.local.pairs,
+      spinUs: Number.POSITIVE_INFINITY,
+      control: {
+        timeoutMs: -1,
+        register: () => {},
+        handle: () => {
+          bench.driver.send(0, frameOf(1));
+          bench.ports[0].sent.length = 0;
+          if (received() >= 2 || performance.now() > deadline) loop.stop();
+          return 0;
+        },
+      },
+    });
+    loop.run();
+    loop.close();
+    assert.equal(received(), 2);
+    assert.equal(bench.take().length, 1);
+    bench.close();
+  });
+
   test(`${device.name}: a receive interrupt that got lost is sent when all is quiet, and no other`, () => {
     const bench = opened(device);
     const [pair] = bench.local.pairs;

@@ -157,7 +157,7 @@ export class QueuePair {
   }
 
   /**
-   * A while after all was quiet. Each side tells the other of its wish and then looks at the ring, with full barriers;
+   * A while after all was quiet, and now and then while it is not. Each side tells the other of its wish and then looks at the ring, with full barriers;
    * but QEMU's translator (TCG) makes those of a guest with one CPU none at all, so that both may look in vain. The
    * rings are looked at again anyway; here the interrupts that are overdue are sent.
    */
