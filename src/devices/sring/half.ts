@@ -3,9 +3,9 @@
  * guest's producer index. See host.ts for what is trusted and what is not.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
-import type { Batch, GuestMemory } from "../../memory/index.ts";
-import { BATCHES, BYTES, PACKETS, type QueueCounters, RING_ERRORS } from "../counters.ts";
-import type { QueueConfig } from "../device.ts";
+import type { Batch } from "../../memory/index.ts";
+import { BATCHES, BYTES, PACKETS, RING_ERRORS } from "../counters.ts";
+import { HostHalf } from "../host-half.ts";
 import { SRING } from "./layout.ts";
 
 /** Indices of 32-bit words in a context. */
@@ -28,31 +28,14 @@ export function initialiseSring(direction: "rx" | "tx", context: ArrayBuffer, bu
 }
 
 /** What both directions share: indices, kicks, and the check of the guest's producer index. */
-export abstract class SringHalf {
+export abstract class SringHalf extends HostHalf {
   broken = false;
-  protected readonly words: Int32Array;
-  protected readonly bufs: number;
-  protected readonly mask: number;
-  protected readonly memory: GuestMemory;
-  protected readonly counters: QueueCounters;
   /** Next slot to use. The context's `cons` is a copy for the guest, never read back. */
   protected cons = 0;
   /** What the context's `cons` says: completions up to here are published. */
   protected published = 0;
   /** The guest's `prod` as last loaded. */
   protected prod = 0;
-
-  /** @param needed bytes that a context of so many buffers has */
-  constructor(config: QueueConfig, needed: number) {
-    if (config.context.byteLength < needed) {
-      throw new RangeError(`context of ${config.context.byteLength} bytes: ${needed} are needed`);
-    }
-    this.words = new Int32Array(config.context);
-    this.bufs = config.bufs;
-    this.mask = config.bufs - 1;
-    this.memory = config.memory;
-    this.counters = config.counters;
-  }
 
   /** Loads the guest's producer index. @returns published entries not yet used; 0 where it lies. */
   protected available(): number {

@@ -6,16 +6,10 @@
  * wrap bit is a bit of the position, too. Completion is in ring order.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
-import { type Batch, type GuestMemory, translateHalves } from "../../memory/index.ts";
-import {
-  BATCHES,
-  BYTES,
-  DROP_BAD_ADDRESS,
-  DROP_BAD_LENGTH,
-  PACKETS,
-  type QueueCounters,
-} from "../counters.ts";
+import { type Batch, translateHalves } from "../../memory/index.ts";
+import { BATCHES, BYTES, DROP_BAD_ADDRESS, DROP_BAD_LENGTH, PACKETS } from "../counters.ts";
 import type { QueueConfig, RxHalf, TxHalf } from "../device.ts";
+import { HostHalf } from "../host-half.ts";
 import {
   DESC_AVAIL,
   DESC_USED,
@@ -65,14 +59,9 @@ export function initialisePacked(direction: "rx" | "tx", context: ArrayBuffer, b
   void direction;
 }
 
-abstract class PackedHalf {
+abstract class PackedHalf extends HostHalf {
   /** This format has no index that could be out of range: flags say of each slot whether it is there. */
   readonly broken = false;
-  protected readonly words: Int32Array;
-  protected readonly bufs: number;
-  protected readonly mask: number;
-  protected readonly memory: GuestMemory;
-  protected readonly counters: QueueCounters;
   readonly #lapShift: number;
   /** Next to use. */
   protected position = 0;
@@ -80,15 +69,7 @@ abstract class PackedHalf {
   protected completed = 0;
 
   constructor(config: QueueConfig) {
-    const needed = packedContextSize(config.bufs);
-    if (config.context.byteLength < needed) {
-      throw new RangeError(`context of ${config.context.byteLength} bytes: ${needed} are needed`);
-    }
-    this.words = new Int32Array(config.context);
-    this.bufs = config.bufs;
-    this.mask = config.bufs - 1;
-    this.memory = config.memory;
-    this.counters = config.counters;
+    super(config, packedContextSize(config.bufs));
     this.#lapShift = Math.log2(config.bufs);
   }
 
