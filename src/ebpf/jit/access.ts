@@ -18,6 +18,7 @@ import { ATOMIC, Code, LOAD, LOAD_SIGNED, STORE, TYPE } from "./wasm.ts";
 const READ = 0;
 const WRITE = 1;
 const ATOMIC_WRITE = 2;
+const TWO_32 = 2 ** 32;
 /** Regions that are tested in line. */
 const MAX_INLINE = 3;
 
@@ -118,10 +119,11 @@ function emitAccess(context: AccessContext, access: Access, guess: Window | unde
   const windows = [...layout.windows, stack].filter((w) => admits(w, access));
   const certain = windows.find((w) => w !== layout.stack && holds(w, access, known(access.base)));
   const likely = guess === layout.stack ? stack : (guess ?? windows[0]);
-  if (certain !== undefined) emitAddress(context, access, certain);
+  let offset = 0;
+  if (certain !== undefined) offset = emitCertain(context, access, certain);
   else emitSearch(context, access, putFirst(windows, likely));
   access.operands();
-  access.perform(0);
+  access.perform(offset);
 }
 
 function putFirst<T>(items: readonly T[], item: T): T[] {
@@ -189,12 +191,37 @@ function emitIsInside(context: AccessContext, access: Access, window: Window): v
     .op("i64_and", "i64_eqz", "i32_and");
 }
 
+/**
+ * Leaves an address on the stack for an access that is surely in the window. Accesses through one register leave the
+ * same one where they can, so that V8 makes it once.
+ * @returns what the access adds to it, as WebAssembly does: unsigned, without wrapping
+ */
+function emitCertain(context: AccessContext, access: Access, window: Window): number {
+  const { code, registers, known } = context;
+  const shift = window.offset - window.base;
+  const { low, high } = known(access.base);
+  // The high half is the same in all that the register may hold.
+  const upper = Math.floor(low / TWO_32) * TWO_32;
+  const rest = upper + shift + access.offset;
+  if (rest >= 0 && high < upper + TWO_32) {
+    code.get(registers[access.base]!).op("i32_wrap_i64");
+    return rest;
+  }
+  const apart = low + shift >= 0 && access.offset >= 0;
+  emitShifted(context, access, apart ? shift : shift + access.offset);
+  return apart ? access.offset : 0;
+}
+
 /** Leaves where an access in the window is in the linear memory. */
-function emitAddress({ code, registers }: AccessContext, access: Access, window: Window): void {
-  // Offsets of WebAssembly's accesses are unsigned and do not wrap: the sum is made before.
-  const distance = BigInt(window.offset - window.base + access.offset);
-  code.get(registers[access.base]!).op("i32_wrap_i64");
-  code.i32(Number(BigInt.asIntN(32, distance))).op("i32_add");
+function emitAddress(context: AccessContext, access: Access, window: Window): void {
+  // The offset may be negative, or lead to the window from below: the sum is made here, as it wraps.
+  emitShifted(context, access, window.offset - window.base + access.offset);
+}
+
+/** Leaves the base register plus a number, as 32 bits. */
+function emitShifted({ code, registers }: AccessContext, { base }: Access, by: number): void {
+  code.get(registers[base]!).op("i32_wrap_i64");
+  code.i32(Number(BigInt.asIntN(32, BigInt(by)))).op("i32_add");
 }
 
 function firstFrame({ stack }: Layout): Window {
