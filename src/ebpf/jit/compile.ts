@@ -314,11 +314,20 @@ class FunctionCompiler implements BlockEmitter {
   }
 
   #exit(i: Instruction): void {
-    if (this.#entry !== "local") this.#checkFuel(i.index);
+    if (this.#entry !== "local" && !this.#fits()) this.#checkFuel(i.index);
     this.#sync(0);
     this.#code.get(this.#registers[0]!);
     if (this.#signature.results[0] === TYPE.i32) this.#code.op("i32_wrap_i64");
     this.#code.op("return");
+  }
+
+  /** Whether no run goes over the step limit, as each instruction runs once at most. */
+  #fits(): boolean {
+    const { blocks, isLoop } = this.#flow;
+    if (isLoop.includes(1)) return false;
+    let instructions = 0;
+    for (const block of blocks) instructions += block.instructions.length;
+    return instructions <= this.#unit.stepLimit && this.#callees.locals.size === 0;
   }
 
   #call(i: Instruction, { target }: Extract<Operation, { kind: "call" }>): void {
