@@ -105,6 +105,10 @@ export class Interpreter implements Engine {
     return this.#w[0]! | 0;
   }
 
+  bind(r1: number): () => number {
+    return () => this.call(r1);
+  }
+
   #execute(): void {
     this.#depth = 0;
     this.#enterFrame();

@@ -19,6 +19,12 @@ import { type Engine, fastestEngine, type LinearMemory } from "../ebpf/index.ts"
 /** Where programs see the context. Any address would do; this one is easy to spot in a message. */
 const CONTEXT_BASE = 0x1_0000_0000;
 
+/** A program, and how it is run on the context. */
+interface Bound {
+  readonly engine: Engine;
+  readonly run: () => number;
+}
+
 const word = (offset: number): number => offset >> 2;
 const NUM_BUFS = word(CONTEXT.num_bufs.offset);
 const OFLAGS = word(CONTEXT.oflags.offset);
@@ -65,10 +71,10 @@ export class GuestRing {
   readonly #buffers: number;
   readonly #freeIds: Int32Array;
   readonly #busy: Uint8Array;
-  readonly #publish: Engine;
-  readonly #collect: Engine;
-  readonly #arm: Engine;
-  readonly #reclaim: Engine;
+  readonly #publish: Bound;
+  readonly #collect: Bound;
+  readonly #arm: Bound;
+  readonly #reclaim: Bound;
   /** Instructions executed so far, by all programs. */
   executed = 0;
   /** Packets that a transmit ring's `reclaim` took back, ever. */
@@ -89,7 +95,8 @@ export class GuestRing {
       const code = programs.code.get(PROGRAM_IDS[name]);
       if (code === undefined) throw new GuestError(`the set has no program ${name}`);
       const regions = [{ name: "context", base: CONTEXT_BASE, bytes: context }];
-      return fastestEngine(code, { regions, memory, helpers: this.#helpers() });
+      const engine = fastestEngine(code, { regions, memory, helpers: this.#helpers() });
+      return { engine, run: engine.bind(CONTEXT_BASE) };
     };
     this.#publish = load(direction === "rx" ? "rxp" : "txp");
     this.#collect = load(direction === "rx" ? "rxc" : "txc");
@@ -167,9 +174,9 @@ export class GuestRing {
     return this.bufs - this.free;
   }
 
-  #run(program: Engine): number {
-    const result = program.call(CONTEXT_BASE);
-    this.executed += program.executed;
+  #run({ engine, run }: Bound): number {
+    const result = run();
+    this.executed += engine.executed;
     return result;
   }
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { Assembler, R0, R1, R2, R3 } from "../assembler.ts";
-import { fastestEngine } from "../engines.ts";
+import { createEngine, ENGINES, fastestEngine } from "../engines.ts";
 import { EbpfError } from "../errors.ts";
 import { Interpreter } from "../interpreter.ts";
 import { loadProgram } from "../structure.ts";
@@ -56,6 +56,39 @@ test("call() takes any r1, also after another one", () => {
     values.map((r1) => jit.call(r1)),
     values.map((r1) => Math.floor(r1 / 256) | 0),
   );
+});
+
+test("bind() gives a function for each r1, and they keep apart", () => {
+  for (const engine of ENGINES) {
+    const code = new Assembler().alu64.mov(R0, R1).alu64.add(R0, 1).exit().assemble();
+    const machine = createEngine(engine, code);
+    const [one, two, again] = [machine.bind(1), machine.bind(2 ** 33 + 5), machine.bind(1)];
+    assert.deepEqual([one(), two(), again(), machine.call(7), one()], [2, 6, 2, 8, 2]);
+    assert.equal(machine.executed, 3);
+  }
+});
+
+test("bind() where a helper ends the program", () => {
+  const code = new Assembler().call(1).alu64.mov(R0, 5).exit().assemble();
+  const helpers = new Map([[1, () => 9n]]);
+  const run = new Jit(code, { helpers, unwinds: (number) => number === 1 }).bind(0);
+  assert.deepEqual([run(), run()], [9, 9]);
+});
+
+test("the step limit holds where it is less than a straight program, or just as much", () => {
+  const code = new Assembler().alu64.add(R0, 1).alu64.add(R0, 1).exit().assemble();
+  for (const stepLimit of [2, 3]) {
+    const outcomes = ENGINES.map((engine) => {
+      const machine = createEngine(engine, code, { stepLimit });
+      try {
+        return [machine.bind(0)(), machine.executed];
+      } catch (error) {
+        return [String(error), machine.executed];
+      }
+    });
+    assert.deepEqual(outcomes[0], outcomes[1]);
+    assert.equal(outcomes[0]![0] === 2, stepLimit === 3);
+  }
 });
 
 test("a region that lies elsewhere is refused, and left to the interpreter", () => {

@@ -97,13 +97,21 @@ export class Jit implements Engine {
     return r1 === this.#fixedR1 ? this.#fixed!() : this.#callAny(r1);
   }
 
+  /** Compiles at once, for accesses to the one context; where no helper ends programs, to WebAssembly's own function. */
+  bind(r1: number): () => number {
+    if (this.#options.unwinds !== undefined) return () => this.call(r1);
+    if (this.#fixed !== undefined && r1 === this.#fixedR1) return this.#fixed;
+    const fixed = this.#compile({ kind: "fixed", r1 }) as Fixed;
+    if (this.#fixed === undefined) {
+      this.#fixed = fixed;
+      this.#fixedR1 = r1;
+    }
+    return fixed;
+  }
+
   #callAny(r1: number): number {
     // A helper that ends the program throws: V8 inlines no call of WebAssembly in a function that catches.
-    if (this.#fixed === undefined && this.#options.unwinds === undefined) {
-      this.#fixed = this.#compile({ kind: "fixed", r1 }) as Fixed;
-      this.#fixedR1 = r1;
-      return this.#fixed();
-    }
+    if (this.#fixed === undefined && this.#options.unwinds === undefined) return this.bind(r1)();
     try {
       this.#call ??= this.#compile({ kind: "call" }) as Call;
       return this.#call(r1 | 0, (r1 / TWO_32) | 0);
