@@ -33,6 +33,8 @@ export interface AccessContext {
   readonly layout: Layout;
   /** What a register may hold now. */
   readonly known: (register: number) => Range;
+  /** The window that an access has been found to be in, by its slot. */
+  readonly proven: (index: number) => Window | undefined;
   /** Index of the shared function. */
   readonly resolve: number;
   /** Stores the counter of instructions as it stands before the instruction. */
@@ -49,6 +51,8 @@ interface Access {
   readonly operands: () => void;
   readonly perform: (offset: number) => void;
 }
+
+type Reach = Pick<Access, "offset" | "size" | "kind">;
 
 export function emitMemory(
   context: AccessContext,
@@ -115,6 +119,13 @@ function emitAtomic(
 function emitAccess(context: AccessContext, access: Access, guess: Window | undefined): void {
   const { layout, known, first } = context;
   if (access.base === FRAME_POINTER && inOwnFrame(access)) return emitOwnFrame(context, access);
+  const proven = context.proven(access.index);
+  if (proven !== undefined) {
+    emitAddress(context, access, proven);
+    access.operands();
+    access.perform(0);
+    return;
+  }
   const stack = first ? firstFrame(layout) : layout.stack;
   const windows = [...layout.windows, stack].filter((w) => admits(w, access));
   const certain = windows.find((w) => w !== layout.stack && holds(w, access, known(access.base)));
@@ -131,12 +142,24 @@ function putFirst<T>(items: readonly T[], item: T): T[] {
 }
 
 /** Whether the window can hold such an access at all. */
-function admits({ length, writable }: Window, { size, kind }: Access): boolean {
+function admits({ length, writable }: Window, { size, kind }: Reach): boolean {
   return length >= size && (kind === READ || writable);
 }
 
+/** Whether a load or store is in bounds whatever its base register holds of what it may. */
+export function isCertain(layout: Layout, frame: Window | undefined, i: Instruction, base: Range) {
+  const { operation } = i.encoding;
+  if (operation.kind !== "load" && operation.kind !== "store") return false;
+  const kind = operation.kind === "load" ? READ : WRITE;
+  const access = { offset: i.offset, size: operation.size, kind } as const;
+  const register = operation.kind === "load" ? i.src : i.dst;
+  if (register === FRAME_POINTER && inOwnFrame(access)) return true;
+  const windows = frame === undefined ? layout.windows : [...layout.windows, frame];
+  return windows.some((w) => admits(w, access) && holds(w, access, base));
+}
+
 /** Whether the access is in the window whatever the base register holds of what it may. */
-function holds(window: Window, { offset, size, kind }: Access, range: Range): boolean {
+function holds(window: Window, { offset, size, kind }: Reach, range: Range): boolean {
   if (kind === ATOMIC_WRITE && (range.low + offset) % size !== 0) return false;
   if (kind === ATOMIC_WRITE && range.step % size !== 0) return false;
   const from = range.low + offset;
@@ -224,12 +247,12 @@ function emitShifted({ code, registers }: AccessContext, { base }: Access, by: n
   code.i32(Number(BigInt.asIntN(32, BigInt(by)))).op("i32_add");
 }
 
-function firstFrame({ stack }: Layout): Window {
+export function firstFrame({ stack }: Layout): Window {
   const offset = stack.offset + stack.length - STACK_SIZE;
   return { ...stack, base: STACK_TOP - STACK_SIZE, length: STACK_SIZE, offset };
 }
 
-function inOwnFrame({ offset, size, kind }: Access): boolean {
+function inOwnFrame({ offset, size, kind }: Reach): boolean {
   const aligned = kind !== ATOMIC_WRITE || offset % size === 0;
   return offset >= -STACK_SIZE && offset + size <= 0 && aligned;
 }

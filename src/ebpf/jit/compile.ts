@@ -3,7 +3,15 @@ import { MAX_FRAMES, STACK_SIZE, STACK_TOP } from "../engine.ts";
 import { EbpfError } from "../errors.ts";
 import { FRAME_POINTER, type Instruction, REGISTERS, targetOf, wideValue } from "../instruction.ts";
 import type { Operation } from "../opcode.ts";
-import { type AccessContext, emitMemory, RESOLVE, RESOLVE_LOCALS, resolveBody } from "./access.ts";
+import {
+  type AccessContext,
+  emitMemory,
+  firstFrame,
+  isCertain,
+  RESOLVE,
+  RESOLVE_LOCALS,
+  resolveBody,
+} from "./access.ts";
 import {
   emitAlu,
   emitCondition,
@@ -13,7 +21,15 @@ import {
   type Registers,
 } from "./arithmetic.ts";
 import { analyseFlow, type Flow } from "./flow.ts";
-import { entryGuesses, frameBytes, type Guesses, type Layout, updateGuesses } from "./layout.ts";
+import { emitLimits, findWalks, MAX_WALKS } from "./hoist.ts";
+import {
+  entryGuesses,
+  frameBytes,
+  type Guesses,
+  type Layout,
+  updateGuesses,
+  type Window,
+} from "./layout.ts";
 import { COUNTER_OFFSET } from "./linear-memory.ts";
 import { ANY, constant } from "./range.ts";
 import { analyseRanges, entryRanges, follow, nothingKnown, type Ranges } from "./ranges.ts";
@@ -43,6 +59,7 @@ const MAX_COMPILED = 100_000;
 // V8's time grows with the square of the blocks that are nested.
 const MAX_JUMPS = 4000;
 
+const NONE: ReadonlyMap<number, Window> = new Map();
 const HELPER: Signature = { params: Array(5).fill(TYPE.i64), results: [TYPE.i64] };
 const BY_NUMBER: Signature = {
   params: [...HELPER.params, TYPE.i64, TYPE.i32],
@@ -150,6 +167,8 @@ class FunctionCompiler implements BlockEmitter {
   readonly #registers: Registers;
   /** Instructions that are left of the step limit. */
   readonly #fuel: number;
+  /** For tests of bounds in front of loops. */
+  readonly #limits: readonly number[];
   readonly #access: AccessContext;
   /** Of each block, when its code is made. */
   readonly #guesses: Guesses[] = [];
@@ -157,6 +176,9 @@ class FunctionCompiler implements BlockEmitter {
   readonly #ranges: readonly (Ranges | undefined)[];
   /** At the current instruction. */
   #known: Ranges = nothingKnown();
+  /** Windows of accesses, by slot: of the loop whose bounds were tested last, and of those that are tested already. */
+  #hoisted: ReadonlyMap<number, Window> = NONE;
+  #proven: ReadonlyMap<number, Window> = NONE;
   /** Instructions of the current block that are counted already and have not run yet. */
   #ahead = 0;
 
@@ -174,6 +196,7 @@ class FunctionCompiler implements BlockEmitter {
     const after = entry === "local" ? first : first + REGISTERS;
     this.#fuel = after;
     this.state = after + 2;
+    this.#limits = Array.from({ length: MAX_WALKS }, (_, n) => after + 3 + n);
     this.#ranges = analyseRanges(flow, rangesAtEntry(entry));
     this.#access = {
       code: this.#code,
@@ -182,6 +205,7 @@ class FunctionCompiler implements BlockEmitter {
       first: entry !== "local",
       layout: unit.layout,
       known: (register) => this.#known[register]!,
+      proven: (index) => this.#proven.get(index),
       resolve: callees.resolve,
       sync: () => this.#sync(this.#ahead),
     };
@@ -191,7 +215,8 @@ class FunctionCompiler implements BlockEmitter {
     this.#prologue();
     emitFlow(this.#code, this.#flow, this);
     const registers: ValueType[] = this.#entry === "local" ? [] : Array(REGISTERS).fill(TYPE.i64);
-    const locals = [...registers, TYPE.i64, TYPE.i64, TYPE.i32];
+    const limits: ValueType[] = Array(MAX_WALKS).fill(TYPE.i64);
+    const locals = [...registers, TYPE.i64, TYPE.i64, TYPE.i32, ...limits];
     const exported = this.#entry === "local" ? {} : { exported: "main" };
     return { signature: this.#signature, locals, code: this.#code, ...exported };
   }
@@ -206,10 +231,29 @@ class FunctionCompiler implements BlockEmitter {
     this.#code.get(this.#fuel).i64(BigInt(instructions)).op("i64_sub").set(this.#fuel);
   }
 
-  body(block: number, ahead?: number): void {
+  hoist(blocks: readonly number[], rounds: number): (() => void) | undefined {
+    const { layout } = this.#unit;
+    const head = blocks[0]!;
+    const frame = this.#access.first ? firstFrame(layout) : undefined;
+    const { walks, windows } = findWalks(
+      blocks.flatMap((b) => this.#flow.blocks[b]!.instructions),
+      {
+        layout,
+        frame,
+        guesses: this.#guesses[head] ?? entryGuesses(layout),
+        known: this.#ranges[head] ?? nothingKnown(),
+        certain: (i, base) => isCertain(layout, frame, i, base),
+      },
+    );
+    this.#hoisted = windows;
+    return emitLimits(this.#code, this.#registers, walks, rounds, this.#limits);
+  }
+
+  body(block: number, ahead?: number, hoisted = false): void {
     const { instructions, taken, next } = this.#flow.blocks[block]!;
     const guesses = [...(this.#guesses[block] ?? entryGuesses(this.#unit.layout))];
     this.#known = [...(this.#ranges[block] ?? nothingKnown())];
+    this.#proven = hoisted ? this.#hoisted : NONE;
     if (ahead === undefined) this.count(instructions.length);
     this.#ahead = ahead ?? instructions.length;
     for (const i of instructions) {

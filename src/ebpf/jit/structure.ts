@@ -11,8 +11,14 @@ export interface BlockEmitter {
   /**
    * All of the block but its jump; of a conditional jump the condition is left on the stack (1: taken).
    * @param ahead instructions from its start on that are counted as executed already; otherwise it counts its own
+   * @param hoisted whether bounds have been tested by what `hoist` has left
    */
-  body(block: number, ahead?: number): void;
+  body(block: number, ahead?: number, hoisted?: boolean): void;
+  /**
+   * In front of a loop of these blocks in a row.
+   * @returns what leaves 1 on the stack where the next rounds do not leave bounds; undefined where that is of no use
+   */
+  hoist(blocks: readonly number[], rounds: number): (() => void) | undefined;
   /** Counts so many instructions as executed, or as not executed after all where negative. */
   count(instructions: number): void;
   /** At the head of each loop, where endless ones must end. */
@@ -21,10 +27,13 @@ export interface BlockEmitter {
   readonly state: number;
 }
 
-/** Rounds of a short loop for one test of the step limit. */
-const ROUNDS = 4;
 /** Instructions of a loop that is short. */
 const SHORT = 24;
+/** Rounds of a short loop for one test of the step limit: most, and least. */
+const ROUNDS = 8;
+const FEW_ROUNDS = 4;
+/** Instructions that so many rounds make at most, where they are not few. */
+const LONGEST = 96;
 // Deeper graphs would overflow the stack of this recursion.
 const MAX_DEPTH = 500;
 
@@ -109,22 +118,40 @@ class Structured {
   }
 
   /** Some rounds in a row: the step limit, and V8's test for interrupts, cost as much as a small loop's work. */
-  #rounds({ head, rest, exit }: ShortLoop): void {
+  #rounds(loop: ShortLoop): void {
     const code = this.#code;
-    const round = this.#length(head) + this.#length(rest);
+    const { head, rest, exit } = loop;
+    const blocks = rest < 0 ? [head] : [head, rest];
+    const length = this.#length(head) + this.#length(rest);
+    const rounds = length * ROUNDS <= LONGEST ? ROUNDS : FEW_ROUNDS;
+    const emitTest = this.#emitter.hoist(blocks, rounds);
     code.block().loop();
     this.#emitter.loopHead(head);
-    this.#emitter.count(ROUNDS * round);
-    for (let later = (ROUNDS - 1) * round; later >= 0; later -= round) {
-      this.#emitter.body(head, later + round);
+    if (emitTest !== undefined) {
+      emitTest();
+      code.if();
+      this.#inRow(loop, rounds, 3, true);
+      code.op("else");
+      this.#inRow(loop, 1, 3, false);
+      code.op("end");
+    } else this.#inRow(loop, rounds, 2, false);
+    code.br(0).op("end", "end");
+    this.#goto(head, exit);
+  }
+
+  /** @param depth of the block behind the loop, in the `if` that leads there */
+  #inRow({ head, rest, exit }: ShortLoop, rounds: number, depth: number, hoisted: boolean): void {
+    const code = this.#code;
+    const round = this.#length(head) + this.#length(rest);
+    this.#emitter.count(rounds * round);
+    for (let later = (rounds - 1) * round; later >= 0; later -= round) {
+      this.#emitter.body(head, later + round, hoisted);
       if (this.#flow.blocks[head]!.next === exit) code.op("i32_eqz");
       code.if();
       this.#emitter.count(-(later + this.#length(rest)));
-      code.br(2).op("end");
-      if (rest >= 0) this.#emitter.body(rest, later + this.#length(rest));
+      code.br(depth).op("end");
+      if (rest >= 0) this.#emitter.body(rest, later + this.#length(rest), hoisted);
     }
-    code.br(0).op("end", "end");
-    this.#goto(head, exit);
   }
 
   #node(block: number): void {

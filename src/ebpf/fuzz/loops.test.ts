@@ -1,0 +1,58 @@
+// Random loops that walk through memory: interpreter = JIT, out of bounds as well.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createEngine, type EngineName } from "../engines.ts";
+import { EbpfError } from "../errors.ts";
+import { LinearMemory } from "../jit/linear-memory.ts";
+import { disassemble } from "../text.ts";
+import { seeds } from "./differential.ts";
+import { generateLoop, LOOP_BYTES, type LoopProgram } from "./loops.ts";
+import { Random } from "./random.ts";
+
+const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 20_000 : 1000);
+// One memory for all runs: each takes gigabytes of addresses.
+const memory = new LinearMemory(2 * LOOP_BYTES);
+const bytes = [memory.allocate(LOOP_BYTES), memory.allocate(LOOP_BYTES)];
+
+interface Outcome {
+  readonly result: string;
+  readonly executed: number;
+  readonly memory: Buffer;
+}
+
+function outcome(engine: EngineName, { code, regions }: LoopProgram, seed: number): Outcome {
+  const random = new Random(~seed);
+  for (const region of bytes) for (let i = 0; i < LOOP_BYTES; i++) region[i] = random.next();
+  const machine = createEngine(engine, code, {
+    regions: regions.map((region, n) => ({ ...region, bytes: bytes[n]! })),
+    memory,
+  });
+  const r1 = regions[0]!.base;
+  let result: string;
+  try {
+    result = String(
+      seed % 3 === 0 ? machine.bind(r1)() : BigInt.asIntN(32, machine.run(BigInt(r1))),
+    );
+  } catch (error) {
+    if (!(error instanceof EbpfError)) throw error;
+    result = `${error.code} ${error.message}`;
+  }
+  return { result, executed: machine.executed, memory: Buffer.concat(bytes) };
+}
+
+test(`${SEEDS.length} random walks do the same in the interpreter and in the JIT`, () => {
+  let faults = 0;
+  for (const seed of SEEDS) {
+    const program = generateLoop(new Random(seed));
+    const [expected, found] = (["interpreter", "jit"] as const).map((e) =>
+      outcome(e, program, seed),
+    );
+    const lines = () => [`seed ${seed}`, ...disassemble(program.code)].join("\n");
+    assert.equal(found!.result, expected!.result, lines());
+    assert.equal(found!.executed, expected!.executed, lines());
+    assert.deepEqual(found!.memory, expected!.memory, lines());
+    if (expected!.result.startsWith("MEMORY")) faults++;
+  }
+  // Many run to their end, and many over the end of what they walk through.
+  assert.ok(faults > SEEDS.length / 5 && faults < (SEEDS.length * 4) / 5, String(faults));
+});
