@@ -108,8 +108,9 @@ class LoopWriter {
     if (base === R7) {
       p.alu64.mov(R7, random.once(4) ? R5 : R2);
       const adder = random.once(4) ? p.alu32 : p.alu64;
-      if (random.once(6)) adder.lsh(R7, random.below(3));
-      else if (random.once(6)) adder.mul(R7, random.below(5));
+      const scale = random.below(6);
+      if (scale === 0) adder.lsh(R7, random.below(3));
+      else if (scale === 1) adder.mul(R7, random.below(5));
       p.alu64.add(R7, random.pick([R1, R1, R3, R6]));
       if (random.once(4)) p.alu64.add(R7, random.below(64));
     }
