@@ -24,24 +24,39 @@ function run(t: TestContext, name: string, ...args: string[]): string {
   return stdout;
 }
 
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
+/** What a program takes where nothing else runs: whatever does only adds. */
+function least(values: readonly number[]): number {
+  return Math.min(...values);
 }
 
-test("compiled programs are far from the interpreter, and not far from machine code", {
-  skip,
-}, (t) => {
+/** Times machine code of the same C. Where no reason stands beside it, the aim. */
+const MOST: Readonly<Record<string, number>> = {
+  checksum20: 3,
+  classify: 3,
+  publish: 3,
+  fnv4096: 1.5,
+  xorshift: 1.5,
+  // clang makes vectors of this loop, four words each; here each word is loaded by itself.
+  checksum4096: 6,
+  // Branches that no one predicts, and tests of bounds at the end of each inner loop.
+  sieve: 2,
+};
+
+test("compiled programs are far from the interpreter, and near machine code", { skip }, (t) => {
   const file = join(folder, "jit.json");
-  run(t, "jit", "--rounds", "9", "--json", file);
+  run(t, "jit", "--rounds", "15", "--json", file);
   const rows = JSON.parse(readFileSync(file, "utf8")) as {
     program: string;
-    raw: Record<"native" | "jit" | "interpreter", number[]>;
+    raw: Record<"native" | "scalar" | "jit" | "interpreter", number[]>;
   }[];
-  assert.equal(rows.length, 7);
+  assert.deepEqual(
+    rows.map(({ program }) => program),
+    Object.keys(MOST),
+  );
   for (const { program, raw } of rows) {
-    // Wide, since whatever else runs here is measured along: an engine that V8 did not optimise is 20 times slower.
-    assert.ok(median(raw.jit) < 15 * median(raw.native), program);
-    assert.ok(median(raw.interpreter) > 5 * median(raw.jit), program);
+    const times = least(raw.jit) / least(raw.native);
+    assert.ok(times < MOST[program]!, `${program}: ${times.toFixed(2)} times machine code`);
+    assert.ok(least(raw.interpreter) > 50 * least(raw.jit), program);
   }
 });
 

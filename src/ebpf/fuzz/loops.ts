@@ -34,6 +34,8 @@ class LoopWriter {
   readonly #p = new Assembler();
   readonly #random: Random;
   readonly #second: number;
+  /** Whether R5 only grows. */
+  #upward = false;
 
   constructor(random: Random, second: number) {
     this.#random = random;
@@ -74,6 +76,7 @@ class LoopWriter {
   #walk(n: number): void {
     const random = this.#random;
     const p = this.#p.label(`head${n}`);
+    this.#upward = random.once(3);
     const count = 1 + random.below(4);
     for (let i = 0; i < count; i++)
       random.pick([this.#access, this.#access, this.#step]).call(this);
@@ -82,7 +85,7 @@ class LoopWriter {
     if (random.once(2)) {
       this.#other(n);
       p.jump.ne(R8, 0, `head${n}`);
-    } else if (random.once(3)) {
+    } else if (this.#upward) {
       p.alu32.add(R5, 1 + random.below(16));
       p.jump.lt(R5, random.below(700), `head${n}`);
     } else {
@@ -133,9 +136,11 @@ class LoopWriter {
     const p = this.#p;
     const by = random.pick([1, 2, 4, 8, 12, -1, -4, random.below(40)]);
     const what = random.below(7);
+    // Loops that end by R5 must not take back what brings them there.
+    const small = this.#upward ? Math.abs(by) : by;
     if (what === 0) p.alu64.add(R2, R4);
     else if (what === 1) p.alu64.add(R3, R4);
-    else if (what === 2) p.alu32.add(R5, by);
+    else if (what === 2) p.alu32.add(R5, small);
     else if (what === 3) p.alu64.sub(R2, by);
     else if (what === 4) p.alu64.add(R4, random.below(3));
     else p.alu64.add(random.pick([R2, R3]), by);

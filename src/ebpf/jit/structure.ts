@@ -132,7 +132,7 @@ class Structured {
       code.if();
       this.#inRow(loop, rounds, 3, true);
       code.op("else");
-      this.#inRow(loop, 1, 3, false);
+      this.#inRow(loop, FEW_ROUNDS, 3, false);
       code.op("end");
     } else this.#inRow(loop, rounds, 2, false);
     code.br(0).op("end", "end");
