@@ -6,6 +6,7 @@ import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { type NicFailed, NicProcess } from "../frontends/nic-process.ts";
 import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
 import type { ProxyWorkerOptions } from "../frontends/proxy/worker.ts";
+import { WaitingWorker } from "../frontends/waiting-worker.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
@@ -181,7 +182,11 @@ async function run(
   signals: StopSignals,
   opened: () => void,
 ): Promise<void> {
-  const worker = new NicProcess(options, (level, text) => log[level](text), WORKER);
+  const worker = new NicProcess(
+    options,
+    (level, text) => log[level](text),
+    new WaitingWorker(WORKER),
+  );
   const signalUpgrade = () => worker.signalUpgrade();
   process.on("SIGUSR2", signalUpgrade);
   void signals.asked.then(() => worker.stop()).catch(() => {});

@@ -1,8 +1,13 @@
 #!/usr/bin/env node
 /** The command `bpfhv`. One file per sub-command beside this one. */
 import { readFileSync } from "node:fs";
-import { Command, CommanderError } from "commander";
+import type { Command } from "commander";
+import { nicWorker } from "../frontends/waiting-worker.ts";
 import { CommandError } from "./errors.ts";
+
+// First of all: it loads as many modules as this thread does.
+const worker = process.argv[2] === "serve" ? nicWorker() : undefined;
+const { Command: Program, CommanderError } = await import("commander");
 
 const { version } = JSON.parse(
   readFileSync(new URL("../../../package.json", import.meta.url), "utf8"),
@@ -10,7 +15,7 @@ const { version } = JSON.parse(
 
 /** Loaded one by one: a NIC is not to wait for the compiler's or the backend's commands. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
-  serve: async () => (await import("./serve.ts")).serveCommand(),
+  serve: async () => (await import("./serve.ts")).serveCommand(worker),
   status: async () => (await import("./status.ts")).statusCommand(),
   "set-port": async () => (await import("./set-port.ts")).setPortCommand(),
   vm: async () => (await import("./vm.ts")).vmCommand(),
@@ -25,7 +30,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 };
 
 async function program(wanted: string | undefined): Promise<Command> {
-  const command = new Command("bpfhv")
+  const command = new Program("bpfhv")
     .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
     .version(version);
   const names =

@@ -7,6 +7,7 @@ import type { Device } from "../devices/device.ts";
 import { findRing, RINGS } from "../devices/rings.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
+import { nicWorker, type WaitingWorker } from "../frontends/waiting-worker.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
 import { ConfigError, checkConfig, DEFAULT_BUFS, parseMac } from "../nic/config.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
@@ -38,7 +39,8 @@ interface ServeFlags {
 
 const LEVELS = ["silent", "error", "warn", "info", "debug"];
 
-export function serveCommand(): Command {
+/** @param worker is loading already, where there is one */
+export function serveCommand(worker?: WaitingWorker): Command {
   return new Command("serve")
     .description("serve one NIC to one virtual machine over a vfio-user socket")
     .requiredOption("--socket <path>", "UNIX socket that QEMU's vfio-user-pci connects to")
@@ -62,7 +64,7 @@ export function serveCommand(): Command {
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
     .option("--answer-delay <ms>", "answer the VMM this late (for tests)", whole, 0)
-    .action((flags: ServeFlags) => serve(flags));
+    .action((flags: ServeFlags) => serve(flags, worker ?? nicWorker()));
 }
 
 /** Feature bits by the words of the original; checksums bring scatter-gather with them. */
@@ -129,9 +131,17 @@ export function nicOptions(flags: ServeFlags): NicOptions {
   }
 }
 
-async function loggerTo(level: string): Promise<Logger> {
-  const { default: pino } = await import("pino");
-  return pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
+/** Loaded with the first line: until clients are let in, there is better to do. */
+function loggerTo(level: string): () => Promise<Logger> {
+  const load = async () => {
+    const { default: pino } = await import("pino");
+    return pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
+  };
+  let loading: Promise<Logger> | undefined;
+  return () => {
+    loading ??= load();
+    return loading;
+  };
 }
 
 /** What the NIC ships, and what `status` says of it. @throws CommandError where it must not be shipped */
@@ -152,17 +162,18 @@ async function proved({ device: name, nic }: NicOptions, allowUnverified: boolea
   }
 }
 
-async function serve(flags: ServeFlags): Promise<void> {
+async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
   const options = nicOptions(flags);
   const account = prepareToDrop(flags.user);
-  const loading = loggerTo(flags.logLevel);
-  const nic = new NicProcess(options, (level, text) => {
-    void loading.then((log) => log[level](text));
-  });
+  const logger = loggerTo(flags.logLevel);
+  const nic = new NicProcess(
+    options,
+    (level, text) => void logger().then((log) => log[level](text)),
+    worker,
+  );
   const proving = proved(options, flags.allowUnverified);
   // Looked at below.
   proving.catch(() => {});
-  const log = await loading;
   await nic.started().catch((error: NicFailed) => {
     throw failure(error.message);
   });
@@ -171,25 +182,27 @@ async function serve(flags: ServeFlags): Promise<void> {
     const { kind, net } = request as { kind?: string; net?: string };
     if (kind === "set-port") {
       await nic.setPort(parsePort(`${net}`));
-      log.info(`packets to ${net} from here on`);
+      (await logger()).info(`packets to ${net} from here on`);
     }
     const { proof } = await proving;
     return { pid: process.pid, socket: flags.socket, proof, ...(await nic.status()) };
   });
   if (flags.pidFile !== undefined) writeFileSync(flags.pidFile, `${process.pid}`);
   const stop = (signal: string) => {
-    log.info(`${signal}: stopping`);
+    void logger().then((log) => log.info(`${signal}: stopping`));
     void nic.stop().catch(() => {});
   };
   process.once("SIGINT", () => stop("SIGINT"));
   process.once("SIGTERM", () => stop("SIGTERM"));
-  log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
   try {
     const { sets, proof } = await proving;
-    if (proof !== "proved") log.warn(`programs ${proof}`);
-    // Not before: the compiler reads files that the other user may not read. And clients are let in after it.
+    // Not before: the compiler and the log read files that the other user may not read. And clients are let in after it.
+    if (account !== undefined) await logger();
     dropTo(account);
     nic.ship(sets);
+    const log = await logger();
+    if (proof !== "proved") log.warn(`programs ${proof}`);
+    log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
     await nic.ended;
     log.info("stopped");
   } catch (error) {

@@ -1,11 +1,12 @@
 /** A NIC in a worker of this process: start it, ask it, stop it. */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import type { ProgramSets } from "../devices/sets.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import type { NicWorkerData, ToMain, ToWorker } from "./nic-messages.ts";
+import type { WaitingWorker } from "./waiting-worker.ts";
 
 export type NicOptions = Omit<NicWorkerData, "wakeFd">;
 
@@ -34,16 +35,15 @@ export class NicProcess<Options extends object = NicOptions> {
     this.#ready = resolve;
   });
 
-  /** @param worker the module that serves; it takes its options as `workerData` */
+  /** @param worker serves; its options are its task */
   constructor(
     options: Options,
     log: (level: "info" | "warn", text: string) => void,
-    worker = new URL("./nic-worker.js", import.meta.url),
+    worker: WaitingWorker,
   ) {
     this.#log = log;
     this.#wakeFd = createEventFd();
-    const workerData = { ...options, wakeFd: this.#wakeFd };
-    this.#worker = new Worker(worker, { workerData });
+    this.#worker = worker.begin({ ...options, wakeFd: this.#wakeFd });
     this.ended = new Promise((resolve, reject) => {
       let failure: NicFailed | null = null;
       this.#worker.on("message", (message: ToMain) => {

@@ -2,24 +2,27 @@
  * The worker of one NIC: everything of it lives here, on one thread, in one loop. The thread that started
  * it talks to it by messages (worker-control.ts).
  */
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { findRing } from "../devices/rings.ts";
 import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { PortSpec } from "../net/create.ts";
 import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";
-import { setTimeSlice } from "../os/process.ts";
+import { forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { limitedLog } from "./line-limit.ts";
 import type { NicWorkerData, ToMain } from "./nic-messages.ts";
 import { VfioUserFrontend } from "./vfio-user.ts";
+import { takeTask } from "./waiting-worker.ts";
 import { WorkerControl } from "./worker-control.ts";
 import { WorkerPorts } from "./worker-ports.ts";
 
-const options = workerData as NicWorkerData;
+const main = parentPort!;
+// This thread is older than the main thread's own promise.
+forbidNewPrivileges();
+const options = takeTask<NicWorkerData>(main);
 /** Do packets of this device carry metadata? */
 const metadata = (findRing(options.device)?.features ?? 0) !== 0;
-const main = parentPort!;
 const tell = (message: ToMain): void => main.postMessage(message);
 const log = limitedLog(tell);
 

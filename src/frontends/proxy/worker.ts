@@ -1,5 +1,5 @@
 /** The worker of one backend: port, rings, socket and loop on one thread (see ../nic-worker.ts). */
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { findDevice } from "../../devices/index.ts";
 import { Loop } from "../../engine/loop.ts";
 import { QueuePair } from "../../engine/pair.ts";
@@ -7,6 +7,7 @@ import type { SpoofRules } from "../../engine/spoof-guard.ts";
 import type { PortSpec } from "../../net/create.ts";
 import { LineLimit, limitedLog } from "../line-limit.ts";
 import type { ToMain } from "../nic-messages.ts";
+import { takeTask } from "../waiting-worker.ts";
 import { WorkerControl } from "../worker-control.ts";
 import { WorkerPorts } from "../worker-ports.ts";
 import { ProxyFrontend } from "./frontend.ts";
@@ -27,8 +28,8 @@ export interface ProxyWorkerOptions {
   readonly antiSpoof?: SpoofRules;
 }
 
-const options = workerData as ProxyWorkerOptions & { readonly wakeFd: number };
 const main = parentPort!;
+const options = takeTask<ProxyWorkerOptions & { readonly wakeFd: number }>(main);
 const tell = (message: ToMain): void => main.postMessage(message);
 const print = (text: string): void => tell({ kind: "print", text });
 const log = limitedLog(tell);
