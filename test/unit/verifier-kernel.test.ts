@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { summarise, verify } from "../../src/ebpf/index.ts";
-import { disassemble } from "../../src/ebpf/text.ts";
+import { assembleText, disassemble } from "../../src/ebpf/text.ts";
+import { KERNELS } from "../../src/ebpf/verifier/refusals/kernels.ts";
+import { SIZE } from "../../src/ebpf/verifier/refusals/row.ts";
 import {
   deviceSamples,
   mutant,
@@ -54,6 +56,15 @@ test("both accept what is safe", { skip }, () => {
     assert.ok(ours.accepted, summarise(ours));
     const theirs = kernel(sample);
     assert.ok(theirs.accepted, `${sample.program.name}: ${theirs.log}`);
+  }
+});
+
+test("the kernel refuses what it was found to refuse", { skip }, () => {
+  for (const [what, program] of KERNELS) {
+    const code = assembleText(program as string[]);
+    const options = { contextSize: SIZE };
+    const { accepted } = kernel({ program: { name: "test", code }, options } as Sample);
+    assert.equal(accepted, false, what);
   }
 });
 

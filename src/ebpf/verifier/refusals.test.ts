@@ -7,11 +7,22 @@ import { explain, summarise, verify } from "./index.ts";
 import { CONTEXT } from "./refusals/context.ts";
 import { CONTROL, FUNCTIONS } from "./refusals/control.ts";
 import { HELPERS, RESULTS } from "./refusals/helpers.ts";
+import { KERNELS } from "./refusals/kernels.ts";
 import { SIZE } from "./refusals/row.ts";
 import { STACK } from "./refusals/stack.ts";
 import { ADDRESSES, REGISTERS } from "./refusals/values.ts";
 
-const ROWS = [CONTEXT, STACK, REGISTERS, ADDRESSES, CONTROL, FUNCTIONS, HELPERS, RESULTS].flat();
+const ROWS = [
+  CONTEXT,
+  STACK,
+  REGISTERS,
+  ADDRESSES,
+  CONTROL,
+  FUNCTIONS,
+  HELPERS,
+  RESULTS,
+  KERNELS,
+].flat();
 
 for (const [what, program, rule, index, message, options] of ROWS) {
   test(`refused: ${what}`, () => {
