@@ -263,8 +263,10 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (err)
 		goto free_irqs;
 	bpfhv_spread_cpus(bp);
-	bpfhv_gen_announce(gen);
 	rtnl_lock();
+	/* No longer ours alone: features that were switched since, or by the registration, have replaced it. */
+	if (bp->gen)
+		bpfhv_gen_announce(bp->gen);
 	bp->dying = false;
 	rtnl_unlock();
 	/* For what was said before anybody listened. */
