@@ -41,6 +41,9 @@ static int bpfhv_enable_device(struct bpfhv_priv *bp)
 static void bpfhv_disable_device(struct bpfhv_priv *bp)
 {
 	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_DISABLE | BPFHV_CTRL_TX_DISABLE);
+	/* It may only look so, and go on using what is about to be freed. */
+	if (bp->gone)
+		pci_clear_master(bp->pdev);
 }
 
 void bpfhv_update_link(struct bpfhv_priv *bp)
