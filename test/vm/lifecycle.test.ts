@@ -6,7 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { controlPath } from "../../src/cli/control-socket.ts";
 import { composeInitrd } from "../../src/cli/guest-parts.ts";
 import { ALARM } from "./alarms.ts";
-import { patience, prepareGuest, sleep, startGuest, until } from "./harness.ts";
+import { isDebugKernel, patience, prepareGuest, sleep, startGuest, until } from "./harness.ts";
 import { MODULE, modulePath, NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";
 
@@ -23,18 +23,18 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
   let vm: NicGuest;
 
   before(async () => {
-    const parts = await prepareGuest();
-    const module = await modulePath();
+    // The debug kernel's image is none that kexec knows how to start: from there it is Debian's own that comes next.
+    const suite = isDebugKernel ? "trixie" : undefined;
+    const next = await prepareGuest(suite);
+    const module = await modulePath(suite);
     vm = await NicGuest.start({
       label: "life",
       guest: {
         memoryMiB: 768,
         extraFiles: {
-          // For kexec: the same kernel and tools, with the module.
-          "/extra/vmlinuz": parts.kernel,
-          "/extra/initrd": composeInitrd(parts, [
-            { path: MODULE, content: await readFile(module) },
-          ]),
+          // For kexec: a kernel and its tools, with the module.
+          "/extra/vmlinuz": next.kernel,
+          "/extra/initrd": composeInitrd(next, [{ path: MODULE, content: await readFile(module) }]),
         },
       },
     });
@@ -109,9 +109,8 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
   test("kexec into another kernel under traffic: the NIC is quiet before it starts", async () => {
     const stop = vm.floodFromHost();
     const boots = vm.guest.boots;
-    await vm.guest.check(
-      "kexec -l /extra/vmlinuz --initrd=/extra/initrd --reuse-cmdline && (sleep 0.3; kexec -e) >/dev/null 2>&1 &",
-    );
+    await vm.guest.check("kexec -l /extra/vmlinuz --initrd=/extra/initrd --reuse-cmdline");
+    await vm.guest.check("(sleep 0.3; kexec -e) >/dev/null 2>&1 &");
     await vm.guest.waitForBoot(boots + 1);
     stop();
     assert.equal((await vm.nic.status()).programs, "-");
