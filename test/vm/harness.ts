@@ -17,24 +17,14 @@ import { onExit } from "./cleanup.ts";
 import { type Listening, listen } from "./lines.ts";
 import { type QemuExit, QemuProcess } from "./qemu-process.ts";
 import { Qmp, type QmpEvent } from "./qmp.ts";
-import { within } from "./time.ts";
+import { GUEST_KERNEL, isDebugKernel, patience, within } from "./time.ts";
 
 export { detectAccelerator } from "../../src/cli/accelerator.ts";
 export type { GuestParts } from "../../src/cli/guest-parts.ts";
 export type { CommandResult } from "./agent.ts";
 export { isAlive, Netns, type TapAddress } from "./netns.ts";
 export type { QemuExit } from "./qemu-process.ts";
-export { DeadlineError, sleep, until, within } from "./time.ts";
-
-/** The kernel of all guests: a Debian suite, or `debug`, as script/lib/provision knows them. */
-const GUEST_KERNEL = process.env.BPFHV_GUEST_KERNEL ?? "trixie";
-/** Is it the one that looks for mistakes, at the price of its speed? */
-export const isDebugKernel = GUEST_KERNEL === "debug";
-/** Waits for a guest are so many times as long in it. */
-const PATIENCE = isDebugKernel ? 6 : 1;
-
-/** For a time limit in milliseconds: what it is with this kernel. */
-export const patience = (ms: number): number => ms * PATIENCE;
+export { DeadlineError, isDebugKernel, patience, sleep, until, within } from "./time.ts";
 
 /** What a guest is made of; for the kernel that all tests run in, or another one. */
 export function prepareGuest(suite = GUEST_KERNEL): Promise<GuestParts> {

@@ -4,7 +4,7 @@ import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS, type QueueCounterName } from "../../src/devices/counters.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
-import { sleep } from "./time.ts";
+import { patience, sleep } from "./time.ts";
 
 const skip = await withoutVm();
 /** A TCP payload fills at most this much of the wire without segmentation offload. */
@@ -12,8 +12,11 @@ const WIRE = 1514;
 /** Mean that large packets surely pass, acknowledgements and all. */
 const LARGE = 4000;
 const WINDOW_MS = 800;
+/** Traffic that is to outlast four switches: seconds of TCP, and pings in a hundredth of a second each. */
+const TCP_SECONDS = patience(8);
+const PINGS = patience(600);
 
-describe("sring_gso in a guest", { skip, timeout: 180_000 }, () => {
+describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {
@@ -72,8 +75,8 @@ describe("sring_gso in a guest", { skip, timeout: 180_000 }, () => {
   });
 
   test("segmentation is switched off and on under TCP and a flood of pings: no ping is lost", async () => {
-    await vm.guest.check(`iperf3 -J -c ${vm.link.host} -t 8 >/tmp/tcp.json 2>&1 &`);
-    await vm.guest.check(`ping -n -q -i 0.01 -c 600 ${vm.link.host} >/tmp/ping.txt 2>&1 &`);
+    await vm.guest.check(`iperf3 -J -c ${vm.link.host} -t ${TCP_SECONDS} >/tmp/tcp.json 2>&1 &`);
+    await vm.guest.check(`ping -n -q -i 0.01 -c ${PINGS} ${vm.link.host} >/tmp/ping.txt 2>&1 &`);
     await sleep(WINDOW_MS);
     const window = () => meanSize("tx0", () => sleep(WINDOW_MS));
     const means: number[] = [await window()];
@@ -82,7 +85,7 @@ describe("sring_gso in a guest", { skip, timeout: 180_000 }, () => {
       means.push(await window());
     }
     await vm.guest.check("wait; while pidof iperf3 ping; do sleep 0.2; done", {
-      timeoutMs: 20_000,
+      timeoutMs: 20_000 + TCP_SECONDS * 1000,
     });
     const [first, off, on, offAgain, onAgain] = means;
     // Pings, acknowledgements' absence and the packets on their way when it switches: margins are wide.
@@ -92,7 +95,7 @@ describe("sring_gso in a guest", { skip, timeout: 180_000 }, () => {
     assert.equal(tcp.error, undefined);
     assert.match(
       await vm.guest.check("cat /tmp/ping.txt"),
-      /600 packets transmitted, 600 received/,
+      new RegExp(`${PINGS} packets transmitted, ${PINGS} received`),
     );
     await assertNothingDropped();
   });

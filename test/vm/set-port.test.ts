@@ -8,7 +8,7 @@ import { DROP_COUNTERS } from "../../src/devices/counters.ts";
 import { Netns } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
-import { sleep, until } from "./time.ts";
+import { patience, sleep, until } from "./time.ts";
 
 const skip = await withoutVm();
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
@@ -16,7 +16,7 @@ const run = promisify(execFile);
 const CHANGES = 10;
 const PINGS = 600;
 
-describe("the port of a running NIC", { skip, timeout: 180_000 }, () => {
+describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () => {
   let vm: NicGuest;
   let second: Netns;
   const ports: string[] = [];
@@ -77,8 +77,9 @@ describe("the port of a running NIC", { skip, timeout: 180_000 }, () => {
     const ping = await vm.guest.check("cat /tmp/ping.txt");
     const received = Number(/(\d+) received/.exec(ping)?.[1]);
     t.diagnostic(`${PINGS - received} of ${PINGS} pings lost in ${CHANGES} changes`);
-    // What the old TAP's kernel still had on its way when the TAP was let go: at most one answer each time.
-    assert.ok(PINGS - received <= CHANGES, ping);
+    // What the old TAP's queue still held when the TAP was let go: at most one answer each time, or as many more as the
+    // guest is slower at taking them.
+    assert.ok(PINGS - received <= patience(CHANGES), ping);
   });
 
   test("a port that cannot be had leaves the old one as it is", async () => {

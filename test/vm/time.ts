@@ -1,5 +1,15 @@
 /** Deadlines: nothing in these tests waits without one. */
 
+/** The kernel of all guests: a Debian suite, or `debug`, as script/lib/provision knows them. */
+export const GUEST_KERNEL = process.env.BPFHV_GUEST_KERNEL ?? "trixie";
+/** Is it the one that looks for mistakes, at the price of its speed? */
+export const isDebugKernel = GUEST_KERNEL === "debug";
+/** Waits for a guest are so many times as long in it. */
+const PATIENCE = isDebugKernel ? 6 : 1;
+
+/** For a time limit in milliseconds: what it is with this kernel. */
+export const patience = (ms: number): number => ms * PATIENCE;
+
 export class DeadlineError extends Error {
   override readonly name = "DeadlineError";
   readonly code = "DEADLINE";
@@ -20,17 +30,17 @@ export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Polls until `probe` gives something other than undefined or false. */
+/** Polls until `probe` gives something other than undefined or false; a slow kernel gets its factor of `ms`. */
 export async function until<T>(
   ms: number,
   what: string,
   probe: () => T | undefined | false | Promise<T | undefined | false>,
 ): Promise<T> {
-  const end = performance.now() + ms;
+  const end = performance.now() + patience(ms);
   for (;;) {
     const value = await probe();
     if (value !== undefined && value !== false) return value;
-    if (performance.now() > end) throw new DeadlineError(`not within ${ms} ms: ${what}`);
+    if (performance.now() > end) throw new DeadlineError(`not within ${patience(ms)} ms: ${what}`);
     await sleep(50);
   }
 }

@@ -1,5 +1,6 @@
 /** Traffic between a guest and a namespace of the host, measured: iperf3 and ping, both ways. */
 import type { Guest, GuestParts, Netns } from "./harness.ts";
+import { patience } from "./time.ts";
 
 /** One direction of small UDP packets. */
 export interface UdpResult {
@@ -97,7 +98,7 @@ export class Link {
   /** From the host to the guest. */
   pingFromHost(count: number, interval = 0.02): PingResult {
     const words = ["-n", "-q", "-c", `${count}`, "-i", `${interval}`, "-W", "2", this.peer];
-    return parsePing(this.#netns.exec([this.#parts.ping, ...words], 30_000));
+    return parsePing(this.#netns.exec([this.#parts.ping, ...words], patience(30_000)));
   }
 }
 

@@ -4,6 +4,7 @@ import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS } from "../../src/devices/counters.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
+import { patience } from "./time.ts";
 
 const skip = await withoutVm();
 /** Many times the smallest ring, so that wrap bits turn over all the time. */
@@ -13,7 +14,7 @@ for (const [what, words] of [
   ["256 buffers", []],
   ["16 buffers", SMALLEST],
 ] as const) {
-  describe(`vring_packed with ${what} in a guest`, { skip, timeout: 180_000 }, () => {
+  describe(`vring_packed with ${what} in a guest`, { skip, timeout: patience(180_000) }, () => {
     let vm: NicGuest;
 
     before(async () => {

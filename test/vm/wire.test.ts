@@ -18,6 +18,7 @@ import {
   type Guest,
   type GuestParts,
   Netns,
+  patience,
   prepareGuest,
   startGuest,
 } from "./harness.ts";
@@ -42,7 +43,7 @@ interface Look {
   readonly final: readonly Frame[];
 }
 
-describe("what goes over the wire", { skip, timeout: 240_000 }, () => {
+describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => {
   let parts: GuestParts;
   let outer: Netns;
   let inner: Netns;
@@ -153,7 +154,7 @@ describe("what goes over the wire", { skip, timeout: 240_000 }, () => {
     test(`TCP over IPv${version} to the guest: the guest's kernel cuts it right`, async () => {
       assertTcp(
         await look([other, "tap1"], "tcp", () =>
-          outer.exec([parts.iperf3, ...flags.split(" "), "-c", OTHER[version]], 30_000),
+          outer.exec([parts.iperf3, ...flags.split(" "), "-c", OTHER[version]], patience(30_000)),
         ),
         MSS[version],
       );
@@ -167,7 +168,7 @@ describe("what goes over the wire", { skip, timeout: 240_000 }, () => {
     test(`UDP ${way} the guest: datagrams that travel as one are taken apart right`, async () => {
       const words = ["-u", "-c", target, "-p", `${PORT}`, "-b", "60M", "-t", "2"];
       const { raw, final } = await look(to(), "udp", () =>
-        from().exec([parts.iperf3, ...words, "-l", `${DATAGRAM}`], 30_000),
+        from().exec([parts.iperf3, ...words, "-l", `${DATAGRAM}`], patience(30_000)),
       );
       const large = raw.filter(({ length }) => length > WIRE);
       assert.ok(large.length > 20, `${large.length} large frames of ${raw.length} on the TAP`);
