@@ -85,6 +85,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
       timeoutMs: RELOADS * 3000,
     });
     stop();
+    await vm.calm();
     assert.equal(await vm.pings(), 0);
     assert.doesNotMatch(await dmesg(), ALARM);
     const lost = memory - (await freeKiB(vm.guest));

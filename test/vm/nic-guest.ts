@@ -10,6 +10,7 @@ import {
   startGuest,
 } from "./harness.ts";
 import { ServedNic } from "./nic.ts";
+import { until } from "./time.ts";
 import { Link } from "./traffic.ts";
 
 export const MODULE = "/modules/bpfhv.ko";
@@ -88,6 +89,17 @@ export class NicGuest {
     child.stderr?.resume();
     child.on("error", () => {});
     return () => child.kill("SIGKILL");
+  }
+
+  /** After a flood: until the guest has taken what it left in the TAP's queue, which drops what comes while it is full. */
+  async calm(): Promise<void> {
+    let before = -1;
+    await until(10_000, "an end of the flood", async () => {
+      const { packets } = (await this.nic.status()).queues[0].counters;
+      const quiet = packets === before;
+      before = packets;
+      return quiet;
+    });
   }
 
   /** Ends all of it; in a debug kernel, not without a word of what it found. @returns how QEMU ended */
