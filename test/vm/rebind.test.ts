@@ -18,11 +18,15 @@ for i in $(seq $1); do
   echo $device >unbind; echo $device >bind
   ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up
   ping -q -f -s 1000 -c 2000 -w 1 10.88.0.1 >/dev/null 2>&1
-  if ! ping -q -c 1 -W 10 10.88.0.1 >/dev/null; then
+  # The flood may be more than a slow guest takes: then the TAP drops some answers, but not twenty in a row.
+  tries=0
+  until ping -q -c 1 -W 1 10.88.0.1 >/dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 20 ] && continue
     echo "no way to the host after $i cycles"
     ethtool -S eth0; ip -s link show eth0; cat /proc/interrupts; dmesg | tail -n 20
     exit 1
-  fi
+  done
   wait
 done
 `;
@@ -56,6 +60,7 @@ describe("a NIC and its driver", { skip, timeout: patience(isFull ? 1_500_000 : 
         });
         for (const stop of stops) stop();
         assert.equal(status, 0, `${output}\n${JSON.stringify(await vm.nic.status())}`);
+        await vm.calm();
         assert.equal(await vm.pings(5), 0);
       } finally {
         await vm.close();
