@@ -1,0 +1,50 @@
+/** A guest that is suspended to memory, and woken: its devices lose all, and the driver begins anew. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { ALARM } from "./alarms.ts";
+import { isDebugKernel, patience, until } from "./harness.ts";
+import { NicGuest } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+
+const why = await withoutVm();
+const skip = why === false && isDebugKernel ? "the debug kernel cannot be suspended" : why;
+
+/** Speaks on the console: the agent's port does not come back from sleep. */
+const SLEEP = `
+{
+  sleep 0.5
+  echo mem >/sys/power/state
+  ping -q -c 1 -W 10 10.88.0.1
+  ping -q -c 20 -i 0.02 -W 5 10.88.0.1
+  echo "awake and done"
+} >/dev/ttyS0 2>&1 &
+`;
+
+describe("a guest that sleeps", { skip, timeout: patience(120_000) }, () => {
+  test("suspended to memory in a flood: the NIC is quiet, and no packet is lost once awake", async () => {
+    const vm = await NicGuest.start({
+      label: "sleep",
+      guest: { smp: 2, append: "no_console_suspend" },
+    });
+    try {
+      await vm.load();
+      const stop = vm.floodFromHost(2);
+      await vm.guest.check(SLEEP);
+      await until(20_000, "the guest to sleep", () =>
+        vm.guest.events.some(({ event }) => event === "SUSPEND"),
+      );
+      const { queues } = await vm.nic.status();
+      for (const { queue, fill } of queues) assert.equal(fill, null, `${queue} is in use`);
+      const from = vm.guest.serialLog().length;
+      await vm.guest.qmp("system_wakeup");
+      await vm.guest.waitForSerial(/awake and done/, 30_000, from);
+      stop();
+      const said = vm.guest.serialLog().slice(from);
+      assert.match(said, /20 packets transmitted, 20 received/, said);
+      assert.match(said, /programs verified by the kernel/, said);
+      assert.doesNotMatch(vm.guest.serialLog(), ALARM);
+    } finally {
+      await vm.close();
+    }
+  });
+});
