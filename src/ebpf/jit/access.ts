@@ -148,14 +148,31 @@ function admits({ length, writable }: Window, { size, kind }: Reach): boolean {
 
 /** Whether a load or store is in bounds whatever its base register holds of what it may. */
 export function isCertain(layout: Layout, frame: Window | undefined, i: Instruction, base: Range) {
-  const { operation } = i.encoding;
-  if (operation.kind !== "load" && operation.kind !== "store") return false;
-  const kind = operation.kind === "load" ? READ : WRITE;
-  const access = { offset: i.offset, size: operation.size, kind } as const;
-  const register = operation.kind === "load" ? i.src : i.dst;
-  if (register === FRAME_POINTER && inOwnFrame(access)) return true;
+  const access = plainOf(i);
+  if (access === undefined) return false;
+  const own = access.register === FRAME_POINTER && inOwnFrame(access);
+  return own || certainWindow(layout, frame, i, base) !== undefined;
+}
+
+/** The window that it is surely in then. */
+export function certainWindow(
+  layout: Layout,
+  frame: Window | undefined,
+  i: Instruction,
+  base: Range,
+): Window | undefined {
+  const access = plainOf(i);
+  if (access === undefined) return undefined;
   const windows = frame === undefined ? layout.windows : [...layout.windows, frame];
-  return windows.some((w) => admits(w, access) && holds(w, access, base));
+  return windows.find((w) => admits(w, access) && holds(w, access, base));
+}
+
+function plainOf(i: Instruction): (Reach & { readonly register: number }) | undefined {
+  const { operation } = i.encoding;
+  if (operation.kind !== "load" && operation.kind !== "store") return undefined;
+  const loads = operation.kind === "load";
+  const register = loads ? i.src : i.dst;
+  return { offset: i.offset, size: operation.size, kind: loads ? READ : WRITE, register };
 }
 
 /** Whether the access is in the window whatever the base register holds of what it may. */

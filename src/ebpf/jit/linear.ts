@@ -88,7 +88,7 @@ function afterAlu(
 const TWO_32 = 2 ** 32;
 
 /** Whether an operation on low halves is the same on all 64 bits, for what the registers may hold. */
-function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
+export function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
   if (op === "mov") return b.high < TWO_32;
   if (a.high >= TWO_32) return false;
   const result =
@@ -98,7 +98,7 @@ function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
 
 /** One round of a loop whose body is straight: what registers hold, as sums of what they held at its start. */
 export interface Round {
-  /** Before each instruction. */
+  /** Before each instruction, and at the end. */
   readonly before: readonly Sums[];
   readonly ranges: readonly Ranges[];
   /** What each register grows by from one round to the next, the same in all rounds: of registers that stay, 0. */
@@ -117,6 +117,8 @@ export function analyseRound(instructions: readonly Instruction[], known: Ranges
     followSums(sums, i, state);
     follow(state, i);
   }
+  before.push([...sums]);
+  ranges.push(state);
   const changes = themselves().map((start, n) => {
     const end = sums[n];
     return end === undefined ? undefined : plus(end, start!, -1n);

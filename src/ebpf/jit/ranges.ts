@@ -146,7 +146,7 @@ function afterAlu(state: Ranges, i: Instruction, operation: Extract<Operation, {
   return compute(op, bits, a, immediate(i.imm, bits));
 }
 
-const NEGATED: Readonly<Partial<Record<JumpOp, JumpOp>>> = {
+export const NEGATED: Readonly<Partial<Record<JumpOp, JumpOp>>> = {
   eq: "ne",
   ne: "eq",
   gt: "le",

@@ -14,17 +14,24 @@ export interface BlockEmitter {
    * @param hoisted whether bounds have been tested by what `hoist` has left
    */
   body(block: number, ahead?: number, hoisted?: boolean): void;
-  /**
-   * In front of a loop of these blocks in a row.
-   * @returns what leaves 1 on the stack where the next rounds do not leave bounds; undefined where that is of no use
-   */
-  hoist(blocks: readonly number[], rounds: number): (() => void) | undefined;
+  /** In front of a loop: code for many rounds at once, where there is one for such a loop and as long as it goes on. */
+  vectors(loop: ShortLoop): void;
+  /** In front of a loop. @returns undefined where nothing is known of its next rounds */
+  hoist(loop: ShortLoop, rounds: number): Ahead | undefined;
   /** Counts so many instructions as executed, or as not executed after all where negative. */
   count(instructions: number): void;
   /** At the head of each loop, where endless ones must end. */
   loopHead(block: number): void;
   /** An i32 local, 0 at the start, for the number of the next block where there is a jump table. */
   readonly state: number;
+}
+
+/** What can be known of a loop's next rounds. */
+export interface Ahead {
+  /** Leaves 1 on the stack where no access leaves its bounds. */
+  readonly test: () => void;
+  /** Whether the loop is not left then either. */
+  readonly stays: boolean;
 }
 
 /** Instructions of a loop that is short. */
@@ -44,7 +51,7 @@ export function emitFlow(code: Code, flow: Flow, emitter: BlockEmitter): void {
 }
 
 /** A loop of one or two blocks that is left from the first one only. */
-interface ShortLoop {
+export interface ShortLoop {
   readonly head: number;
   /** The second block, -1 where there is none. */
   readonly rest: number;
@@ -121,22 +128,34 @@ class Structured {
   #rounds(loop: ShortLoop): void {
     const code = this.#code;
     const { head, rest, exit } = loop;
-    const blocks = rest < 0 ? [head] : [head, rest];
     const length = this.#length(head) + this.#length(rest);
     const rounds = length * ROUNDS <= LONGEST ? ROUNDS : FEW_ROUNDS;
-    const emitTest = this.#emitter.hoist(blocks, rounds);
+    this.#emitter.vectors(loop);
+    const ahead = this.#emitter.hoist(loop, rounds);
     code.block().loop();
     this.#emitter.loopHead(head);
-    if (emitTest !== undefined) {
-      emitTest();
+    if (ahead !== undefined) {
+      ahead.test();
       code.if();
-      this.#inRow(loop, rounds, 3, true);
+      if (ahead.stays) this.#throughout(loop, rounds);
+      else this.#inRow(loop, rounds, 3, true);
       code.op("else");
       this.#inRow(loop, FEW_ROUNDS, 3, false);
       code.op("end");
     } else this.#inRow(loop, rounds, 2, false);
     code.br(0).op("end", "end");
     this.#goto(head, exit);
+  }
+
+  /** Rounds that do not leave the loop. */
+  #throughout({ head, rest }: ShortLoop, rounds: number): void {
+    const round = this.#length(head) + this.#length(rest);
+    this.#emitter.count(rounds * round);
+    for (let later = (rounds - 1) * round; later >= 0; later -= round) {
+      this.#emitter.body(head, later + round, true);
+      this.#code.op("drop");
+      if (rest >= 0) this.#emitter.body(rest, later + this.#length(rest), true);
+    }
   }
 
   /** @param depth of the block behind the loop, in the `if` that leads there */

@@ -1,0 +1,71 @@
+/** Loops that are left when a register has come to another one or to a number: for how many rounds they surely are not. */
+import type { Instruction } from "../instruction.ts";
+import type { JumpOp } from "../opcode.ts";
+import { growthOf, type Linear, number, plus, type Round } from "./linear.ts";
+import { immediate, type Range } from "./range.ts";
+import { NEGATED } from "./ranges.ts";
+import type { Stay } from "./stay.ts";
+
+const TWO_31 = 2 ** 31;
+const TWO_32 = 2 ** 32;
+const SMALLEST = number(-(2n ** 63n));
+const ONE = number(1n);
+const minus = (a: Linear, b: Linear): Linear => plus(a, b, -1n);
+
+/** Numbers from `from` on that keep a loop going, modulo 2^64: so many that where there are 2^64 or none it says 0. */
+interface Interval {
+  readonly from: Linear;
+  readonly length: Linear;
+}
+
+/** What a register is compared with, to the numbers that the comparison holds for. */
+const HOLDS: Readonly<Partial<Record<JumpOp, (limit: Linear) => Interval>>> = {
+  ne: (limit) => ({ from: plus(limit, ONE), length: number(-1n) }),
+  lt: (limit) => ({ from: number(0n), length: limit }),
+  le: (limit) => ({ from: number(0n), length: plus(limit, ONE) }),
+  gt: (limit) => ({ from: plus(limit, ONE), length: minus(number(-1n), limit) }),
+  ge: (limit) => ({ from: limit, length: minus(number(0n), limit) }),
+  slt: (limit) => ({ from: SMALLEST, length: minus(limit, SMALLEST) }),
+  sle: (limit) => ({ from: SMALLEST, length: plus(minus(limit, SMALLEST), ONE) }),
+  sgt: (limit) => ({ from: plus(limit, ONE), length: minus(number(2n ** 63n - 1n), limit) }),
+  sge: (limit) => ({ from: limit, length: minus(SMALLEST, limit) }),
+};
+
+/**
+ * @param at the loop's only way out, by its number in the round
+ * @param taken whether the loop goes on where the jump is taken
+ * @returns what says that it is not left; undefined where the comparison is not of a sum that goes on by the same
+ */
+export function stayInLoop(
+  i: Instruction,
+  round: Round,
+  at: number,
+  taken: boolean,
+): Stay | undefined {
+  const { operation } = i.encoding;
+  if (operation.kind !== "jump") return undefined;
+  const { bits, source } = operation;
+  const op = taken ? operation.op : NEGATED[operation.op];
+  const holds = op && HOLDS[op];
+  const [sums, ranges] = [round.before[at]!, round.ranges[at]!];
+  const imm = bits === 64 ? i.imm : i.imm >>> 0;
+  const limit = source === "reg" ? sums[i.src] : number(BigInt(imm));
+  const value = sums[i.dst];
+  if (holds === undefined || limit === undefined || value === undefined) return undefined;
+  const second = source === "reg" ? ranges[i.src]! : immediate(i.imm, bits);
+  if (bits === 32 && !isWhole(op!, ranges[i.dst]!, second)) return undefined;
+  const growth = growthOf(value, round.growth);
+  if (growth === undefined || !staysSame(limit, round)) return undefined;
+  const { from, length } = holds(limit);
+  return { first: minus(value, from), growth, length };
+}
+
+/** Whether a comparison of low halves is the same of all 64 bits, for what the registers may hold. */
+function isWhole(op: JumpOp, a: Range, b: Range): boolean {
+  return Math.max(a.high, b.high) < (op.startsWith("s") ? TWO_31 : TWO_32);
+}
+
+function staysSame(sum: Linear, round: Round): boolean {
+  const growth = growthOf(sum, round.growth);
+  return growth !== undefined && growth.factors.size === 0 && growth.constant === 0n;
+}

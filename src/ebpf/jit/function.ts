@@ -1,0 +1,401 @@
+/** One function of a program as one of WebAssembly: its blocks, the counter of instructions, calls. */
+import { MAX_FRAMES, STACK_SIZE, STACK_TOP } from "../engine.ts";
+import { FRAME_POINTER, type Instruction, REGISTERS, targetOf, wideValue } from "../instruction.ts";
+import type { Operation } from "../opcode.ts";
+import { type AccessContext, emitMemory, firstFrame } from "./access.ts";
+import {
+  emitAlu,
+  emitCondition,
+  emitMovsx,
+  emitNeg,
+  emitSwap,
+  type Registers,
+} from "./arithmetic.ts";
+import type { Flow } from "./flow.ts";
+import { MAX_WALKS } from "./hoist.ts";
+import { entryGuesses, type Guesses, type Layout, updateGuesses, type Window } from "./layout.ts";
+import { COUNTER_OFFSET } from "./linear-memory.ts";
+import { analyseLoop, type LoopFacts } from "./loop.ts";
+import { ANY, constant } from "./range.ts";
+import { analyseRanges, entryRanges, follow, nothingKnown, type Ranges } from "./ranges.ts";
+import { emitLimits } from "./stay.ts";
+import { type Ahead, type BlockEmitter, emitFlow, type ShortLoop } from "./structure.ts";
+import { TRAP } from "./traps.ts";
+import { localsOf, VECTOR_ROUNDS, VectorEmitter } from "./vector.ts";
+import {
+  Code,
+  type FunctionBody,
+  LOAD,
+  type Signature,
+  STORE,
+  TYPE,
+  type ValueType,
+} from "./wasm.ts";
+
+/** Sums that are tested for one loop: of its accesses, and of its exit. */
+const MAX_LIMITS = MAX_WALKS + 1;
+const NONE: ReadonlyMap<number, Window> = new Map();
+
+/** How a run is started. */
+export type Entry =
+  /** `main(r1: i64, r2: i64): i64` */
+  | { readonly kind: "run" }
+  /** `main(low half of r1: i32, high half: i32): i32`, the low half of R0. */
+  | { readonly kind: "call" }
+  /** `main(): i32`: R1 is a constant, so that accesses through it need no test once V8 has optimised the code. */
+  | { readonly kind: "fixed"; readonly r1: number };
+
+export interface Unit {
+  readonly instructions: readonly Instruction[];
+  readonly layout: Layout;
+  readonly stepLimit: number;
+  /** Numbers of the helpers that exist: imported as "helper0", "helper1", … in this order. */
+  readonly helpers: readonly number[];
+}
+
+/** Called functions: R0..R10 in, R0 out. */
+const LOCAL: Signature = { params: Array(REGISTERS).fill(TYPE.i64), results: [TYPE.i64] };
+const SIGNATURES: Readonly<Record<Entry["kind"], Signature>> = {
+  run: { params: [TYPE.i64, TYPE.i64], results: [TYPE.i64] },
+  call: { params: [TYPE.i32, TYPE.i32], results: [TYPE.i32] },
+  fixed: { params: [], results: [TYPE.i32] },
+};
+
+/** Indices of what functions call. */
+export interface Callees {
+  readonly trap: number;
+  readonly byNumber: number;
+  readonly resolve: number;
+  /** By helper number. */
+  readonly helpers: ReadonlyMap<number, number>;
+  /** By slot of the first instruction. */
+  readonly locals: ReadonlyMap<number, number>;
+}
+
+function rangesAtEntry(entry: Entry | "local"): Ranges {
+  if (entry === "local") return nothingKnown();
+  const r1 = entry.kind === "fixed" ? constant(entry.r1) : ANY;
+  return entryRanges(STACK_TOP, r1, entry.kind === "run" ? ANY : constant(0));
+}
+
+/** @param zeroed bytes of each frame that are cleared first */
+export function compileFunction(
+  unit: Unit,
+  callees: Callees,
+  flow: Flow,
+  entry: Entry | "local",
+  zeroed: number,
+): FunctionBody {
+  return new FunctionCompiler(unit, callees, flow, entry, zeroed).compile();
+}
+
+class FunctionCompiler implements BlockEmitter {
+  readonly state: number;
+  readonly #code = new Code();
+  readonly #unit: Unit;
+  readonly #callees: Callees;
+  readonly #flow: Flow;
+  readonly #entry: Entry | "local";
+  readonly #zeroed: number;
+  readonly #signature: Signature;
+  readonly #registers: Registers;
+  /** Instructions that are left of the step limit. */
+  readonly #fuel: number;
+  /** For tests of bounds in front of loops. */
+  readonly #limits: readonly number[];
+  readonly #access: AccessContext;
+  /** Of each block, when its code is made. */
+  readonly #guesses: Guesses[] = [];
+  /** Of each block, at its start. */
+  readonly #ranges: readonly (Ranges | undefined)[];
+  /** At the current instruction. */
+  #known: Ranges = nothingKnown();
+  /** Windows of accesses, by slot: of the loop whose bounds were tested last, and of those that are tested already. */
+  #hoisted: ReadonlyMap<number, Window> = NONE;
+  #proven: ReadonlyMap<number, Window> = NONE;
+  /** Of the loop that was looked at last. */
+  #facts: (LoopFacts & { readonly loop: ShortLoop }) | undefined;
+  /** Locals for vectors, behind all others: the first, and how many there are. */
+  readonly #firstVector: number;
+  #vectors = 0;
+  /** Instructions of the current block that are counted already and have not run yet. */
+  #ahead = 0;
+
+  constructor(unit: Unit, callees: Callees, flow: Flow, entry: Entry | "local", zeroed: number) {
+    this.#unit = unit;
+    this.#callees = callees;
+    this.#flow = flow;
+    this.#entry = entry;
+    this.#zeroed = zeroed;
+    this.#signature = entry === "local" ? LOCAL : SIGNATURES[entry.kind];
+    const first = this.#signature.params.length;
+    this.#registers = Array.from({ length: REGISTERS }, (_, n) =>
+      entry === "local" ? n : first + n,
+    );
+    const after = entry === "local" ? first : first + REGISTERS;
+    this.#fuel = after;
+    this.state = after + 2;
+    this.#limits = Array.from({ length: MAX_LIMITS }, (_, n) => after + 3 + n);
+    this.#firstVector = after + 3 + MAX_LIMITS;
+    this.#ranges = analyseRanges(flow, rangesAtEntry(entry));
+    this.#access = {
+      code: this.#code,
+      registers: this.#registers,
+      scratch: after + 1,
+      first: entry !== "local",
+      layout: unit.layout,
+      known: (register) => this.#known[register]!,
+      proven: (index) => this.#proven.get(index),
+      resolve: callees.resolve,
+      sync: () => this.#sync(this.#ahead),
+    };
+  }
+
+  compile(): FunctionBody {
+    this.#prologue();
+    emitFlow(this.#code, this.#flow, this);
+    const registers: ValueType[] = this.#entry === "local" ? [] : Array(REGISTERS).fill(TYPE.i64);
+    const limits: ValueType[] = Array(MAX_LIMITS).fill(TYPE.i64);
+    const vectors: ValueType[] = Array(this.#vectors).fill(TYPE.v128);
+    const locals = [...registers, TYPE.i64, TYPE.i64, TYPE.i32, ...limits, ...vectors];
+    const exported = this.#entry === "local" ? {} : { exported: "main" };
+    return { signature: this.#signature, locals, code: this.#code, ...exported };
+  }
+
+  loopHead(block: number): void {
+    const [first] = this.#flow.blocks[block]!.instructions;
+    this.#checkFuel(first!.index);
+  }
+
+  count(instructions: number): void {
+    if (instructions === 0) return;
+    this.#code.get(this.#fuel).i64(BigInt(instructions)).op("i64_sub").set(this.#fuel);
+  }
+
+  vectors(loop: ShortLoop): void {
+    const { exit, stays, length, vectors } = this.#analyse(loop);
+    if (vectors === undefined || exit === undefined) return;
+    const code = this.#code;
+    const r = this.#registers;
+    const test = emitLimits(code, r, [...stays, exit], VECTOR_ROUNDS, this.#limits);
+    if (test === undefined) return;
+    const emitter = new VectorEmitter(code, r, vectors, this.#firstVector);
+    this.#vectors = Math.max(this.#vectors, localsOf(vectors));
+    const goesOn = () => {
+      test();
+      code
+        .get(this.#fuel)
+        .i64(BigInt(VECTOR_ROUNDS * length))
+        .op("i64_ge_s", "i32_and");
+    };
+    goesOn();
+    code.if();
+    emitter.start();
+    code.loop();
+    this.count(VECTOR_ROUNDS * length);
+    emitter.rounds();
+    goesOn();
+    code.brIf(0).op("end");
+    emitter.finish();
+    code.op("end");
+  }
+
+  hoist(loop: ShortLoop, rounds: number): Ahead | undefined {
+    const { stays, exit, windows } = this.#analyse(loop);
+    this.#hoisted = windows;
+    for (const all of exit === undefined ? [stays] : [[...stays, exit], stays]) {
+      const test = emitLimits(this.#code, this.#registers, all, rounds, this.#limits);
+      if (test !== undefined) return { test, stays: all.length > stays.length };
+    }
+    return undefined;
+  }
+
+  #analyse(loop: ShortLoop): LoopFacts {
+    const { layout } = this.#unit;
+    if (this.#facts?.loop.head === loop.head) return this.#facts;
+    const facts = analyseLoop(this.#flow, loop, {
+      layout,
+      frame: this.#access.first ? firstFrame(layout) : undefined,
+      guesses: this.#guesses[loop.head] ?? entryGuesses(layout),
+      known: this.#ranges[loop.head] ?? nothingKnown(),
+    });
+    this.#facts = { loop, ...facts };
+    return this.#facts;
+  }
+
+  body(block: number, ahead?: number, hoisted = false): void {
+    const { instructions, taken, next } = this.#flow.blocks[block]!;
+    const guesses = [...(this.#guesses[block] ?? entryGuesses(this.#unit.layout))];
+    this.#known = [...(this.#ranges[block] ?? nothingKnown())];
+    this.#proven = hoisted ? this.#hoisted : NONE;
+    if (ahead === undefined) this.count(instructions.length);
+    this.#ahead = ahead ?? instructions.length;
+    for (const i of instructions) {
+      this.#instruction(i, guesses);
+      updateGuesses(guesses, i, this.#unit.layout);
+      follow(this.#known, i);
+      this.#ahead--;
+    }
+    for (const to of [taken, next]) if (to >= 0) this.#guesses[to] ??= [...guesses];
+  }
+
+  #prologue(): void {
+    const code = this.#code;
+    const r = this.#registers;
+    if (this.#entry === "local") {
+      code.i32(0).access(LOAD[8], COUNTER_OFFSET).set(this.#fuel);
+      this.#checkFuel(this.#flow.blocks[0]!.instructions[0]!.index);
+    } else {
+      code.i64(BigInt(this.#unit.stepLimit)).set(this.#fuel);
+      code.i64(BigInt(STACK_TOP)).set(r[FRAME_POINTER]!);
+    }
+    if (this.#entry === "local") return this.#zeroFrame();
+    const { kind } = this.#entry;
+    if (kind === "run") code.get(0).set(r[1]!).get(1).set(r[2]!);
+    else if (kind === "fixed") code.i64(BigInt(this.#entry.r1)).set(r[1]!);
+    else {
+      code.get(1).op("i64_extend_i32_u").i64(32n).op("i64_shl");
+      code.get(0).op("i64_extend_i32_u", "i64_or").set(r[1]!);
+    }
+    this.#zeroFrame();
+  }
+
+  #zeroFrame(): void {
+    const { stack } = this.#unit.layout;
+    const code = this.#code;
+    for (let offset = -this.#zeroed; offset < 0; offset += 8) {
+      if (this.#entry !== "local") code.i32(0);
+      else {
+        const below = BigInt(stack.base + stack.length);
+        code.get(this.#registers[FRAME_POINTER]!).i64(below).op("i64_sub", "i32_wrap_i64");
+        // Offsets of accesses are unsigned: the rest of the stack is added to the address instead.
+        code.i32(stack.offset + stack.length + offset).op("i32_add");
+      }
+      code.i64(0n);
+      const at = this.#entry === "local" ? 0 : stack.offset + stack.length + offset;
+      code.access(STORE[8], at);
+    }
+  }
+
+  /** Stores what is left of the step limit, `more` instructions not having run. */
+  #sync(more: number): void {
+    const code = this.#code.i32(0).get(this.#fuel);
+    if (more > 0) code.i64(BigInt(more)).op("i64_add");
+    code.access(STORE[8], COUNTER_OFFSET);
+  }
+
+  #checkFuel(index: number): void {
+    this.#code.get(this.#fuel).i64(0n).op("i64_lt_s").if();
+    this.#sync(0);
+    this.#trap(TRAP.steps, index);
+    this.#code.op("end");
+  }
+
+  /** Ends the run. `address`: 64 bits that the message needs. */
+  #trap(kind: number, index: number, address = 0n): void {
+    this.#code.i32(kind).i32(index).i64(address).get(this.#registers[FRAME_POINTER]!);
+    this.#code.call(this.#callees.trap).op("unreachable");
+  }
+
+  #instruction(i: Instruction, guesses: Guesses): void {
+    const code = this.#code;
+    const r = this.#registers;
+    const { operation } = i.encoding;
+    switch (operation.kind) {
+      case "alu":
+        return emitAlu(code, r, i, operation);
+      case "movsx":
+        return emitMovsx(code, r, i, operation);
+      case "neg":
+        return emitNeg(code, r, i, operation);
+      case "swap":
+        return emitSwap(code, r, i, operation);
+      case "jump":
+        return emitCondition(code, r, i, operation);
+      case "goto":
+        return;
+      case "load":
+        return emitMemory(this.#access, i, operation, guesses[i.src]);
+      case "store":
+      case "atomic":
+        return emitMemory(this.#access, i, operation, guesses[i.dst]);
+      case "wide":
+        code.i64(wideValue(i)).set(r[i.dst]!);
+        return;
+      case "call":
+        return this.#call(i, operation);
+      case "exit":
+        return this.#exit(i);
+      case "packet":
+        return;
+    }
+  }
+
+  #exit(i: Instruction): void {
+    if (this.#entry !== "local" && !this.#fits()) this.#checkFuel(i.index);
+    this.#sync(0);
+    this.#code.get(this.#registers[0]!);
+    if (this.#signature.results[0] === TYPE.i32) this.#code.op("i32_wrap_i64");
+    this.#code.op("return");
+  }
+
+  /** Whether no run goes over the step limit, as each instruction runs once at most. */
+  #fits(): boolean {
+    const { blocks, isLoop } = this.#flow;
+    if (isLoop.includes(1)) return false;
+    let instructions = 0;
+    for (const block of blocks) instructions += block.instructions.length;
+    return instructions <= this.#unit.stepLimit && this.#callees.locals.size === 0;
+  }
+
+  #call(i: Instruction, { target }: Extract<Operation, { kind: "call" }>): void {
+    switch (target) {
+      case "local":
+        return this.#callLocal(i);
+      case "helper":
+        return this.#callHelper(i);
+      case "register":
+        this.#sync(this.#ahead);
+        this.#arguments();
+        this.#code.get(this.#registers[i.dst]!).i32(i.index).call(this.#callees.byNumber);
+        this.#code.set(this.#registers[0]!);
+        return;
+      case "btf":
+        return;
+    }
+  }
+
+  #arguments(): void {
+    for (let n = 1; n <= 5; n++) this.#code.get(this.#registers[n]!);
+  }
+
+  #callHelper(i: Instruction): void {
+    this.#sync(this.#ahead);
+    const helper = this.#callees.helpers.get(i.imm >>> 0);
+    if (helper === undefined) return this.#trap(TRAP.helper, i.index, BigInt(i.imm >>> 0));
+    this.#arguments();
+    this.#code.call(helper).set(this.#registers[0]!);
+  }
+
+  #callLocal(i: Instruction): void {
+    const code = this.#code;
+    const r = this.#registers;
+    const deepest = STACK_TOP - (MAX_FRAMES - 1) * STACK_SIZE;
+    if (this.#entry === "local") {
+      code.get(r[FRAME_POINTER]!).i64(BigInt(deepest)).op("i64_eq").if();
+      this.#sync(this.#ahead);
+      this.#trap(TRAP.depth, i.index);
+      code.op("end");
+    }
+    this.#sync(this.#ahead - 1);
+    for (let n = 0; n < FRAME_POINTER; n++) code.get(r[n]!);
+    code.get(r[FRAME_POINTER]!).i64(BigInt(STACK_SIZE)).op("i64_sub");
+    code.call(this.#callees.locals.get(targetOf(i)!)!).set(r[0]!);
+    code
+      .i32(0)
+      .access(LOAD[8], COUNTER_OFFSET)
+      .i64(BigInt(this.#ahead - 1))
+      .op("i64_sub");
+    code.set(this.#fuel);
+  }
+}
