@@ -134,7 +134,7 @@ function meet(dominator: Int32Array, a: number, b: number): number {
   return x;
 }
 
-function dominates(dominator: Int32Array, above: number, below: number): boolean {
+export function dominates(dominator: Int32Array, above: number, below: number): boolean {
   let at = below;
   while (at > above) at = dominator[at]!;
   return at === above;

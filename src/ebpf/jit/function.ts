@@ -18,8 +18,9 @@ import { COUNTER_OFFSET } from "./linear-memory.ts";
 import { analyseLoop, type LoopFacts } from "./loop.ts";
 import { ANY, constant } from "./range.ts";
 import { analyseRanges, entryRanges, follow, nothingKnown, type Ranges } from "./ranges.ts";
-import { emitLimits } from "./stay.ts";
-import { type Ahead, type BlockEmitter, emitFlow, type ShortLoop } from "./structure.ts";
+import type { Row } from "./row.ts";
+import { stayTest } from "./stay.ts";
+import { type Ahead, type BlockEmitter, emitFlow } from "./structure.ts";
 import { TRAP } from "./traps.ts";
 import { localsOf, VECTOR_ROUNDS, VectorEmitter } from "./vector.ts";
 import {
@@ -114,7 +115,7 @@ class FunctionCompiler implements BlockEmitter {
   #hoisted: ReadonlyMap<number, Window> = NONE;
   #proven: ReadonlyMap<number, Window> = NONE;
   /** Of the loop that was looked at last. */
-  #facts: (LoopFacts & { readonly loop: ShortLoop }) | undefined;
+  #facts: (LoopFacts & { readonly row: Row }) | undefined;
   /** Locals for vectors, behind all others: the first, and how many there are. */
   readonly #firstVector: number;
   #vectors = 0;
@@ -172,27 +173,28 @@ class FunctionCompiler implements BlockEmitter {
     this.#code.get(this.#fuel).i64(BigInt(instructions)).op("i64_sub").set(this.#fuel);
   }
 
-  vectors(loop: ShortLoop): void {
-    const { exit, stays, length, vectors } = this.#analyse(loop);
+  vectors(row: Row): void {
+    const { exit, stays, vectors } = this.#analyse(row);
     if (vectors === undefined || exit === undefined) return;
     const code = this.#code;
     const r = this.#registers;
-    const test = emitLimits(code, r, [...stays, exit], VECTOR_ROUNDS, this.#limits);
-    if (test === undefined) return;
+    const stay = stayTest(code, r, [...stays, exit], VECTOR_ROUNDS, this.#limits);
+    if (stay === undefined) return;
     const emitter = new VectorEmitter(code, r, vectors, this.#firstVector);
     this.#vectors = Math.max(this.#vectors, localsOf(vectors));
     const goesOn = () => {
-      test();
+      stay.test();
       code
         .get(this.#fuel)
-        .i64(BigInt(VECTOR_ROUNDS * length))
+        .i64(BigInt(VECTOR_ROUNDS * row.length))
         .op("i64_ge_s", "i32_and");
     };
+    stay.prepare();
     goesOn();
     code.if();
     emitter.start();
     code.loop();
-    this.count(VECTOR_ROUNDS * length);
+    this.count(VECTOR_ROUNDS * row.length);
     emitter.rounds();
     goesOn();
     code.brIf(0).op("end");
@@ -200,26 +202,27 @@ class FunctionCompiler implements BlockEmitter {
     code.op("end");
   }
 
-  hoist(loop: ShortLoop, rounds: number): Ahead | undefined {
-    const { stays, exit, windows } = this.#analyse(loop);
+  hoist(row: Row, rounds: number): Ahead | undefined {
+    const { stays, exit, windows } = this.#analyse(row);
     this.#hoisted = windows;
     for (const all of exit === undefined ? [stays] : [[...stays, exit], stays]) {
-      const test = emitLimits(this.#code, this.#registers, all, rounds, this.#limits);
-      if (test !== undefined) return { test, stays: all.length > stays.length };
+      const test = stayTest(this.#code, this.#registers, all, rounds, this.#limits);
+      if (test !== undefined) return { ...test, stays: all.length > stays.length };
     }
     return undefined;
   }
 
-  #analyse(loop: ShortLoop): LoopFacts {
+  #analyse(row: Row): LoopFacts {
     const { layout } = this.#unit;
-    if (this.#facts?.loop.head === loop.head) return this.#facts;
-    const facts = analyseLoop(this.#flow, loop, {
+    if (this.#facts?.row === row) return this.#facts;
+    const head = row.blocks[0]!;
+    const facts = analyseLoop(this.#flow, row, {
       layout,
       frame: this.#access.first ? firstFrame(layout) : undefined,
-      guesses: this.#guesses[loop.head] ?? entryGuesses(layout),
-      known: this.#ranges[loop.head] ?? nothingKnown(),
+      guesses: this.#guesses[head] ?? entryGuesses(layout),
+      known: this.#ranges[head] ?? nothingKnown(),
     });
-    this.#facts = { loop, ...facts };
+    this.#facts = { row, ...facts };
     return this.#facts;
   }
 

@@ -1,14 +1,14 @@
-/** What is known of a short loop, and what the code for some rounds in a row is made of. */
+/** What is known of a loop with a short way around it. */
 import type { Instruction } from "../instruction.ts";
 import { certainWindow, isCertain } from "./access.ts";
 import { stayInLoop } from "./exit.ts";
 import type { Flow } from "./flow.ts";
 import { findWalks, type Hoisted } from "./hoist.ts";
 import type { Guesses, Layout, Window } from "./layout.ts";
-import { analyseRound } from "./linear.ts";
+import { analyseRound, type Round } from "./linear.ts";
 import type { Ranges } from "./ranges.ts";
+import type { Row } from "./row.ts";
 import type { Stay } from "./stay.ts";
-import type { ShortLoop } from "./structure.ts";
 import { planVectors, type VectorLoop } from "./vector.ts";
 import { hasVectors } from "./webassembly.ts";
 
@@ -24,28 +24,33 @@ export interface Surroundings {
 }
 
 export interface LoopFacts extends Hoisted {
-  /** Instructions of a round. */
-  readonly length: number;
   /** What says that the loop is not left; undefined where nothing does. */
   readonly exit: Stay | undefined;
   /** Undefined where it cannot be made of vectors. */
   readonly vectors: VectorLoop | undefined;
 }
 
-export function analyseLoop({ blocks }: Flow, loop: ShortLoop, around: Surroundings): LoopFacts {
+export function analyseLoop({ blocks }: Flow, row: Row, around: Surroundings): LoopFacts {
   const { layout, frame, known, guesses } = around;
-  const { instructions, taken } = blocks[loop.head]!;
-  const rest = loop.rest < 0 ? [] : blocks[loop.rest]!.instructions;
-  const body = [...instructions, ...rest];
+  const body = row.blocks.flatMap((b) => blocks[b]!.instructions);
   const round = analyseRound(body, known);
   const certain = (i: Instruction, n: number, base: number) =>
     isCertain(layout, frame, i, round.ranges[n]![base]!);
   const { stays, windows } = findWalks(body, round, { layout, frame, guesses, certain });
-  const last = instructions.length - 1;
-  const exit = stayInLoop(instructions[last]!, round, last, taken !== loop.exit);
+  const { last, exit } = wayOut(blocks, row, round);
   const windowOf = (i: Instruction, n: number) =>
     windows.get(i.index) ?? certainWindow(layout, frame, i, round.ranges[n]![i.src]!);
   const vectors =
     exit !== undefined && hasVectors() ? planVectors(body, round, last, windowOf) : undefined;
-  return { stays, windows, length: body.length, exit, vectors };
+  return { stays, windows, exit, vectors };
+}
+
+/** Where there is only one: the number of its instruction in the round, and what says that it is not taken. */
+function wayOut(blocks: Flow["blocks"], { blocks: row, exits }: Row, round: Round) {
+  const n = exits.findIndex((exit) => exit >= 0);
+  if (exits.some((exit, other) => exit >= 0 && other !== n)) return { last: 0, exit: undefined };
+  const before = row.slice(0, n + 1).flatMap((b) => blocks[b]!.instructions);
+  const last = before.length - 1;
+  const staysWhenTaken = blocks[row[n]!]!.taken !== exits[n];
+  return { last, exit: stayInLoop(before[last]!, round, last, staysWhenTaken) };
 }

@@ -43,19 +43,24 @@ function roomOf(stay: Stay, rounds: number): Room | undefined {
 
 const magnitude = (step: bigint): bigint => (step < 0n ? -step : step);
 
+export interface StayTest {
+  /** In front of the rounds: computes what the test needs of registers that stay. */
+  readonly prepare: () => void;
+  /** Leaves 1 on the stack where all sums stay for so many rounds. */
+  readonly test: () => void;
+}
+
 /**
- * In front of a loop: computes what the test needs of registers that stay.
  * @param limits i64 locals, one per sum
- * @returns what leaves 1 on the stack where all stay for so many rounds; undefined, and nothing is made, where one
- * never does
+ * @returns undefined where there is nothing to test, or one sum never stays so long
  */
-export function emitLimits(
+export function stayTest(
   code: Code,
   registers: Registers,
   stays: readonly Stay[],
   rounds: number,
   limits: readonly number[],
-): (() => void) | undefined {
+): StayTest | undefined {
   const rooms: Room[] = [];
   for (const stay of stays) {
     const room = roomOf(stay, rounds);
@@ -63,15 +68,16 @@ export function emitLimits(
     rooms.push(room);
   }
   if (rooms.length === 0) return undefined;
-  rooms.forEach((room, n) => {
-    if (room.end === undefined) emitLimit(code, registers, room, limits[n]!);
-  });
-  return () => {
+  const prepare = () =>
+    rooms.forEach((room, n) => {
+      if (room.end === undefined) emitLimit(code, registers, room, limits[n]!);
+    });
+  const test = () =>
     rooms.forEach((room, n) => {
       emitStays(code, registers, room, limits[n]!);
       if (n > 0) code.op("i32_and");
     });
-  };
+  return { prepare, test };
 }
 
 /** The end of the room, 0 where it would be below that. */

@@ -4,6 +4,8 @@
  * joins follow a `block` that is left by branches. Any other graph becomes a loop around a jump table.
  */
 import type { Flow } from "./flow.ts";
+import { findRow, type Row } from "./row.ts";
+import type { StayTest } from "./stay.ts";
 import type { Code } from "./wasm.ts";
 
 /** What a block's code is made with. */
@@ -15,9 +17,9 @@ export interface BlockEmitter {
    */
   body(block: number, ahead?: number, hoisted?: boolean): void;
   /** In front of a loop: code for many rounds at once, where there is one for such a loop and as long as it goes on. */
-  vectors(loop: ShortLoop): void;
-  /** In front of a loop. @returns undefined where nothing is known of its next rounds */
-  hoist(loop: ShortLoop, rounds: number): Ahead | undefined;
+  vectors(row: Row): void;
+  /** @returns a test for this: no access leaves its bounds; undefined where nothing is known of the next rounds */
+  hoist(row: Row, rounds: number): Ahead | undefined;
   /** Counts so many instructions as executed, or as not executed after all where negative. */
   count(instructions: number): void;
   /** At the head of each loop, where endless ones must end. */
@@ -26,16 +28,12 @@ export interface BlockEmitter {
   readonly state: number;
 }
 
-/** What can be known of a loop's next rounds. */
-export interface Ahead {
-  /** Leaves 1 on the stack where no access leaves its bounds. */
-  readonly test: () => void;
-  /** Whether the loop is not left then either. */
+/** What can be known of a loop's next rounds, so that they need less code. */
+export interface Ahead extends StayTest {
+  /** Whether it also says that the loop is not left. */
   readonly stays: boolean;
 }
 
-/** Instructions of a loop that is short. */
-const SHORT = 24;
 /** Rounds of a short loop for one test of the step limit: most, and least. */
 const ROUNDS = 8;
 const FEW_ROUNDS = 4;
@@ -50,23 +48,18 @@ export function emitFlow(code: Code, flow: Flow, emitter: BlockEmitter): void {
   code.op("unreachable");
 }
 
-/** A loop of one or two blocks that is left from the first one only. */
-export interface ShortLoop {
-  readonly head: number;
-  /** The second block, -1 where there is none. */
-  readonly rest: number;
-  readonly exit: number;
-}
-
-/** `if` constructs in the list of what encloses the code. */
+/** In the list of what encloses the code: `if` constructs, and loops for rounds in a row. */
 const IF = -1;
+const AGAIN = -2;
 
 class Structured {
   readonly #code: Code;
   readonly #flow: Flow;
   readonly #emitter: BlockEmitter;
-  /** Joins dominated by each block, in reverse postorder. */
-  readonly #joins: readonly number[][];
+  /** Joins that stand behind each block, in reverse postorder. */
+  readonly #joins: number[][];
+  /** Blocks that are reached by a branch: joins, and in the end all that several copies of a block lead to. */
+  readonly #isJoin: Uint8Array;
   /** Of each block, edges to it from itself or later blocks. */
   readonly #backward: Uint32Array;
   /** What encloses the code, innermost last: loop heads and joins by their block. */
@@ -77,6 +70,7 @@ class Structured {
     this.#flow = flow;
     this.#emitter = emitter;
     this.#joins = flow.blocks.map(() => []);
+    this.#isJoin = flow.isMerge.slice();
     this.#backward = new Uint32Array(flow.blocks.length);
     flow.blocks.forEach(({ taken, next }, b) => {
       for (const to of [taken, next]) if (to >= 0 && to <= b) this.#backward[to]!++;
@@ -89,8 +83,8 @@ class Structured {
   /** The block and all that it dominates. */
   tree(block: number): void {
     if (this.#flow.isLoop[block] === 0) return this.#node(block);
-    const short = this.#shortLoop(block);
-    if (short !== undefined) return this.#rounds(short);
+    const row = findRow(this.#flow, block);
+    if (row !== undefined) return this.#rounds(row);
     this.#code.loop();
     this.#around.push(block);
     this.#emitter.loopHead(block);
@@ -98,79 +92,92 @@ class Structured {
     this.#leave();
   }
 
-  #shortLoop(head: number): ShortLoop | undefined {
-    const { taken, next } = this.#flow.blocks[head]!;
-    if (this.#backward[head] !== 1 || taken < 0 || next < 0 || taken === next) return undefined;
-    for (const [stay, exit] of [
-      [taken, next],
-      [next, taken],
-    ] as const) {
-      const rest = stay === head ? -1 : stay;
-      const returns = rest < 0 || this.#returnsTo(rest, head);
-      if (returns && this.#length(head) + this.#length(rest) <= SHORT) return { head, rest, exit };
-    }
-    return undefined;
-  }
-
-  /** Whether all that a block does is to go on to the loop's head that it was reached from. */
-  #returnsTo(block: number, head: number): boolean {
-    const { blocks, isLoop, isMerge, dominator } = this.#flow;
-    const { taken, next } = blocks[block]!;
-    const goes = Math.max(taken, next) === head && Math.min(taken, next) === -1;
-    return goes && isLoop[block] === 0 && isMerge[block] === 0 && dominator[block] === head;
-  }
-
-  #length(block: number): number {
-    return block < 0 ? 0 : this.#flow.blocks[block]!.instructions.length;
-  }
-
   /** Some rounds in a row: the step limit, and V8's test for interrupts, cost as much as a small loop's work. */
-  #rounds(loop: ShortLoop): void {
-    const code = this.#code;
-    const { head, rest, exit } = loop;
-    const length = this.#length(head) + this.#length(rest);
-    const rounds = length * ROUNDS <= LONGEST ? ROUNDS : FEW_ROUNDS;
-    this.#emitter.vectors(loop);
-    const ahead = this.#emitter.hoist(loop, rounds);
-    code.block().loop();
-    this.#emitter.loopHead(head);
-    if (ahead !== undefined) {
-      ahead.test();
-      code.if();
-      if (ahead.stays) this.#throughout(loop, rounds);
-      else this.#inRow(loop, rounds, 3, true);
-      code.op("else");
-      this.#inRow(loop, FEW_ROUNDS, 3, false);
-      code.op("end");
-    } else this.#inRow(loop, rounds, 2, false);
-    code.br(0).op("end", "end");
-    this.#goto(head, exit);
+  #rounds(row: Row): void {
+    const [head] = row.blocks;
+    const joins = this.#spread(row);
+    // Where the loop has other ways back to its head, what is behind the row is a part of it.
+    const returns = this.#backward[head!]! > 1 || joins.some((join) => row.blocks.includes(join));
+    const rounds = row.length * ROUNDS <= LONGEST ? ROUNDS : FEW_ROUNDS;
+    if (!returns) this.#emitter.vectors(row);
+    const ahead = returns ? undefined : this.#emitter.hoist(row, rounds);
+    if (returns) this.#enter(head!);
+    for (const join of joins.toReversed()) {
+      this.#code.block();
+      this.#around.push(join);
+    }
+    if (!returns) this.#enter(head!);
+    this.#inRow(row, ahead === undefined ? rounds : FEW_ROUNDS);
+    if (ahead !== undefined) this.#inRowWhile(ahead, row, rounds);
+    this.#code.br(this.#depth(head!));
+    if (!returns) this.#leave();
+    for (const join of joins) {
+      this.#leave();
+      this.tree(join);
+    }
+    if (returns) this.#leave();
   }
 
-  /** Rounds that do not leave the loop. */
-  #throughout({ head, rest }: ShortLoop, rounds: number): void {
-    const round = this.#length(head) + this.#length(rest);
-    this.#emitter.count(rounds * round);
-    for (let later = (rounds - 1) * round; later >= 0; later -= round) {
-      this.#emitter.body(head, later + round, true);
-      this.#code.op("drop");
-      if (rest >= 0) this.#emitter.body(rest, later + this.#length(rest), true);
+  #enter(head: number): void {
+    this.#code.loop();
+    this.#around.push(head);
+  }
+
+  /** @returns what is reached from copies of the row's blocks, and now by branches only, in reverse postorder */
+  #spread({ blocks }: Row): number[] {
+    const { dominator, isMerge } = this.#flow;
+    const joins: number[] = [];
+    for (let b = blocks[0]! + 1; b < dominator.length; b++) {
+      if (!blocks.includes(dominator[b]!) || (blocks.includes(b) && isMerge[b] === 0)) continue;
+      joins.push(b);
+      this.#isJoin[b] = 1;
+    }
+    for (const b of blocks) this.#joins[b] = [];
+    return joins;
+  }
+
+  /** Behind a few rounds, as loops of no more are not worth the preparation; then again for as long as the test says. */
+  #inRowWhile(ahead: Ahead, row: Row, rounds: number): void {
+    ahead.prepare();
+    this.#enter(AGAIN);
+    ahead.test();
+    this.#code.if();
+    this.#around.push(IF);
+    this.#inRow(row, rounds, true, ahead.stays);
+    this.#code.br(this.#depth(AGAIN));
+    this.#leave();
+    this.#leave();
+  }
+
+  /**
+   * @param hoisted whether bounds have been tested
+   * @param stays whether the loop surely is not left
+   */
+  #inRow(row: Row, rounds: number, hoisted = false, stays = false): void {
+    let later = rounds * row.length;
+    // Not in front of what tells where to go on: V8 computes that outside of the loop as long as nothing leaves first.
+    this.#emitter.loopHead(row.blocks[0]!);
+    this.#emitter.count(later);
+    for (let round = 0; round < rounds; round++) {
+      row.blocks.forEach((block, n) => {
+        this.#emitter.body(block, later, hoisted);
+        const { instructions, taken, next } = this.#flow.blocks[block]!;
+        later -= instructions.length;
+        const exit = row.exits[n]!;
+        if (exit >= 0 && !stays) this.#leaveRow(exit, exit === taken, later);
+        else if (taken >= 0 && next >= 0) this.#code.op("drop");
+      });
     }
   }
 
-  /** @param depth of the block behind the loop, in the `if` that leads there */
-  #inRow({ head, rest, exit }: ShortLoop, rounds: number, depth: number, hoisted: boolean): void {
-    const code = this.#code;
-    const round = this.#length(head) + this.#length(rest);
-    this.#emitter.count(rounds * round);
-    for (let later = (rounds - 1) * round; later >= 0; later -= round) {
-      this.#emitter.body(head, later + round, hoisted);
-      if (this.#flow.blocks[head]!.next === exit) code.op("i32_eqz");
-      code.if();
-      this.#emitter.count(-(later + this.#length(rest)));
-      code.br(depth).op("end");
-      if (rest >= 0) this.#emitter.body(rest, later + this.#length(rest), hoisted);
-    }
+  /** @param later instructions that have been counted and do not run then */
+  #leaveRow(exit: number, whenTaken: boolean, later: number): void {
+    if (!whenTaken) this.#code.op("i32_eqz");
+    this.#code.if();
+    this.#around.push(IF);
+    this.#emitter.count(-later);
+    this.#code.br(this.#depth(exit));
+    this.#leave();
   }
 
   #node(block: number): void {
@@ -216,7 +223,7 @@ class Structured {
   }
 
   #isBranch(from: number, to: number): boolean {
-    return to <= from || this.#flow.isMerge[to] === 1;
+    return to <= from || this.#isJoin[to] === 1;
   }
 
   #depth(target: number): number {
