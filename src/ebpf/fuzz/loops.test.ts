@@ -1,9 +1,17 @@
 // Random loops that walk through memory: interpreter = JIT, out of bounds as well.
 import assert from "node:assert/strict";
 import test from "node:test";
+import { STACK_TOP } from "../engine.ts";
 import { createEngine, type EngineName } from "../engines.ts";
 import { EbpfError } from "../errors.ts";
+import { analyseFlow } from "../jit/flow.ts";
+import { entryGuesses, layOut } from "../jit/layout.ts";
 import { LinearMemory } from "../jit/linear-memory.ts";
+import { analyseLoop } from "../jit/loop.ts";
+import { constant } from "../jit/range.ts";
+import { analyseRanges, entryRanges } from "../jit/ranges.ts";
+import { findRow } from "../jit/row.ts";
+import { loadProgram } from "../structure.ts";
 import { disassemble } from "../text.ts";
 import { seeds } from "./differential.ts";
 import { generateLoop, LOOP_BYTES, type LoopProgram } from "./loops.ts";
@@ -13,6 +21,33 @@ const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 20_000 : 1000);
 // One memory for all runs: each takes gigabytes of addresses.
 const memory = new LinearMemory(2 * LOOP_BYTES);
 const bytes = [memory.allocate(LOOP_BYTES), memory.allocate(LOOP_BYTES)];
+
+/** What the JIT can do with a program's loops. */
+interface Forms {
+  vectors: number;
+  /** Loops that are surely not left for some rounds. */
+  stays: number;
+  /** With several ways out. */
+  exits: number;
+}
+
+function count(forms: Forms, { code, regions }: LoopProgram): void {
+  const placed = regions.map((region, n) => ({ ...region, bytes: bytes[n]! }));
+  const layout = layOut(placed, memory);
+  const flow = analyseFlow(loadProgram(code), 0);
+  const entry = entryRanges(STACK_TOP, constant(regions[0]!.base), constant(0));
+  const ranges = analyseRanges(flow, entry);
+  flow.isLoop.forEach((loop, head) => {
+    const row = loop === 1 ? findRow(flow, head) : undefined;
+    const known = ranges[head];
+    if (row === undefined || known === undefined) return;
+    const around = { layout, frame: undefined, guesses: entryGuesses(layout), known };
+    const { exit, vectors } = analyseLoop(flow, row, around);
+    if (vectors !== undefined) forms.vectors++;
+    if (exit !== undefined) forms.stays++;
+    if (row.exits.filter((to) => to >= 0).length > 1) forms.exits++;
+  });
+}
 
 interface Outcome {
   readonly result: string;
@@ -42,8 +77,10 @@ function outcome(engine: EngineName, { code, regions }: LoopProgram, seed: numbe
 
 test(`${SEEDS.length} random walks do the same in the interpreter and in the JIT`, () => {
   let faults = 0;
+  const forms = { vectors: 0, stays: 0, exits: 0 };
   for (const seed of SEEDS) {
     const program = generateLoop(new Random(seed));
+    count(forms, program);
     const [expected, found] = (["interpreter", "jit"] as const).map((e) =>
       outcome(e, program, seed),
     );
@@ -55,4 +92,7 @@ test(`${SEEDS.length} random walks do the same in the interpreter and in the JIT
   }
   // Many run to their end, and many over the end of what they walk through.
   assert.ok(faults > SEEDS.length / 5 && faults < (SEEDS.length * 4) / 5, String(faults));
+  for (const [form, loops] of Object.entries(forms)) {
+    assert.ok(loops > SEEDS.length / 20, `${form}: ${loops} loops`);
+  }
 });

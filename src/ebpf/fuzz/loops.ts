@@ -146,30 +146,49 @@ class LoopWriter {
     else p.alu64.add(random.pick([R2, R3]), by);
   }
 
-  /** A sum of words one after the other, which stops at a number. */
+  /** Sums of numbers one after the other, which stop at a number. */
   #sum(n: number): void {
     const random = this.#random;
     const p = this.#p;
     const size = random.pick(SIZES);
-    const step = random.once(4) ? random.pick([1, 4, 16, -size]) : size;
-    const field = at(random.once(3) ? random.below(20) : 0, size);
+    const step = random.once(5) ? random.pick([1, 4, 16, -size]) : size;
     const from = random.below(100);
-    const to = from + step * (1 + random.below(random.once(3) ? 20 : 150));
-    const sum = random.pick([R0, R9]);
-    const adder = random.once(4) ? p.alu32 : p.alu64;
-    p.alu64
-      .mov(R2, from)
-      .label(`head${n}`)
-      .alu64.mov(R7, random.pick([R1, R6]))
-      .alu64.add(R7, R2);
-    p.load(R7, R7, field);
-    adder.add(sum, R7);
+    const to = from + step * (1 + random.below(random.once(3) ? 40 : 400 / size));
+    p.alu64.mov(R2, from).label(`head${n}`);
+    const loads = random.once(3) ? 2 : 1;
+    for (let load = 0; load < loads; load++) this.#term(size, load === 1);
+    if (random.once(6)) p.jump.eq(R7, random.below(256), `end${n}`);
     p.alu64.add(R2, step);
     if (random.once(2)) p.jump.ne(R2, to, `head${n}`);
     else {
-      const leave = step > 0 ? random.pick(["eq", "ge", "gt"] as const) : "eq";
-      p.jump[leave](R2, to, `end${n}`).goto(`head${n}`);
+      const leave = step > 0 ? random.pick(["eq", "ge", "gt", "sge"] as const) : "eq";
+      p.jump[leave](R2, to, `end${n}`);
+      // Now and then more between the way out and the way back.
+      if (random.once(6)) p.alu64.add(R9, random.pick([R4, R7, R8]));
+      p.goto(`head${n}`);
     }
     p.label(`end${n}`);
   }
+
+  /** A number that is loaded, something made of it, and what it is added to. */
+  #term(size: (typeof SIZES)[number], second: boolean): void {
+    const random = this.#random;
+    const p = this.#p.alu64.mov(R7, random.pick([R1, R6])).alu64.add(R7, R2);
+    const field = at(random.once(3) ? random.below(20) : 0, size);
+    const other = second ? R3 : R7;
+    p.load(other, R7, field);
+    for (let n = random.below(4); n > 0; n--) {
+      const alu = random.once(3) ? p.alu32 : p.alu64;
+      const what = random.below(5);
+      if (what === 0) alu[random.pick(["lsh", "rsh"] as const)](other, random.below(40));
+      else if (what === 1) alu[random.pick(OPERATIONS)](other, random.immediate());
+      else if (what === 2) alu[random.pick(OPERATIONS)](other, random.pick([R4, R4, R8, R2]));
+      else if (what === 3) alu.mov(R5, other).alu64.add(other, R5);
+      else alu.mul(other, random.below(4));
+    }
+    const adder = random.once(3) ? p.alu32 : p.alu64;
+    adder[random.pick(["add", "xor", "or", "and"] as const)](random.pick([R0, R9]), other);
+  }
 }
+
+const OPERATIONS = ["add", "sub", "and", "or", "xor", "mov"] as const;
