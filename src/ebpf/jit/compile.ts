@@ -3,8 +3,9 @@ import { EbpfError } from "../errors.ts";
 import { type Instruction, targetOf } from "../instruction.ts";
 import type { Operation } from "../opcode.ts";
 import { RESOLVE, RESOLVE_LOCALS, resolveBody } from "./access.ts";
+import type { Callees } from "./calls.ts";
 import { analyseFlow } from "./flow.ts";
-import { type Callees, compileFunction, type Entry, type Unit } from "./function.ts";
+import { compileFunction, type Entry, type Unit } from "./function.ts";
 import { frameBytes } from "./layout.ts";
 import { type Signature, TYPE, WasmModule } from "./wasm.ts";
 

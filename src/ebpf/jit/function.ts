@@ -1,7 +1,6 @@
 /** One function of a program as one of WebAssembly: its blocks, the counter of instructions, calls. */
-import { MAX_FRAMES, STACK_SIZE, STACK_TOP } from "../engine.ts";
-import { FRAME_POINTER, type Instruction, REGISTERS, targetOf, wideValue } from "../instruction.ts";
-import type { Operation } from "../opcode.ts";
+import { STACK_TOP } from "../engine.ts";
+import { FRAME_POINTER, type Instruction, REGISTERS, wideValue } from "../instruction.ts";
 import { type AccessContext, emitMemory, firstFrame } from "./access.ts";
 import {
   emitAlu,
@@ -11,6 +10,7 @@ import {
   emitSwap,
   type Registers,
 } from "./arithmetic.ts";
+import { type CallContext, type Callees, emitCall } from "./calls.ts";
 import type { Flow } from "./flow.ts";
 import { MAX_WALKS } from "./hoist.ts";
 import { entryGuesses, type Guesses, type Layout, updateGuesses, type Window } from "./layout.ts";
@@ -22,7 +22,8 @@ import type { Row } from "./row.ts";
 import { stayTest } from "./stay.ts";
 import { type Ahead, type BlockEmitter, emitFlow } from "./structure.ts";
 import { TRAP } from "./traps.ts";
-import { localsOf, VECTOR_ROUNDS, VectorEmitter } from "./vector.ts";
+import { VECTOR_ROUNDS } from "./vector.ts";
+import { localsOf, VectorEmitter } from "./vector-emitter.ts";
 import {
   Code,
   type FunctionBody,
@@ -62,17 +63,6 @@ const SIGNATURES: Readonly<Record<Entry["kind"], Signature>> = {
   fixed: { params: [], results: [TYPE.i32] },
 };
 
-/** Indices of what functions call. */
-export interface Callees {
-  readonly trap: number;
-  readonly byNumber: number;
-  readonly resolve: number;
-  /** By helper number. */
-  readonly helpers: ReadonlyMap<number, number>;
-  /** By slot of the first instruction. */
-  readonly locals: ReadonlyMap<number, number>;
-}
-
 function rangesAtEntry(entry: Entry | "local"): Ranges {
   if (entry === "local") return nothingKnown();
   const r1 = entry.kind === "fixed" ? constant(entry.r1) : ANY;
@@ -105,6 +95,7 @@ class FunctionCompiler implements BlockEmitter {
   /** For tests of bounds in front of loops. */
   readonly #limits: readonly number[];
   readonly #access: AccessContext;
+  readonly #calls: CallContext;
   /** Of each block, when its code is made. */
   readonly #guesses: Guesses[] = [];
   /** Of each block, at its start. */
@@ -150,6 +141,15 @@ class FunctionCompiler implements BlockEmitter {
       resolve: callees.resolve,
       sync: () => this.#sync(this.#ahead),
     };
+    this.#calls = {
+      code: this.#code,
+      registers: this.#registers,
+      fuel: this.#fuel,
+      callees,
+      first: entry !== "local",
+      sync: (more) => this.#sync(more),
+      trap: (kind, index, address) => this.#trap(kind, index, address),
+    };
   }
 
   compile(): FunctionBody {
@@ -176,30 +176,12 @@ class FunctionCompiler implements BlockEmitter {
   vectors(row: Row): void {
     const { exit, stays, vectors } = this.#analyse(row);
     if (vectors === undefined || exit === undefined) return;
-    const code = this.#code;
-    const r = this.#registers;
-    const stay = stayTest(code, r, [...stays, exit], VECTOR_ROUNDS, this.#limits);
-    if (stay === undefined) return;
-    const emitter = new VectorEmitter(code, r, vectors, this.#firstVector);
+    const [code, registers, fuel] = [this.#code, this.#registers, this.#fuel];
+    const test = stayTest(code, registers, [...stays, exit], VECTOR_ROUNDS, this.#limits);
+    if (test === undefined) return;
     this.#vectors = Math.max(this.#vectors, localsOf(vectors));
-    const goesOn = () => {
-      stay.test();
-      code
-        .get(this.#fuel)
-        .i64(BigInt(VECTOR_ROUNDS * row.length))
-        .op("i64_ge_s", "i32_and");
-    };
-    stay.prepare();
-    goesOn();
-    code.if();
-    emitter.start();
-    code.loop();
-    this.count(VECTOR_ROUNDS * row.length);
-    emitter.rounds();
-    goesOn();
-    code.brIf(0).op("end");
-    emitter.finish();
-    code.op("end");
+    const emitter = new VectorEmitter(code, registers, vectors, this.#firstVector);
+    emitter.emit(test, fuel, row.length);
   }
 
   hoist(row: Row, rounds: number): Ahead | undefined {
@@ -326,7 +308,7 @@ class FunctionCompiler implements BlockEmitter {
         code.i64(wideValue(i)).set(r[i.dst]!);
         return;
       case "call":
-        return this.#call(i, operation);
+        return emitCall(this.#calls, i, operation, this.#ahead - 1);
       case "exit":
         return this.#exit(i);
       case "packet":
@@ -349,56 +331,5 @@ class FunctionCompiler implements BlockEmitter {
     let instructions = 0;
     for (const block of blocks) instructions += block.instructions.length;
     return instructions <= this.#unit.stepLimit && this.#callees.locals.size === 0;
-  }
-
-  #call(i: Instruction, { target }: Extract<Operation, { kind: "call" }>): void {
-    switch (target) {
-      case "local":
-        return this.#callLocal(i);
-      case "helper":
-        return this.#callHelper(i);
-      case "register":
-        this.#sync(this.#ahead);
-        this.#arguments();
-        this.#code.get(this.#registers[i.dst]!).i32(i.index).call(this.#callees.byNumber);
-        this.#code.set(this.#registers[0]!);
-        return;
-      case "btf":
-        return;
-    }
-  }
-
-  #arguments(): void {
-    for (let n = 1; n <= 5; n++) this.#code.get(this.#registers[n]!);
-  }
-
-  #callHelper(i: Instruction): void {
-    this.#sync(this.#ahead);
-    const helper = this.#callees.helpers.get(i.imm >>> 0);
-    if (helper === undefined) return this.#trap(TRAP.helper, i.index, BigInt(i.imm >>> 0));
-    this.#arguments();
-    this.#code.call(helper).set(this.#registers[0]!);
-  }
-
-  #callLocal(i: Instruction): void {
-    const code = this.#code;
-    const r = this.#registers;
-    const deepest = STACK_TOP - (MAX_FRAMES - 1) * STACK_SIZE;
-    if (this.#entry === "local") {
-      code.get(r[FRAME_POINTER]!).i64(BigInt(deepest)).op("i64_eq").if();
-      this.#sync(this.#ahead);
-      this.#trap(TRAP.depth, i.index);
-      code.op("end");
-    }
-    this.#sync(this.#ahead - 1);
-    for (let n = 0; n < FRAME_POINTER; n++) code.get(r[n]!);
-    code.get(r[FRAME_POINTER]!).i64(BigInt(STACK_SIZE)).op("i64_sub");
-    code.call(this.#callees.locals.get(targetOf(i)!)!).set(r[0]!);
-    code
-      .i32(0)
-      .access(LOAD[8], COUNTER_OFFSET)
-      .i64(BigInt(this.#ahead - 1))
-      .op("i64_sub");
-    code.set(this.#fuel);
   }
 }

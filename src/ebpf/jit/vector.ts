@@ -2,20 +2,15 @@
  * Loops that do nothing but sum up what lies in memory, one number after the other: two rounds at once, as the halves
  * of a vector. A load of 16 bytes brings the numbers of 2, 4, 8 or 16 rounds, which shifts and masks take apart.
  */
-import { type Instruction, REGISTERS } from "../instruction.ts";
+import type { Instruction } from "../instruction.ts";
 import type { AccessSize, AluOp, Operation } from "../opcode.ts";
-import type { Registers } from "./arithmetic.ts";
 import type { Window } from "./layout.ts";
 import { growthOf, isExact, type Linear, number, plus, type Round } from "./linear.ts";
 import { immediate } from "./range.ts";
-import { emitSum } from "./stay.ts";
-import type { Code, VectorOp } from "./wasm.ts";
+import type { VectorOp } from "./wasm.ts";
 
 /** Rounds in one go: as many for each size, and a loop's own cost matters little then. */
 export const VECTOR_ROUNDS = 32;
-/** Bytes of a vector. */
-const VECTOR = 16;
-const LOW_HALF = 0xffff_ffffn;
 
 type Alu = Extract<Operation, { kind: "alu" }>;
 
@@ -32,7 +27,7 @@ const SHIFTS: Readonly<Partial<Record<AluOp, VectorOp>>> = {
   rsh: "i64x2_shr_u",
 };
 /** Operations whose operands may come in any order: of several partial results one can be made. */
-const SUMS = {
+export const SUMS = {
   add: { vector: "i64x2_add", scalar: "i64_add", nothing: 0n },
   xor: { vector: "v128_xor", scalar: "i64_xor", nothing: 0n },
   or: { vector: "v128_or", scalar: "i64_or", nothing: 0n },
@@ -54,7 +49,7 @@ interface Load {
 }
 
 /** One instruction for two rounds; registers are vectors, and constants by their place in the list. */
-type Step =
+export type Step =
   | { readonly kind: "load"; readonly load: number }
   | { readonly kind: "shift"; readonly op: VectorOp; readonly dst: number; readonly by: number }
   | { readonly kind: "alu"; readonly op: VectorOp; readonly dst: number; readonly src: Operand }
@@ -62,7 +57,7 @@ type Step =
   | { readonly kind: "mask"; readonly dst: number }
   | { readonly kind: "sum"; readonly sum: number; readonly src: Operand };
 
-type Operand = { readonly register: number } | { readonly constant: number };
+export type Operand = { readonly register: number } | { readonly constant: number };
 
 /** A loop's body for many rounds. */
 export interface VectorLoop {
@@ -261,146 +256,4 @@ function isZero({ factors, constant }: Linear): boolean {
 
 function isItself(sum: Linear | undefined, register: number): boolean {
   return sum?.constant === 0n && sum.factors.size === 1 && sum.factors.get(register) === 1n;
-}
-
-/** v128 locals that the loop takes. */
-export function localsOf({ size, loads, constants, sums }: VectorLoop): number {
-  return REGISTERS + loads.length + constants.length + 1 + sums.length * partsOf(size);
-}
-
-/** Vectors that a load makes. */
-const partsOf = (size: AccessSize): number => 8 / size;
-
-/** Emits a planned loop: first `start`, then `rounds` as often as the loop goes on, then `finish`. */
-export class VectorEmitter {
-  readonly #code: Code;
-  readonly #registers: Registers;
-  readonly #loop: VectorLoop;
-  readonly #first: number;
-
-  /** @param first of the v128 locals that it takes */
-  constructor(code: Code, registers: Registers, loop: VectorLoop, first: number) {
-    this.#code = code;
-    this.#registers = registers;
-    this.#loop = loop;
-    this.#first = first;
-  }
-
-  start(): void {
-    const { constants, sums, size } = this.#loop;
-    constants.forEach((sum, n) => {
-      emitSum(this.#code, this.#registers, sum);
-      this.#code.vector("i64x2_splat").set(this.#constant(n));
-    });
-    this.#code
-      .i64((1n << BigInt(8 * size)) - 1n)
-      .vector("i64x2_splat")
-      .set(this.#element);
-    sums.forEach(({ op }, s) => {
-      for (let part = 0; part < partsOf(size); part++) {
-        this.#code.i64(SUMS[op].nothing).vector("i64x2_splat").set(this.#sum(s, part));
-      }
-    });
-  }
-
-  /** Rounds in a row, and what the registers that go on by the same hold behind them. */
-  rounds(): void {
-    const { loads, size, growth } = this.#loop;
-    const code = this.#code;
-    for (let at = 0; at < VECTOR_ROUNDS * size; at += VECTOR) {
-      loads.forEach(({ address }, n) => {
-        emitSum(code, this.#registers, address);
-        code.op("i32_wrap_i64").vectorLoad(at).set(this.#loaded(n));
-      });
-      for (let part = 0; part < partsOf(size); part++) this.#part(part);
-    }
-    for (const [, by] of growth) emitSum(code, this.#registers, by);
-    for (const [register] of growth.toReversed()) {
-      code.i64(BigInt(VECTOR_ROUNDS)).op("i64_mul").get(this.#registers[register]!);
-      code.op("i64_add").set(this.#registers[register]!);
-    }
-  }
-
-  /** Makes one number of all parts, and adds it to the register. */
-  finish(): void {
-    const code = this.#code;
-    this.#loop.sums.forEach(({ register, op, bits }, s) => {
-      const { vector, scalar } = SUMS[op];
-      code.get(this.#sum(s, 0));
-      for (let part = 1; part < partsOf(this.#loop.size); part++) {
-        code.get(this.#sum(s, part)).vector(vector);
-      }
-      code.set(this.#sum(s, 0));
-      for (const lane of [0, 1]) code.get(this.#sum(s, 0)).lane(lane);
-      code.op(scalar).get(this.#registers[register]!).op(scalar);
-      if (bits === 32) code.i64(LOW_HALF).op("i64_and");
-      code.set(this.#registers[register]!);
-    });
-  }
-
-  /** Two rounds: those of the vector's halves whose numbers are `part` numbers behind where the halves begin. */
-  #part(part: number): void {
-    for (const step of this.#loop.steps) this.#step(step, part);
-  }
-
-  #step(step: Step, part: number): void {
-    const code = this.#code;
-    const { size, loads, sums } = this.#loop;
-    switch (step.kind) {
-      case "load": {
-        code.get(this.#loaded(step.load));
-        if (part > 0) code.i32(8 * size * part).vector("i64x2_shr_u");
-        if (part + 1 < partsOf(size)) code.get(this.#element).vector("v128_and");
-        code.set(this.#register(loads[step.load]!.register));
-        return;
-      }
-      case "shift":
-        code.get(this.#register(step.dst)).i32(step.by).vector(step.op);
-        code.set(this.#register(step.dst));
-        return;
-      case "alu":
-        code.get(this.#register(step.dst)).get(this.#operand(step.src)).vector(step.op);
-        code.set(this.#register(step.dst));
-        return;
-      case "move":
-        code.get(this.#operand(step.src)).set(this.#register(step.dst));
-        return;
-      case "mask":
-        code.get(this.#register(step.dst)).i64(LOW_HALF).vector("i64x2_splat");
-        code.vector("v128_and").set(this.#register(step.dst));
-        return;
-      case "sum": {
-        const to = this.#sum(step.sum, part);
-        code.get(to).get(this.#operand(step.src)).vector(SUMS[sums[step.sum]!.op].vector);
-        code.set(to);
-      }
-    }
-  }
-
-  #operand(operand: Operand): number {
-    return "register" in operand
-      ? this.#register(operand.register)
-      : this.#constant(operand.constant);
-  }
-
-  #register(n: number): number {
-    return this.#first + n;
-  }
-
-  #loaded(n: number): number {
-    return this.#first + REGISTERS + n;
-  }
-
-  #constant(n: number): number {
-    return this.#loaded(this.#loop.loads.length + n);
-  }
-
-  /** Ones where the vector's lowest number is. */
-  get #element(): number {
-    return this.#constant(this.#loop.constants.length);
-  }
-
-  #sum(s: number, part: number): number {
-    return this.#element + 1 + s * partsOf(this.#loop.size) + part;
-  }
 }
