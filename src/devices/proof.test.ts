@@ -55,6 +55,23 @@ test("where that is allowed, the status names what is not proved", () => {
   assert.equal(proof, "not proved: txc (helperfree), txc (v1)");
 });
 
+test("what is refused without helpers is judged anew with them", () => {
+  const gso = DEVICES.find(({ name }) => name === "sring_gso")!;
+  const helped: Device = {
+    ...gso,
+    programs: ({ bufs, form }) => ({ form, code: gso.programs({ bufs, form: "v1" }).code }),
+  };
+  const verdicts = proveDevice(helped, SIZES);
+  const refused = verdicts.filter(({ accepted }) => !accepted);
+  assert.ok(refused.length > 0);
+  assert.ok(refused.every(({ form }) => form === "helperfree"));
+  const judgedAlone = proveDevice(helped, { ...SIZES, forms: ["v1"] });
+  assert.deepEqual(
+    verdicts.filter(({ form }) => form === "v1"),
+    judgedAlone,
+  );
+});
+
 test("in turns, the same is judged", async () => {
   assert.deepEqual(await proveInTurns(careless, SIZES), proveDevice(careless, SIZES));
 });

@@ -10,6 +10,15 @@ export interface ProofOptions extends QueueSizes {
   /** These alone. */
   readonly programs?: readonly ProgramName[];
   readonly log?: boolean;
+  /** What has been accepted, in this call and in others, by name: the same code is not judged again. */
+  readonly accepted?: Map<ProgramName, Accepted>;
+}
+
+interface Accepted {
+  readonly code: Uint8Array;
+  readonly contextSize: number;
+  readonly form: ProgramForm;
+  readonly verdict: Verdict;
 }
 
 export type DeviceVerdict = Verdict & { readonly form: ProgramForm };
@@ -17,6 +26,7 @@ export type DeviceVerdict = Verdict & { readonly form: ProgramForm };
 /** Judges a device's programs; each is named after itself. */
 export function proveDevice(device: Device, options: ProofOptions): DeviceVerdict[] {
   const { forms = ["helperfree", "v1"], programs = PROGRAM_NAMES, log = false } = options;
+  const accepted = options.accepted ?? new Map<ProgramName, Accepted>();
   const verdicts: DeviceVerdict[] = [];
   for (const form of forms) {
     const rx = device.programs({ bufs: options.rxBufs, form });
@@ -26,10 +36,27 @@ export function proveDevice(device: Device, options: ProofOptions): DeviceVerdic
       const code = set.code.get(PROGRAM_IDS[name]);
       if (code === undefined) continue;
       const contextSize = device.contextSize(bufs);
-      verdicts.push({ ...verify({ name, code }, { contextSize, program: name, form, log }), form });
+      const before = accepted.get(name);
+      const verdict = covers(before, code, contextSize, form)
+        ? before.verdict
+        : verify({ name, code }, { contextSize, program: name, form, log });
+      if (verdict.accepted) accepted.set(name, { code, contextSize, form, verdict });
+      verdicts.push({ ...verdict, form });
     }
   }
   return verdicts;
+}
+
+/** What may do without helpers may do so where there are some. */
+function covers(
+  before: Accepted | undefined,
+  code: Uint8Array,
+  contextSize: number,
+  form: ProgramForm,
+): before is Accepted {
+  if (before === undefined || before.contextSize !== contextSize) return false;
+  if (before.form !== form && before.form !== "helperfree") return false;
+  return Buffer.compare(before.code, code) === 0;
 }
 
 /** A device's programs are refused, and that is not allowed. */
@@ -66,10 +93,13 @@ export function proofOf(
 /** Judges program by program, so that whoever else is on this thread has a turn between. */
 export async function proveInTurns(device: Device, sizes: QueueSizes): Promise<DeviceVerdict[]> {
   const verdicts: DeviceVerdict[] = [];
+  const accepted = new Map<ProgramName, Accepted>();
   for (const form of ["helperfree", "v1"] as const) {
     for (const name of PROGRAM_NAMES) {
       await setImmediate();
-      verdicts.push(...proveDevice(device, { ...sizes, forms: [form], programs: [name] }));
+      verdicts.push(
+        ...proveDevice(device, { ...sizes, forms: [form], programs: [name], accepted }),
+      );
     }
   }
   return verdicts;
