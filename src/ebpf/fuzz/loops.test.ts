@@ -17,7 +17,7 @@ import { seeds } from "./differential.ts";
 import { generateLoop, LOOP_BYTES, type LoopProgram } from "./loops.ts";
 import { Random } from "./random.ts";
 
-const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 20_000 : 1000);
+const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 1000);
 // One memory for all runs: each takes gigabytes of addresses.
 const memory = new LinearMemory(2 * LOOP_BYTES);
 const bytes = [memory.allocate(LOOP_BYTES), memory.allocate(LOOP_BYTES)];

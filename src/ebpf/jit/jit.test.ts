@@ -1,7 +1,7 @@
 // What only compiled programs can get wrong; the rest is in ../engine.test.ts and ../fuzz.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { Assembler, R0, R1, R2, R3 } from "../assembler.ts";
+import { Assembler, at, R0, R1, R2, R3, R4, R5, R6 } from "../assembler.ts";
 import { createEngine, ENGINES, fastestEngine } from "../engines.ts";
 import { EbpfError } from "../errors.ts";
 import { Interpreter } from "../interpreter.ts";
@@ -47,6 +47,39 @@ test("a thousand joins nest and end where they should", () => {
       .alu64.mul(R0, 3);
   }
   agree(p.exit().assemble(), [0n, 0x55555n, 0xfffffn]);
+});
+
+/** Sums up words in a row; `more` is done in each round, behind the sum. R2 is the index, R3 the word, R4 a number. */
+function sumOfWords(more: (p: Assembler) => void): Assembler {
+  const p = new Assembler().alu64.mov(R2, 0).alu64.mov(R4, 7).label("head");
+  p.alu64.mov(R3, R1).alu64.add(R3, R2).load(R3, R3, at(0, 4)).alu64.add(R0, R3);
+  more(p);
+  return p.alu64.add(R2, 4).jump.ne(R2, 600, "head");
+}
+
+test("what a round takes from the one before it is kept where others are done as vectors", () => {
+  const more: ((p: Assembler) => void)[] = [
+    (p) => p.alu64.add(R5, R2),
+    (p) => p.alu64.mov(R6, R5).alu64.mov(R5, R2),
+    (p) => p.alu64.add(R5, R4),
+    (p) => p.alu32.xor(R5, R3),
+    (p) => p.alu64.mov(R6, R3).alu64.and(R6, 0xff).alu64.add(R5, R6),
+    (p) => p.alu64.mov(R6, R5).alu64.add(R5, R3),
+    (p) => p.alu64.add(R4, 1).alu64.add(R5, R4),
+  ];
+  for (const [n, each] of more.entries()) {
+    const p = sumOfWords(each);
+    for (const register of [R2, R3, R4, R5, R6]) p.alu64.mul(R0, 31).alu64.add(R0, register);
+    const code = p.exit().assemble();
+    const results = ENGINES.map((engine) => {
+      const memory = new LinearMemory(600);
+      const bytes = memory.allocate(600);
+      for (let i = 0; i < 600; i++) bytes[i] = i * 37 + (i >> 3);
+      const regions = [{ name: "words", base: 0x10000, bytes }];
+      return createEngine(engine, code, { regions, memory }).run(0x10000n);
+    });
+    assert.equal(results[0], results[1], `${n}`);
+  }
 });
 
 test("call() takes any r1, also after another one", () => {

@@ -131,7 +131,7 @@ class Planner {
   }
 
   finish(): VectorLoop | undefined {
-    if (this.#size === undefined || this.#sums.length === 0) return undefined;
+    if (this.#size === undefined || this.#sums.length === 0 || this.#carries()) return undefined;
     const growth = this.#round.growth.flatMap((by, register) =>
       by === undefined || isZero(by) ? [] : [[register, by] as const],
     );
@@ -143,6 +143,19 @@ class Planner {
       constants: this.#constants,
       growth,
     };
+  }
+
+  /** Whether a register takes something from round to round that is neither a sum nor goes on by the same. */
+  #carries(): boolean {
+    const { growth, before } = this.#round;
+    return before
+      .at(-1)!
+      .some(
+        (end, register) =>
+          growth[register] === undefined &&
+          end !== undefined &&
+          [...end.factors.keys()].some((from) => growth[from] === undefined),
+      );
   }
 
   /** Numbers in a row, of one size. */
