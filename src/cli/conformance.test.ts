@@ -42,13 +42,23 @@ test("a case that fails is named with the reason, status 1", () => {
   assert.equal(stdout, "FAIL wrong: r0 is 0x1, not 0x2\n1 passed, 1 failed\n");
   assert.equal(status, 1);
   const { cases: list, ...counts } = JSON.parse(bpfhv(["--cases", path, "--json"]).stdout);
-  assert.deepEqual(counts, { engine: "interpreter", passed: 1, failed: 1 });
+  assert.deepEqual(counts, { engine: "interpreter", passed: 1, failed: 1, skipped: 0 });
   assert.deepEqual(list[1], {
     name: "wrong",
     passed: false,
     groups: ["base64", "base32"],
     detail: "r0 is 0x1, not 0x2",
   });
+});
+
+test("a case that needs maps is named as skipped, status 0", () => {
+  const map = "-- map\nm 2 4 4 1\n-- asm\nlddw r1, map_by_fd(m)\nexit\n-- result\n0\n";
+  const path = cases("maps", { "a.data": GOOD, "map.data": map });
+  const { stdout, status } = bpfhv(["--cases", path]);
+  assert.match(stdout, /^SKIP map: needs maps .*\n1 skipped\n1 passed, 0 failed\n$/);
+  assert.equal(status, 0);
+  const { cases: _, ...counts } = JSON.parse(bpfhv(["--cases", path, "--json"]).stdout);
+  assert.deepEqual(counts, { engine: "interpreter", passed: 1, failed: 0, skipped: 1 });
 });
 
 test("--group keeps the cases that use it", () => {

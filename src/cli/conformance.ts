@@ -74,9 +74,13 @@ function runFolder(folder: string, flags: ConformanceFlags): void {
     }))
     .filter((v) => flags.group === undefined || v.groups.some((g) => flags.group!.includes(g)));
   if (verdicts.length === 0) throw failure(`${folder} holds no cases (*.data) of that kind`);
-  const failed = verdicts.filter((v) => !v.passed).length;
-  report(verdicts, failed, flags);
-  if (failed > 0) process.exitCode = 1;
+  const count = {
+    passed: verdicts.filter((v) => v.passed).length,
+    failed: verdicts.filter((v) => !v.passed && !v.skipped).length,
+    skipped: verdicts.filter((v) => v.skipped).length,
+  };
+  report(verdicts, count, flags);
+  if (count.failed > 0) process.exitCode = 1;
 }
 
 /** Case files of a folder and the folders in it, sorted. */
@@ -93,17 +97,22 @@ function caseFiles(folder: string): string[] {
 
 type NamedVerdict = Verdict & { readonly name: string; readonly groups: readonly Group[] };
 
-function report(verdicts: readonly NamedVerdict[], failed: number, flags: ConformanceFlags): void {
-  const passed = verdicts.length - failed;
+interface Count {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+}
+
+/** The last line is what the suite's own runner closes with, so what is skipped is counted before it. */
+function report(verdicts: readonly NamedVerdict[], count: Count, flags: ConformanceFlags): void {
   if (flags.json) {
     const { engine } = flags;
-    process.stdout.write(
-      `${JSON.stringify({ engine, passed, failed, cases: verdicts }, null, 2)}\n`,
-    );
+    process.stdout.write(`${JSON.stringify({ engine, ...count, cases: verdicts }, null, 2)}\n`);
     return;
   }
-  for (const { name, detail } of verdicts.filter((v) => !v.passed)) {
-    process.stdout.write(`FAIL ${name}: ${detail}\n`);
+  for (const { name, skipped, detail } of verdicts.filter((v) => !v.passed)) {
+    process.stdout.write(`${skipped ? "SKIP" : "FAIL"} ${name}: ${detail}\n`);
   }
-  process.stdout.write(`${passed} passed, ${failed} failed\n`);
+  if (count.skipped > 0) process.stdout.write(`${count.skipped} skipped\n`);
+  process.stdout.write(`${count.passed} passed, ${count.failed} failed\n`);
 }

@@ -64,6 +64,19 @@ for (const group of GROUPS) {
   });
 }
 
+for (const engine of Object.keys(ENGINES) as EngineName[]) {
+  test(`what a platform would have to give meaning to is refused by the ${engine}, by name`, () => {
+    const foreign = ENCODINGS.filter(isForeign);
+    assert.ok(foreign.length > 10, String(foreign.length));
+    for (const encoding of foreign) {
+      const text = `-- raw\n${rawWith(encoding, "dst", 0)}\n95 00 00 00 00 00 00 00\n-- error\n`;
+      const { passed, detail } = runCase(text, ENGINES[engine]);
+      assert.ok(passed, `${JSON.stringify(encoding.operation)}: ${detail}`);
+      assert.match(detail, /^instruction 0: /);
+    }
+  });
+}
+
 const FIELDS: readonly FieldName[] = ["dst", "src", "offset", "imm"];
 
 /** One instruction as the suite's raw bytes, with one field that is not 0 and all others 0. */

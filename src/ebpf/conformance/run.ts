@@ -2,14 +2,16 @@
 import { EbpfError } from "../errors.ts";
 import { decodeProgram } from "../instruction.ts";
 import type { Group } from "../opcode.ts";
-import { CaseError, caseCode, parseCase } from "./case.ts";
+import { CaseError, CaseNeedsError, caseCode, parseCase } from "./case.ts";
 import { outcome, type RunProgram } from "./engines.ts";
 
 export interface Verdict {
   readonly passed: boolean;
+  /** It cannot be run here: neither passed nor failed. */
+  readonly skipped?: true;
   /** Conformance groups of the program's instructions; empty where it does not decode. */
   readonly groups: readonly Group[];
-  /** What happened: the reason of a failure, or of the refusal that was expected. */
+  /** What happened: the reason of a failure or skip, or of the refusal that was expected. */
   readonly detail: string;
 }
 
@@ -30,6 +32,9 @@ export function runCase(text: string, run: RunProgram): Verdict {
     const passed = r0 === parsed.expected;
     return { passed, groups, detail: passed ? "" : wrong(r0, parsed.expected) };
   } catch (error) {
+    if (error instanceof CaseNeedsError) {
+      return { passed: false, skipped: true, groups: [], detail: error.message };
+    }
     if (error instanceof CaseError) return { passed: false, groups: [], detail: error.message };
     throw error;
   }
