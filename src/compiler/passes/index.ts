@@ -3,6 +3,7 @@ import type { Func } from "../ir.ts";
 import { dropDead, shareCommon } from "./common.ts";
 import { reduceInduction } from "./induction.ts";
 import { simplify } from "./simplify.ts";
+import { simplifyTests } from "./tests.ts";
 import { reuseKnown, threadJumps } from "./thread.ts";
 
 export function optimise(func: Func): void {
@@ -12,6 +13,7 @@ export function optimise(func: Func): void {
   reduceInduction(func);
   shareCommon(func);
   simplify(func);
+  simplifyTests(func);
   dropDead(func);
   reuseKnown(func);
 }
