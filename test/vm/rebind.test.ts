@@ -18,9 +18,10 @@ for i in $(seq $1); do
   echo $device >unbind; echo $device >bind
   ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up
   ping -q -f -s 1000 -c 2000 -w 1 10.88.0.1 >/dev/null 2>&1
-  # The flood may be more than a slow guest takes: then the TAP drops some answers, but not twenty in a row.
+  # The flood may be more than a slow guest takes: then answers wait behind a thousand packets in the TAP's queue, a
+  # second or more, and some are dropped, but not twenty in a row.
   tries=0
-  until ping -q -c 1 -W 1 10.88.0.1 >/dev/null; do
+  until ping -q -c 1 -W 5 10.88.0.1 >/dev/null; do
     tries=$((tries + 1))
     [ $tries -lt 20 ] && continue
     echo "no way to the host after $i cycles"
