@@ -11,7 +11,7 @@ const skip = await withoutVm();
 const WIRE = 1514;
 /** Mean that large packets surely pass, acknowledgements and all. */
 const LARGE = 4000;
-const WINDOW_MS = 800;
+const WINDOW_MS = patience(800);
 /** Traffic that is to outlast four switches: seconds of TCP, and pings in a hundredth of a second each. */
 const TCP_SECONDS = patience(8);
 const PINGS = patience(600);
