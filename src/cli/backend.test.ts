@@ -200,6 +200,7 @@ test("another port for a backend that runs: what is sent goes there from then on
     return ((await tx().catch(() => null))?.dropPort ?? 0) > 0;
   });
   assert.match((await run("set-port", socket, "sink").ended).out, /packets to sink, link up/);
+  assert.match((await run("set-mtu", socket, "1400").ended).err, /has no MTU: it is 1500/);
   const { dropPort, packets } = await tx();
   await until("packets go on", async () => (await tx()).packets > packets + 100);
   assert.equal((await tx()).dropPort, dropPort);

@@ -195,6 +195,9 @@ async function run(
     const control = await serveControl(controlPath(options.path), async (request) => {
       const { kind, net } = request as { kind?: string; net?: string };
       if (kind === "set-port") await worker.setPort(parsePort(`${net}`));
+      else if (kind === "set-mtu") {
+        throw failure("the original's protocol has no MTU: it is 1500");
+      }
       return { pid: process.pid, socket: options.path, ...(await worker.status()) };
     });
     opened();

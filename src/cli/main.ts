@@ -18,6 +18,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import("./serve.ts")).serveCommand(worker),
   status: async () => (await import("./status.ts")).statusCommand(),
   "set-port": async () => (await import("./set-port.ts")).setPortCommand(),
+  "set-mtu": async () => (await import("./set-mtu.ts")).setMtuCommand(),
   vm: async () => (await import("./vm.ts")).vmCommand(),
   top: async () => (await import("./top.ts")).topCommand(),
   compile: async () => (await import("./compile.ts")).compileCommand(),

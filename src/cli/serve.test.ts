@@ -221,6 +221,16 @@ describe("a NIC that is served", () => {
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).port, "source");
   });
 
+  test("takes another MTU while it runs, up to what it was started with", () => {
+    assert.match(run(["set-mtu", socket, "1300"]).stdout, /^MTU 1300$/m);
+    assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).mtu, 1300);
+    const more = run(["set-mtu", socket, "1501"]);
+    assert.equal(more.status, 1);
+    assert.match(more.stderr, /use 68 to 1500, which .* \(the MTU stays as it was\)/);
+    assert.equal(run(["set-mtu", socket, "small"]).status, 2);
+    assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).mtu, 1300);
+  });
+
   test("ends on SIGTERM with status 0 and removes what it made", async () => {
     const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
     child.kill("SIGTERM");

@@ -179,10 +179,13 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
   });
   const path = controlPath(flags.socket);
   const control = await serveControl(path, async (request) => {
-    const { kind, net } = request as { kind?: string; net?: string };
+    const { kind, net, mtu } = request as { kind?: string; net?: string; mtu?: number };
     if (kind === "set-port") {
       await nic.setPort(parsePort(`${net}`));
       (await logger()).info(`packets to ${net} from here on`);
+    } else if (kind === "set-mtu") {
+      await nic.setMtu(Number(mtu));
+      (await logger()).info(`MTU ${mtu} from here on`);
     }
     const { proof } = await proving;
     return { pid: process.pid, socket: flags.socket, proof, ...(await nic.status()) };

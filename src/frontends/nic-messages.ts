@@ -35,7 +35,8 @@ export type ToWorker =
   | { readonly kind: "status"; readonly id: number }
   /** Of a backend of the original's protocol: asks the VMM for an upgrade. */
   | { readonly kind: "signal-upgrade" }
-  | { readonly kind: "set-port"; readonly id: number; readonly port: PortSpec };
+  | { readonly kind: "set-port"; readonly id: number; readonly port: PortSpec }
+  | { readonly kind: "set-mtu"; readonly id: number; readonly mtu: number };
 
 export type ToMain =
   | { readonly kind: "ready" }
@@ -44,8 +45,8 @@ export type ToMain =
   /** For standard output. */
   | { readonly kind: "print"; readonly text: string }
   | { readonly kind: "status"; readonly id: number; readonly status: NicStatus }
-  /** `error`: why the old port stays; null: the new one is there. */
-  | { readonly kind: "port-set"; readonly id: number; readonly error: string | null }
+  /** What was to be changed: `error` says why it stays as it was, null that it is changed. */
+  | { readonly kind: "changed"; readonly id: number; readonly error: string | null }
   | {
       readonly kind: "failed";
       readonly message: string;

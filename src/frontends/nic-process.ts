@@ -25,7 +25,7 @@ export class NicProcess<Options extends object = NicOptions> {
   readonly #wakeFd: number;
   readonly #log: (level: "info" | "warn", text: string) => void;
   readonly #asked = new Map<number, (status: NicStatus) => void>();
-  readonly #settingPort = new Map<number, (error: string | null) => void>();
+  readonly #changing = new Map<number, (error: string | null) => void>();
   #nextId = 1;
   #hasEnded = false;
   /** Settles when the worker has ended; rejects with NicFailed where it failed. */
@@ -82,13 +82,22 @@ export class NicProcess<Options extends object = NicOptions> {
 
   /** Another port for the running NIC. Rejects where it cannot be opened; then the old one stays. */
   setPort(port: PortSpec): Promise<void> {
+    return this.#change((id) => ({ kind: "set-port", id, port }));
+  }
+
+  /** Another MTU for the running NIC, which the guest is told of. Rejects where it cannot be. */
+  setMtu(mtu: number): Promise<void> {
+    return this.#change((id) => ({ kind: "set-mtu", id, mtu }));
+  }
+
+  #change(message: (id: number) => ToWorker): Promise<void> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#settingPort.set(id, (error) => {
+      this.#changing.set(id, (error) => {
         if (error === null) resolve();
         else reject(new NicFailed(error, true));
       });
-      this.#send({ kind: "set-port", id, port });
+      this.#send(message(id));
     });
   }
 
@@ -119,9 +128,9 @@ export class NicProcess<Options extends object = NicOptions> {
     if (message.kind === "ready") this.#ready();
     else if (message.kind === "log") this.#log(message.level, message.text);
     else if (message.kind === "print") process.stdout.write(message.text);
-    else if (message.kind === "port-set") {
-      this.#settingPort.get(message.id)?.(message.error);
-      this.#settingPort.delete(message.id);
+    else if (message.kind === "changed") {
+      this.#changing.get(message.id)?.(message.error);
+      this.#changing.delete(message.id);
     } else if (message.kind === "status") {
       this.#asked.get(message.id)?.(message.status);
       this.#asked.delete(message.id);

@@ -63,7 +63,9 @@ function serve(ports: WorkerPorts): void {
         nic.ship(command.sets);
         frontend.letIn();
       } else if (command.kind === "set-port") {
-        tell({ kind: "port-set", id: command.id, error: setPorts(command.port) });
+        tell({ kind: "changed", id: command.id, error: setPorts(command.port) });
+      } else if (command.kind === "set-mtu") {
+        tell({ kind: "changed", id: command.id, error: nic.setMtu(command.mtu) });
       } else if (command.kind === "status") {
         tell({ kind: "status", id: command.id, status: status() });
       }

@@ -10,6 +10,7 @@ export interface NicConfig {
   readonly txBufs: number;
   /** Six bytes. */
   readonly mac: Uint8Array;
+  /** The largest that it ever has. */
   readonly mtu: number;
   /** Mb/s, 0 = unknown. */
   readonly linkSpeed: number;

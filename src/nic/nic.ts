@@ -26,7 +26,7 @@ import type { ProgramSets } from "../devices/sets.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import { viewAt } from "../os/libc.ts";
-import { checkConfig, type NicConfig } from "./config.ts";
+import { checkConfig, MIN_MTU, type NicConfig } from "./config.ts";
 import { type MappedContext, mapContiguous, mapPageList, stillThere } from "./contexts.ts";
 import { readRegister, writeRegister } from "./registers.ts";
 import { type NicState, newNicState } from "./state.ts";
@@ -78,6 +78,7 @@ export class Nic {
   readonly #blobs = new Map<ProgramForm, Uint8Array>();
   readonly #contexts: (MappedContext | null)[];
   #linkWasUp = false;
+  #mtu: number;
   #memoryGeneration = 0;
   #paused = false;
 
@@ -85,6 +86,7 @@ export class Nic {
   constructor(config: NicConfig, pairs: readonly QueuePair[]) {
     checkConfig(config);
     this.config = config;
+    this.#mtu = config.mtu;
     this.pairs = pairs;
     this.state = newNicState(config.pairs);
     this.#contexts = this.state.queues.map(() => null);
@@ -444,6 +446,22 @@ export class Nic {
   /** Looks whether the port's link changed, and tells the guest. */
   followLink(): void {
     if (this.linkUp !== this.#linkWasUp) this.#linkChanged();
+  }
+
+  /** @returns why the MTU stays as it is: no more than the guest's buffers were made for; null where it is set */
+  setMtu(mtu: number): string | null {
+    const most = this.config.mtu;
+    if (!Number.isInteger(mtu) || mtu < MIN_MTU || mtu > most) {
+      return `MTU ${mtu}: use ${MIN_MTU} to ${most}, which the NIC was started with`;
+    }
+    if (mtu === this.#mtu) return null;
+    this.#mtu = mtu;
+    this.raise(EVENT.LINK_OR_MTU);
+    return null;
+  }
+
+  get mtu(): number {
+    return this.#mtu;
   }
 
   #linkChanged(): void {

@@ -33,6 +33,7 @@ export interface NicStatus {
   readonly device: string;
   readonly port: string;
   readonly mac: string;
+  readonly mtu: number;
   readonly link: "up" | "down";
   readonly step: HandshakeStep;
   readonly lastRefusal: string;
@@ -60,6 +61,7 @@ export function nicStatus(
     device: nic.config.device.name,
     port: nic.pairs[0].port.name,
     mac: formatMac(nic.config.mac),
+    mtu: nic.mtu,
     link: nic.linkUp ? "up" : "down",
     step: nic.step,
     lastRefusal: nic.lastRefusal,

@@ -8,12 +8,12 @@ import { withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
 
+/** Of this process: other tests may run. */
 function ourFolders(): string[] {
-  return readdirSync(tmpdir()).filter((name) => name.startsWith("bpfhv-vm-"));
+  return readdirSync(tmpdir()).filter((name) => name.startsWith(`bpfhv-vm-${process.pid}-`));
 }
 
 describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
-  const foldersBefore = skip ? [] : ourFolders();
   let netns: Netns;
   let guest: Guest;
 
@@ -86,8 +86,7 @@ describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
     assert.deepEqual({ code, aborted }, { code: 0, aborted: false });
     await guest.close();
     netns.close();
-    const added = ourFolders().filter((name) => !foldersBefore.includes(name));
-    assert.deepEqual(added, []);
+    assert.deepEqual(ourFolders(), []);
     assert.equal(isAlive(guest.pid), false);
     assert.equal(existsSync(`/run/netns/${netns.name}`), false);
   });

@@ -80,7 +80,7 @@ const KERNEL_LINE = "console=ttyS0 panic=1 quiet mitigations=off";
 /** Boots a guest and waits until its agent answers. */
 export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
   const parts = await prepareGuest(options.suite);
-  const folder = mkdtempSync(join(tmpdir(), "bpfhv-vm-"));
+  const folder = mkdtempSync(join(tmpdir(), `bpfhv-vm-${process.pid}-`));
   const removeFolder = () => rmSync(folder, { recursive: true, force: true });
   const forget = onExit(removeFolder);
   const release = () => {

@@ -22,7 +22,7 @@ export interface RingSettings {
 }
 
 /** The protocol cannot say another one. */
-const MTU = 1500;
+export const MTU = 1500;
 
 export class ProxyQueue {
   readonly name: string;

@@ -5,6 +5,7 @@ import type { QueuePair } from "../../engine/pair.ts";
 import type { HandshakeStep } from "../../nic/nic.ts";
 import { type NicStatus, queueStatus } from "../../nic/status.ts";
 import type { ProxyFrontend } from "./frontend.ts";
+import { MTU } from "./queue.ts";
 
 export function proxyStatus(
   frontend: ProxyFrontend,
@@ -18,6 +19,7 @@ export function proxyStatus(
     device,
     port: pair.port.name,
     mac: "the VMM's",
+    mtu: MTU,
     link: frontend.connected && pair.port.linkUp ? "up" : "down",
     step: stepOf(frontend),
     lastRefusal: backend.lastRefusal,

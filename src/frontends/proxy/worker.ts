@@ -108,7 +108,7 @@ function serve(ports: WorkerPorts): void {
       else if (command.kind === "signal-upgrade") signalUpgrade(frontend);
       else if (command.kind === "set-port") {
         const error = ports.exchange(command.port, [pair], loop);
-        tell({ kind: "port-set", id: command.id, error });
+        tell({ kind: "changed", id: command.id, error });
       } else if (command.kind === "status") {
         const status = proxyStatus(frontend, device.name, pair, loop.moods);
         tell({ kind: "status", id: command.id, status });
