@@ -2,12 +2,11 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { ALARM } from "./alarms.ts";
-import { isDebugKernel, patience, until } from "./harness.ts";
+import { patience, until } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
 
-const why = await withoutVm();
-const skip = why === false && isDebugKernel ? "the debug kernel cannot be suspended" : why;
+const skip = await withoutVm();
 
 /** Speaks on the console: the agent's port does not come back from sleep. */
 const SLEEP = `

@@ -1,0 +1,111 @@
+/** Where memory is short, and where a console sends through the NIC with interrupts off: in a kernel that can be made to. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { isDebugKernel } from "./harness.ts";
+import { NicGuest } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+import { patience, sleep, until } from "./time.ts";
+
+const why = await withoutVm();
+const skip = why === false && !isDebugKernel ? "only the debug kernel can be made to fail" : why;
+const FAULTS = "/sys/kernel/debug/fail_page_alloc";
+/** Lines that the kernel writes, each a packet. */
+const LINES = 300;
+const PORT = 6666;
+
+describe("a NIC in need", { skip, timeout: patience(120_000) }, () => {
+  let vm: NicGuest;
+
+  before(async () => {
+    vm = await NicGuest.start({ label: "need", guest: { smp: 2 } });
+    await vm.load();
+  });
+
+  after(async () => {
+    assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
+  });
+
+  async function statistic(name: string): Promise<number> {
+    const text = await vm.guest.check("ethtool -S eth0");
+    return Number(new RegExp(`^ *${name}: (\\d+)$`, "m").exec(text)?.[1]);
+  }
+
+  test("no pages for what it receives: it is counted, the queue goes on, and no packet is lost afterwards", async (t) => {
+    const fail = (probability: number) =>
+      vm.guest.check(
+        `cd ${FAULTS}; echo 0 >verbose; echo 0 >min-order; echo -1 >times; echo ${probability} >probability`,
+      );
+    const sender = `
+      const socket = require("node:net").connect(${PORT}, "10.88.0.2");
+      const more = () => { while (socket.write(Buffer.alloc(65536))); };
+      socket.on("connect", more); socket.on("drain", more); socket.on("error", () => {});`;
+    const stop = vm.floodFromHost(5);
+    try {
+      for (const probability of [50, 100]) {
+        const before = await statistic("rx0_no_memory");
+        // Nobody reads what comes: it keeps its pages, and the queue needs others.
+        await vm.guest.check(`nc -l -p ${PORT} 2>/dev/null | sleep 1000 >/dev/null 2>&1 &`);
+        await sleep(300);
+        await fail(probability);
+        const child = vm.netns.spawn([process.execPath, "-e", sender]);
+        await sleep(patience(1000));
+        await fail(0);
+        child.kill("SIGKILL");
+        await vm.guest.check("killall nc sleep; true");
+        const times = (await statistic("rx0_no_memory")) - before;
+        t.diagnostic(`${probability} % of allocations: ${times} times without memory`);
+        assert.ok(times > 0, `${probability} %: never without memory`);
+      }
+    } finally {
+      stop();
+    }
+    await vm.calm();
+    assert.equal(await vm.pings(20), 0);
+    await until(5000, "buffers to be given to the host again", async () => {
+      const [rx] = (await vm.nic.status()).queues;
+      return (rx?.fill ?? 0) >= 192;
+    });
+    assert.equal(await statistic("rx0_stops"), 0);
+  });
+
+  test(`netconsole through it, ${LINES} lines in a flood: each arrives, in order`, async () => {
+    const receiver = `
+      const socket = require("node:dgram").createSocket("udp4");
+      socket.on("message", (message) => process.stdout.write(message));
+      socket.bind(${PORT}, "10.88.0.1");`;
+    const child = vm.netns.spawn([process.execPath, "-e", receiver]);
+    let text = "";
+    child.stdout?.on("data", (data) => {
+      text += data;
+    });
+    const [{ address }] = JSON.parse(vm.netns.exec(["ip", "-j", "link", "show", "tap0"]));
+    const stop = vm.floodFromHost(5);
+    try {
+      await vm.guest.check(`
+        mount -t configfs none /sys/kernel/config
+        mkdir /sys/kernel/config/netconsole/test; cd /sys/kernel/config/netconsole/test
+        echo eth0 >dev_name; echo 10.88.0.2 >local_ip; echo 10.88.0.1 >remote_ip
+        echo ${PORT} >remote_port; echo ${address} >remote_mac; echo 1 >enabled
+        dmesg -n 8`);
+      await vm.guest.check(`ping -q -f -c 2000 -w 5 10.88.0.1 >/dev/null 2>&1 &`);
+      await vm.guest.check(
+        `for i in $(seq ${LINES}); do echo "line $i of netconsole" >/dev/kmsg; done`,
+        { timeoutMs: patience(10_000) },
+      );
+      const lines = () => [...text.matchAll(/line (\d+) of netconsole/g)].map(([, n]) => Number(n));
+      await until(5000, "the last line", async () => lines().at(-1) === LINES);
+      assert.deepEqual(
+        lines(),
+        Array.from({ length: LINES }, (_, n) => n + 1),
+      );
+      await vm.guest.check("dmesg -n 4; echo 0 >/sys/kernel/config/netconsole/test/enabled");
+      await vm.guest.check("rmdir /sys/kernel/config/netconsole/test");
+    } finally {
+      stop();
+      child.kill("SIGKILL");
+    }
+    await vm.calm();
+    assert.equal(await vm.pings(10), 0);
+    assert.equal(await statistic("tx0_errors"), 0);
+  });
+});
