@@ -52,11 +52,7 @@ describe("the MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
   test("the host changes it while packets flow: the guest follows down, and may go up again", async () => {
     const stop = vm.floodFromHost(5);
     await setMtu(1000);
-    await until(
-      5000,
-      "the guest's MTU to follow",
-      async () => (await guestMtu()) === 1000,
-    );
+    await until(5000, "the guest's MTU to follow", async () => (await guestMtu()) === 1000);
     assert.deepEqual([await passes(1000), await passes(1001)], [true, false]);
     assert.notEqual((await vm.guest.run("ip link set eth0 mtu 1001")).status, 0);
     await setMtu(1400);
