@@ -141,11 +141,28 @@ export function conditionOf(c: Choices, depth: number, at: Place): Expression {
     };
   }
   const type = c.of(TYPES);
+  if (c.below(4) === 0) return zeroTest(c, type, depth, at);
   const op = c.of(Object.keys(COMPARISONS));
   const [a, b] = [expressionOf(c, type, depth - 1, at), expressionOf(c, type, depth - 1, at)];
   const not = c.below(4) === 0;
   return {
     text: `${not ? "!" : ""}(${a.text} ${op} ${b.text})`,
     value: (s) => (COMPARISONS[op]!(a.value(s), b.value(s)) !== not ? 1n : 0n),
+  };
+}
+
+/** Is something computed 0, or below 1? Often of one operand twice, so that it is. */
+function zeroTest(c: Choices, type: Type, depth: number, at: Place): Expression {
+  const op = c.of(["-", "^", "&"]);
+  const a = expressionOf(c, type, depth - 1, at);
+  const b = c.below(3) === 0 ? a : expressionOf(c, type, depth - 1, at);
+  const [comparison, n] = c.of([["===", 0n] as const, ["!==", 0n], ["<", 1n], [">=", 1n]]);
+  const suffix = bitsOf(type) === 64 ? "n" : "";
+  return {
+    text: `((${a.text} ${op} ${b.text}) ${comparison} ${type}(${n}${suffix}))`,
+    value: (s) => {
+      const computed = wrap(type, OPERATORS[op]!(type, a.value(s), b.value(s)));
+      return COMPARISONS[comparison]!(computed, n) ? 1n : 0n;
+    },
   };
 }

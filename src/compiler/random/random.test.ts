@@ -16,6 +16,7 @@ const seen = new Map<string, number>();
 const PARTS: Readonly<Record<string, RegExp>> = {
   ...{ switch: /switch/, while: /while/, do: /do \{/, continue: /continue/, swap: /swap\d/ },
   ...{ compareExchange: /= compareExchange/, exchange: /= exchange/, fetchXor: /= fetchXor/ },
+  ...{ zero: /\) (?:===|!==|<|>=) [ui]\d+\([01]n?\)\)/ },
   ...{ called: /noinline/, stack: /\bs\.\w+ [^=]?=/ },
 };
 

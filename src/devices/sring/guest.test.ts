@@ -413,6 +413,6 @@ test("programs stay short", (t) => {
     txp: 22,
     txc: 23,
     txi: 17,
-    txr: 26,
+    txr: 24,
   });
 });
