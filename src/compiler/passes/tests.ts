@@ -31,9 +31,14 @@ function compareOperands(end: Branch): void {
   if (!zero || (a.op !== "sub" && a.op !== "xor")) return;
   const [x, y] = a.args as [Value, Value];
   [end.a, end.b] = [x, y];
-  // The low halves alone, unless the whole registers tell the same.
+  // The low halves alone, unless the whole registers tell the same without more ado.
   const low = end.bits === 32 || a.bits === 32;
-  end.bits = low && !(widthOf(x) <= 32 && widthOf(y) <= 32) ? 32 : 64;
+  end.bits = low && !(isWhole(x) && isWhole(y)) ? 32 : 64;
+}
+
+/** Is the upper half zero? Of a truncation it is only where somebody reads it. */
+function isWhole(value: Value): boolean {
+  return widthOf(value) <= 32 && value.op !== "trunc";
 }
 
 function countUses(func: Func): Map<Value, number> {
