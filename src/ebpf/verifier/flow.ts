@@ -166,29 +166,40 @@ function analyseLiveness(
   const live = new Uint16Array(at.length);
   const relevant = new Uint16Array(at.length);
   const copiesStack = instructions.some(usesFramePointerAsValue);
-  const effects = instructions.map((i) => effectOf(i, copiesStack));
-  for (let changed = true; changed; ) {
-    changed = false;
-    for (let n = instructions.length - 1; n >= 0; n--) {
-      const i = instructions[n]!;
-      let liveAfter = 0;
-      let relevantAfter = 0;
-      for (const next of successors(i)) {
-        liveAfter |= live[next]!;
-        relevantAfter |= relevant[next]!;
-      }
-      const { reads, writes, decides, flows } = effects[n]!;
-      const before = (liveAfter & ~writes) | reads;
-      const passed = flows !== 0 && relevantAfter & writes ? flows : 0;
-      const decided = (relevantAfter & ~writes) | decides | passed;
-      if (before !== live[i.index] || decided !== relevant[i.index]) {
-        live[i.index] = before;
-        relevant[i.index] = decided;
-        changed = true;
-      }
+  const effects = new Map(instructions.map((i) => [i.index, effectOf(i, copiesStack)]));
+  const before = predecessors(instructions, at.length);
+  // Only what may change is looked at again: rounds over all of a program whose blocks lie backwards take minutes.
+  const work = instructions.map((i) => i.index);
+  const waiting = new Uint8Array(at.length).fill(1);
+  for (let slot = work.pop(); slot !== undefined; slot = work.pop()) {
+    waiting[slot] = 0;
+    let liveAfter = 0;
+    let relevantAfter = 0;
+    for (const next of successors(at[slot]!)) {
+      liveAfter |= live[next]!;
+      relevantAfter |= relevant[next]!;
+    }
+    const { reads, writes, decides, flows } = effects.get(slot)!;
+    const passed = flows !== 0 && relevantAfter & writes ? flows : 0;
+    const liveHere = (liveAfter & ~writes) | reads;
+    const relevantHere = (relevantAfter & ~writes) | decides | passed;
+    if (liveHere === live[slot] && relevantHere === relevant[slot]) continue;
+    live[slot] = liveHere;
+    relevant[slot] = relevantHere;
+    for (const previous of before[slot]!) {
+      if (waiting[previous]) continue;
+      waiting[previous] = 1;
+      work.push(previous);
     }
   }
   return Array.from(live, (bits, slot) => ({ live: bits, relevant: relevant[slot]! }));
+}
+
+/** By slot: the instructions that may come before it. */
+function predecessors(instructions: readonly Instruction[], slots: number): number[][] {
+  const before = Array.from({ length: slots }, (): number[] => []);
+  for (const i of instructions) for (const next of successors(i)) before[next]!.push(i.index);
+  return before;
 }
 
 interface Effect {
