@@ -1,4 +1,4 @@
-// No program takes long to judge, however it is made: each of these once took, or could take, ways without end.
+// No program takes long to judge, however it is made. The first of these took a minute; the others have endless ways.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { assembleText } from "../text.ts";
