@@ -1,6 +1,6 @@
 /** `bpfhv set-mtu`: another MTU for a running NIC; its guest is told. */
 import { Command } from "commander";
-import { changeNic } from "./change-nic.ts";
+import { changeNic } from "./ask-nic.ts";
 import { Usage } from "./errors.ts";
 
 export function setMtuCommand(): Command {

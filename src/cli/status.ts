@@ -2,8 +2,7 @@
 import { Command } from "commander";
 import { DROP_COUNTERS } from "../devices/counters.ts";
 import type { NicStatus } from "../nic/status.ts";
-import { askControl, controlPath } from "./control-socket.ts";
-import { failure } from "./errors.ts";
+import { askNic } from "./ask-nic.ts";
 
 type ServedNic = NicStatus & {
   pid: number;
@@ -18,19 +17,10 @@ export function statusCommand(): Command {
     .argument("<socket>", "the socket given to `bpfhv serve --socket`")
     .option("--json", "as JSON", false)
     .action(async (socket: string, flags: { json: boolean }) => {
-      const status = await ask(socket);
+      const status = (await askNic(socket, { kind: "status" })) as ServedNic;
       const text = flags.json ? JSON.stringify(status, null, 2) : describe(status);
       process.stdout.write(`${text}\n`);
     });
-}
-
-async function ask(socket: string): Promise<ServedNic> {
-  try {
-    return (await askControl(controlPath(socket), { kind: "status" })) as ServedNic;
-  } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code ?? (error as Error).message;
-    throw failure(`no NIC is served on ${socket} (${why}): start one with bpfhv serve`);
-  }
 }
 
 /** For people, at most 80 columns. */

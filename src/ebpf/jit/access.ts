@@ -53,6 +53,8 @@ interface Access {
 }
 
 type Reach = Pick<Access, "offset" | "size" | "kind">;
+/** A load or store as its instruction has it; `base` is a register. */
+type Plain = Reach & Pick<Access, "base">;
 
 export function emitMemory(
   context: AccessContext,
@@ -142,7 +144,7 @@ function putFirst<T>(items: readonly T[], item: T): T[] {
 }
 
 /** Whether the window can hold such an access at all. */
-function admits({ length, writable }: Window, { size, kind }: Reach): boolean {
+export function admits({ length, writable }: Window, { size, kind }: Reach): boolean {
   return length >= size && (kind === READ || writable);
 }
 
@@ -150,7 +152,7 @@ function admits({ length, writable }: Window, { size, kind }: Reach): boolean {
 export function isCertain(layout: Layout, frame: Window | undefined, i: Instruction, base: Range) {
   const access = plainOf(i);
   if (access === undefined) return false;
-  const own = access.register === FRAME_POINTER && inOwnFrame(access);
+  const own = access.base === FRAME_POINTER && inOwnFrame(access);
   return own || certainWindow(layout, frame, i, base) !== undefined;
 }
 
@@ -167,12 +169,13 @@ export function certainWindow(
   return windows.find((w) => admits(w, access) && holds(w, access, base));
 }
 
-function plainOf(i: Instruction): (Reach & { readonly register: number }) | undefined {
+/** Of other instructions, atomics among them, undefined. */
+export function plainOf(i: Instruction): Plain | undefined {
   const { operation } = i.encoding;
   if (operation.kind !== "load" && operation.kind !== "store") return undefined;
   const loads = operation.kind === "load";
-  const register = loads ? i.src : i.dst;
-  return { offset: i.offset, size: operation.size, kind: loads ? READ : WRITE, register };
+  const kind = loads ? READ : WRITE;
+  return { base: loads ? i.src : i.dst, offset: i.offset, size: operation.size, kind };
 }
 
 /** Whether the access is in the window whatever the base register holds of what it may. */

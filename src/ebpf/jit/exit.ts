@@ -1,7 +1,7 @@
 /** Loops that are left when a register has come to another one or to a number: for how many rounds they surely are not. */
 import type { Instruction } from "../instruction.ts";
 import type { JumpOp } from "../opcode.ts";
-import { growthOf, type Linear, number, plus, type Round } from "./linear.ts";
+import { growthOf, type Linear, number, plus, type Round, staysSame } from "./linear.ts";
 import { immediate, type Range } from "./range.ts";
 import { NEGATED } from "./ranges.ts";
 import type { Stay } from "./stay.ts";
@@ -55,7 +55,7 @@ export function stayInLoop(
   const second = source === "reg" ? ranges[i.src]! : immediate(i.imm, bits);
   if (bits === 32 && !isWhole(op!, ranges[i.dst]!, second)) return undefined;
   const growth = growthOf(value, round.growth);
-  if (growth === undefined || !staysSame(limit, round)) return undefined;
+  if (growth === undefined || !staysSame(limit, round.growth)) return undefined;
   const { from, length } = holds(limit);
   return { first: minus(value, from), growth, length };
 }
@@ -63,9 +63,4 @@ export function stayInLoop(
 /** Whether a comparison of low halves is the same of all 64 bits, for what the registers may hold. */
 function isWhole(op: JumpOp, a: Range, b: Range): boolean {
   return Math.max(a.high, b.high) < (op.startsWith("s") ? TWO_31 : TWO_32);
-}
-
-function staysSame(sum: Linear, round: Round): boolean {
-  const growth = growthOf(sum, round.growth);
-  return growth !== undefined && growth.factors.size === 0 && growth.constant === 0n;
 }

@@ -1,5 +1,6 @@
 /** Bounds of accesses whose address goes on by the same in each round of a loop, to be tested once for some rounds. */
 import type { Instruction } from "../instruction.ts";
+import { admits, plainOf } from "./access.ts";
 import type { Guesses, Layout, Window } from "./layout.ts";
 import { updateGuesses } from "./layout.ts";
 import { growthOf, type Linear, number, parallel, plus, type Round } from "./linear.ts";
@@ -48,14 +49,15 @@ export function findWalks(
   const walks: Walk[] = [];
   const windows = new Map<number, Window>();
   body.forEach((i, n) => {
-    const access = accessOf(i);
+    // Atomics, which must be aligned, are tested each time.
+    const access = plainOf(i);
     if (access !== undefined && !around.certain(i, n, access.base)) {
       const guess = guesses[access.base] ?? layout.windows[0];
       const window = guess === layout.stack ? frame : guess;
       const base = round.before[n]![access.base];
       const growth = base && growthOf(base, round.growth);
       if (growth !== undefined && window !== undefined && admits(window, access)) {
-        const first = plus(base!, number(BigInt(i.offset)));
+        const first = plus(base!, number(BigInt(access.offset)));
         if (join(walks, { window, first, span: access.size, growth })) windows.set(i.index, window);
       }
     }
@@ -67,24 +69,6 @@ export function findWalks(
 function stayOf({ window, first, span, growth }: Walk): Stay {
   const length = number(BigInt(window.length - span + 1));
   return { first: plus(first, number(BigInt(-window.base))), growth, length };
-}
-
-interface Plain {
-  readonly base: number;
-  readonly size: number;
-  readonly writes: boolean;
-}
-
-/** Loads and stores; atomics, which must be aligned, are tested each time. */
-function accessOf(i: Instruction): Plain | undefined {
-  const { operation } = i.encoding;
-  if (operation.kind === "load") return { base: i.src, size: operation.size, writes: false };
-  if (operation.kind !== "store") return undefined;
-  return { base: i.dst, size: operation.size, writes: true };
-}
-
-function admits({ writable, length }: Window, { size, writes }: Plain): boolean {
-  return length >= size && (writable || !writes);
 }
 
 /** Adds an access to the walk that it belongs to. @returns whether it is in one now */

@@ -34,6 +34,14 @@ export function plus(a: Linear, b: Linear, factor = 1n): Linear {
   return { factors, constant: BigInt.asUintN(64, a.constant + b.constant * factor) };
 }
 
+export function isNumber({ factors }: Linear): boolean {
+  return factors.size === 0;
+}
+
+export function isZero(sum: Linear): boolean {
+  return isNumber(sum) && sum.constant === 0n;
+}
+
 /** Equal but for their numbers. */
 export function parallel(a: Linear, b: Linear): boolean {
   if (a.factors.size !== b.factors.size) return false;
@@ -123,8 +131,10 @@ export function analyseRound(instructions: readonly Instruction[], known: Ranges
     const end = sums[n];
     return end === undefined ? undefined : plus(end, start!, -1n);
   });
-  const stays = (register: number) =>
-    changes[register]?.factors.size === 0 && changes[register].constant === 0n;
+  const stays = (register: number) => {
+    const change = changes[register];
+    return change !== undefined && isZero(change);
+  };
   const growth = changes.map((change) =>
     change !== undefined && [...change.factors.keys()].every(stays) ? change : undefined,
   );
@@ -140,4 +150,10 @@ export function growthOf(sum: Linear, growth: Sums): Linear | undefined {
     total = plus(total, part, by);
   }
   return total;
+}
+
+/** Whether a sum is the same in all rounds. */
+export function staysSame(sum: Linear, growth: Sums): boolean {
+  const by = growthOf(sum, growth);
+  return by !== undefined && isZero(by);
 }

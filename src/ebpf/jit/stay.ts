@@ -3,7 +3,7 @@
  * the first and the last of them lie on both sides of the others.
  */
 import type { Registers } from "./arithmetic.ts";
-import { type Linear, number, plus } from "./linear.ts";
+import { isNumber, type Linear, number, plus } from "./linear.ts";
 import type { Code } from "./wasm.ts";
 
 /** Modulo 2^64: `first`, `first` + `growth`, `first` + 2·`growth`, … each below `length`. */
@@ -13,8 +13,6 @@ export interface Stay {
   readonly growth: Linear;
   readonly length: Linear;
 }
-
-const isNumber = ({ factors }: Linear): boolean => factors.size === 0;
 
 /** Where the first of a number of rounds must be, so that the last one stays too. */
 interface Room {

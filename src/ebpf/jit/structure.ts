@@ -85,8 +85,7 @@ class Structured {
     if (this.#flow.isLoop[block] === 0) return this.#node(block);
     const row = findRow(this.#flow, block);
     if (row !== undefined) return this.#rounds(row);
-    this.#code.loop();
-    this.#around.push(block);
+    this.#enter(block);
     this.#emitter.loopHead(block);
     this.#node(block);
     this.#leave();
@@ -102,19 +101,13 @@ class Structured {
     if (!returns) this.#emitter.vectors(row);
     const ahead = returns ? undefined : this.#emitter.hoist(row, rounds);
     if (returns) this.#enter(head!);
-    for (const join of joins.toReversed()) {
-      this.#code.block();
-      this.#around.push(join);
-    }
+    this.#open(joins);
     if (!returns) this.#enter(head!);
     this.#inRow(row, ahead === undefined ? rounds : FEW_ROUNDS);
     if (ahead !== undefined) this.#inRowWhile(ahead, row, rounds);
     this.#code.br(this.#depth(head!));
     if (!returns) this.#leave();
-    for (const join of joins) {
-      this.#leave();
-      this.tree(join);
-    }
+    this.#follow(joins);
     if (returns) this.#leave();
   }
 
@@ -182,12 +175,22 @@ class Structured {
 
   #node(block: number): void {
     const joins = this.#joins[block]!;
+    this.#open(joins);
+    this.#emitter.body(block);
+    this.#jump(block);
+    this.#follow(joins);
+  }
+
+  /** So that what comes now can branch to each of them. */
+  #open(joins: readonly number[]): void {
     for (const join of joins.toReversed()) {
       this.#code.block();
       this.#around.push(join);
     }
-    this.#emitter.body(block);
-    this.#jump(block);
+  }
+
+  /** Their code, each behind the block that was opened for it. */
+  #follow(joins: readonly number[]): void {
     for (const join of joins) {
       this.#leave();
       this.tree(join);

@@ -5,7 +5,16 @@
 import type { Instruction } from "../instruction.ts";
 import type { AccessSize, AluOp, Operation } from "../opcode.ts";
 import type { Window } from "./layout.ts";
-import { growthOf, isExact, type Linear, number, plus, type Round } from "./linear.ts";
+import {
+  growthOf,
+  isExact,
+  isZero,
+  type Linear,
+  number,
+  plus,
+  type Round,
+  staysSame,
+} from "./linear.ts";
 import { immediate } from "./range.ts";
 import type { VectorOp } from "./wasm.ts";
 
@@ -240,8 +249,9 @@ class Planner {
   #operand(register: number, n: number): Operand | undefined {
     if (this.#lanes.has(register)) return { register };
     const sum = this.#round.before[n]![register];
-    const growth = sum && growthOf(sum, this.#round.growth);
-    return growth !== undefined && isZero(growth) ? this.#constant(sum!) : undefined;
+    return sum !== undefined && staysSame(sum, this.#round.growth)
+      ? this.#constant(sum)
+      : undefined;
   }
 
   #constant(sum: Linear): Operand | undefined {
@@ -262,10 +272,6 @@ class Planner {
 }
 
 const isSumOp = (op: AluOp): op is SumOp => op in SUMS;
-
-function isZero({ factors, constant }: Linear): boolean {
-  return factors.size === 0 && constant === 0n;
-}
 
 function isItself(sum: Linear | undefined, register: number): boolean {
   return sum?.constant === 0n && sum.factors.size === 1 && sum.factors.get(register) === 1n;

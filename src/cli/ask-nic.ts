@@ -1,4 +1,4 @@
-/** Changes of a running NIC, by its control socket. */
+/** Questions to a running NIC, and changes of it, by its control socket. */
 import type { NicStatus } from "../nic/status.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 import { failure } from "./errors.ts";
@@ -13,14 +13,15 @@ export async function changeNic(
   request: { readonly kind: string; readonly [field: string]: unknown },
   otherwise: string,
 ): Promise<NicStatus> {
-  const answer = await ask(socket, request);
+  const answer = (await askNic(socket, request)) as NicStatus | { error: string };
   if ("error" in answer) throw failure(`${answer.error} (${otherwise})`);
   return answer;
 }
 
-async function ask(socket: string, request: unknown): Promise<NicStatus | { error: string }> {
+/** @throws CommandError where no NIC answers */
+export async function askNic(socket: string, request: unknown): Promise<unknown> {
   try {
-    return (await askControl(controlPath(socket), request)) as NicStatus | { error: string };
+    return await askControl(controlPath(socket), request);
   } catch (error) {
     const why = (error as NodeJS.ErrnoException).code ?? (error as Error).message;
     throw failure(`no NIC is served on ${socket} (${why}): start one with bpfhv serve`);
