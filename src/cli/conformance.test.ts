@@ -61,6 +61,36 @@ test("a case that needs maps is named as skipped, status 0", () => {
   assert.deepEqual(counts, { engine: "interpreter", passed: 1, failed: 0, skipped: 1 });
 });
 
+test("the built-in cases run when no folder is given", () => {
+  for (const engine of ["interpreter", "jit"]) {
+    const { stdout, status } = bpfhv(["--json", "--engine", engine]);
+    const { passed, failed, skipped } = JSON.parse(stdout);
+    assert.equal(status, 0);
+    assert.deepEqual([failed, skipped], [0, 0]);
+    assert.ok(passed > 500, `${passed} passed`);
+  }
+});
+
+test("a folder of cases of the built-in form is run; a line that is not one is told", () => {
+  const path = cases("lines", { "a.txt": "# two\n0x1 = mov r0, 1\n0x2 = mov r0, 1\n" });
+  const { stdout, status } = bpfhv(["--cases", path]);
+  assert.equal(stdout, "FAIL a:3: r0 is 0x1, not 0x2\n1 passed, 1 failed\n");
+  assert.equal(status, 1);
+  const wrong = bpfhv(["--cases", cases("no-lines", { "notes.txt": "hello\n" })]);
+  assert.match(
+    wrong.stderr,
+    /^bpfhv: .*notes\.txt: "hello" is not "R0 = instruction; … \[@ memory\]"\n$/,
+  );
+  assert.equal(wrong.status, 1);
+});
+
+test("a folder whose cases are all skipped proves nothing, status 1", () => {
+  const map = "-- map\nm 2 4 4 1\n-- asm\nexit\n-- result\n0\n";
+  const { stdout, status } = bpfhv(["--cases", cases("all-maps", { "map.data": map })]);
+  assert.match(stdout, /1 skipped\n0 passed, 0 failed\n$/);
+  assert.equal(status, 1);
+});
+
 test("--group keeps the cases that use it", () => {
   const path = cases("groups", { "a.data": GOOD, "b.data": ATOMIC });
   assert.equal(bpfhv(["--cases", path, "--group", "atomic64"]).stdout, "1 passed, 0 failed\n");
@@ -103,7 +133,7 @@ test("as a plugin it says why a program is refused, status 1", () => {
 });
 
 test("wrong use is told, status 2", () => {
-  for (const args of [[], ["--plugin", "--cases", folder], ["--plugin", "xyz"]]) {
+  for (const args of [["stray"], ["--plugin", "--cases", folder], ["--plugin", "xyz"]]) {
     const { stderr, status } = bpfhv(args, PROGRAM);
     assert.equal(status, 2, args.join(" "));
     assert.match(stderr, /^(bpfhv|error): /);

@@ -1,9 +1,11 @@
-/** `bpfhv conformance`: the eBPF conformance suite, run here or driven by the suite's own runner. */
+/** `bpfhv conformance`: eBPF conformance cases, run here or driven by the suite's own runner. */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { Command, Option } from "commander";
+import { CaseError } from "../ebpf/conformance/case.ts";
 import { ENGINES, outcome } from "../ebpf/conformance/engines.ts";
+import { OWN_CASES, ownCasesOf } from "../ebpf/conformance/own-cases.ts";
 import { runCase, type Verdict } from "../ebpf/conformance/run.ts";
 import { readElf } from "../ebpf/elf-reader.ts";
 import type { EngineName } from "../ebpf/engines.ts";
@@ -25,9 +27,9 @@ const GROUPS = [...new Set(ENCODINGS.map((e) => e.group))];
 
 export function conformanceCommand(): Command {
   return new Command("conformance")
-    .description("run the eBPF conformance suite, or be the plugin of its runner")
+    .description("run the built-in eBPF conformance cases, a folder of them, or act as a plugin")
     .argument("[memory...]", "with --plugin: initial memory as hexadecimal bytes")
-    .option("--cases <folder>", "run the cases (*.data) of this folder")
+    .option("--cases <folder>", "cases to run instead: the suite's *.data, or *.txt as ours are")
     .option("--plugin", "read one program in hexadecimal from standard input, print r0", false)
     .option("--elf", "with --plugin: the program is an ELF object", false)
     .addOption(new Option("--engine <name>").choices(Object.keys(ENGINES)).default("interpreter"))
@@ -38,10 +40,13 @@ export function conformanceCommand(): Command {
     )
     .option("--json", "as JSON", false)
     .action((memory: string[], flags: ConformanceFlags) => {
-      if (flags.plugin === (flags.cases !== undefined)) {
-        throw new Usage("give either --cases or --plugin");
+      if (flags.plugin && flags.cases !== undefined) {
+        throw new Usage("give either --cases or --plugin, not both");
       }
-      return flags.cases === undefined ? plugin(memory, flags) : runFolder(flags.cases, flags);
+      if (!flags.plugin && memory.length > 0) {
+        throw new Usage(`memory ("${memory[0]}") goes with --plugin; a folder goes with --cases`);
+      }
+      return flags.plugin ? plugin(memory, flags) : runFolder(flags.cases ?? OWN_CASES, flags);
     });
 }
 
@@ -68,30 +73,41 @@ function memoryOf(words: readonly string[]): Uint8Array {
 
 function runFolder(folder: string, flags: ConformanceFlags): void {
   const verdicts = caseFiles(folder)
-    .map((file) => ({
-      name: basename(file, ".data"),
-      ...runCase(readFileSync(file, "utf8"), ENGINES[flags.engine]),
-    }))
+    .flatMap(casesOf)
+    .map(({ name, text }) => ({ name, ...runCase(text, ENGINES[flags.engine]) }))
     .filter((v) => flags.group === undefined || v.groups.some((g) => flags.group!.includes(g)));
-  if (verdicts.length === 0) throw failure(`${folder} holds no cases (*.data) of that kind`);
+  if (verdicts.length === 0) throw failure(`${folder} holds no cases (*.data, *.txt) of that kind`);
   const count = {
     passed: verdicts.filter((v) => v.passed).length,
     failed: verdicts.filter((v) => !v.passed && !v.skipped).length,
     skipped: verdicts.filter((v) => v.skipped).length,
   };
   report(verdicts, count, flags);
-  if (count.failed > 0) process.exitCode = 1;
+  // A run in which nothing was judged proves nothing.
+  if (count.failed > 0 || count.passed === 0) process.exitCode = 1;
 }
 
 /** Case files of a folder and the folders in it, sorted. */
 function caseFiles(folder: string): string[] {
   try {
     return readdirSync(folder, { recursive: true, encoding: "utf8" })
-      .filter((file) => file.endsWith(".data"))
+      .filter((file) => /\.(data|txt)$/.test(file))
       .sort()
       .map((file) => join(folder, file));
   } catch (error) {
     throw failure(`cannot read ${folder}: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+/** A `.data` file is one case, a `.txt` file one a line. */
+function casesOf(file: string): { readonly name: string; readonly text: string }[] {
+  if (file.endsWith(".data")) {
+    return [{ name: basename(file, ".data"), text: readFileSync(file, "utf8") }];
+  }
+  try {
+    return ownCasesOf(file, basename(file, ".txt"));
+  } catch (error) {
+    throw error instanceof CaseError ? failure(`${file}: ${error.message}`) : error;
   }
 }
 

@@ -1,17 +1,14 @@
 // Our own cases: several for each instruction of each conformance group, on both engines. What they should give was
 // computed with another language's integers, from the text of RFC 9669.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import type { EngineName } from "../engines.ts";
 import { decodeProgram, SLOT } from "../instruction.ts";
 import { ENCODINGS, type Encoding, type FieldName, type Group } from "../opcode.ts";
 import { caseCode, parseCase } from "./case.ts";
 import { ENGINES } from "./engines.ts";
+import { inSuiteForm, OWN_CASES, ownCasesOf } from "./own-cases.ts";
 import { runCase } from "./run.ts";
-
-const FOLDER = fileURLToPath(new URL("../../../../src/ebpf/conformance/cases", import.meta.url));
 
 /** What is refused wherever it is run here: calls and addresses that a platform would have to give meaning to. */
 const isForeign = ({ operation }: Encoding): boolean =>
@@ -23,17 +20,8 @@ const GROUPS = [...new Set(ENCODINGS.filter((e) => !isForeign(e)).map((e) => e.g
 /** Cases that each instruction has at least: of one alone a wrong one might give the same. */
 const LEAST = 2;
 
-/** `R0 = instruction; … [@ memory]`, in the suite's form. */
-function inSuiteForm(line: string): string {
-  const [, r0, program, memory] = /^(\S+) = (.*?)(?: @ (.*))?$/.exec(line)!;
-  const mem = memory === undefined ? "" : `-- mem\n${memory}\n`;
-  return `-- asm\n${program!.replaceAll("; ", "\n")}\nexit\n${mem}-- result\n${r0}\n`;
-}
-
-function casesOf(group: Group): string[] {
-  const lines = readFileSync(`${FOLDER}/${group}.txt`, "utf8").trim().split("\n");
-  return lines.filter((line) => !line.startsWith("#"));
-}
+const casesOf = (group: Group): string[] =>
+  ownCasesOf(`${OWN_CASES}/${group}.txt`, group).map(({ line }) => line);
 
 for (const group of GROUPS) {
   for (const engine of Object.keys(ENGINES) as EngineName[]) {
