@@ -371,4 +371,5 @@ module_pci_driver(bpfhv_driver);
 MODULE_DESCRIPTION("Network device with a datapath of eBPF programs shipped by the host");
 MODULE_AUTHOR("The bpfhv authors");
 MODULE_LICENSE("Dual MIT/GPL");
+MODULE_VERSION("0.1.0");
 BPFHV_IMPORT_BPF_INTERNAL;

@@ -16,7 +16,7 @@ const SEEDS = [1, 2, 3, 4];
 
 describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
   test(`${ACCESSES * SEEDS.length} random accesses from a kernel: its server lives, the neighbour loses nothing`, async () => {
-    const source = join(packageRoot(), "driver/linux/hostile");
+    const source = join(packageRoot(), "test/vm/hostile-module");
     const chaos = (await buildModule(source)).find((file) => file.endsWith("/bpfhv_chaos.ko"));
     assert.ok(chaos !== undefined, "the hostile module was built");
     const good = await NicGuest.start({ label: "good" });

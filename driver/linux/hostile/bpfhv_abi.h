@@ -1,1 +1,0 @@
-../bpfhv_abi.h

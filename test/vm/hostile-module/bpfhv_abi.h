@@ -1,0 +1,1 @@
+../../../driver/linux/bpfhv_abi.h
