@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The command `bpfhv`. One file per sub-command beside this one. */
+import "./node-version.ts";
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { nicWorker } from "../frontends/waiting-worker.ts";
