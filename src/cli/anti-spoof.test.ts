@@ -11,6 +11,7 @@ test("the address is the NIC's own or the one given; VLANs are a list, or any", 
   assert.deepEqual(parseAntiSpoof("mac=52:54:00:09:09:09,vlan=7", null), {
     ...{ mac: GIVEN, vlans: [7] },
   });
+  assert.deepEqual(parseAntiSpoof("mac,vlan=7,tags=2", OWN), { mac: OWN, vlans: [7], tags: 2 });
 });
 
 for (const [words, message] of [
@@ -19,6 +20,10 @@ for (const [words, message] of [
   ["mac,vlan=", /VLAN ""/],
   ["mac,vlan=10+4095", /VLAN "4095": use numbers from 0 to 4094/],
   ["mac,vlan=ten", /VLAN "ten"/],
+  ["mac,tags=2", /say for which VLANs, as in mac,vlan=10,tags=2/],
+  ["mac,vlan=7,tags=0", /tags=0: use 1 to 2/],
+  ["mac,vlan=7,tags=3", /tags=3: use 1 to 2/],
+  ["mac,vlan=7,tags=", /tags=: use 1 to 2/],
   ["mac,mac", /write mac or mac=ADDRESS/],
   ["mac=52:54", /MAC "52:54"/],
   ["mac,ip=10.0.0.1", /write mac or mac=ADDRESS/],

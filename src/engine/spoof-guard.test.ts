@@ -1,9 +1,10 @@
-/** Frames in another's name: which are dropped and counted, and that everything else of a batch stays as it was. */
+/** Spoofed frames: which are dropped and counted, and that everything else of a batch stays as it was. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import fc from "fast-check";
 import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../devices/counters.ts";
 import { TestPort } from "../guest/testing.ts";
-import { Batch } from "../memory/index.ts";
+import { Batch, NEEDS_CSUM } from "../memory/index.ts";
 import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
 import { SpoofGuard, type SpoofRules } from "./spoof-guard.ts";
 
@@ -12,11 +13,11 @@ const OTHER = Uint8Array.of(0x52, 0x54, 0, 0xaa, 0xbb, 0xcd);
 
 /** A frame from `source`, with the words after its addresses, filled up with bytes that count. */
 function frameFrom(source: Uint8Array, words: number[] = [0x0800], length = 80): Uint8Array {
-  const frame = Uint8Array.from({ length }, (_, i) => i);
+  const frame = Uint8Array.from({ length: Math.max(length, 80) }, (_, i) => i);
   frame.set(source, 6);
   const view = new DataView(frame.buffer);
   for (const [i, word] of words.entries()) view.setUint16(12 + 2 * i, word);
-  return frame;
+  return frame.slice(0, length);
 }
 
 class Guarded {
@@ -28,8 +29,8 @@ class Guarded {
   readonly bytes = new Uint8Array(this.memory.view(0, 1 << 20));
   #at = 0;
 
-  constructor(vlans: SpoofRules["vlans"] = null) {
-    this.guard = new SpoofGuard(this.port, { mac: MAC, vlans }, this.counters);
+  constructor(vlans: SpoofRules["vlans"] = null, tags = 1) {
+    this.guard = new SpoofGuard(this.port, { mac: MAC, vlans, tags }, this.counters);
     this.batch.clear();
     this.batch.metadata = true;
   }
@@ -43,6 +44,23 @@ class Guarded {
       this.#at += part.length;
     }
     return this.batch.endPacket(frame.length, this.batch.packets + 1);
+  }
+
+  /** @returns whether the frame passes; it is counted if it does not */
+  passes(frame: Uint8Array, piece = frame.length, csumStart = -1): boolean {
+    this.batch.clear();
+    this.batch.metadata = true;
+    this.#at = 0;
+    const p = this.add(frame, piece);
+    this.batch.flags[p] = csumStart < 0 ? 0 : NEEDS_CSUM;
+    this.batch.csumStart[p] = csumStart;
+    const before = this.spoofed;
+    const sent = this.port.sent.length;
+    assert.equal(this.guard.send(this.batch), 1);
+    const passed = this.port.sent.length - sent;
+    assert.equal(passed + this.spoofed - before, 1, "sent, or counted once");
+    if (passed === 1) assert.deepEqual(this.port.sent[sent], frame);
+    return passed === 1;
   }
 
   get spoofed(): number {
@@ -128,29 +146,112 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  /** Words behind the addresses, and whether they pass where VLANs 0 and 10 may be used. */
-  const TAGS: readonly [string, number[], boolean, number?][] = [
-    ["untagged", [0x0800], true],
-    ["a VLAN of the list", [0x8100, 10, 0x0800], true],
-    ["a VLAN of the list, with priority", [0x8100, 0xe00a, 0x0800], true],
-    ["priority only", [0x8100, 0xe000, 0x0800], true],
-    ["another VLAN", [0x8100, 11, 0x0800], false],
-    ["a VLAN with a high byte", [0x8100, 0x10a, 0x0800], false],
-    ["a service tag of another VLAN", [0x88a8, 11, 0x0800], false],
-    ["a service tag of the list", [0x88a8, 10, 0x8100], true],
-    ["a tag that is cut off", [0x8100, 10], false, 16],
+  /** Words behind the addresses, and the least `tags` that passes them, VLANs 0 and 10 being allowed. */
+  const TAGS: readonly [string, number[], number, number?][] = [
+    ["untagged", [0x0800], 1],
+    ["a VLAN of the list", [0x8100, 10, 0x0800], 1],
+    ["a VLAN of the list, with priority", [0x8100, 0xe00a, 0x0800], 1],
+    ["priority only", [0x8100, 0xe000, 0x0800], 1],
+    ["another VLAN", [0x8100, 11, 0x0800], 0],
+    ["a VLAN with a high byte", [0x8100, 0x10a, 0x0800], 0],
+    ["a service tag of another VLAN", [0x88a8, 11, 0x0800], 0],
+    ["a service tag of the list", [0x88a8, 10, 0x0800], 1],
+    ["a tag that is cut off", [0x8100, 10], 0, 16],
+    ["half a tag", [0x8100, 10], 0, 15],
+    ["no type at all", [], 0, 13],
+    ["a priority tag before another VLAN", [0x8100, 0, 0x8100, 20, 0x0800], 0],
+    ["a service tag for priority before another VLAN", [0x88a8, 0, 0x8100, 20, 0x0800], 0],
+    ["a VLAN of the list before another VLAN", [0x8100, 10, 0x8100, 20, 0x0800], 0],
+    ["an old service tag of another VLAN", [0x9100, 20, 0x0800], 0],
+    ["an old service tag of the list", [0x9100, 10, 0x0800], 1],
+    ["0x9200 of another VLAN", [0x9200, 20, 0x0800], 0],
+    ["0x9300 of another VLAN", [0x9300, 20, 0x0800], 0],
+    ["two tags of the list", [0x88a8, 10, 0x8100, 10, 0x0800], 2],
+    ["a priority tag before a VLAN of the list", [0x8100, 0, 0x8100, 10, 0x0800], 2],
+    ["three tags of the list", [0x88a8, 10, 0x8100, 10, 0x8100, 10, 0x0800], 0],
+    ["a second tag that is cut off", [0x88a8, 10, 0x8100], 0, 19],
+    ["a provider's backbone", [0x88e7, 0, 0x0800], 0],
+    ["a port extender", [0x893f, 0, 0, 0, 0x0800], 0],
+    ["LLC", [0x0003, 0x4242, 0x0300], 1],
+    ["SNAP with IPv4 inside", [0x0040, 0xaaaa, 0x0300, 0, 0x0800], 1],
+    ["SNAP with a tag inside", [0x0040, 0xaaaa, 0x0300, 0, 0x8100, 20], 0],
+    ["SNAP with a tag inside behind a tag", [0x8100, 10, 64, 0xaaaa, 0x0300, 0, 0x8100, 20], 0],
+    ["SNAP of a length that is none", [0x05ff, 0xaaaa, 0x0300, 0, 0x8100, 20], 0],
   ];
 
-  for (const [what, words, passes, length] of TAGS) {
-    test(`${what}: ${passes ? "passes" : "is dropped"}`, () => {
-      const bench = new Guarded([0, 10]);
-      bench.add(frameFrom(MAC, words, length));
-      assert.equal(bench.guard.send(bench.batch), 1);
-      assert.equal(bench.port.sent.length, passes ? 1 : 0);
-      assert.equal(bench.spoofed, passes ? 0 : 1);
-      bench.close();
-    });
+  for (const [what, words, least, length] of TAGS) {
+    for (const tags of [1, 2]) {
+      const passes = least > 0 && tags >= least;
+      const verb = passes ? "passes" : "drops";
+      test(`${verb} ${what} when ${tags} tags are allowed`, () => {
+        const bench = new Guarded([0, 10], tags);
+        for (const piece of [1, 3, 14, 17, 80]) {
+          assert.equal(bench.passes(frameFrom(MAC, words, length), piece), passes);
+        }
+        bench.close();
+      });
+    }
   }
+
+  test("passes no stack of tags through which a receiver could come to another VLAN", () => {
+    const types = [0x8100, 0x88a8, 0x9100, 0x9200, 0x9300];
+    const stack = fc.array(fc.tuple(fc.constantFrom(...types), fc.constantFrom(0, 10, 20, 30)), {
+      maxLength: 6,
+    });
+    const lists = fc.subarray([0, 10, 20, 30], { minLength: 1 });
+    const args = [stack, lists, fc.integer({ min: 1, max: 2 }), fc.nat(3), fc.nat(7)] as const;
+    let passed = 0;
+    fc.assert(
+      fc.property(...args, fc.integer({ min: 1, max: 60 }), (tags, list, most, cut, pcp, piece) => {
+        const bench = new Guarded(list, most);
+        const words = tags.flatMap(([type, vlan]) => [type, (pcp << 13) | vlan]);
+        // Cut inside the last tag, or behind all of them.
+        const length = cut === 0 ? 80 : 12 + 4 * tags.length + cut - 2;
+        const whole = length >= 14 + 4 * tags.length;
+        const named = tags.length === 0 ? [0] : tags.map(([, vlan]) => vlan);
+        const allowed = named.every((vlan) => list.includes(vlan));
+        const wanted = whole && allowed && tags.length <= most;
+        const passes = bench.passes(frameFrom(MAC, [...words, 0x0800], length), piece);
+        bench.close();
+        if (passes) passed++;
+        assert.equal(passes, wanted);
+      }),
+      { numRuns: 2000, seed: 4 },
+    );
+    assert.ok(passed > 100, `${passed} passed`);
+  });
+
+  test("drops a frame when the host would store its checksum into what was judged", () => {
+    const cases: readonly [number[], number][] = [
+      [[0x0800], 14],
+      [[0x8100, 10, 0x0800], 18],
+      [[0x88a8, 10, 0x8100, 10, 0x0800], 22],
+    ];
+    for (const vlans of [null, [0, 10]]) {
+      const bench = new Guarded(vlans, 2);
+      for (const [words, header] of cases) {
+        const frame = frameFrom(MAC, words);
+        assert.equal(bench.passes(frame, 80, header), true, `${header}`);
+        for (let start = 0; start < header; start++) {
+          assert.equal(bench.passes(frame, 80, start), false, `${start} of ${header}`);
+        }
+      }
+      // Where the header ends is not known then.
+      const deep = [0x8100, 10, 0x8100, 10, 0x8100, 10, 0x0800];
+      assert.equal(bench.passes(frameFrom(MAC, deep), 80, 60), false);
+      assert.equal(bench.passes(frameFrom(MAC, deep), 80), vlans === null);
+      bench.close();
+    }
+  });
+
+  test("drops a frame shorter than two addresses, whatever the frame before it was", () => {
+    const bench = new Guarded();
+    assert.equal(bench.passes(frameFrom(MAC)), true);
+    for (let length = 1; length < 12; length++) {
+      assert.equal(bench.passes(new Uint8Array(length)), false, `${length} bytes`);
+    }
+    bench.close();
+  });
 
   test("without VLAN 0 in the list, untagged frames are dropped", () => {
     const bench = new Guarded([10]);

@@ -1,14 +1,17 @@
 /**
- * A port's guard against frames in another's name: what a guest sends must come from its own address, and belong to
- * a VLAN that it may use. What arrives for the guest is not looked at.
+ * A port's guard against spoofed frames: what a guest sends must have its own source address, and be
+ * tagged for VLANs that it may use. What arrives for the guest is not looked at.
  *
- * The guest can write to a frame while we look at it. So the header is copied, judged, and the copy is sent.
+ * The guest can write to a frame while we look at it. So the header is copied, judged, and the copy is
+ * sent. A checksum that the guest leaves to the host is stored into the frame later: if the guest could
+ * have it stored into the header, the kernel would change addresses and tags that passed the guard.
  */
 import { DROP_SPOOFED, type QueueCounters } from "../devices/counters.ts";
-import { Batch } from "../memory/index.ts";
+import { Batch, NEEDS_CSUM } from "../memory/index.ts";
 import { ForwardingPort } from "../net/forwarding.ts";
 import type { Port } from "../net/port.ts";
 import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
+import { headerLength, LONGEST_HEADER, MAX_TAGS } from "./frame-tags.ts";
 import { BUDGET } from "./pair.ts";
 
 export interface SpoofRules {
@@ -16,30 +19,25 @@ export interface SpoofRules {
   readonly mac: Uint8Array;
   /** VLANs that frames may be tagged for (0: none, or priority only); null: any. */
   readonly vlans: readonly number[] | null;
+  /** Tags that a frame may have, up to MAX_TAGS; each is held against `vlans`. Default: 1. */
+  readonly tags?: number;
 }
 
-/** Two addresses, a tag, and the type behind it. */
-const HEADER = 18;
 /** Each copy has a place of its own, as the port may look at all of them at once. */
 const STRIDE = 32;
-const WORDS = STRIDE >> 1;
-/** Places in a header, in 16-bit words. */
-const SOURCE = 3;
-const TYPE = 6;
-const TAG = 7;
-/** Types of a tag, as words of a little-endian machine: 802.1Q and 802.1ad. */
-const TAGGED = 0x0081;
-const TAGGED_SERVICE = 0xa888;
+/** Offset of the source address. */
+const SOURCE = 6;
 const VLANS = 4096;
 const MAX_SEGMENTS = 2048;
 
 export class SpoofGuard extends ForwardingPort {
   #sendBlocked = false;
   readonly #counters: QueueCounters;
-  readonly #mac: Uint16Array;
+  readonly #mac: Uint8Array;
   readonly #vlans: Uint8Array | null;
+  readonly #tags: number;
   readonly #native: Mapping = mapAnonymous(BUDGET * STRIDE);
-  readonly #headers = new Uint16Array(this.#native.view(0, BUDGET * STRIDE));
+  readonly #headers = new Uint8Array(this.#native.view(0, BUDGET * STRIDE));
   /** Honest packets, each with its copied header in front. */
   readonly #out = new Batch(BUDGET, MAX_SEGMENTS);
   /** Where each of them stands in the batch that it came in. */
@@ -49,7 +47,8 @@ export class SpoofGuard extends ForwardingPort {
   constructor(port: Port, rules: SpoofRules, counters: QueueCounters) {
     super(port);
     this.#counters = counters;
-    this.#mac = new Uint16Array(rules.mac.slice().buffer);
+    this.#mac = rules.mac.slice();
+    this.#tags = Math.min(rules.tags ?? 1, MAX_TAGS);
     this.#vlans = rules.vlans === null ? null : new Uint8Array(VLANS);
     for (const vlan of rules.vlans ?? []) this.#vlans![vlan] = 1;
   }
@@ -90,13 +89,13 @@ export class SpoofGuard extends ForwardingPort {
     let copied = 0;
     let s = batch.first[p];
     let rest = 0;
-    for (; s < last && copied < HEADER; s++) {
-      const part = Math.min(batch.size[s], HEADER - copied);
+    for (; s < last && copied < LONGEST_HEADER; s++) {
+      const part = Math.min(batch.size[s], LONGEST_HEADER - copied);
       copyBytes(copy + copied, batch.address[s], part);
       copied += part;
       rest = batch.size[s] - part;
     }
-    if (!this.#honest(out.packets * WORDS, copied)) return;
+    if (!this.#honest(out.packets * STRIDE, copied, checksumStart(batch, p))) return;
     out.addSegment(copy, copied);
     if (rest > 0) out.addSegment(batch.address[s - 1] + batch.size[s - 1] - rest, rest);
     for (; s < last; s++) out.addSegment(batch.address[s], batch.size[s]);
@@ -104,20 +103,33 @@ export class SpoofGuard extends ForwardingPort {
     copyMetadata(batch, p, out, out.endPacket(batch.length[p], 0));
   }
 
-  /** @param at word of the copied header @param length its bytes */
-  #honest(at: number, length: number): boolean {
+  /**
+   * @param at of the copied header
+   * @param length bytes of it
+   * @param csumStart first byte of the frame that the host may write to
+   */
+  #honest(at: number, length: number, csumStart: number): boolean {
     const headers = this.#headers;
     const mac = this.#mac;
-    for (let word = 0; word < 3; word++) {
-      if (headers[at + SOURCE + word] !== mac[word]) return false;
+    if (length < SOURCE + mac.length) return false;
+    for (let i = 0; i < mac.length; i++) {
+      if (headers[at + SOURCE + i] !== mac[i]) return false;
     }
-    if (this.#vlans === null) return true;
-    const type = headers[at + TYPE];
-    if (type !== TAGGED && type !== TAGGED_SERVICE) return this.#vlans[0] === 1;
-    if (length < HEADER) return false;
-    const tag = headers[at + TAG];
-    return this.#vlans[((tag & 0x0f) << 8) | (tag >>> 8)] === 1;
+    const vlans = this.#vlans;
+    // Without a list the tags do not matter, unless something could be written into them.
+    if (vlans === null && csumStart === NEVER) return true;
+    const most = vlans === null ? MAX_TAGS : this.#tags;
+    const header = headerLength(headers, at, length, most, vlans);
+    return header >= 0 && csumStart >= header;
   }
+}
+
+/** A byte that no frame has. */
+const NEVER = 0x10000;
+
+function checksumStart(batch: Batch, p: number): number {
+  if (!batch.metadata || !(batch.flags[p] & NEEDS_CSUM)) return NEVER;
+  return batch.csumStart[p];
 }
 
 function copyMetadata(from: Batch, p: number, to: Batch, q: number): void {
