@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -154,4 +154,59 @@ test("one name for two values in the files of a program is refused", () => {
   const { stderr, status } = compile(file);
   assert.equal(status, 1);
   assert.match(stderr, /size means two things in the files of .*twice\.ts: rename one of them/);
+});
+
+/** The block of the manual that begins with a comment naming its file, as it is printed there. */
+const MANUAL = readFileSync(new URL("../../../docs/compiler.md", import.meta.url), "utf8");
+
+test("the manual's example compiles from the command line, with a layout in TypeScript", () => {
+  const [, program] = /```ts\n(import \{ CONTEXT[\s\S]*?)```/.exec(MANUAL)!;
+  const [, layout] = /```ts\n(\/\/ layout\.ts\n[\s\S]*?)```/.exec(MANUAL)!;
+  const file = written({ "manual.ts": program!, "layout.ts": layout! });
+  const { stdout, stderr, status } = compile(file, "--define", "bufs=64");
+  assert.deepEqual([stderr, status], ["", 0]);
+  assert.match(stdout, /^; txp\n[\s\S]*atomic_fetch_add/);
+});
+
+test("a TypeScript module that is imported is read as it is now, not as it was built", () => {
+  const text = `import { size } from "./size.ts"; export function main(context) { return size; }`;
+  const project = join(folder, "project");
+  mkdirSync(join(project, "src"), { recursive: true });
+  mkdirSync(join(project, "dist/src"), { recursive: true });
+  writeFileSync(join(project, "src/main.ts"), text);
+  writeFileSync(join(project, "src/size.ts"), "export const size: number = Number(2);");
+  writeFileSync(join(project, "dist/src/size.js"), "export const size = 1;");
+  const { stdout, stderr } = compile(join(project, "src/main.ts"), "--to", "hex");
+  assert.deepEqual([stdout, stderr], ["; main\nb7000000020000009500000000000000\n", ""]);
+});
+
+test("packages are found from the file that imports them, wherever the command runs", () => {
+  const project = join(folder, "with-package");
+  const library = join(project, "node_modules/numbers");
+  mkdirSync(library, { recursive: true });
+  const manifest = { name: "numbers", type: "module", exports: { import: "./index.js" } };
+  writeFileSync(join(library, "package.json"), JSON.stringify(manifest));
+  writeFileSync(join(library, "index.js"), "export const two = 2;");
+  const text = (name: string) =>
+    `import { two } from "${name}"; export function main(context) { return two; }`;
+  writeFileSync(join(project, "main.ts"), text("numbers"));
+  writeFileSync(join(project, "none.ts"), text("no-such-numbers"));
+  const found = compile(join(project, "main.ts"), "--to", "hex");
+  assert.equal(found.stdout, "; main\nb7000000020000009500000000000000\n", found.stderr);
+  const { stderr, status } = compile(join(project, "none.ts"));
+  assert.equal(status, 1);
+  assert.match(
+    stderr,
+    /^bpfhv: .*none\.ts: "no-such-numbers" cannot be loaded: Cannot find package 'no-such-numbers' [^\n]*\n$/,
+  );
+});
+
+test("a module that is imported and cannot be parsed or run is one line with its name", () => {
+  const file = written({
+    "uses-broken.ts": `import { x } from "./throws.ts"; export function main(context) { return x; }`,
+    "throws.ts": "export const x: number = (() => { throw new Error('no luck'); })();",
+  });
+  const { stderr, status } = compile(file);
+  assert.equal(status, 1);
+  assert.match(stderr, /^bpfhv: .*uses-broken\.ts: "\.\/throws\.ts" cannot be loaded: no luck\n$/);
 });

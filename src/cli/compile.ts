@@ -1,7 +1,6 @@
 /** `bpfhv compile`: guest programs in TypeScript to eBPF, as an object, hexadecimal or text. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { basename, dirname, relative, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
+import { readFileSync, writeFileSync } from "node:fs";
+import { basename, dirname, relative } from "node:path";
 import { Command, Option } from "commander";
 import type * as abi from "../abi/index.ts";
 import {
@@ -14,6 +13,7 @@ import {
   readFromDisk,
   type Source,
 } from "../compiler/index.ts";
+import { loadImport } from "../compiler/modules/load.ts";
 import { writeElf } from "../ebpf/elf-writer.ts";
 import type { Program } from "../ebpf/program.ts";
 import { disassembleProgram } from "../ebpf/text.ts";
@@ -68,10 +68,7 @@ function read(file: string): string {
   }
 }
 
-/**
- * Values of what the program's files import: the modules are loaded, those of this package in their built form. Files
- * that are compiled themselves are not: they need not run.
- */
+/** Values of what the program's files import. Files that are compiled are not loaded: they need not run. */
 async function imported(source: Source): Promise<Record<string, unknown>> {
   const given = new Map<string, unknown>();
   const files = programFiles(source);
@@ -93,11 +90,8 @@ async function imported(source: Source): Promise<Record<string, unknown>> {
 }
 
 async function load(from: string, module: string): Promise<Record<string, unknown>> {
-  if (!module.startsWith(".")) return await import(module);
-  const path = resolve(dirname(from), module);
-  const built = path.replace(/\/src\/(?!.*\/src\/)/, "/dist/src/").replace(/\.ts$/, ".js");
   try {
-    return await import(pathToFileURL(existsSync(built) ? built : path).href);
+    return await loadImport(from, module);
   } catch (error) {
     throw failure(`${from}: "${module}" cannot be loaded: ${(error as Error).message}`);
   }
