@@ -45,10 +45,35 @@ test("an original driver gets writes that are answered", () => {
   assert.equal("x-no-posted-writes" in vfioUserDevice("/s"), false);
 });
 
-test("a comma in a disk's name survives QEMU's option parser", () => {
-  const words = qemuCommand({ ...machine, boot: { disk: "/a,b.img", format: "raw" } });
-  assert.equal(argumentOf(words, "-drive"), "if=none,id=disk,format=raw,file=/a,,b.img");
-  assert.equal(words.includes("-kernel"), false);
+test("a disk's layers are all named when QEMU opens it, so that it guesses none", () => {
+  const disk = { path: "/a,b.img", format: "raw", isDevice: false } as const;
+  const words = qemuCommand({ ...machine, boot: { disk } });
+  assert.deepEqual(JSON.parse(argumentOf(words, "-blockdev")!), {
+    "node-name": "disk",
+    driver: "raw",
+    file: { driver: "file", filename: "/a,b.img" },
+  });
+  assert.equal(words.includes("-kernel") || words.includes("-drive"), false);
+  const device = { path: "/dev/vg/lv", format: "qcow2", isDevice: true } as const;
+  const qcow2 = qemuCommand({ ...machine, boot: { disk: device } });
+  assert.deepEqual(JSON.parse(argumentOf(qcow2, "-blockdev")!), {
+    "node-name": "disk",
+    driver: "qcow2",
+    file: { driver: "host_device", filename: "/dev/vg/lv" },
+    backing: null,
+  });
+});
+
+test("a snapshot names the layers when a comma in the path survives QEMU's option parser", () => {
+  const disk = { path: "/a,b.img", format: "qcow2", isDevice: false } as const;
+  const drive = argumentOf(qemuCommand({ ...machine, boot: { disk, snapshot: true } }), "-drive")!;
+  assert.match(drive, /^if=none,id=disk,snapshot=on,file=json:/);
+  const layers = drive.slice(drive.indexOf("json:") + 5).replaceAll(",,", ",");
+  assert.deepEqual(JSON.parse(layers), {
+    driver: "qcow2",
+    file: { driver: "file", filename: "/a,b.img" },
+    backing: null,
+  });
 });
 
 test("extra arguments come last and unchanged", () => {

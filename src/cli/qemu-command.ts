@@ -1,10 +1,12 @@
 /** Composes QEMU's command line for a guest with vfio-user NICs. Pure: touches neither files nor processes. */
+import type { DiskImage } from "./disk-image.ts";
 
 export type Accelerator = "kvm" | "tcg";
 
 export type Boot =
   | { readonly kernel: string; readonly initrd?: string; readonly append?: string }
-  | { readonly disk: string; readonly format: "raw" | "qcow2" };
+  /** `snapshot`: what the guest writes is lost at the end, the image stays as it is. */
+  | { readonly disk: DiskImage; readonly snapshot?: boolean };
 
 /** One `-device` in QEMU's JSON form; needs "driver". */
 export type Device = { readonly driver: string } & Readonly<Record<string, unknown>>;
@@ -60,12 +62,26 @@ export function qemuCommand(machine: Machine): string[] {
 
 function bootArguments(boot: Boot): string[] {
   if ("disk" in boot) {
-    const drive = `if=none,id=disk,format=${boot.format},file=${boot.disk.replaceAll(",", ",,")}`;
-    return ["-drive", drive, "-device", '{"driver":"virtio-blk-pci","drive":"disk"}'];
+    return [...diskArguments(boot.disk, boot.snapshot === true), "-device", DISK_DEVICE];
   }
   const initrd = boot.initrd === undefined ? [] : ["-initrd", boot.initrd];
   const append = boot.append === undefined ? [] : ["-append", boot.append];
   return ["-kernel", boot.kernel, ...initrd, ...append];
+}
+
+const DISK_DEVICE = '{"driver":"virtio-blk-pci","drive":"disk"}';
+
+/**
+ * Every layer is named, so that QEMU guesses no format from what the guest wrote, and no layer is opened because the
+ * image names it.
+ */
+function diskArguments({ path, format, isDevice }: DiskImage, snapshot: boolean): string[] {
+  const file = { driver: isDevice ? "host_device" : "file", filename: path };
+  const image = { driver: format, file, ...(format === "qcow2" ? { backing: null } : {}) };
+  if (!snapshot) return ["-blockdev", JSON.stringify({ "node-name": "disk", ...image })];
+  // -snapshot does not reach a -blockdev. A comma in an option's value is doubled.
+  const layers = `json:${JSON.stringify(image)}`.replaceAll(",", ",,");
+  return ["-drive", `if=none,id=disk,snapshot=on,file=${layers}`];
 }
 
 /** For a POSIX shell: each word quoted where it must be. */

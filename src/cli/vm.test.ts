@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { CommandError } from "./errors.ts";
 import { isOlder, parseQemuVersion, qemuProblem, systemQemu } from "./find-qemu.ts";
+import { qcow2Image } from "./testing.ts";
 import { checkUsage, type VmFlags, vmCommand } from "./vm.ts";
 
 const flags: VmFlags = { socket: ["/run/nic.sock"], memory: "512M", smp: "1", accel: "auto" };
@@ -15,6 +16,8 @@ test("wrong use is status 2 and one line that says what to do", () => {
     [{ socket: [`/${"x".repeat(107)}`] }, [], /shorter/],
     [{ disk: "/d", kernel: "/k" }, [], /exclude/],
     [{ append: "quiet" }, [], /need --kernel/],
+    [{ diskFormat: "raw" }, [], /need --disk/],
+    [{ snapshot: true }, [], /need --disk/],
     [{ memory: "lots" }, [], /512M/],
     [{ smp: "0" }, [], /1 to 255/],
     [{ smp: "256" }, [], /1 to 255/],
@@ -104,13 +107,25 @@ case $1 in --version) echo "QEMU emulator version ${version}";; *) echo '${devic
     assert.match(line, /share=on .*-serial mon:stdio -trace 'x\*'\n$/);
   });
 
-  test("a disk image of qcow2 is recognised, anything else is raw", async () => {
+  test("a disk image is raw unless --disk-format says otherwise", async () => {
     const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
     const words = ["--qemu", qemu, "--socket", "/s", "--accel", "tcg", "--print", "--disk"];
-    writeFileSync(join(folder, "a"), Buffer.from([0x51, 0x46, 0x49, 0xfb, 0, 0]));
-    writeFileSync(join(folder, "b"), "");
-    assert.match(await printed([...words, join(folder, "a")]), /format=qcow2/);
-    assert.match(await printed([...words, join(folder, "b")]), /format=raw/);
+    const [raw, qcow2] = [join(folder, "raw"), join(folder, "qcow2")];
+    writeFileSync(raw, Buffer.alloc(512));
+    writeFileSync(qcow2, qcow2Image({}));
+    assert.match(await printed([...words, raw]), /"driver":"raw","file":{"driver":"file"/);
+    const line = await printed([...words, qcow2, "--disk-format", "qcow2"]);
+    assert.match(line, /"driver":"qcow2",.*"backing":null/);
+    for (const format of [[], ["--disk-format", "raw"]]) {
+      const refused = vmCommand().parseAsync([...words, qcow2, ...format], { from: "user" });
+      await assert.rejects(refused, { status: 1, message: /use --disk-format qcow2/ });
+    }
+    writeFileSync(qcow2, qcow2Image({ backing: "/etc/shadow" }));
+    const backed = [...words, qcow2, "--disk-format", "qcow2"];
+    await assert.rejects(vmCommand().parseAsync(backed, { from: "user" }), {
+      status: 1,
+      message: /backing file/,
+    });
   });
 
   test("a missing kernel and a missing server are failures that name the remedy", async () => {

@@ -1,9 +1,10 @@
 /** `bpfhv vm`: starts QEMU with the options that a bpfhv NIC needs. */
 import { spawn } from "node:child_process";
-import { accessSync, closeSync, constants, openSync, readSync, statSync } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { detectAccelerator } from "./accelerator.ts";
+import { checkDisk, DISK_FORMATS, type DiskFormat } from "./disk-image.ts";
 import { failure, Usage } from "./errors.ts";
 import { systemQemu } from "./find-qemu.ts";
 import {
@@ -31,6 +32,8 @@ export interface VmFlags {
   readonly initrd?: string;
   readonly append?: string;
   readonly disk?: string;
+  readonly diskFormat?: DiskFormat;
+  readonly snapshot?: boolean;
   readonly memory: string;
   readonly smp: string;
   readonly accel: string;
@@ -50,7 +53,13 @@ export function vmCommand(): Command {
     .option("--kernel <file>", "kernel to boot (default: a small test guest with the driver)")
     .option("--initrd <file>", "its initial RAM disk")
     .option("--append <words>", "its command line")
-    .option("--disk <image>", "disk image to boot instead, raw or qcow2")
+    .option("--disk <image>", "disk image to boot instead; the guest writes into it")
+    .addOption(
+      new Option("--disk-format <name>", "of --disk, never guessed (default: raw)").choices(
+        DISK_FORMATS,
+      ),
+    )
+    .option("--snapshot", "leave the image as it is: what the guest writes is lost at the end")
     .option("--memory <size>", "guest RAM: 512M, 2G", "512M")
     .option("--smp <n>", "virtual CPUs", "1")
     .option("--accel <name>", "kvm, tcg (emulation), or auto: kvm where it really works", "auto")
@@ -87,6 +96,9 @@ export function checkUsage(flags: VmFlags, extra: readonly string[]): void {
   if (flags.disk !== undefined && flags.kernel !== undefined) {
     throw new Usage("--disk and --kernel exclude each other");
   }
+  if (flags.disk === undefined && (flags.diskFormat ?? flags.snapshot) !== undefined) {
+    throw new Usage("--disk-format and --snapshot need --disk");
+  }
   if (flags.kernel === undefined && (flags.initrd ?? flags.append) !== undefined) {
     throw new Usage("--initrd and --append need --kernel");
   }
@@ -104,17 +116,17 @@ export function checkUsage(flags: VmFlags, extra: readonly string[]): void {
 }
 
 async function composeVm(flags: VmFlags, extra: readonly string[]): Promise<string[]> {
-  for (const file of [flags.kernel, flags.initrd, flags.disk]) requireReadable(file);
+  for (const file of [flags.kernel, flags.initrd]) requireReadable(file);
+  const given = givenBoot(flags);
   const ownQemu = systemQemu(flags.qemu);
-  const isTestGuest = flags.kernel === undefined && flags.disk === undefined;
-  const parts = ownQemu === undefined || isTestGuest ? await prepareGuest() : undefined;
+  const parts = ownQemu === undefined || given === undefined ? await prepareGuest() : undefined;
   const qemu = ownQemu ?? parts!.qemu;
   return qemuCommand({
     qemu,
     accelerator: await chooseAccelerator(flags, qemu, parts),
     memoryMiB: parseMemory(flags.memory)!,
     cpus: Number(flags.smp),
-    boot: isTestGuest ? await testGuest(parts!) : givenBoot(flags),
+    boot: given ?? (await testGuest(parts!)),
     devices: flags.socket!.map((path, index) =>
       vfioUserDevice(resolve(path), {
         id: `nic${index}`,
@@ -144,28 +156,25 @@ async function testGuest(parts: GuestParts): Promise<Boot> {
   return { kernel: parts.kernel, initrd, append: TEST_GUEST_LINE };
 }
 
-function givenBoot(flags: VmFlags): Boot {
-  if (flags.disk !== undefined) return { disk: flags.disk, format: imageFormat(flags.disk) };
+/** What the user gives to boot; undefined: our own guest. @throws CommandError */
+function givenBoot({ disk, diskFormat, snapshot, kernel, initrd, append }: VmFlags) {
+  if (disk !== undefined) {
+    return { disk: checkDisk(resolve(disk), diskFormat ?? "raw"), snapshot: snapshot === true };
+  }
+  if (kernel === undefined) return undefined;
   return {
-    kernel: flags.kernel!,
-    ...(flags.initrd === undefined ? {} : { initrd: flags.initrd }),
-    append: flags.append ?? "console=ttyS0",
+    kernel,
+    ...(initrd === undefined ? {} : { initrd }),
+    append: append ?? "console=ttyS0",
   };
 }
 
-/** QEMU warns about guessing, and a raw image's first bytes belong to the guest. */
-function imageFormat(path: string): "raw" | "qcow2" {
-  const magic = Buffer.alloc(4);
-  const fd = openSync(path, "r");
-  readSync(fd, magic, 0, 4, 0);
-  closeSync(fd);
-  return magic.toString("latin1") === "QFI\xfb" ? "qcow2" : "raw";
-}
-
 function requireReadable(path: string | undefined): void {
-  if (path !== undefined && !isAccessible(path, constants.R_OK)) {
+  if (path === undefined) return;
+  if (!isAccessible(path, constants.R_OK)) {
     throw failure(`cannot read ${path}: check the path and its permissions`);
   }
+  if (!statSync(path).isFile()) throw failure(`${path} is not a file: give the file to boot`);
 }
 
 function requireListening(path: string): void {
