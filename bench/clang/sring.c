@@ -84,5 +84,14 @@ INLINE int reclaim(ctx *c, u32 most)
 	return 1;
 }
 
-SECTION(rxr) int rxr_program(ctx *c) { return reclaim(c, MAX_BUFS); }
-SECTION(txr) int txr_program(ctx *c) { return reclaim(c, 1); }
+SECTION(rxr) int rxr_program(ctx *c)
+{
+	wish_first_received(c);
+	return reclaim(c, MAX_BUFS);
+}
+
+SECTION(txr) int txr_program(ctx *c)
+{
+	wish_first_sent(c);
+	return reclaim(c, 1);
+}

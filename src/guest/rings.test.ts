@@ -5,11 +5,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import { CLANG_DEVICES, CLANG_SIZES } from "../../bench/clang/devices.ts";
 import { FEATURES, type ProgramForm } from "../abi/index.ts";
 import { DROP_PORT, NO_BUFFERS, PACKETS, RING_ERRORS } from "../devices/counters.ts";
 import type { Device } from "../devices/device.ts";
-import { DEVICES } from "../devices/index.ts";
 import { receiveOffloads, transmitOffloads } from "../devices/offloads.ts";
 import {
   allowsMetadata,
@@ -22,11 +20,8 @@ import {
 } from "../memory/index.ts";
 import type { PacketMetadata } from "../net/base.ts";
 import { NullPort } from "../net/synthetic.ts";
-import { Bench, frameOf, numberOf, TestPort } from "./testing.ts";
+import { Bench, FULL, frameOf, numberOf, SIZES, TestPort, VARIANTS } from "./testing.ts";
 
-const FORMS = ["helperfree", "v1"] as const;
-const FULL = process.env.BPFHV_FULL === "1";
-const SIZES = FULL ? [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192] : [16, 256, 8192];
 const BUFFER = 512;
 
 const NOTHING: PacketMetadata = {
@@ -146,23 +141,6 @@ class Rings extends Bench {
 
 const range = (from: number, to: number): number[] =>
   Array.from({ length: to - from }, (_, i) => from + i);
-
-interface Variant {
-  readonly name: string;
-  readonly device: Device;
-  readonly form: ProgramForm;
-  readonly sizes: readonly number[];
-}
-const VARIANTS: readonly Variant[] = [
-  ...DEVICES.flatMap((device) =>
-    FORMS.map((form) => ({ name: `${device.name}, ${form}`, device, form, sizes: SIZES })),
-  ),
-  // The same rings, driven by what clang makes of the same programs in C: the suite is no friend of our compiler.
-  ...CLANG_DEVICES.map((device) => ({
-    name: `${device.name}, by clang`,
-    ...{ device, form: "helperfree" as const, sizes: FULL ? CLANG_SIZES : [16, 64] },
-  })),
-];
 
 for (const { name, device, form, sizes } of VARIANTS) {
   describe(name, () => {

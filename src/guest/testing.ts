@@ -1,6 +1,8 @@
 /** What tests of rings, engine and NIC stand on: a guest, a NIC and ports in one process. */
+import { CLANG_DEVICES, CLANG_SIZES } from "../../bench/clang/devices.ts";
 import type { ProgramForm } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
+import { DEVICES } from "../devices/index.ts";
 import { sring } from "../devices/sring/index.ts";
 import type { Batch } from "../memory/index.ts";
 import {
@@ -125,3 +127,30 @@ export class Bench {
     this.memory.close();
   }
 }
+
+export const FULL = process.env.BPFHV_FULL === "1";
+export const SIZES = FULL ? [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192] : [16, 256, 8192];
+
+/** A device, a form of its programs, and ring sizes to test. */
+export interface Variant {
+  readonly name: string;
+  readonly device: Device;
+  readonly form: ProgramForm;
+  readonly sizes: readonly number[];
+}
+
+/**
+ * Every device with both forms of its programs, and the same rings with programs that clang made of
+ * the same algorithm in C, so that the suites do not depend on our compiler alone.
+ */
+export const VARIANTS: readonly Variant[] = [
+  ...DEVICES.flatMap((device) =>
+    (["helperfree", "v1"] as const).map((form) => ({
+      ...{ name: `${device.name}, ${form}`, device, form, sizes: SIZES },
+    })),
+  ),
+  ...CLANG_DEVICES.map((device) => ({
+    name: `${device.name}, by clang`,
+    ...{ device, form: "helperfree" as const, sizes: FULL ? CLANG_SIZES : [16, 64] },
+  })),
+];

@@ -86,3 +86,18 @@ export function rxi(context: Context): number {
   ring.intr = 0;
   return 1;
 }
+
+/**
+ * Leaves the receive ring's wish as registration does: the first packet interrupts. A driver may
+ * close while it has interrupts off, in the middle of a poll, and a version 1 driver arms nothing
+ * when it opens again.
+ */
+export function wishFirstReceived(context: Context): void {
+  view(SRING, context, PRIVATE_OFFSET).intr = 1;
+}
+
+/** The same for the transmit ring: the slot that is published next interrupts when completed. */
+export function wishFirstSent(context: Context): void {
+  const ring = view(SRING, context, PRIVATE_OFFSET);
+  ring.intr = ring.prod;
+}

@@ -308,16 +308,23 @@ test("prod stands before the look at kick_enabled", () => {
 
 test("txr gives back one slot; where the host had not used it, cons comes along", () => {
   const ring = { 2096: "01000000", 2480: "ffffffff", [2608 + 24 * 15]: SLOT_A, 24: "ff" };
-  const taken = { 16: "01000000", 24: "00000000", 48: TAKEN_A, 72: LEN_A, 2480: "00000000" };
+  const given = { 16: "01000000", 24: "00000000", 48: TAKEN_A, 72: LEN_A, 2480: "00000000" };
+  // The wish of before is gone: the next slot to be published interrupts.
+  const taken = { ...given, 2100: "01000000" };
   expectRun("txr", { ...ring, 2224: "ffffffff" }, 1, { ...taken, 2224: "00000000" });
   expectRun("txr", { ...ring, 2224: "00000000" }, 1, taken);
   expectRun("txr", { ...ring, 2224: "01000000" }, 1, taken);
 });
 
-for (const name of ["txr", "rxr"] as const) {
-  test(`${name} of an empty ring gives nothing`, () => {
+for (const [name, wish] of [
+  ["txr", "03000000"],
+  ["rxr", "01000000"],
+] as const) {
+  test(`${name} of an empty ring gives nothing, and leaves the wish as registration does`, () => {
     const before = { 2096: "03000000", 2224: "03000000", 2480: "03000000", 24: "ff" };
-    expectRun(name, before, 0, { 24: "00000000" });
+    for (const intr of ["00000000", "01000000", "02000000"]) {
+      expectRun(name, { ...before, 2100: intr }, 0, { 24: "00000000", 2100: wish });
+    }
   });
 }
 
@@ -336,6 +343,7 @@ test("rxr gives back what is there, completed or not, in one batch", () => {
     80: "0200000000000000 0000002000000000",
     104: "ee050000",
     2480: "01000000",
+    2100: "01000000",
   };
   expectRun("rxr", before, 1, { ...taken, 2224: "01000000" });
   // cons in the middle of the batch, and at its end: passed, not passed.
@@ -409,10 +417,10 @@ test("programs stay short", (t) => {
     rxp: 30,
     rxc: 23,
     rxi: 16,
-    rxr: 36,
+    rxr: 37,
     txp: 22,
     txc: 23,
     txi: 17,
-    txr: 24,
+    txr: 26,
   });
 });
