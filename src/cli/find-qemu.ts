@@ -1,6 +1,7 @@
 /** Finds a QEMU that can connect to vfio-user servers. */
 import { spawnSync } from "node:child_process";
 import { failure } from "./errors.ts";
+import { MIGRATION_BLOCKER } from "./qemu-command.ts";
 
 /** The first release with vfio-user-pci. */
 export const MIN_QEMU = [10, 1] as const;
@@ -21,6 +22,12 @@ export function qemuProblem(program: string): string | undefined {
   const devices = run(program, "-device", "help");
   if (devices.stdout.includes('"vfio-user-pci"')) return undefined;
   return `${program} was built without vfio-user-pci`;
+}
+
+/** Whether it can be made to refuse live migration (`MIGRATION_BLOCKER`). */
+export function canRefuseMigration(program: string): boolean {
+  const [writable = ""] = run(program, "-drive", "format=help").stdout.split("\n");
+  return writable.split(" ").includes(MIGRATION_BLOCKER.driver);
 }
 
 /** "QEMU emulator version 10.1.2 (…)" → [10, 1]. */

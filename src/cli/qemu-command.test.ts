@@ -47,7 +47,7 @@ test("an original driver gets writes that are answered", () => {
 
 test("a disk's layers are all named when QEMU opens it, so that it guesses none", () => {
   const disk = { path: "/a,b.img", format: "raw", isDevice: false } as const;
-  const words = qemuCommand({ ...machine, boot: { disk } });
+  const words = qemuCommand({ ...machine, devices: [], boot: { disk } });
   assert.deepEqual(JSON.parse(argumentOf(words, "-blockdev")!), {
     "node-name": "disk",
     driver: "raw",
@@ -55,7 +55,7 @@ test("a disk's layers are all named when QEMU opens it, so that it guesses none"
   });
   assert.equal(words.includes("-kernel") || words.includes("-drive"), false);
   const device = { path: "/dev/vg/lv", format: "qcow2", isDevice: true } as const;
-  const qcow2 = qemuCommand({ ...machine, boot: { disk: device } });
+  const qcow2 = qemuCommand({ ...machine, devices: [], boot: { disk: device } });
   assert.deepEqual(JSON.parse(argumentOf(qcow2, "-blockdev")!), {
     "node-name": "disk",
     driver: "qcow2",
@@ -74,6 +74,13 @@ test("a snapshot names the layers when a comma in the path survives QEMU's optio
     file: { driver: "file", filename: "/a,b.img" },
     backing: null,
   });
+});
+
+test("live migration is blocked when a vfio-user NIC is there, and only then", () => {
+  const blocker = JSON.parse(argumentOf(qemuCommand(machine), "-blockdev")!);
+  assert.equal(blocker["node-name"], "no-live-migration-with-bpfhv");
+  assert.equal(qemuCommand({ ...machine, devices: [] }).includes("-blockdev"), false);
+  assert.equal(qemuCommand({ ...machine, withoutBlocker: true }).includes("-blockdev"), false);
 });
 
 test("extra arguments come last and unchanged", () => {

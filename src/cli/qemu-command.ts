@@ -19,9 +19,25 @@ export interface Machine {
   readonly cpus: number;
   readonly boot: Boot;
   readonly devices: readonly Device[];
+  /** QEMU was built without what refuses live migration. */
+  readonly withoutBlocker?: boolean;
   /** Appended as they are. */
   readonly extra?: readonly string[];
 }
+
+/**
+ * Makes QEMU refuse live migration and snapshots of a running guest. Its vfio-user-pci registers no migration blocker,
+ * and what the NIC writes is in no dirty log: without this, memory is corrupt behind a migration that "completed". A
+ * writable vvfat node blocks migration, QEMU's refusal names the node, and nothing is attached to it: no guest sees it.
+ * The folder only has to be small: QEMU reads its list of names once.
+ */
+export const MIGRATION_BLOCKER = {
+  driver: "vvfat",
+  "node-name": "no-live-migration-with-bpfhv",
+  dir: "/proc/self/ns",
+  rw: true,
+  "read-only": false,
+} as const;
 
 /** sun_path holds 108 bytes with the NUL. */
 export const MAX_SOCKET_PATH = 107;
@@ -56,8 +72,14 @@ export function qemuCommand(machine: Machine): string[] {
     ...["-machine", "q35,memory-backend=ram"],
     ...bootArguments(machine.boot),
     ...machine.devices.flatMap((device) => ["-device", JSON.stringify(device)]),
+    ...blockerArguments(machine),
     ...(machine.extra ?? []),
   ];
+}
+
+function blockerArguments({ devices, withoutBlocker }: Machine): string[] {
+  if (withoutBlocker || !devices.some(({ driver }) => driver === "vfio-user-pci")) return [];
+  return ["-blockdev", JSON.stringify(MIGRATION_BLOCKER)];
 }
 
 function bootArguments(boot: Boot): string[] {

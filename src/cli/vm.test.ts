@@ -54,10 +54,14 @@ describe("finding QEMU", () => {
   });
   after(() => rmSync(folder, { recursive: true }));
 
-  function fakeQemu(version: string, devices: string): string {
+  function fakeQemu(version: string, devices: string, formats = "raw vvfat"): string {
     const path = join(folder, `qemu-${version}`);
     const script = `#!/bin/sh
-case $1 in --version) echo "QEMU emulator version ${version}";; *) echo '${devices}';; esac\n`;
+case $1 in
+--version) echo "QEMU emulator version ${version}";;
+-drive) echo "Supported formats: file ${formats}";;
+*) echo '${devices}';;
+esac\n`;
     writeFileSync(path, script);
     chmodSync(path, 0o755);
     return path;
@@ -105,6 +109,20 @@ case $1 in --version) echo "QEMU emulator version ${version}";; *) echo '${devic
     assert.match(line, /"path":"\/run\/a b\.sock"},"x-no-posted-writes":true}'/);
     assert.match(line, /"id":"nic1".*"path":"\/run\/c\.sock"/);
     assert.match(line, /share=on .*-serial mon:stdio -trace 'x\*'\n$/);
+  });
+
+  test("a QEMU without vvfat is used, and named on stderr, because it cannot refuse migration", async (t) => {
+    const stderr = t.mock.method(process.stderr, "write", () => true);
+    const device = 'name "vfio-user-pci", bus PCI';
+    const kernel = join(folder, "kernel");
+    writeFileSync(kernel, "");
+    const words = ["--socket", "/s", "--accel", "tcg", "--kernel", kernel, "--print", "--qemu"];
+    const blocked = await printed([...words, fakeQemu("10.1.0", device)]);
+    assert.match(blocked, /no-live-migration-with-bpfhv/);
+    assert.equal(stderr.mock.callCount(), 0);
+    const without = await printed([...words, fakeQemu("10.1.1", device, "raw")]);
+    assert.doesNotMatch(without, /no-live-migration/);
+    assert.match(String(stderr.mock.calls[0]?.arguments[0]), /do not migrate this guest\n$/);
   });
 
   test("a disk image is raw unless --disk-format says otherwise", async () => {

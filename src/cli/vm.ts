@@ -6,7 +6,7 @@ import { Command, Option } from "commander";
 import { detectAccelerator } from "./accelerator.ts";
 import { checkDisk, DISK_FORMATS, type DiskFormat } from "./disk-image.ts";
 import { failure, Usage } from "./errors.ts";
-import { systemQemu } from "./find-qemu.ts";
+import { canRefuseMigration, systemQemu } from "./find-qemu.ts";
 import {
   buildModule,
   composeInitrd,
@@ -121,8 +121,15 @@ async function composeVm(flags: VmFlags, extra: readonly string[]): Promise<stri
   const ownQemu = systemQemu(flags.qemu);
   const parts = ownQemu === undefined || given === undefined ? await prepareGuest() : undefined;
   const qemu = ownQemu ?? parts!.qemu;
+  const withoutBlocker = !canRefuseMigration(qemu);
+  if (withoutBlocker) {
+    process.stderr.write(
+      `bpfhv: ${qemu} has no vvfat driver to refuse live migration with: do not migrate this guest\n`,
+    );
+  }
   return qemuCommand({
     qemu,
+    withoutBlocker,
     accelerator: await chooseAccelerator(flags, qemu, parts),
     memoryMiB: parseMemory(flags.memory)!,
     cpus: Number(flags.smp),

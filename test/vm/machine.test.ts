@@ -1,0 +1,46 @@
+/** What QEMU is asked from outside while a NIC is in use: migration, snapshots, unplugging. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { patience, until } from "./harness.ts";
+import { NicGuest } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+
+describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
+  let vm: NicGuest;
+  before(async () => {
+    vm = await NicGuest.start({ label: "machine" });
+    await vm.load();
+  });
+  after(async () => {
+    const { aborted } = await vm.close();
+    assert.equal(aborted, false);
+  });
+
+  test("live migration is refused by name when a NIC is there, and the NIC goes on", async () => {
+    const refusal = /no-live-migration-with-bpfhv' does not support live migration/;
+    await assert.rejects(vm.guest.qmp("migrate", { uri: "exec:cat >/dev/null" }), refusal);
+    const { status } = (await vm.guest.qmp("query-status")) as { status: string };
+    assert.equal(status, "running");
+    assert.equal(await vm.pings(3), 0);
+  });
+
+  test("a snapshot of the running guest is refused when a NIC is there", async () => {
+    const job = { "job-id": "shot", tag: "shot", vmstate: "none", devices: [] };
+    await vm.guest.qmp("snapshot-save", job);
+    await until(5000, "the job ends", async () => {
+      const jobs = (await vm.guest.qmp("query-jobs")) as { status: string; error?: string }[];
+      if (jobs[0]?.status !== "concluded") return false;
+      assert.match(jobs[0].error ?? "", /no-live-migration-with-bpfhv/);
+      return true;
+    });
+    assert.equal(await vm.pings(3), 0);
+  });
+
+  test("unplugging is refused by QEMU, which lives on, when the NIC is on the root bus", async () => {
+    const refusal = /pcie\.0' does not support hotplugging/;
+    await assert.rejects(vm.guest.qmp("device_del", { id: "nic0" }), refusal);
+    assert.equal(await vm.pings(3), 0);
+  });
+});
