@@ -17,7 +17,7 @@ export interface Control {
   register(epoll: Epoll): void;
   /**
    * After a sleep, for each of its descriptors that is ready, but CONTROL_TAG's.
-   * @returns true for a kick, which it has drained: packets are all there is to do
+   * @returns true for a kick, which wakes once: packets are all there is to do
    */
   woken?(tag: number): boolean;
   /** Milliseconds until it wants to be called again; -1: only when its descriptors are ready. */

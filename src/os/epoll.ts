@@ -8,6 +8,8 @@ export const EPOLLOUT = 0x004;
 export const EPOLLERR = 0x008;
 export const EPOLLHUP = 0x010;
 export const EPOLLRDHUP = 0x2000;
+/** Reports each time that readiness comes, not as long as it lasts. */
+export const EPOLLET = 0x80000000;
 
 const EPOLL_CLOEXEC = 0o2000000;
 const CTL_ADD = 1;

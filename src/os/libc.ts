@@ -66,6 +66,10 @@ export const epollWait = declare<
   (ep: Fd, events: Address, max: number, timeoutMs: number) => number
 >("int epoll_wait(int, uint64_t, int, int)");
 
+export const poll = declare<(fds: Address, n: number, timeoutMs: number) => number>(
+  "int poll(uint64_t, uint64_t, int)",
+);
+
 export const socket = declare<(domain: number, type: number, protocol: number) => number>(
   "int socket(int, int, int)",
 );
@@ -107,6 +111,10 @@ export const prctl = declare<
 export const syscall = declare<(number: number, a: number, b: number, c: number) => number>(
   "int64_t syscall(int64_t, uint64_t, uint64_t, uint64_t)",
 );
+/** Numbers that a call takes as 64 bits; -1 is all ones. */
+export const syscall6 = declare<
+  (number: number, a: number, b: number, c: number, d: number, e: number, f: number) => number
+>("int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)");
 
 const memmove = declare<(to: ArrayBufferView, from: ArrayBufferView, n: number) => number>(
   "uint64_t memmove(void *, const void *, size_t)",
@@ -141,7 +149,7 @@ function mapScratch(): number {
 
 /**
  * One page for the arguments of calls that take structures: valid only between filling it and the next call.
- * Its first 64 bytes are reserved: the constant u64 1 at 0, a u64 for results at 8.
+ * Its first 64 bytes are reserved: the constant u64 1 at 0, a u64 for results at 8, a struct iovec of that u64 at 16.
  */
 export const scratchAddress = mapScratch();
 export const scratch = new DataView(viewAt(scratchAddress, SCRATCH_BYTES));
@@ -149,6 +157,10 @@ scratch.setUint32(0, 1, true);
 
 export const ONE_ADDRESS = scratchAddress;
 export const RESULT_OFFSET = 8;
+export const RESULT_IOVEC_ADDRESS = scratchAddress + 16;
+scratch.setUint32(16, (scratchAddress + RESULT_OFFSET) >>> 0, true);
+scratch.setUint32(20, Math.floor(scratchAddress / 2 ** 32), true);
+scratch.setUint32(24, 8, true);
 /** Where callers may build structures in the scratch page. */
 export const STRUCT_OFFSET = 64;
 export const STRUCT_ADDRESS = scratchAddress + STRUCT_OFFSET;

@@ -1,5 +1,12 @@
 /** For the tests of every room: what a process holds open. */
-import { readdirSync } from "node:fs";
+import { fork } from "node:child_process";
+import { mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { check } from "./errors.ts";
+import { prepareToSignalPeers } from "./eventfd.ts";
+import * as libc from "./libc.ts";
+import { socketPair } from "./unix-socket.ts";
 
 /** Number of open descriptors, the one used for looking not counted. */
 export function openFds(): number {
@@ -9,4 +16,79 @@ export function openFds(): number {
 /** Whether this run must not skip tests that need `what` (BPFHV_REQUIRE, a comma list). */
 export function requires(what: "vm" | "tap" | "bpf"): boolean {
   return (process.env.BPFHV_REQUIRE ?? "").split(",").includes(what);
+}
+
+// Keeps one descriptor per thread, which is no leak of the test at hand.
+prepareToSignalPeers();
+
+const SYS_PIPE2 = process.arch === "x64" ? 293 : 59;
+const SYS_TIMERFD_CREATE = process.arch === "x64" ? 283 : 85;
+const O_CLOEXEC = 0o2000000;
+const O_PATH = 0o10000000;
+
+/** A blocking pipe: reading end, writing end. */
+export function pipe(): [number, number] {
+  check(libc.syscall(SYS_PIPE2, libc.STRUCT_ADDRESS, O_CLOEXEC, 0), "pipe2", "");
+  const { scratch, STRUCT_OFFSET } = libc;
+  return [scratch.getInt32(STRUCT_OFFSET, true), scratch.getInt32(STRUCT_OFFSET + 4, true)];
+}
+
+/** What a hostile peer may send in place of an event descriptor or guest memory, one of each; the caller closes them. */
+export function strangers(): { readonly name: string; readonly fd: number }[] {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-strangers-"));
+  const [reading, writing] = pipe();
+  const [near, far] = socketPair();
+  const all = [
+    { name: "the reading end of a pipe", fd: reading },
+    { name: "the writing end of a pipe", fd: writing },
+    { name: "a socket", fd: near },
+    { name: "its other end", fd: far },
+    { name: "a folder", fd: openSync(folder, "r") },
+    { name: "a path only", fd: libc.open(folder, O_PATH | O_CLOEXEC, 0) },
+    { name: "a file on a disk", fd: openSync(join(folder, "file"), "w+") },
+    { name: "/dev/zero", fd: openSync("/dev/zero", "r+") },
+    { name: "/dev/null", fd: openSync("/dev/null", "r+") },
+    { name: "a timer", fd: libc.syscall(SYS_TIMERFD_CREATE, 1, 0, 0) },
+    { name: "an epoll set", fd: libc.epollCreate(O_CLOEXEC) },
+  ];
+  rmSync(folder, { recursive: true });
+  return all;
+}
+
+/** An event descriptor as a hostile peer gives it: blocking, its counter full. */
+export function blockingFull(): number {
+  const fd = libc.eventfd(0, 0);
+  libc.scratch.setUint32(libc.STRUCT_OFFSET, 0xfffffffe, true);
+  libc.scratch.setUint32(libc.STRUCT_OFFSET + 4, 0xffffffff, true);
+  check(libc.write(fd, libc.STRUCT_ADDRESS, 8), "write", "a full counter");
+  return fd;
+}
+
+/** Set in a process that is to run one check of a test file: its name. */
+const CHECK = "BPFHV_CHECK";
+
+/**
+ * Runs `checks[name]` in a process of its own, because a system call that blocks cannot be ended otherwise.
+ * Call it first in the file: in that process it does not return.
+ * @returns what to call in a test: the exit status, null when it hung
+ */
+export function isolated(
+  file: string,
+  checks: Readonly<Record<string, () => void>>,
+): (name: string) => Promise<number | null> {
+  const wanted = process.env[CHECK];
+  if (wanted !== undefined) {
+    checks[wanted]!();
+    process.exit(0);
+  }
+  return (name) => {
+    const child = fork(new URL(file), [], { env: { ...process.env, [CHECK]: name } });
+    const timer = setTimeout(() => child.kill("SIGKILL"), 10_000);
+    return new Promise((resolve) => {
+      child.on("exit", (status) => {
+        clearTimeout(timer);
+        resolve(status);
+      });
+    });
+  };
 }

@@ -2,7 +2,8 @@
 
 import { OK } from "../memory/regions.ts";
 import { EINVAL, ENOTSUP } from "../os/errors.ts";
-import { isEventFd, type MsixVectors } from "./msix.ts";
+import { isEventFd } from "../os/eventfd.ts";
+import type { MsixVectors } from "./msix.ts";
 import { IRQ, IRQ_SET, SET_IRQS } from "./protocol.ts";
 
 const DATA = IRQ_SET.dataNone | IRQ_SET.dataBool | IRQ_SET.dataEventfd;

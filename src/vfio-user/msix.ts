@@ -3,8 +3,8 @@
  * masks; masks set by message are kept here, and what fires behind them is delivered at unmask.
  */
 
-import { signalEventFd } from "../os/eventfd.ts";
-import { close, fdTarget } from "../os/fd.ts";
+import { signalPeer } from "../os/eventfd.ts";
+import { close } from "../os/fd.ts";
 import type { MsixPlace } from "./config-space.ts";
 
 const ENTRY_SIZE = 16;
@@ -37,7 +37,7 @@ export class MsixVectors {
   fire(vector: number): boolean {
     const fd = this.#eventFds[vector];
     if (fd === undefined || fd < 0) return false;
-    if (this.#masked[vector] === 0) signalEventFd(fd);
+    if (this.#masked[vector] === 0) signalPeer(fd);
     else this.#pending[vector] = 1;
     return true;
   }
@@ -84,9 +84,4 @@ export class MsixVectors {
     for (let vector = 0; vector < this.count; vector++) this.detach(vector);
     this.reset();
   }
-}
-
-/** Firing writes to the descriptor: only an eventfd is sure to take that without blocking. */
-export function isEventFd(fd: number): boolean {
-  return fdTarget(fd) === "anon_inode:[eventfd]";
 }

@@ -1,6 +1,7 @@
 /** Serves one PCI device to one client (a virtual machine) at a time, over a UNIX socket. */
 import { RegionTable } from "../memory/regions.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
+import { prepareToSignalPeers } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import { accept, listenUnix, removeSocket, shutdown, socketInode } from "../os/unix-socket.ts";
 import { type Counters, newCounters } from "./counters.ts";
@@ -58,6 +59,7 @@ export class VfioUserServer implements DeviceHost {
       negotiated: () => this.#attach(),
       warn: this.#warn,
     });
+    prepareToSignalPeers();
     this.#path = options.socketPath;
     if (this.#path === undefined) return;
     this.#listener = listenUnix(this.#path);

@@ -8,8 +8,8 @@ import type { QueuePair } from "../../engine/pair.ts";
 import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
 import { mapContiguous } from "../../nic/contexts.ts";
 import { errnoName } from "../../os/errors.ts";
-import { signalEventFd } from "../../os/eventfd.ts";
-import { close, setNonBlocking } from "../../os/fd.ts";
+import { isEventFd, prepareToSignalPeers, signalPeer } from "../../os/eventfd.ts";
+import { close } from "../../os/fd.ts";
 import { drainTx, unsentPackets } from "./drain.ts";
 import { type OfferOptions, type Parameters, ProgramOffer } from "./offer.ts";
 import {
@@ -46,7 +46,7 @@ export type Reply =
     };
 
 const DONE: Reply = {};
-const NO_EVENTFD: Reply = { refused: "the descriptor cannot be written to: an eventfd is needed" };
+const NO_EVENTFD: Reply = { refused: "the descriptor is no eventfd" };
 
 export class ProxyBackend {
   readonly memory: RegionTable;
@@ -67,6 +67,7 @@ export class ProxyBackend {
   #upgradeFd = -1;
 
   constructor(options: BackendOptions) {
+    prepareToSignalPeers();
     this.#options = options;
     this.#programs = new ProgramOffer(options);
     this.queues = ["RX0", "TX0"].map((name, index) => new ProxyQueue(name, index, options));
@@ -215,12 +216,11 @@ export class ProxyBackend {
   setQueueKick(payload: DataView, fds: number[]): Reply {
     const queue = this.#queueAt(payload, NOTIFIER.queue);
     if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
-    const fd = fds[0] ?? -1;
+    if (!fds.every(isEventFd)) return NO_EVENTFD;
     try {
-      if (fd >= 0) setNonBlocking(fd);
-      queue.setKick(fd);
-    } catch {
-      return { refused: "the descriptor cannot be waited for: an eventfd is needed" };
+      queue.setKick(fds[0] ?? -1);
+    } catch (error) {
+      return { refused: (error as Error).message };
     }
     fds.length = 0;
     return DONE;
@@ -229,13 +229,13 @@ export class ProxyBackend {
   setQueueIrq(payload: DataView, fds: number[]): Reply {
     const queue = this.#queueAt(payload, NOTIFIER.queue);
     if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
-    if (!canSignal(fds)) return NO_EVENTFD;
+    if (!fds.every(isEventFd)) return NO_EVENTFD;
     queue.setIrq(fds.pop() ?? -1);
     return DONE;
   }
 
   setUpgrade(fds: number[]): Reply {
-    if (!canSignal(fds)) return NO_EVENTFD;
+    if (!fds.every(isEventFd)) return NO_EVENTFD;
     if (this.#upgradeFd >= 0) close(this.#upgradeFd);
     this.#upgradeFd = fds.pop()!;
     return DONE;
@@ -247,8 +247,7 @@ export class ProxyBackend {
    */
   signalUpgrade(): boolean {
     if (this.#upgradeFd < 0) return false;
-    signalEventFd(this.#upgradeFd);
-    return true;
+    return signalPeer(this.#upgradeFd);
   }
 
   /** Interrupts the guest; the vector is the queue's index. */
@@ -337,16 +336,6 @@ const HANDLERS: Readonly<Record<RequestName, Handler>> = {
   RX_DISABLE: (backend) => backend.disable(RX_QUEUE),
   TX_DISABLE: (backend) => backend.disable(TX_QUEUE),
 };
-
-/** Makes sure that signalling never waits for a reader who does not read. */
-function canSignal(fds: readonly number[]): boolean {
-  try {
-    for (const fd of fds) setNonBlocking(fd);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 function regionsOf(payload: DataView, count: number): RegionRequest[] {
   return Array.from({ length: count }, (_, i) => {

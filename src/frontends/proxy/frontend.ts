@@ -5,9 +5,8 @@
 import type { Device } from "../../devices/device.ts";
 import { CONTROL_TAG, type Control } from "../../engine/loop.ts";
 import type { QueuePair } from "../../engine/pair.ts";
-import { EPOLLIN, type Epoll } from "../../os/epoll.ts";
+import { EPOLLET, EPOLLIN, type Epoll } from "../../os/epoll.ts";
 import { OsError } from "../../os/errors.ts";
-import { drainEventFd } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
 import { connectUnix } from "../../os/unix-socket.ts";
 import { ProxyBackend, type Reply } from "./backend.ts";
@@ -61,7 +60,9 @@ export class ProxyFrontend implements Control {
     this.backend = new ProxyBackend({
       ...{ device: options.device, features: options.features, pair: options.pair },
       allowUnverified: options.allowUnverified ?? false,
-      watchKick: (queue, fd) => this.#epoll?.add(fd, EPOLLIN, KICK_TAG + queue),
+      // Each kick is reported once and never read: no call of ours waits for the VMM, whatever flags it sets, and a
+      // counter that it keeps above 0 does not wake the loop again.
+      watchKick: (queue, fd) => this.#epoll?.add(fd, EPOLLIN | EPOLLET, KICK_TAG + queue),
       unwatchKick: (_queue, fd) => this.#epoll?.remove(fd),
       warn: (text) => options.log("warn", text),
     });
@@ -102,9 +103,7 @@ export class ProxyFrontend implements Control {
 
   woken(tag: number): boolean {
     const queue = tag - KICK_TAG;
-    const fd = this.backend.queues[queue]?.kickFd ?? -1;
-    if (fd < 0) return false;
-    drainEventFd(fd);
+    if ((this.backend.queues[queue]?.kickFd ?? -1) < 0) return false;
     this.counters.kicks++;
     this.#options.pair.kicked(queue !== RX_QUEUE);
     this.#options.trace?.(`kick ${this.backend.queues[queue].name}`);

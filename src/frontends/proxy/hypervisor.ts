@@ -3,7 +3,7 @@
  * drives any backend that speaks the protocol; every wait has a deadline, every reply is checked.
  */
 import { EPOLLIN, Epoll } from "../../os/epoll.ts";
-import { createEventFd, drainEventFd, signalEventFd } from "../../os/eventfd.ts";
+import { createEventFd, drainEventFd, signalPeer } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
 import { accept, listenUnix, removeSocket, socketInode } from "../../os/unix-socket.ts";
 import {
@@ -257,7 +257,7 @@ export class ProxyHypervisor {
 
   /** The guest rings a doorbell. */
   kick(queue: number): void {
-    signalEventFd(this.#kicks[queue]);
+    signalPeer(this.#kicks[queue]);
   }
 
   /** Interrupts of a queue since the last call. */

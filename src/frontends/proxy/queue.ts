@@ -4,7 +4,7 @@ import { longestReceived, receiveOffloads } from "../../devices/offloads.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import type { GuestMemory } from "../../memory/index.ts";
 import { type MappedContext, mapContiguous, stillThere } from "../../nic/contexts.ts";
-import { signalEventFd } from "../../os/eventfd.ts";
+import { signalPeer } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
 
 export interface QueueWatch {
@@ -140,7 +140,7 @@ export class ProxyQueue {
 
   /** Interrupts the guest. */
   fire(): void {
-    if (this.irqFd >= 0) signalEventFd(this.irqFd);
+    if (this.irqFd >= 0) signalPeer(this.irqFd);
   }
 
   /** Lets go of all that belongs to the connection. */

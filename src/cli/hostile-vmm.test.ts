@@ -1,0 +1,135 @@
+/** A server whose VMM wants it to hang: what it shares with the server blocks, and the server goes on. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { close } from "../os/fd.ts";
+import { blockingFull, strangers } from "../os/testing.ts";
+import { connectUnix } from "../os/unix-socket.ts";
+import {
+  type Answer,
+  message,
+  pack,
+  RawClient,
+  u32s,
+  VERSION_PAYLOAD,
+} from "../vfio-user/testing.ts";
+
+const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "bpfhv-hostile-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const COMMAND = { map: 2, setIrqs: 8, write: 10 } as const;
+const EINVAL = 22;
+
+async function until<T>(what: string, look: () => T | undefined | false): Promise<T> {
+  for (let n = 0; n < 400; n++) {
+    const seen = look();
+    if (seen !== undefined && seen !== false) return seen;
+    await sleep(25);
+  }
+  throw new Error(`${what} within 10 s`);
+}
+
+class Server {
+  readonly socket = join(folder, `${Math.random().toString(36).slice(2)}.sock`);
+  readonly child: ChildProcess;
+  text = "";
+
+  constructor(...words: string[]) {
+    this.child = spawn(process.execPath, [MAIN, "serve", "--socket", this.socket, ...words]);
+    this.child.stderr?.on("data", (data) => {
+      this.text += data;
+    });
+  }
+
+  get openFds(): number {
+    return readdirSync(`/proc/${this.child.pid}/fd`).length;
+  }
+
+  /** A client that has agreed on the version. */
+  async client(): Promise<Client> {
+    await until("the socket", () => existsSync(this.socket));
+    const client = new Client(connectUnix(this.socket));
+    await client.ask(1, VERSION_PAYLOAD);
+    return client;
+  }
+
+  /** @returns the exit status, and how long it took, in milliseconds */
+  async stop(): Promise<{ status: number | null; ms: number }> {
+    const start = performance.now();
+    const ended = new Promise<number | null>((resolve) => this.child.once("exit", resolve));
+    this.child.kill("SIGTERM");
+    const hard = setTimeout(() => this.child.kill("SIGKILL"), 10_000);
+    const status = await ended;
+    clearTimeout(hard);
+    return { status, ms: performance.now() - start };
+  }
+}
+
+class Client {
+  readonly #raw: RawClient;
+  constructor(fd: number) {
+    this.#raw = new RawClient(fd);
+  }
+
+  async ask(command: number, payload: Buffer, fds: readonly number[] = []): Promise<Answer> {
+    this.#raw.send(message(command, payload), fds);
+    return until("an answer", () => this.#raw.answers().answers[0]);
+  }
+
+  close(): void {
+    this.#raw.close();
+  }
+}
+
+const setIrqs = (flags: number, start: number, count: number): Buffer =>
+  u32s(20, flags, 2, start, count);
+const TRIGGER_FDS = 0x24;
+const TRIGGER_NONE = 0x21;
+
+describe("a vfio-user client", () => {
+  test("gets its answers when the interrupt it gave is full and blocking", async () => {
+    const server = new Server();
+    try {
+      const client = await server.client();
+      // Bus mastering on: else no interrupt is sent.
+      await client.ask(COMMAND.write, pack([8, 4], [4, 7], [4, 2], [2, 0x0406]));
+      const full = blockingFull();
+      assert.equal(
+        (await client.ask(COMMAND.setIrqs, setIrqs(TRIGGER_FDS, 0, 1), [full])).errno,
+        0,
+      );
+      for (let n = 0; n < 10; n++) {
+        assert.equal((await client.ask(COMMAND.setIrqs, setIrqs(TRIGGER_NONE, 0, 1))).errno, 0);
+      }
+      close(full);
+      client.close();
+    } finally {
+      assert.equal((await server.stop()).status, 0, server.text);
+    }
+  });
+
+  test("is refused what is no event descriptor as an interrupt, and no memory file as memory", async () => {
+    const server = new Server();
+    try {
+      const client = await server.client();
+      const before = server.openFds;
+      for (const { name, fd } of strangers()) {
+        const irqs = await client.ask(COMMAND.setIrqs, setIrqs(TRIGGER_FDS, 0, 1), [fd]);
+        assert.equal(irqs.errno, EINVAL, name);
+        const map = pack([4, 32], [4, 3], [8, 0], [8, 0], [8, 4096]);
+        assert.notEqual((await client.ask(COMMAND.map, map, [fd])).errno, 0, name);
+        close(fd);
+      }
+      assert.ok(server.openFds <= before, "descriptors of the server");
+      client.close();
+    } finally {
+      assert.equal((await server.stop()).status, 0, server.text);
+    }
+  });
+});

@@ -1,0 +1,80 @@
+/** Event descriptors whose open file a peer shares: no call on them may block, whatever the peer does to it. */
+import assert from "node:assert/strict";
+import test from "node:test";
+import { AioSignaller } from "./aio.ts";
+import { EPOLLET, EPOLLIN, Epoll } from "./epoll.ts";
+import {
+  createEventFd,
+  drainEventFd,
+  isEventFd,
+  signalEventFd,
+  signalPeer,
+  signalWritable,
+} from "./eventfd.ts";
+import { close } from "./fd.ts";
+import * as libc from "./libc.ts";
+import { blockingFull, isolated, openFds, strangers } from "./testing.ts";
+
+const inChild = isolated(import.meta.url, {
+  "signal a full counter": () => {
+    const fd = blockingFull();
+    for (let n = 0; n < 1000; n++) assert.equal(signalPeer(fd), true);
+    assert.equal(drainEventFd(fd), 0xffffffff);
+    assert.equal(signalPeer(fd), true);
+    assert.equal(drainEventFd(fd), 1);
+  },
+  "signal a full counter without asynchronous requests": () => {
+    const fd = blockingFull();
+    assert.equal(signalWritable(fd), true);
+    assert.equal(drainEventFd(fd), 0xffffffff);
+    assert.equal(signalWritable(fd), true);
+    assert.equal(drainEventFd(fd), 1);
+  },
+  "drain an empty counter": () => {
+    assert.equal(drainEventFd(libc.eventfd(0, 0)), 0);
+  },
+});
+
+for (const [name, what] of [
+  ["signal a full counter", "signalling a peer returns when its counter is full and blocking"],
+  [
+    "signal a full counter without asynchronous requests",
+    "signalling a peer returns when its counter is full and the system has no context to give",
+  ],
+  ["drain an empty counter", "draining returns when a peer made the descriptor blocking"],
+] as const) {
+  test(what, async () => assert.equal(await inChild(name), 0));
+}
+
+test("signalling a peer counts every signal when far more come than a context holds", () => {
+  const before = openFds();
+  const signaller = AioSignaller.open()!;
+  const fd = createEventFd();
+  for (let n = 0; n < 5000; n++) assert.equal(signaller.signal(fd), true);
+  assert.equal(drainEventFd(fd), 5000);
+  close(fd);
+  assert.equal(signaller.signal(fd), false, "closed");
+  assert.equal(openFds(), before + 1, "the sink of the context");
+});
+
+test("signalling refuses a descriptor when it is no event descriptor", () => {
+  for (const { name, fd } of strangers()) {
+    assert.equal(isEventFd(fd), false, name);
+    assert.equal(signalPeer(fd), false, name);
+    close(fd);
+  }
+});
+
+test("epoll reports a kick once when nobody reads the counter", () => {
+  const epoll = new Epoll(2);
+  const fd = createEventFd();
+  epoll.add(fd, EPOLLIN | EPOLLET, 5);
+  for (let n = 0; n < 3; n++) {
+    signalEventFd(fd);
+    assert.equal(epoll.wait(0), 1);
+    assert.equal(epoll.tag(0), 5);
+    assert.equal(epoll.wait(0), 0);
+  }
+  close(fd);
+  epoll.close();
+});
