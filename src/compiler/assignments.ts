@@ -5,20 +5,20 @@ import { lookUp } from "./names.ts";
 import { fail, type Operand, type Scope, type Unit } from "./operands.ts";
 import type { Node } from "./parse.ts";
 import { place } from "./places.ts";
-import { fieldType } from "./types.ts";
+import { fieldType, type IntType } from "./types.ts";
 
 export function assign(unit: Unit, scope: Scope, node: Node): Operand {
   const target = unwrap(node.left);
   const operator: string = node.operator.slice(0, -1);
-  const compute = (old: () => Operand): Operand =>
+  const compute = (old: () => Operand, wanted: IntType | undefined): Operand =>
     operator === ""
-      ? expression(unit, scope, node.right)
+      ? expression(unit, scope, node.right, wanted)
       : binary(
           unit,
           node,
           operator,
           [target, node.right],
-          [old(), expression(unit, scope, node.right)],
+          [old(), expression(unit, scope, node.right, wanted)],
         );
   return writeTo(unit, scope, node, target, compute, node.right);
 }
@@ -41,7 +41,7 @@ function writeTo(
   scope: Scope,
   node: Node,
   target: Node,
-  compute: (old: () => Operand) => Operand,
+  compute: (old: () => Operand, wanted: IntType | undefined) => Operand,
   from: Node = node,
 ): Operand {
   const { builder } = unit;
@@ -51,11 +51,11 @@ function writeTo(
       const { base, offset, width } = found;
       const type = fieldType(width);
       const bits = type.bits === 64 ? 64 : 32;
-      const operand = compute(() => ({
-        kind: "int",
-        type,
-        value: builder.make("load", bits, [base], { offset, size: width }),
-      }));
+      const load = (): Operand => {
+        const value = builder.make("load", bits, [base], { offset, size: width });
+        return { kind: "int", type, value };
+      };
+      const operand = compute(load, type);
       const value = convert(unit, from, operand, type);
       builder.at = node.start;
       builder.make("store", bits, [base, value], { offset, size: width });
@@ -67,8 +67,8 @@ function writeTo(
     const hint = "assign to a local declared with let, or to a field of a struct";
     throw fail(unit, node, "UNSUPPORTED", "this cannot be assigned to", hint);
   }
-  const operand = compute(() => readName(unit, scope, target));
   const { type, variable } = binding;
+  const operand = compute(() => readName(unit, scope, target), type === "bool" ? undefined : type);
   const value =
     type === "bool" ? truthValue(unit, from, operand) : convert(unit, from, operand, type);
   builder.write(variable, value);

@@ -4,6 +4,7 @@ import { expression, join, truthValue } from "./expressions.ts";
 import { INTRINSICS } from "./intrinsics.ts";
 import {
   type Binding,
+  checkFunction,
   describe,
   type Frame,
   fail,
@@ -27,6 +28,7 @@ export function callExpression(unit: Unit, scope: Scope, node: Node): Operand {
   if (callee.kind === "intrinsic") return INTRINSICS[callee.name]!(unit, scope, node);
   if (callee.kind === "function") {
     const { params } = callee.node;
+    within(unit, callee.source, () => checkFunction(unit, callee.node));
     if (node.arguments.length !== params.length) {
       const reason = `${callee.name} takes ${params.length} arguments, not ${node.arguments.length}`;
       throw fail(unit, node, "TYPE", reason, "pass all of them");
@@ -64,8 +66,9 @@ function inline(unit: Unit, outer: Scope, node: Node, callee: Callee): Operand {
   const scope = new Scope();
   for (const [i, param] of (func.params as Node[]).entries()) {
     const argument: Node = node.arguments[i];
-    const operand = expression(unit, outer, argument);
-    scope.declare(param.name, bind(unit, callee, param, argument, operand));
+    const type = within(unit, source, () => parameterType(unit, param));
+    const operand = expression(unit, outer, argument, type === "bool" ? undefined : type);
+    scope.declare(param.name, bind(unit, param, type, argument, operand));
   }
   const results: { from: NonNullable<typeof unit.builder.block>; operand: Operand }[] = [];
   const exit = unit.builder.newBlock();
@@ -83,12 +86,11 @@ function inline(unit: Unit, outer: Scope, node: Node, callee: Callee): Operand {
 /** A parameter with a width is a variable; any other stands for what was passed. */
 function bind(
   unit: Unit,
-  { source }: Callee,
   param: Node,
+  type: IntType | "bool" | undefined,
   argument: Node,
   operand: Operand,
 ): Binding {
-  const type = within(unit, source, () => parameterType(unit, param));
   if (type === undefined) return { kind: "fixed", operand };
   const bits = type !== "bool" && type.bits === 64 ? 64 : 32;
   const variable = { name: param.name, bits } as const;

@@ -2,12 +2,12 @@
 import type { JumpOp } from "../ebpf/opcode.ts";
 import type { Comparison } from "./build.ts";
 import { convert, meet } from "./convert.ts";
-import { expression, integer, join, unwrap } from "./expressions.ts";
+import { expression, integer, join, operands, unwrap } from "./expressions.ts";
 import type { Block, Value } from "./ir.ts";
 import { lookUp } from "./names.ts";
 import { describe, fail, type Operand, type Scope, type Unit } from "./operands.ts";
 import type { Node } from "./parse.ts";
-import { U32 } from "./types.ts";
+import { type IntType, U32 } from "./types.ts";
 
 export const COMPARISONS: Readonly<Record<string, readonly [unsigned: JumpOp, signed: JumpOp]>> = {
   "===": ["eq", "eq"],
@@ -129,11 +129,11 @@ function comparison(unit: Unit, scope: Scope, node: Node): Comparison {
     const signed = operand.kind === "int" && operand.type.signed && operand.type.bits < 64;
     return { op: "ne", bits: signed ? 32 : 64, a: value, b: builder.constant(0n) };
   }
-  const a = expression(unit, scope, node.left);
-  const b = expression(unit, scope, node.right);
+  const [a, b] = operands(unit, scope, node);
   builder.at = node.start;
   if (a.kind === "truth" || b.kind === "truth") return compareTruths(unit, node, a, b);
   const type = meet(unit, node, a, b) ?? U32;
+  refuseAlwaysKnown(unit, node, type);
   return {
     op: COMPARISONS[node.operator]![type.signed ? 1 : 0],
     // Unsigned values are zero-extended, and verifiers know more about 64-bit comparisons.
@@ -141,6 +141,18 @@ function comparison(unit: Unit, scope: Scope, node: Node): Comparison {
     a: convert(unit, node.left, a, type),
     b: convert(unit, node.right, b, type),
   };
+}
+
+/** Refuses an unsigned value's order to a literal zero: it is never below, whatever was subtracted. */
+function refuseAlwaysKnown(unit: Unit, node: Node, type: IntType): void {
+  // A constant by name may be zero in one specialisation only.
+  const isZero = (side: Node): boolean => [0, 0n].includes(unwrap(side).value);
+  const [below, at] = isZero(node.right) ? ["<", ">="] : isZero(node.left) ? [">", "<="] : [];
+  if (type.signed || (node.operator !== below && node.operator !== at)) return;
+  const always = node.operator === at ? "always" : "never";
+  const reason = `${type.name} is unsigned: this is ${always} true`;
+  const hint = "compare the operands of a difference with each other, or cast to a signed type";
+  throw fail(unit, node, "TYPE", reason, hint);
 }
 
 function compareTruths(unit: Unit, node: Node, a: Operand, b: Operand): Comparison {
@@ -152,16 +164,18 @@ function compareTruths(unit: Unit, node: Node, a: Operand, b: Operand): Comparis
   return { op: COMPARISONS[node.operator]![0], bits: 64, a: x, b: y };
 }
 
-export function conditional(unit: Unit, scope: Scope, node: Node): Operand {
+export function conditional(unit: Unit, scope: Scope, node: Node, wanted?: IntType): Operand {
   const { builder } = unit;
   const fixed = constantTruth(unit, scope, node.test);
-  if (fixed !== undefined) return expression(unit, scope, fixed ? node.consequent : node.alternate);
+  if (fixed !== undefined) {
+    return expression(unit, scope, fixed ? node.consequent : node.alternate, wanted);
+  }
   const [yes, no] = [builder.newBlock(), builder.newBlock()];
   condition(unit, scope, node.test, yes, no);
   const results = [yes, no].flatMap((block, i) => {
     builder.enter(block);
     if (builder.block === undefined) return [];
-    const operand = expression(unit, scope, i === 0 ? node.consequent : node.alternate);
+    const operand = expression(unit, scope, i === 0 ? node.consequent : node.alternate, wanted);
     return builder.block === undefined ? [] : [{ from: builder.block, operand }];
   });
   const [only] = results;
@@ -169,5 +183,5 @@ export function conditional(unit: Unit, scope: Scope, node: Node): Operand {
     builder.block = only!.from;
     return only!.operand;
   }
-  return join(unit, node, results, undefined);
+  return join(unit, node, results, undefined, undefined, wanted);
 }

@@ -4,6 +4,7 @@ import { assign, update } from "./assignments.ts";
 import { callExpression } from "./calls.ts";
 import { COMPARISONS, conditional, truth } from "./conditions.ts";
 import { cast, convert, defaultType, meet } from "./convert.ts";
+import type { CompileError } from "./errors.ts";
 import type { Block, Value } from "./ir.ts";
 import { lookUp } from "./names.ts";
 import { describe, fail, fromData, type Operand, type Scope, type Unit } from "./operands.ts";
@@ -26,7 +27,8 @@ export function unwrap(node: Node): Node {
   return inner;
 }
 
-export function expression(unit: Unit, scope: Scope, outer: Node): Operand {
+/** @param wanted type that a literal takes which nothing else in the expression gives one */
+export function expression(unit: Unit, scope: Scope, outer: Node, wanted?: IntType): Operand {
   const node = unwrap(outer);
   unit.builder.at = node.start;
   switch (node.type) {
@@ -43,14 +45,15 @@ export function expression(unit: Unit, scope: Scope, outer: Node): Operand {
         node,
         node.operator,
         [node.left, node.right],
-        [expression(unit, scope, node.left), expression(unit, scope, node.right)],
+        operands(unit, scope, node, wanted),
       );
     case "UnaryExpression":
       return unary(unit, scope, node);
     case "LogicalExpression":
+      if (node.operator === "??") throw noNullish(unit, node);
       return truth(unit, scope, node);
     case "ConditionalExpression":
-      return conditional(unit, scope, node);
+      return conditional(unit, scope, node, wanted);
     case "CallExpression":
       return callExpression(unit, scope, node);
     case "AssignmentExpression":
@@ -66,6 +69,23 @@ export function expression(unit: Unit, scope: Scope, outer: Node): Operand {
         "use integers, fields of layouts, and calls of functions in this file",
       );
   }
+}
+
+/** Both sides of an operator: what is literal on the right takes the type of the left. */
+export function operands(
+  unit: Unit,
+  scope: Scope,
+  node: Node,
+  wanted?: IntType,
+): readonly [Operand, Operand] {
+  const left = expression(unit, scope, node.left, wanted);
+  const right = expression(unit, scope, node.right, left.kind === "int" ? left.type : wanted);
+  return [left, right];
+}
+
+function noNullish(unit: Unit, node: Node): CompileError {
+  const reason = "guest programs have no ??: no value is null or undefined";
+  return fail(unit, node, "UNSUPPORTED", reason, "use the left side, or compare it and write ?:");
 }
 
 function literal(unit: Unit, node: Node): Operand {
@@ -142,13 +162,18 @@ function unary(unit: Unit, scope: Scope, node: Node): Operand {
   throw fail(unit, node, "UNSUPPORTED", reason, "use -, ~ or ! of an integer");
 }
 
-/** Where several paths meet, each with its own result: jumps there from all of them, and picks. */
+/**
+ * Where several paths meet, each with its own result: jumps there from all of them, and picks.
+ * @param wanted the result's type
+ * @param preferred its type if all results are constants
+ */
 export function join(
   unit: Unit,
   node: Node,
   results: readonly { from: Block; operand: Operand }[],
   wanted: IntType | "bool" | undefined,
   to: Block = unit.builder.newBlock(),
+  preferred?: IntType,
 ): Operand {
   const { builder } = unit;
   const [only] = results;
@@ -157,7 +182,8 @@ export function join(
   const boolean = operands.some(
     (o) => o.kind === "truth" || (o.kind === "data" && typeof o.value === "boolean"),
   );
-  const type = boolean || wanted === "bool" ? undefined : (wanted ?? common(unit, node, operands));
+  const known = wanted ?? (operands.every((o) => o.kind === "const") ? preferred : undefined);
+  const type = boolean || known === "bool" ? undefined : (known ?? common(unit, node, operands));
   const variable = { name: "result", bits: type?.bits === 64 ? 64 : 32 } as const;
   for (const { from, operand } of results) {
     builder.block = from;

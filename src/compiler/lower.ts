@@ -2,7 +2,7 @@
 import { Builder } from "./build.ts";
 import { annotated } from "./calls.ts";
 import type { Func } from "./ir.ts";
-import { type Frame, fail, Scope, type Unit } from "./operands.ts";
+import { checkFunction, type Frame, fail, Scope, type Unit } from "./operands.ts";
 import type { Source } from "./parse.ts";
 import { notExported } from "./project.ts";
 import { statements } from "./statements.ts";
@@ -21,6 +21,7 @@ export function lower(
   const outOfLine = { made: new Map(), open: [] };
   const unit: Unit = { source: file, builder, given, constants: new Map(), depth: 0, outOfLine };
   builder.origin = file.start;
+  checkFunction(unit, node);
   if (node.params.length > 1 || node.params[0]?.type === "AssignmentPattern") {
     const hint = "take one parameter, the context";
     throw fail(unit, node, "TYPE", `program ${name} takes something else than the context`, hint);

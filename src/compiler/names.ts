@@ -17,7 +17,10 @@ export function lookUp(unit: Unit, scope: Scope, node: Node): Binding {
   const name: string = node.name;
   const local = scope.find(name);
   if (local !== undefined) return local;
-  return { kind: "fixed", operand: free(unit, node, name) };
+  const operand = free(unit, node, name);
+  // Evaluating a constant moved the position: what is built next belongs to the line that uses it.
+  unit.builder.at = node.start;
+  return { kind: "fixed", operand };
 }
 
 function free(unit: Unit, node: Node, name: string): Operand {
@@ -52,6 +55,12 @@ function importedName(unit: Unit, imported: Import): Operand | undefined {
   return found && declared(unit, found.source, found.name);
 }
 
+/** What stands for a function of JavaScript's own. */
+const JAVASCRIPT: Readonly<Record<string, string>> = {
+  BigInt: "write u64(...) or i64(...)",
+  Number: "write u32(...) or i32(...)",
+};
+
 function unknownName(unit: Unit, node: Node, name: string, imported: Import | undefined) {
   const { source } = unit;
   if (source.declared.has(name)) {
@@ -63,7 +72,7 @@ function unknownName(unit: Unit, node: Node, name: string, imported: Import | un
     const reason = `${name} of "${imported.module}" is no value that the compiler was given`;
     return fail(unit, node, "NAME", reason, "pass it in, or import it from a .ts file that exists");
   }
-  const hint = "declare a constant or function in this file, or import a constant or layout";
+  const hint = JAVASCRIPT[name] ?? "declare it in this file, or import a constant or layout";
   return fail(unit, node, "NAME", `${name} is not defined`, hint);
 }
 

@@ -115,6 +115,19 @@ export function fail(
   return errorAt(unit.source, node, code, reason, hint);
 }
 
+/** @throws CompileError UNSUPPORTED for a function that does not run from its start to its end */
+export function checkFunction(unit: Unit, node: Node): void {
+  const kind = node.async ? "async" : node.generator ? "a generator" : undefined;
+  if (kind === undefined) return;
+  throw fail(
+    unit,
+    node.id,
+    "UNSUPPORTED",
+    `a function that is ${kind}`,
+    "write function NAME(...)",
+  );
+}
+
 /** @returns the operand for a value of the compiling program */
 export function fromData(value: unknown): Operand {
   if (typeof value === "bigint") return { kind: "const", value, big: true };

@@ -26,7 +26,7 @@ export function callOutOfLine(unit: Unit, scope: Scope, node: Node, callee: Call
   const { builder } = unit;
   const { params, returns } = within(unit, callee.source, () => signatureOf(unit, callee));
   const args = (node.arguments as Node[]).map((argument, i) =>
-    pass(unit, argument, expression(unit, scope, argument), params[i]!),
+    pass(unit, argument, expression(unit, scope, argument, integerType(params[i]!)), params[i]!),
   );
   const target = functionOf(unit, node, callee, params, returns);
   builder.at = node.start;
@@ -35,6 +35,9 @@ export function callOutOfLine(unit: Unit, scope: Scope, node: Node, callee: Call
   if (returns === undefined) return { kind: "void" };
   return returns === "bool" ? { kind: "truth", value } : { kind: "int", type: returns, value };
 }
+
+const integerType = (type: Passed): IntType | undefined =>
+  type === "bool" || type === "context" ? undefined : type;
 
 function signatureOf(unit: Unit, { node, name }: Callee) {
   const { params, returnType } = node;

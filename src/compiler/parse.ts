@@ -43,6 +43,8 @@ export interface Source {
   /** `declare const x`: values that specialisation gives. */
   readonly declared: ReadonlyMap<string, Node>;
   readonly imports: ReadonlyMap<string, Import>;
+  /** `export default …`, which gives a program no name. */
+  readonly defaultExport?: Node;
 }
 
 const SHOWN = 60;
@@ -91,13 +93,17 @@ export function errorAt(
 
 /** @throws CompileError SYNTAX where the text is no TypeScript */
 export function parseFile(file: string, text: string, project: Project, start: number): Source {
-  const result = parseSync("guest.ts", text, { sourceType: "module", lang: "ts" });
+  // Semantic errors, too: a name that is declared twice would silently mean the later one.
+  const options = { sourceType: "module", lang: "ts", showSemanticErrors: true } as const;
+  const result = parseSync("guest.ts", text, options);
   const [problem] = result.errors;
   if (problem !== undefined) {
     const label = problem.labels[0] ?? { start: 0, end: 0 };
     throw errorAt({ file, text }, label, "SYNTAX", problem.message, "write valid TypeScript");
   }
   const tables = {
+    file,
+    text,
     functions: new Map<string, Node>(),
     exports: new Map<string, string | Import>(),
     constants: new Map<string, Node>(),
@@ -106,10 +112,13 @@ export function parseFile(file: string, text: string, project: Project, start: n
   };
   const program = result.program as unknown as Node;
   for (const statement of program.body as Node[]) collect(tables, statement);
-  return { file, text, project, start, ...tables };
+  const defaultExport = (program.body as Node[]).find((s) => s.type === "ExportDefaultDeclaration");
+  return { project, start, ...tables, ...(defaultExport ? { defaultExport } : {}) };
 }
 
 interface Tables {
+  readonly file: string;
+  readonly text: string;
   readonly functions: Map<string, Node>;
   readonly exports: Map<string, string | Import>;
   readonly constants: Map<string, Node>;
@@ -128,8 +137,13 @@ function collect(tables: Tables, statement: Node): void {
 }
 
 /** @returns the names declared, as far as programs can use them */
-function declare({ functions, constants, declared }: Tables, node: Node): string[] {
+function declare(tables: Tables, node: Node): string[] {
+  const { functions, constants, declared } = tables;
   if (node.type === "FunctionDeclaration") {
+    if (functions.has(node.id.name)) {
+      const reason = `two functions are called ${node.id.name}`;
+      throw errorAt(tables, node.id, "SYNTAX", reason, "rename one of them");
+    }
     functions.set(node.id.name, node);
     return [node.id.name];
   }

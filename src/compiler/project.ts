@@ -138,16 +138,43 @@ export function parseSource(file: string, text: string, read: ReadText = () => u
   return new Project(read).add(file, text);
 }
 
+const AS_PROGRAM = "write export function NAME(context: Context): number";
+
 /**
  * The exported functions of a file, in order: its programs.
- * @throws CompileError IMPORT where a file that they are passed on from is not there, or does not export them
+ * @throws CompileError IMPORT if a file that they are passed on from is not there, or does not export them, or if
+ * there are none; UNSUPPORTED for a function that is exported in another form than a program's
  */
 export function programsIn(source: Source): string[] {
-  return [...source.exports].flatMap(([name, exported]) => {
+  const names = [...source.exports].flatMap(([name, exported]) => {
     const found = source.project.exportOf(source, name);
     if (found === undefined && typeof exported !== "string") throw notExported(source, exported);
+    if (found !== undefined) refuseFunctionValue(found);
     return found?.source.functions.has(found.name) ? [name] : [];
   });
+  const { defaultExport } = source;
+  if (defaultExport !== undefined) {
+    const reason = "a program has a name, which the default export lacks";
+    throw errorAt(source, defaultExport, "UNSUPPORTED", reason, AS_PROGRAM);
+  }
+  if (names.length === 0) throw noPrograms(source);
+  return names;
+}
+
+/** Refuses `export const txp = (context) => …`, which would be taken for a constant and passed over. */
+function refuseFunctionValue({ source, name }: Declaration): void {
+  const value = source.constants.get(name);
+  if (value?.type !== "ArrowFunctionExpression" && value?.type !== "FunctionExpression") return;
+  const reason = `${name} is a function in a constant`;
+  throw errorAt(source, value, "UNSUPPORTED", reason, AS_PROGRAM.replace("NAME", name));
+}
+
+function noPrograms(source: Source): CompileError {
+  const [first] = source.functions;
+  const none = { start: 0, end: 0 };
+  if (first === undefined) return errorAt(source, none, "IMPORT", "no programs here", AS_PROGRAM);
+  const hint = `export the functions that are programs, for example export function ${first[0]}`;
+  return errorAt(source, first[1].id ?? none, "IMPORT", "no function is exported", hint);
 }
 
 /** What is wrong with an import that leads to no function or constant. */

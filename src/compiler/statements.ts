@@ -80,8 +80,13 @@ function declare(unit: Unit, scope: Scope, list: Node, node: Node): void {
   if (!node.init) {
     throw fail(unit, node, "UNSUPPORTED", `${name} has no value`, `write let ${name} = 0`);
   }
-  const operand = expression(unit, scope, node.init);
   const annotation = annotated(unit, node.id.typeAnnotation);
+  const operand = expression(
+    unit,
+    scope,
+    node.init,
+    annotation === "bool" ? undefined : annotation,
+  );
   if (list.kind === "const" && annotation === undefined) {
     if (operand.kind === "void") throw fail(unit, node, "TYPE", "this has no value", "return one");
     scope.declare(name, { kind: "fixed", operand });

@@ -1,7 +1,14 @@
 /** The package that `npm pack` makes: what runs is in it, and nothing refers to what is not. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { builtinModules } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join, normalize } from "node:path";
@@ -115,6 +122,8 @@ test("package's root and each of its paths can be imported by name", () => {
   const modules = join(project, "node_modules");
   spawnSync("mkdir", ["-p", modules]);
   symlinkSync(ROOT, join(modules, "bpfhv"));
+  // Without one, a package.json in a folder above would decide what "bpfhv" is.
+  writeFileSync(join(project, "package.json"), "{}");
   assert.deepEqual(readdirSync(modules), ["bpfhv"]);
   const paths = Object.keys(manifest.exports).filter((path) => !path.endsWith(".json"));
   const code = `${paths

@@ -150,10 +150,12 @@ function loopOf(c: Choices, depth: number, at: Place): Statement {
   // Only `for` counts on where a round is cut short.
   const cut = leave === 0 || kind !== "for" ? "break" : "continue";
   const body = `${inner.text} ${stop ? `if (${stop.text}) ${cut};` : ""} ${late.text}`;
+  // Below a literal zero is refused for unsigned values; a loop that never runs is wanted here.
+  const end = rounds === 0 ? "u32(0)" : `${rounds}`;
   const texts = {
-    for: `for (let ${i} = 0; ${i} < ${rounds}; ${i}++) { ${body} }`,
-    while: `{ let ${i} = 0; while (${i} < ${rounds}) { ${i}++; ${body} } }`,
-    do: `{ let ${i} = 0; do { ${i}++; ${body} } while (${i} < ${rounds}); }`,
+    for: `for (let ${i} = 0; ${i} < ${end}; ${i}++) { ${body} }`,
+    while: `{ let ${i} = 0; while (${i} < ${end}) { ${i}++; ${body} } }`,
+    do: `{ let ${i} = 0; do { ${i}++; ${body} } while (${i} < ${end}); }`,
   };
   return {
     text: texts[kind],
