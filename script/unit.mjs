@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Runs every compiled `*.test.js` below the given rooms (default: all of src/ and test/unit).
+// Runs every compiled `*.test.js` below the given rooms (default: src, test/unit, test/fuzz).
 // Node 20's test runner takes files, not globs, so the files are found here.
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
@@ -19,7 +19,7 @@ function find(folder) {
     .filter((name) => name.endsWith(".test.js"));
 }
 
-const rooms = wanted.length > 0 ? wanted : ["src", "test/unit"];
+const rooms = wanted.length > 0 ? wanted : ["src", "test/unit", "test/fuzz"];
 const files = rooms
   .flatMap((room) => find(join(root, "dist", room.replace(/\.ts$/, ".js"))))
   // The compiler leaves behind what it made of sources that have moved since.

@@ -1,0 +1,40 @@
+/** Inputs that were found to fail, one file each: kept in the tree if small, and run by every test run. */
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Input } from "./target.ts";
+
+/** In the sources: from dist/test/fuzz. */
+export const CORPUS = fileURLToPath(new URL("../../../test/fuzz/corpus/", import.meta.url));
+/** What is larger stays out of the tree. */
+const LARGE_BYTES = 64 << 10;
+
+export interface CorpusEntry {
+  readonly target: string;
+  /** Of the campaign, and the number of the case in it. */
+  readonly seed: number;
+  readonly case: number;
+  readonly error: string;
+  readonly input: Input;
+}
+
+/** Writes the entry to the corpus, or to `elsewhere` if it is large. @returns the file */
+export function keep(entry: CorpusEntry, elsewhere: string): string {
+  const text = `${JSON.stringify(entry)}\n`;
+  const digest = createHash("sha256").update(JSON.stringify(entry.input)).digest("hex");
+  const folder = text.length > LARGE_BYTES ? elsewhere : CORPUS;
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, `${entry.target}-${digest.slice(0, 12)}.json`);
+  writeFileSync(file, text);
+  return file;
+}
+
+export function corpusFiles(): string[] {
+  if (!existsSync(CORPUS)) return [];
+  const names = readdirSync(CORPUS).filter((name) => name.endsWith(".json"));
+  return names.sort().map((name) => join(CORPUS, name));
+}
+
+export const readEntry = (file: string): CorpusEntry =>
+  JSON.parse(readFileSync(file, "utf8")) as CorpusEntry;

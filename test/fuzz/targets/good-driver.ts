@@ -1,0 +1,20 @@
+/** A driver that behaves, after one that did not. */
+import { type Bench, frameOf, numberOf } from "../../../src/guest/testing.ts";
+import { expect } from "../target.ts";
+
+const FRAMES = "0,1,2,3";
+
+/** Four packets go each way through a bench that has just been opened. @throws Find if they do not */
+export function expectPackets(bench: Bench): void {
+  const [port] = bench.ports;
+  port!.sent.length = 0;
+  for (let n = 0; n < 4; n++) {
+    expect(bench.driver.send(0, frameOf(n)), () => "a good driver finds its ring full at once");
+    port!.incoming.push(frameOf(n));
+  }
+  bench.settle();
+  const sent = port!.sent.map(numberOf).join();
+  const received = bench.take().map(numberOf).join();
+  expect(sent === FRAMES, () => `a good driver sent ${FRAMES}, and "${sent}" came out`);
+  expect(received === FRAMES, () => `${FRAMES} came in, a good driver received "${received}"`);
+}

@@ -1,0 +1,60 @@
+/** The thread that scribbles on a guest's rings: maps the guest's memory, writes until it is told to stop. */
+import { isMainThread, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { Random } from "../../../src/ebpf/fuzz/random.ts";
+import { mapFile } from "../../../src/os/memory.ts";
+
+export interface ScribblerOrder {
+  /** The guest's memory, and its size. */
+  readonly fd: number;
+  readonly bytes: number;
+  /** File offsets of the pages that are written. */
+  readonly pages: readonly number[];
+  readonly seed: number;
+  /** Words between pauses. */
+  readonly burst: number;
+}
+
+/** Word 0: what the other thread is told; word 1: what it does. */
+export const COMMAND = { STOP: 0, RUN: 1, IDLE: 0, RUNNING: 1 } as const;
+export const STATE_WORDS = 2;
+
+const EDGES = [0, 1, 2, 15, 16, 17, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff];
+/** Rings and indices lie behind the part that programs and driver share. */
+const PRIVATE_WORD = 2096 / 4;
+const PAGE_WORDS = 1024;
+
+function scribble(order: ScribblerOrder, state: Int32Array): void {
+  const mapping = mapFile(order.fd, 0, order.bytes, { write: true });
+  const words = new Uint32Array(mapping.view(0, order.bytes));
+  const random = new Random(order.seed);
+  while (Atomics.load(state, 0) === COMMAND.RUN) {
+    for (let n = 0; n < order.burst; n++) {
+      const page = random.pick(order.pages) / 4;
+      // Mostly where the indices of a ring are: just behind the shared part, and the first descriptors.
+      const near = PRIVATE_WORD + random.below(64);
+      const at = page + (random.once(3) ? random.below(PAGE_WORDS) : near);
+      words[at] = random.once(3) ? random.next() : nearby(words[at]!, random);
+    }
+    if (order.burst < 64) Atomics.wait(state, 0, COMMAND.RUN, 0.02);
+  }
+  mapping.unmap();
+}
+
+function nearby(word: number, random: Random): number {
+  return random.once(2) ? random.pick(EDGES) : word + random.below(9) - 4;
+}
+
+function serve(state: Int32Array): void {
+  for (;;) {
+    Atomics.wait(state, 0, COMMAND.STOP);
+    let order: ScribblerOrder | undefined;
+    while (order === undefined) order = receiveMessageOnPort(parentPort!)?.message;
+    Atomics.store(state, 1, COMMAND.RUNNING);
+    Atomics.notify(state, 1);
+    scribble(order, state);
+    Atomics.store(state, 1, COMMAND.IDLE);
+    Atomics.notify(state, 1);
+  }
+}
+
+if (!isMainThread && workerData instanceof Int32Array) serve(workerData);

@@ -1,0 +1,99 @@
+/** Descriptors that a hostile peer may attach to a message. */
+
+import { spawnSync } from "node:child_process";
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  truncateSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createEventFd } from "../../../src/os/eventfd.ts";
+import { close, dup } from "../../../src/os/fd.ts";
+import * as libc from "../../../src/os/libc.ts";
+import { createMemfd } from "../../../src/os/memory.ts";
+import { socketPair } from "../../../src/os/unix-socket.ts";
+
+export const FD_KINDS = [
+  "eventfd",
+  "memfd",
+  "unsealed memfd",
+  "small memfd",
+  "full blocking eventfd",
+  "blocking pipe",
+  "socket",
+  "null device",
+  "directory",
+  "file",
+  "read-only file",
+] as const;
+export type FdKind = (typeof FD_KINDS)[number];
+
+export const GUEST_BYTES = 1 << 20;
+const F_SETFL = 4;
+/** An eventfd's counter takes no more after this. */
+const FULL = 0xfffffffffffffffen;
+
+export class StrangeFds {
+  readonly #folder = mkdtempSync(join(tmpdir(), "bpfhv-fuzz-"));
+  readonly #fds: Record<FdKind, number>;
+  readonly #others: number[] = [];
+
+  constructor() {
+    const [ours, theirs] = socketPair();
+    this.#others.push(theirs);
+    const path = join(this.#folder, "file");
+    this.#fds = {
+      eventfd: createEventFd(),
+      memfd: createMemfd("fuzz", GUEST_BYTES, { seal: true }),
+      "unsealed memfd": createMemfd("fuzz", GUEST_BYTES),
+      "small memfd": createMemfd("fuzz", 4096, { seal: true }),
+      "full blocking eventfd": fullEventFd(),
+      "blocking pipe": this.#fifo(),
+      socket: ours,
+      "null device": openSync("/dev/null", "r+"),
+      directory: openSync("/", constants.O_DIRECTORY),
+      file: openSync(path, "w+"),
+      "read-only file": openSync(path, "r"),
+    };
+    truncateSync(path, GUEST_BYTES);
+  }
+
+  get(kind: FdKind): number {
+    return this.#fds[kind];
+  }
+
+  #fifo(): number {
+    const path = join(this.#folder, "fifo");
+    spawnSync("mkfifo", [path]);
+    // Both ends, so that opening does not wait; then blocking, and full.
+    const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+    const page = Buffer.alloc(4096);
+    try {
+      for (;;) writeSync(fd, page);
+    } catch {
+      libc.fcntl(fd, F_SETFL, constants.O_RDWR);
+    }
+    return fd;
+  }
+
+  close(): void {
+    for (const fd of [...Object.values(this.#fds), ...this.#others]) close(fd);
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+function fullEventFd(): number {
+  const fd = createEventFd();
+  const count = Buffer.alloc(8);
+  count.writeBigUInt64LE(FULL);
+  const copy = dup(fd);
+  writeSync(copy, count);
+  closeSync(copy);
+  libc.fcntl(fd, F_SETFL, constants.O_RDWR);
+  return fd;
+}
