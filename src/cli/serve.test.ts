@@ -139,6 +139,33 @@ test("with --user no thread keeps root's rights, nor can gain any", {
   again.kill("SIGTERM");
 });
 
+/** What it logs up to its first line about waiting for QEMU. */
+async function logOf(words: readonly string[], at: string): Promise<string> {
+  const child = spawn(process.execPath, [MAIN, "serve", "--socket", at, ...words], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let log = "";
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  const ready = new Promise<void>((resolve) => {
+    child.stderr.on("data", (chunk) => {
+      log += chunk;
+      if (log.includes("waiting for QEMU")) resolve();
+    });
+  });
+  await Promise.race([ready, ended]);
+  child.kill("SIGTERM");
+  await ended;
+  return log;
+}
+
+test("serve says how much of the MTU guests take when they take less", async () => {
+  const at = join(folder, "mtu.sock");
+  assert.match(await logOf(["--mtu", "9000"], at), /MTU 9000: .* 3502 at most .*--mtu 3502/);
+  const enough = await logOf(["--mtu", "3502"], at);
+  assert.match(enough, /waiting for QEMU/);
+  assert.doesNotMatch(enough, /MTU/);
+});
+
 test("what others can make it log is bounded, and the rest counted", async () => {
   const at = join(folder, "noisy.sock");
   const child = spawn(process.execPath, [MAIN, "serve", "--socket", at], {

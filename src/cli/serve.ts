@@ -9,7 +9,7 @@ import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
 import { nicWorker, type WaitingWorker } from "../frontends/waiting-worker.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
-import { ConfigError, checkConfig, DEFAULT_BUFS, parseMac } from "../nic/config.ts";
+import { ConfigError, checkConfig, DEFAULT_BUFS, mtuNotice, parseMac } from "../nic/config.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
@@ -56,7 +56,12 @@ export function serveCommand(worker?: WaitingWorker): Command {
     .option("--rx-bufs <n>", "buffers per receive queue", whole)
     .option("--tx-bufs <n>", "buffers per transmit queue", whole)
     .option("--queues <n>", "queue pairs, 1 to 8", whole, 1)
-    .option("--mtu <bytes>", "largest MTU that the guest may use", whole, 1500)
+    .option(
+      "--mtu <bytes>",
+      "largest MTU that the guest may use; without Ethernet header and VLAN tags",
+      whole,
+      1500,
+    )
     .option("--spin <us>", "longest spin before sleeping, in microseconds", whole, DEFAULT_SPIN_US)
     .option("--log-level <level>", LEVELS.join(", "), "info")
     .option("--pid-file <path>", "write the process id here; removed at the end")
@@ -205,6 +210,8 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
     nic.ship(sets);
     const log = await logger();
     if (proof !== "proved") log.warn(`programs ${proof}`);
+    const notice = mtuNotice(flags.mtu);
+    if (notice !== null) log.warn(notice);
     log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
     await nic.ended;
     log.info("stopped");

@@ -23,6 +23,8 @@ import { DROP_BAD_CHECKSUM, DROP_BAD_LENGTH, DROP_BAD_SEGMENTATION } from "./cou
 /** Segments that one packet may be cut into: a guest must not have the host's kernel make 65535 of one. */
 const MAX_SEGMENTS = 2048;
 const ETHERNET_HEADER = 14;
+/** Two VLAN tags (QinQ) at full size: an MTU counts neither them nor the header. */
+const TAGS = 8;
 
 function offloads(features: number, csum: number, v4: number, v6: number, udp: number): number {
   // Segments need checksums of their own: without that one nothing else works.
@@ -49,7 +51,7 @@ export function receiveOffloads(features: number): number {
 /** @returns bytes of the longest packet that a guest must have buffers for; `mtu` is without headers */
 export function longestReceived(features: number, mtu: number): number {
   const large = receiveOffloads(features) & OFFLOAD_SEGMENTATION;
-  return large ? MAX_GSO_PACKET : mtu + ETHERNET_HEADER + 4;
+  return large ? MAX_GSO_PACKET : mtu + ETHERNET_HEADER + TAGS;
 }
 
 /**

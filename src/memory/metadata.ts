@@ -30,8 +30,8 @@ export const OFFLOAD_USO = 0x60;
 /** Any offload that makes packets longer than the MTU. */
 export const OFFLOAD_SEGMENTATION = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_UFO | OFFLOAD_USO;
 
-/** Longest packet with segmentation: IP's 65535 bytes after an Ethernet header with a VLAN tag. */
-export const MAX_GSO_PACKET = 65535 + 18;
+/** Longest packet with segmentation: IP's 65535 bytes after an Ethernet header with two VLAN tags. */
+export const MAX_GSO_PACKET = 65535 + 14 + 8;
 
 const NEEDED: readonly number[] = [0, OFFLOAD_TSO4, -1, OFFLOAD_UFO, OFFLOAD_TSO6, OFFLOAD_USO];
 

@@ -81,7 +81,9 @@ export class SourcePort extends SinkPort {
   }
 
   override receive(batch: Batch): void {
-    let left = Math.min(this.#allowance(), this.#count - this.given);
+    // Bounded, too, if all are too long for the guest: the loop has others to serve.
+    const most = Math.min(this.#count - this.given, batch.maxPackets);
+    let left = Math.min(this.#allowance(), most);
     for (; left > 0 && batch.canReceive; left--) this.#give(batch);
     // What time has yet to earn is no end.
     this.receiveDrained = this.given >= this.#count;

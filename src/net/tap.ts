@@ -14,7 +14,7 @@ import { EAGAIN, EINTR } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { openTap, setTapOffloads, type Tap, type TapOptions } from "../os/tap.ts";
-import { read, readv, write, writev } from "../os/vector-io.ts";
+import { readv, write, writev } from "../os/vector-io.ts";
 import { BasePort } from "./base.ts";
 
 /** "File descriptor in bad state"; Node's table of error numbers lacks it. */
@@ -65,7 +65,8 @@ export class TapPort extends BasePort {
       const result = vectored
         ? this.#sendVector(batch, p)
         : write(this.fd, batch.address[p], batch.length[p]);
-      if (result > 0) continue;
+      // A frame is written whole or not at all; what says less is no success.
+      if (result === batch.length[p] + this.#tap.vnetHeader) continue;
       if (result === -EAGAIN || result === -EINTR) {
         this.sendBlocked = true;
         return p;
@@ -77,34 +78,10 @@ export class TapPort extends BasePort {
   }
 
   receive(batch: Batch): void {
-    if (this.#tap.vnetHeader !== 0 || batch.room !== 0) this.#receiveVectors(batch);
-    else this.#receiveSimple(batch);
-  }
-
-  override close(): void {
-    close(this.fd);
-    this.#native.unmap();
-  }
-
-  #receiveSimple(batch: Batch): void {
-    const { fd } = this;
-    for (let s = 0; s < batch.segments; s++) {
-      const result = read(fd, batch.address[s], batch.size[s]);
-      if (result <= 0) return this.#drained(result);
-      batch.endReceived(result);
-    }
-    this.receiveDrained = false;
-  }
-
-  #drained(result: number): void {
-    if (result === -EBADFD) this.linkUp = false;
-    this.receiveDrained = true;
-  }
-
-  #receiveVectors(batch: Batch): void {
     this.#layOut(batch);
     const header = this.#tap.vnetHeader;
-    while (batch.canReceive) {
+    // Bounded, too, while all that comes has to be dropped: the loop has others to serve.
+    for (let left = batch.maxPackets; left > 0 && batch.canReceive; left--) {
       const free = this.#freeVector(batch);
       const first = batch.used + (header === 0 ? 1 : 0);
       if (header !== 0) this.#entry(first, this.#native.address + HEADER_AT, header);
@@ -119,22 +96,32 @@ export class TapPort extends BasePort {
     this.receiveDrained = false;
   }
 
+  override close(): void {
+    close(this.fd);
+    this.#native.unmap();
+  }
+
+  #drained(result: number): void {
+    if (result === -EBADFD) this.linkUp = false;
+    this.receiveDrained = true;
+  }
+
   /** Scratch of `#freeVector`. */
   readonly #free = { entries: 0, bytes: 0 };
 
   /**
-   * Entries of the segments for the next packet: more than the longest one's bytes, so that one which is
-   * longer still shows, where need be by an entry of one byte that is nobody's.
+   * Entries of the segments for the next packet, and room for a byte more than it may have: the kernel cuts
+   * a packet without a word, so that one which fills all the room may be one that was cut. The byte more
+   * is the next segment's, which that packet does not take, or at the end of the batch one of our own.
    */
   #freeVector(batch: Batch): { entries: number; bytes: number } {
-    const limit = batch.room === 0 ? batch.used + 1 : batch.segments;
     const most = batch.room === 0 ? batch.size[batch.used] : batch.maxPacket;
     let bytes = 0;
     let s = batch.used;
-    for (; s < limit && bytes <= most; s++) bytes += batch.size[s];
+    for (; s < batch.segments && bytes <= most; s++) bytes += batch.size[s];
     this.#free.bytes = Math.min(bytes, most);
     this.#free.entries = s - batch.used;
-    if (bytes <= most && s === batch.segments) {
+    if (bytes <= most) {
       this.#entry(s + 1, this.#native.address + OVERFLOW_AT, 1);
       this.#free.entries++;
     }
@@ -150,7 +137,7 @@ export class TapPort extends BasePort {
     const flags = header[0] & NEEDS_CSUM;
     const gsoType = header[0] >> 8;
     const plain = this.#tap.vnetHeader === 0 || (flags === 0 && gsoType === GSO_NONE);
-    if (length === 0 || !(plain || allowsMetadata(this.offloads, flags, gsoType))) {
+    if (length <= 0 || !(plain || allowsMetadata(this.offloads, flags, gsoType))) {
       this.dropped++;
       return;
     }

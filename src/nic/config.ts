@@ -10,7 +10,7 @@ export interface NicConfig {
   readonly txBufs: number;
   /** Six bytes. */
   readonly mac: Uint8Array;
-  /** The largest that it ever has. */
+  /** The largest that it ever has: bytes behind the Ethernet header and up to two VLAN tags. */
   readonly mtu: number;
   /** Mb/s, 0 = unknown. */
   readonly linkSpeed: number;
@@ -37,6 +37,20 @@ export function offeredFeatures({ device, features }: NicConfig): number {
 export const DEFAULT_BUFS = 256;
 export const MIN_MTU = 68;
 export const MAX_MTU = 65535;
+/**
+ * The largest that our Linux driver takes with pages of 4 KiB: it receives into one page per buffer, less
+ * its headroom (256 bytes), skb_shared_info (320), an Ethernet header and a VLAN tag.
+ */
+export const LINUX_MTU = 4096 - 256 - 320 - 18;
+
+/** @returns what most guests make of a larger MTU; null: they take this one */
+export function mtuNotice(mtu: number): string | null {
+  if (mtu <= LINUX_MTU) return null;
+  return (
+    `MTU ${mtu}: the Linux driver takes ${LINUX_MTU} at most in guests with 4 KiB pages; ` +
+    `use --mtu ${LINUX_MTU} so that both sides agree`
+  );
+}
 
 /** @throws ConfigError */
 export function checkConfig(config: NicConfig): void {

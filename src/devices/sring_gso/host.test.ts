@@ -26,7 +26,7 @@ import { sringGso } from "./index.ts";
 const DESC = 2608;
 const ALL = 0x1ff;
 
-function queue(bufs = 16, features = ALL, maxPacket = 65553) {
+function queue(bufs = 16, features = ALL, maxPacket = 65557) {
   const memory = new LocalMemory(1 << 20);
   const context = new ArrayBuffer(DESC + 32 * bufs);
   const counters = newQueueCounters();

@@ -6,7 +6,7 @@
  * hdr_len and gso_size (in either order, see layout.ts), gso_type.
  */
 import { MAX_BUFS } from "../../abi/index.ts";
-import { type Batch, NEEDS_CSUM, translateHalves } from "../../memory/index.ts";
+import { type Batch, MAX_GSO_PACKET, NEEDS_CSUM, translateHalves } from "../../memory/index.ts";
 import {
   BATCHES,
   BYTES,
@@ -30,7 +30,6 @@ const TYPE = GSO_TX_DESC.gso_type.offset >> 2;
 
 /** An Ethernet header; anything shorter is no packet. */
 const MIN_PACKET = 14;
-const MAX_PACKET = 65553;
 
 abstract class GsoHalf extends SringHalf {
   /** The guest's `prod` when what it had published was not enough to go on with. */
@@ -148,7 +147,8 @@ export class SringGsoTx extends GsoHalf implements TxHalf {
     index: number,
   ): true {
     this.#problem = bad;
-    if (bad < 0 && (length < MIN_PACKET || length > MAX_PACKET)) this.#problem = DROP_BAD_LENGTH;
+    const sane = length >= MIN_PACKET && length <= MAX_GSO_PACKET;
+    if (bad < 0 && !sane) this.#problem = DROP_BAD_LENGTH;
     if (this.#problem >= 0) {
       batch.abandonPacket();
       return true;

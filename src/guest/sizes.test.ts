@@ -1,0 +1,123 @@
+/** Sizes of frames, in all ring formats, on all ports: whole or counted, never cut. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { FEATURES } from "../abi/index.ts";
+import { DROP_TOO_LONG, PACKETS } from "../devices/counters.ts";
+import type { Device } from "../devices/device.ts";
+import { DEVICES } from "../devices/index.ts";
+import { OUTSIDES, skipTap, testFrame } from "../net/testing.ts";
+import { Bench } from "./testing.ts";
+
+const BUFFER = 512;
+const MTU = 1500;
+const LARGE = FEATURES.RX_CSUM | FEATURES.TCP_V4_LRO;
+const DEADLINE_MS = 5000;
+
+interface Format {
+  readonly name: string;
+  readonly device: Device;
+  readonly features: number;
+  /** Bytes of a guest's buffers. */
+  readonly bufferSize: number;
+  /** Bytes of the longest frame that such a guest has room for. */
+  readonly most: number;
+}
+
+/** Formats with one buffer a packet take what fits it; a packet of several has the MTU's size. */
+const FORMATS: readonly Format[] = DEVICES.flatMap((device): Format[] => {
+  const { name } = device;
+  if ((device.features & FEATURES.SG) === 0) {
+    return [
+      { name, device, features: 0, bufferSize: BUFFER, most: BUFFER },
+      { name: `${name} of one page`, device, features: 0, bufferSize: 3520, most: 3520 },
+    ];
+  }
+  const buffers = { device, bufferSize: BUFFER };
+  return [
+    { name, features: FEATURES.SG, most: MTU + 14 + 8, ...buffers },
+    { name: `${name} with large packets`, features: FEATURES.SG | LARGE, most: 65557, ...buffers },
+  ];
+});
+
+function benchOf({ device, features, bufferSize }: Format): Bench {
+  const bench = new Bench({
+    device,
+    mib: 16,
+    config: { mtu: MTU, rxBufs: 256, txBufs: 16 },
+    guest: { bufferSize, features },
+  });
+  assert.equal(bench.driver.features, features);
+  bench.driver.open();
+  return bench;
+}
+
+/** Turns until `count` frames are delivered or counted. */
+async function receive(bench: Bench, count: number): Promise<Uint8Array[]> {
+  const [pair] = bench.local.pairs;
+  const got: Uint8Array[] = [];
+  for (const until = performance.now() + DEADLINE_MS; performance.now() < until; ) {
+    bench.settle();
+    got.push(...bench.take());
+    if (got.length + pair.rxCounters[DROP_TOO_LONG] >= count) return got;
+    await sleep(1);
+  }
+  return got;
+}
+
+/** Delivers what a port of this kind gives to a fresh guest; the rest has to be counted. */
+async function deliver(format: Format, kind: string, frames: readonly Uint8Array[]): Promise<void> {
+  const bench = benchOf(format);
+  const [pair] = bench.local.pairs;
+  const outside = OUTSIDES.get(kind)!({ frames, metadata: format.device.features !== 0 });
+  try {
+    pair.setPort(outside.port);
+    const got = await receive(bench, frames.length);
+    const fitting = frames.filter(({ length }) => length <= format.most);
+    assert.deepEqual(
+      got.map(({ length }) => length),
+      fitting.map(({ length }) => length),
+    );
+    for (const [i, frame] of fitting.entries()) assert.equal(Buffer.compare(got[i], frame), 0);
+    assert.equal(pair.rxCounters[DROP_TOO_LONG], frames.length - fitting.length);
+    assert.equal(pair.rxCounters[PACKETS], fitting.length);
+  } finally {
+    outside.close();
+    bench.close();
+  }
+}
+
+for (const format of FORMATS) {
+  describe(`${format.name}: a frame is delivered whole when it fits, and counted else`, () => {
+    const { most } = format;
+    const lengths = [60, most + 1, most - 1, most, 2 * most, most + 8, 61, most, most + 1, 64];
+    const frames = lengths.filter((n) => n <= 65535).map((n, i) => testFrame(i, n));
+    for (const kind of OUTSIDES.keys()) {
+      const skip = kind === "tap" ? skipTap() : false;
+      test(`from ${kind}`, { skip }, async () => {
+        if (kind !== "source") return deliver(format, kind, frames);
+        for (const { length } of frames) {
+          const frame = testFrame(0, length);
+          await deliver(format, kind, [frame, frame, frame]);
+        }
+      });
+    }
+  });
+}
+
+test("a source of frames that are too long gives the loop its turn, however many there are", () => {
+  const format = FORMATS[0];
+  const bench = benchOf(format);
+  const [pair] = bench.local.pairs;
+  const outside = OUTSIDES.get("source")!({
+    frames: { length: Number.POSITIVE_INFINITY, 0: testFrame(0, format.most + 1) } as never,
+    metadata: false,
+  });
+  pair.setPort(outside.port);
+  assert.equal(pair.fillRx(), 0);
+  const dropped = pair.rxCounters[DROP_TOO_LONG];
+  assert.ok(dropped > 0 && dropped <= 64, `${dropped}`);
+  assert.equal(pair.armKicks(), true, "there are more");
+  outside.close();
+  bench.close();
+});
