@@ -210,3 +210,26 @@ test("a module that is imported and cannot be parsed or run is one line with its
   assert.equal(status, 1);
   assert.match(stderr, /^bpfhv: .*uses-broken\.ts: "\.\/throws\.ts" cannot be loaded: no luck\n$/);
 });
+
+test("the manual's whole guest half compiles to a set that is proved", () => {
+  const manual = readFileSync(new URL("../../../docs/programs.md", import.meta.url), "utf8");
+  const blocks = [...manual.matchAll(/```ts\n\/\/ (\S+)\n([\s\S]*?)```/g)];
+  const files = Object.fromEntries(blocks.map(([, name, text]) => [name, text!]));
+  assert.deepEqual(Object.keys(files).sort(), ["guest.ts", "layout.ts"]);
+  const project = join(folder, "tiny");
+  mkdirSync(project);
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(project, name!), text);
+  const object = join(project, "tiny.o");
+  const elf = ["--define", "bufs=256", "--to", "elf", "-o", object];
+  assert.deepEqual(compile(join(project, "guest.ts"), ...elf).stderr, "");
+  const names = readElf(readFileSync(object)).map(({ name }) => name);
+  assert.deepEqual(names.sort(), ["rxc", "rxi", "rxp", "rxr", "txc", "txi", "txp", "txr"]);
+  const verify = (size: number) =>
+    spawnSync(process.execPath, [MAIN, "verify", object, "--context-size", `${size}`], {
+      encoding: "utf8",
+    });
+  const { stdout, status } = verify(8272);
+  assert.equal(status, 0, stdout);
+  // The size that the manual gives is exact: one slot less is refused.
+  assert.equal(verify(8272 - 24).status, 1);
+});

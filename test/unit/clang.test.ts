@@ -57,6 +57,11 @@ function expectAccepted(device: Device, bufs: number, set: ProgramSet): void {
   });
 }
 
+test("the built-in ring formats have programs by clang", () => {
+  const names = CLANG_DEVICES.map(({ name }) => name);
+  assert.deepEqual(names, ["sring", "sring_gso", "vring_packed"]);
+});
+
 for (const device of CLANG_DEVICES) {
   for (const bufs of CLANG_SIZES) {
     test(`clang's ${device.name} for ${bufs} buffers is accepted`, () => {
