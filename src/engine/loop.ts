@@ -39,6 +39,8 @@ export interface LoopOptions {
    * hear the main thread, follow the link.
    */
   readonly housekeeping?: () => void;
+  /** A word that counts turns, for another thread that watches over this one. */
+  readonly pulse?: Int32Array;
 }
 
 /**
@@ -81,6 +83,7 @@ export class Loop {
   readonly #maxSpinUs: number;
   readonly #pauseMs: number;
   readonly #housekeeping: () => void;
+  readonly #pulse: Int32Array;
   /** Share of idle gaps, recent ones counting most, that a full spin ends or would have ended. */
   #shortGaps = 1;
   #running = false;
@@ -101,6 +104,7 @@ export class Loop {
     this.#maxSpinUs = options.spinUs ?? DEFAULT_SPIN_US;
     this.#pauseMs = (options.pauseUs ?? 0) / 1000;
     this.#housekeeping = options.housekeeping ?? (() => {});
+    this.#pulse = options.pulse ?? new Int32Array(1);
     this.#watches = options.pairs.map(() => ({ fd: -1, events: 0, linkUp: true }));
     options.control.register(this.#epoll);
   }
@@ -152,6 +156,7 @@ export class Loop {
   /** One round. @returns how much was done: messages and packets. */
   turn(): number {
     this.moods.turns++;
+    this.#pulse[0]++;
     const rang = this.#sinceControl === CONTROL_DUE;
     let done = 0;
     if (!rang && ++this.#sinceControl >= CONTROL_EVERY) {

@@ -12,6 +12,7 @@ import { nicStatus } from "../nic/status.ts";
 import { forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { limitedLog } from "./line-limit.ts";
 import type { NicWorkerData, ToMain } from "./nic-messages.ts";
+import { startPulse } from "./pulse.ts";
 import { VfioUserFrontend } from "./vfio-user.ts";
 import { takeTask } from "./waiting-worker.ts";
 import { WorkerControl } from "./worker-control.ts";
@@ -20,6 +21,7 @@ import { WorkerPorts } from "./worker-ports.ts";
 const main = parentPort!;
 // This thread is older than the main thread's own promise.
 forbidNewPrivileges();
+const pulse = startPulse();
 const options = takeTask<NicWorkerData>(main);
 /** Do packets of this device carry metadata? */
 const metadata = (findRing(options.device)?.features ?? 0) !== 0;
@@ -80,6 +82,7 @@ function serve(ports: WorkerPorts): void {
   const loop: Loop = new Loop({
     pairs,
     control: commands,
+    pulse,
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     housekeeping: () => {
       commands.receive();

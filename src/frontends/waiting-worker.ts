@@ -4,13 +4,17 @@
  */
 import { type MessagePort, receiveMessageOnPort, Worker, workerData } from "node:worker_threads";
 
+/** Words that the worker shares with whoever started it: open at 1; its thread, 0 until known; turns of its loop. */
+export const PULSE = { gate: 0, thread: 1, turns: 2, WORDS: 3 } as const;
+
 export class WaitingWorker {
   readonly #worker: Worker;
-  readonly #gate = new Int32Array(new SharedArrayBuffer(4));
+  /** See PULSE. */
+  readonly pulse = new Int32Array(new SharedArrayBuffer(4 * PULSE.WORDS));
 
   /** @param module calls `takeTask` once it is loaded */
   constructor(module: URL) {
-    this.#worker = new Worker(module, { workerData: this.#gate });
+    this.#worker = new Worker(module, { workerData: this.pulse });
     // Where the command line is wrong, the process ends all the same.
     this.#worker.unref();
   }
@@ -19,8 +23,8 @@ export class WaitingWorker {
   begin(task: object): Worker {
     this.#worker.ref();
     this.#worker.postMessage(task);
-    Atomics.store(this.#gate, 0, 1);
-    Atomics.notify(this.#gate, 0);
+    Atomics.store(this.pulse, PULSE.gate, 1);
+    Atomics.notify(this.pulse, PULSE.gate);
     return this.#worker;
   }
 }
@@ -30,6 +34,6 @@ export const nicWorker = (): WaitingWorker =>
 
 /** In the worker: waits for its task. */
 export function takeTask<Task>(port: MessagePort): Task {
-  Atomics.wait(workerData as Int32Array, 0, 0);
+  Atomics.wait(workerData as Int32Array, PULSE.gate, 0);
   return receiveMessageOnPort(port)!.message as Task;
 }

@@ -104,6 +104,8 @@ export const setns = declare<(fd: Fd, type: number) => number>("int setns(int, i
 export const ifNameToIndex = declare<(name: string) => number>(
   "uint32_t if_nametoindex(const char *)",
 );
+/** Ends the process at once: no handler runs, no thread is waited for. */
+export const exitGroup = declare<(status: number) => number>("int _exit(int)");
 export const prctl = declare<
   (option: number, a: number, b: number, c: number, d: number) => number
 >("int prctl(int, uint64_t, uint64_t, uint64_t, uint64_t)");

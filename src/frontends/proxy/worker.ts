@@ -7,6 +7,7 @@ import type { SpoofRules } from "../../engine/spoof-guard.ts";
 import type { PortSpec } from "../../net/create.ts";
 import { LineLimit, limitedLog } from "../line-limit.ts";
 import type { ToMain } from "../nic-messages.ts";
+import { startPulse } from "../pulse.ts";
 import { takeTask } from "../waiting-worker.ts";
 import { WorkerControl } from "../worker-control.ts";
 import { WorkerPorts } from "../worker-ports.ts";
@@ -29,6 +30,7 @@ export interface ProxyWorkerOptions {
 }
 
 const main = parentPort!;
+const pulse = startPulse();
 const options = takeTask<ProxyWorkerOptions & { readonly wakeFd: number }>(main);
 const tell = (message: ToMain): void => main.postMessage(message);
 const print = (text: string): void => tell({ kind: "print", text });
@@ -117,6 +119,7 @@ function serve(ports: WorkerPorts): void {
   );
   const loop: Loop = new Loop({
     ...{ pairs: [pair], control: commands, spinUs: options.spinUs, pauseUs: options.pauseUs },
+    pulse,
     housekeeping: () => {
       commands.receive();
       reports.housekeeping();
