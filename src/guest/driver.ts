@@ -94,7 +94,17 @@ export class GuestDriver {
 
   /** Registers contexts, publishes receive buffers, enables both directions. */
   open(): void {
+    this.register();
+    this.reopen();
+  }
+
+  /** Registers all contexts, which the host initialises. */
+  register(): void {
     for (let q = 0; q < 2 * this.pairs; q++) this.#register(q);
+  }
+
+  /** On contexts that are registered: publishes receive buffers, enables both directions. */
+  reopen(): void {
     for (let q = 0; q < this.pairs; q++) this.refill(q);
     this.enable();
   }

@@ -58,6 +58,8 @@ export class ProxyBackend {
     unsentAtStop: 0,
     /** Times a changed memory table took a registered context away. */
     contextsLost: 0,
+    /** Times a request stopped the device because the machine was reset without a word. */
+    impliedStops: 0,
   };
   lastRefusal = "";
   selectedFeatures = 0;
@@ -103,11 +105,27 @@ export class ProxyBackend {
 
   #answer(name: RequestName, payload: DataView, fds: number[]): Reply {
     const { whileRunning, fds: limits } = REQUESTS[name];
-    if (!whileRunning && this.running) return { refused: "packets flow: disable both directions" };
+    if (whileRunning === "refused" && this.running) {
+      return { refused: "packets flow: disable both directions" };
+    }
     if (limits !== null && (fds.length < limits[0] || fds.length > limits[1])) {
       return { refused: `${fds.length} descriptors: ${limits[0]} to ${limits[1]} belong to it` };
     }
     return HANDLERS[name](this, payload, fds);
+  }
+
+  /**
+   * Of a request that no driver sends while it is up, once it is known to be sound: its guest is a
+   * new one. What the old one left is not drained: its rings are the new one's memory.
+   */
+  #stopForNewGuest(name: RequestName): void {
+    if (!this.running || REQUESTS[name].whileRunning !== "stops") return;
+    for (const queue of this.queues) {
+      queue.enabled = false;
+      queue.forget();
+    }
+    this.counters.impliedStops++;
+    this.#options.warn(`${name} while packets flow: the machine was reset; both directions stop`);
   }
 
   /* The device as a whole */
@@ -118,8 +136,13 @@ export class ProxyBackend {
     return { payload };
   }
 
+  /** Also while packets flow: rings stand still meanwhile, and go on by what is selected now. */
   setFeatures(payload: DataView): Reply {
-    this.selectedFeatures = this.offeredFeatures & payload.getUint32(0, true);
+    const selected = this.offeredFeatures & payload.getUint32(0, true);
+    if (selected === this.selectedFeatures) return DONE;
+    for (const queue of this.queues) queue.detachRing();
+    this.selectedFeatures = selected;
+    this.#attachRings();
     return DONE;
   }
 
@@ -137,6 +160,7 @@ export class ProxyBackend {
     const { device } = this.#options;
     const problem = device.sizeProblem?.(rxBufs) ?? device.sizeProblem?.(txBufs) ?? null;
     if (problem !== null) return { refused: problem };
+    this.#stopForNewGuest("SET_PARAMETERS");
     const { parameters } = this;
     if (parameters?.rxBufs !== rxBufs || parameters.txBufs !== txBufs) {
       for (const queue of this.queues) queue.forget();
@@ -202,6 +226,7 @@ export class ProxyBackend {
     if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
     const address = getU64(payload, QUEUE_CONTEXT.address);
     if (address === 0) {
+      this.#stopForNewGuest("SET_QUEUE_CTX");
       queue.forget();
       return DONE;
     }
@@ -209,6 +234,7 @@ export class ProxyBackend {
     if (context === null) {
       return { refused: `context of ${queue.name} at 0x${address.toString(16)} is not memory` };
     }
+    this.#stopForNewGuest("SET_QUEUE_CTX");
     queue.register(address, context, this.#bufs(queue));
     return DONE;
   }

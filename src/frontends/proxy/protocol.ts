@@ -39,27 +39,39 @@ export interface RequestShape {
   readonly fds: readonly [number, number] | null;
   /** Payload bytes of a reply that is no refusal. */
   readonly replySize: number;
-  /** May come while a direction is enabled. */
-  readonly whileRunning: boolean;
+  /** What it does while a direction is enabled. */
+  readonly whileRunning: WhileRunning;
 }
+
+/**
+ * The original's backend refuses whatever changes the device while packets flow, and its QEMU fork
+ * exits at a refused SET_FEATURES. But the fork tells of no machine reset, so the next driver's
+ * requests meet a device that runs for a guest that is gone; and a feature that a driver switches
+ * while it is up arrives like that, too.
+ *
+ * - `served`: as when it stands still.
+ * - `stops`: the guest that enabled the device is gone. Both directions stop first.
+ * - `refused`: nothing changes.
+ */
+export type WhileRunning = "served" | "stops" | "refused";
 
 const shape = (
   size: number,
   fds: readonly [number, number] | null = null,
-  rest: { replySize?: number; whileRunning?: boolean } = {},
-): RequestShape => ({ size, fds, replySize: 0, whileRunning: true, ...rest });
+  rest: { replySize?: number; whileRunning?: WhileRunning } = {},
+): RequestShape => ({ size, fds, replySize: 0, whileRunning: "served", ...rest });
 
 export const MAX_REGIONS = 8;
 const MEMORY_MAP_SIZE = 8 + 32 * MAX_REGIONS;
 
 export const REQUESTS: Readonly<Record<RequestName, RequestShape>> = {
   GET_FEATURES: shape(0, null, { replySize: 8 }),
-  SET_FEATURES: shape(8, null, { whileRunning: false }),
-  SET_PARAMETERS: shape(16, null, { whileRunning: false, replySize: 8 }),
+  SET_FEATURES: shape(8),
+  SET_PARAMETERS: shape(16, null, { whileRunning: "stops", replySize: 8 }),
   GET_PROGRAMS: shape(0),
   SET_MEM_TABLE: shape(MEMORY_MAP_SIZE, [0, MAX_REGIONS]),
-  SET_QUEUE_CTX: shape(16, null, { whileRunning: false }),
-  SET_QUEUE_KICK: shape(4, [0, 1], { whileRunning: false }),
+  SET_QUEUE_CTX: shape(16, null, { whileRunning: "stops" }),
+  SET_QUEUE_KICK: shape(4, [0, 1], { whileRunning: "refused" }),
   SET_QUEUE_IRQ: shape(4, [0, 1]),
   SET_UPGRADE: shape(4, [1, 1]),
   RX_ENABLE: shape(0),

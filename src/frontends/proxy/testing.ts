@@ -1,15 +1,29 @@
-/** For tests of the backend's end: a frontend on a socket pair, asked byte by byte, with no loop. */
-
+/**
+ * For tests of the backend's end: a frontend on a socket pair, asked byte by byte, no loop. And
+ * a machine whose backend is a process of its own.
+ */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { ProgramSet } from "../../abi/index.ts";
 import type { Device } from "../../devices/device.ts";
 import { sring } from "../../devices/sring/index.ts";
 import { QueuePair } from "../../engine/pair.ts";
-import { TestPort } from "../../guest/testing.ts";
+import { GuestDriver } from "../../guest/driver.ts";
+import { LocalMemory } from "../../guest/memory.ts";
+import { frameOf, numberOf, TestPort } from "../../guest/testing.ts";
 import { Epoll } from "../../os/epoll.ts";
 import { createEventFd } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
 import { createMemfd, type Mapping, mapAnonymous, mapFile } from "../../os/memory.ts";
 import { SocketReceiver, sendMessage, socketPair } from "../../os/unix-socket.ts";
+import { ProxyDeviceModel } from "./device-model.ts";
 import { ProxyFrontend } from "./frontend.ts";
+import { type BackendOffer, ProxyHypervisor } from "./hypervisor.ts";
+import { readProgramObject } from "./program-object.ts";
 
 /** A message by hand: type, flags, size of the payload, payload; all little endian. */
 export function message(
@@ -176,5 +190,102 @@ export class ProxyBench {
     this.#buffer.unmap();
     this.#receiver.close();
     this.#epoll.close();
+  }
+}
+
+const MAIN = fileURLToPath(new URL("../../cli/main.js", import.meta.url));
+/** A machine in this process, with a guest's driver and a backend that is a process of its own. */
+export class Machine {
+  static readonly #children = new Set<ChildProcess>();
+  static #folder = "";
+  readonly bufs: { readonly rxBufs: number; readonly txBufs: number };
+  readonly memory: LocalMemory;
+  readonly hypervisor: ProxyHypervisor;
+  backend!: ChildProcess;
+  driver!: GuestDriver;
+  model!: ProxyDeviceModel;
+  offer!: BackendOffer;
+  programs!: ProgramSet;
+
+  constructor(name: string, { bufs = 64, mib = 4 } = {}) {
+    this.bufs = { rxBufs: bufs, txBufs: bufs };
+    this.memory = new LocalMemory(mib << 20);
+    if (Machine.#folder === "") Machine.#folder = mkdtempSync(join(tmpdir(), "bpfhv-machine-"));
+    this.hypervisor = new ProxyHypervisor(join(Machine.#folder, name));
+  }
+
+  /** A backend process; the hypervisor waits for it without giving control back. */
+  startBackend(...words: string[]): void {
+    const all = [MAIN, "backend", "-p", this.hypervisor.path, "-b", "loopback", ...words];
+    this.backend = spawn(process.execPath, all, { stdio: "ignore" });
+    Machine.#children.add(this.backend);
+    assert.ok(this.hypervisor.accept(20_000), "a backend connects");
+  }
+
+  /** SET_MEM_TABLE with the memory in as many pieces. */
+  setMemory(pieces = 1): void {
+    const [range] = this.memory.ranges;
+    const size = range.size / pieces;
+    this.hypervisor.setMemory(
+      Array.from({ length: pieces }, (_, i) => ({
+        ...{ fd: this.memory.fd, size, address: range.address + i * size },
+        fileOffset: range.fileOffset + i * size,
+      })),
+    );
+  }
+
+  /** Sequence A: the machine's start. Firmware then changes the memory map. */
+  boot(): void {
+    this.setMemory();
+    this.setMemory(2);
+    this.handshake();
+    this.setMemory(4);
+    this.setMemory();
+  }
+
+  /** What the device model asks of a backend that has just connected. */
+  handshake(features = 0): void {
+    this.offer = this.hypervisor.start(this.bufs, features);
+    this.programs = readProgramObject(this.offer.programsFd);
+    close(this.offer.programsFd);
+  }
+
+  /** Sequence B: the driver is loaded. */
+  loadDriver(): void {
+    const { hypervisor, bufs, offer, programs } = this;
+    this.model = new ProxyDeviceModel(hypervisor, bufs, offer, programs);
+    this.driver = new GuestDriver(this.model, this.memory, { form: "v1" });
+    for (const queue of [0, 1]) this.hypervisor.setContext(queue, 0);
+  }
+
+  /** Sends through the loopback and waits for what comes back. */
+  exchange(from: number, count: number): void {
+    const got: number[] = [];
+    for (let n = 0; n < count; n++) assert.ok(this.driver.send(0, frameOf(from + n)));
+    const end = performance.now() + 10_000;
+    while (got.length < count && performance.now() < end) {
+      this.driver.receive(0, (frame) => got.push(numberOf(frame)));
+      this.driver.clean(0);
+    }
+    assert.deepEqual(
+      got,
+      Array.from({ length: count }, (_, n) => from + n),
+    );
+  }
+
+  async end(): Promise<number | null> {
+    const { backend } = this;
+    const exit = new Promise<number | null>((resolve) => backend.once("exit", resolve));
+    this.hypervisor.close();
+    this.memory.close();
+    const status = await exit;
+    Machine.#children.delete(backend);
+    return status;
+  }
+
+  /** Ends every backend that still runs. */
+  static cleanUp(): void {
+    for (const child of Machine.#children) child.kill("SIGKILL");
+    if (Machine.#folder !== "") rmSync(Machine.#folder, { recursive: true, force: true });
   }
 }
