@@ -68,6 +68,7 @@ function parseTap([tap = "", ...words]: string[]): PortSpec {
     "tap",
     words.filter((word) => word !== "create"),
     ["netns"],
+    ["create"],
   );
   const netns = options.get("netns");
   return { kind: "tap", tap, create, ...(netns === undefined ? {} : { netns }) };
@@ -115,12 +116,13 @@ function parseOptions(
   kind: string,
   words: readonly string[],
   known: readonly string[],
+  flags: readonly string[] = [],
 ): Map<string, string> {
   const options = new Map<string, string>();
   for (const word of words) {
     const [, key = "", value = ""] = /^([a-z]+)=(.+)$/.exec(word) ?? [];
     if (!known.includes(key)) {
-      const list = known.map((name) => `${name}=VALUE`).join(", ");
+      const list = [...known.map((name) => `${name}=VALUE`), ...flags].join(", ");
       throw new PortSpecError(`net "${kind}": unknown option "${word}": there are ${list}`);
     }
     if (options.has(key)) throw new PortSpecError(`net "${kind}": ${key} is given twice`);

@@ -9,6 +9,11 @@ const O_RDWR_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
 const TUNSETIFF = 0x400454ca;
 const TUNSETOFFLOAD = 0x400454d0;
 const TUNSETVNETHDRSZ = 0x400454d8;
+const SIOCGIFFLAGS = 0x8913;
+const SIOCSIFFLAGS = 0x8914;
+const AF_INET = 2;
+const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
+const IFF_UP = 0x0001;
 const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
@@ -38,7 +43,7 @@ export interface TapOptions {
   readonly multiQueue?: boolean;
   /** Network namespace that holds the interface; default: this one. */
   readonly netns?: string;
-  /** Make the interface when it is missing; it then lives as long as the descriptor. */
+  /** Make the interface when it is missing, and bring it up; it then lives as long as the descriptor. */
   readonly create?: boolean;
 }
 
@@ -86,7 +91,8 @@ function checkOptions({ name, vnetHeader, offloads }: TapOptions): void {
 
 function attach(options: TapOptions): number {
   const { name } = options;
-  if (!options.create && libc.ifNameToIndex(name) === 0) {
+  const missing = libc.ifNameToIndex(name) === 0;
+  if (!options.create && missing) {
     const where = options.netns === undefined ? "" : ` in namespace ${options.netns}`;
     const hint = `make it with 'ip tuntap add dev ${name} mode tap'`;
     throw new OsError("open", `tap ${name}`, ENODEV, hint, `no such interface${where}`);
@@ -97,10 +103,38 @@ function attach(options: TapOptions): number {
     "/dev/net/tun",
     "load the tun module (modprobe tun) and make the device accessible",
   );
-  if (libc.ioctl(fd, TUNSETIFF, interfaceRequest(options)) === 0) return fd;
+  if (libc.ioctl(fd, TUNSETIFF, interfaceRequest(options)) === 0) {
+    // Whoever made it before us chose; one that is down refuses every packet.
+    if (missing) bringUp(fd, options);
+    return fd;
+  }
   const number = libc.errno();
   libc.close(fd);
   throw new OsError("ioctl(TUNSETIFF)", `tap ${name}`, number, attachHint(number, options));
+}
+
+/** Sets IFF_UP as netdevice(7) says. On failure `fd` is closed, and the interface goes with it. */
+function bringUp(fd: number, options: TapOptions): void {
+  const done = setFlag(options, IFF_UP);
+  if (done) return;
+  const number = libc.errno();
+  libc.close(fd);
+  const hint = "run with CAP_NET_ADMIN, or make the interface before";
+  throw new OsError("ioctl(SIOCSIFFLAGS)", `tap ${options.name}`, number, hint);
+}
+
+function setFlag(options: TapOptions, flag: number): boolean {
+  const socket = libc.socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+  if (socket < 0) return false;
+  const request = interfaceRequest(options);
+  let done = libc.ioctl(socket, SIOCGIFFLAGS, request) === 0;
+  if (done) {
+    const at = libc.STRUCT_OFFSET + IFREQ_FLAGS;
+    libc.scratch.setUint16(at, libc.scratch.getUint16(at, true) | flag, true);
+    done = libc.ioctl(socket, SIOCSIFFLAGS, request) === 0;
+  }
+  libc.close(socket);
+  return done;
 }
 
 /** Builds struct ifreq in the scratch page. */
