@@ -6,7 +6,9 @@ BPFHV_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BPFHV_CACHE=${BPFHV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bpfhv}
 export BPFHV_CACHE
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+# Bold on a terminal, unless NO_COLOR is set (no-color.org).
+if [ -t 2 ] && [ -z "${NO_COLOR-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; else bold='' plain=''; fi
+say() { printf '%s==>%s %s\n' "$bold" "$plain" "$*" >&2; }
 die() { printf 'bpfhv: %s\n' "$*" >&2; exit 1; }
 
 # Twelve digits that name the content of the given files and words.

@@ -3,6 +3,8 @@
  * the same traffic over each, in alternating rounds; then one table.
  *
  *     node dist/test/vm/demo.js [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
+ *
+ * script/demo judges the words before it prepares anything.
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -54,21 +56,13 @@ const { values: flags } = parseArgs({
     seconds: { type: "string", default: "2" },
     devices: { type: "string", default: "sring" },
     json: { type: "string" },
-    help: { type: "boolean", default: false },
   },
 });
 
-const USAGE = `usage: script/demo [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
-
-Boots a Debian guest on stock QEMU with a bpfhv NIC served from TypeScript, and with virtio-net beside it;
-pings, runs TCP and small UDP both ways over each, reloads the module, prints one table.
-  --rounds N   rounds, alternating between the NICs; medians are shown (default 3)
-  --seconds N  of each measurement (default 2)
-  --devices L  our NICs, by device: a list of sring, sring_gso, vring_packed (default sring)
-  --json FILE  also write the results there`;
-
 function say(text: string): void {
-  process.stderr.write(`\x1b[1m==>\x1b[0m ${text}\n`);
+  const [bold, plain] =
+    process.stderr.isTTY && !process.env.NO_COLOR ? ["\x1b[1m", "\x1b[0m"] : ["", ""];
+  process.stderr.write(`${bold}==>${plain} ${text}\n`);
 }
 
 const problems: string[] = [];
@@ -353,17 +347,13 @@ function writeJson(content: object): void {
   writeFileSync(flags.json, `${JSON.stringify(content, null, 2)}\n`);
 }
 
-if (flags.help) {
-  process.stdout.write(`${USAGE}\n`);
-} else {
-  try {
-    const reason = await withoutVm();
-    if (reason === false) await run();
-    else runWithoutVm(reason);
-  } catch (error) {
-    problems.push(String((error as Error).stack ?? error));
-    say(`FAILED: ${(error as Error).message}`);
-    writeJson({ rows: [], ok: false, problems });
-  }
-  process.exitCode = problems.length === 0 ? 0 : 1;
+try {
+  const reason = await withoutVm();
+  if (reason === false) await run();
+  else runWithoutVm(reason);
+} catch (error) {
+  problems.push(String((error as Error).stack ?? error));
+  say(`FAILED: ${(error as Error).message}`);
+  writeJson({ rows: [], ok: false, problems });
 }
+process.exitCode = problems.length === 0 ? 0 : 1;

@@ -1,0 +1,63 @@
+/** The scripts refuse wrong words before they install, build or boot anything. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+
+/** Runs script/demo; whatever it would prepare shows on standard error. */
+function demo(...words: string[]) {
+  return spawnSync("/bin/bash", [`${ROOT}script/demo`, ...words], {
+    encoding: "utf8",
+    env: { PATH: "/usr/bin:/bin", HOME: "/nonexistent", BPFHV_CACHE: "/nonexistent" },
+    timeout: 10_000,
+  });
+}
+
+test("script/demo refuses wrong words in one line, with status 2", () => {
+  const refused: [string[], RegExp][] = [
+    [["--nope"], /unknown option --nope/],
+    [["extra"], /unknown option extra/],
+    [["--rounds", "x"], /--rounds x: use a whole number from 1 to 1000/],
+    [["--rounds", "1001"], /--rounds 1001/],
+    [["--rounds"], /--rounds needs a value/],
+    [["--seconds", "0"], /--seconds 0: use a whole number from 1 to 3600/],
+    [["--seconds=1.5"], /--seconds 1\.5/],
+    [["--devices", "sring,e1000"], /there are sring, sring_gso, vring_packed/],
+    [["--devices", ","], /--devices is empty/],
+    [["--json", "/nonexistent/x"], /a file in a folder/],
+  ];
+  for (const [words, reason] of refused) {
+    const { status, stdout, stderr } = demo(...words);
+    assert.match(stderr, /^script\/demo: [^\n]+\n$/, words.join(" "));
+    assert.match(stderr, reason);
+    assert.deepEqual([status, stdout], [2, ""]);
+  }
+});
+
+test("script/demo --help prints its usage and prepares nothing", () => {
+  for (const words of [["--help"], ["-h"], ["--rounds", "1", "--help"]]) {
+    const { status, stdout, stderr } = demo(...words);
+    assert.match(stdout, /^usage: script\/demo /);
+    assert.deepEqual([status, stderr], [0, ""]);
+  }
+});
+
+test("progress of scripts is bold on a terminal only, and never with NO_COLOR", () => {
+  const say = `. '${ROOT}script/lib/common.sh'; say hello`;
+  const run = (env: Record<string, string>, terminal: boolean) => {
+    const words = terminal
+      ? ["script", "-qec", `bash -c "${say}"`, "/dev/null"]
+      : ["bash", "-c", say];
+    const [program, ...rest] = words;
+    const { stdout, stderr } = spawnSync(program!, rest, {
+      encoding: "utf8",
+      env: { PATH: "/usr/bin:/bin", HOME: "/nonexistent", ...env },
+    });
+    return stdout + stderr;
+  };
+  assert.equal(run({}, false), "==> hello\n");
+  assert.ok(run({}, true).startsWith("\x1b[1m==>\x1b[0m hello"));
+  assert.match(run({ NO_COLOR: "1" }, true), /^==> hello/);
+});
