@@ -13,6 +13,7 @@ import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { PidFile } from "./pid-file.ts";
 import { dropTo, prepareToDrop } from "./privileges.ts";
+import { requireShort } from "./socket-path.ts";
 import { removeTap, setUpTap } from "./tap-setup.ts";
 
 export interface BackendFlags {
@@ -39,7 +40,7 @@ export interface BackendFlags {
 }
 
 const WORKER = new URL("../frontends/proxy/worker.js", import.meta.url);
-const MAX_SLEEP_US = 1000;
+const pause = whole("--sleep", 0, 1000);
 
 export function backendCommand(): Command {
   const devices = DEVICES.map(({ name }) => name).join(", ");
@@ -60,7 +61,7 @@ export function backendCommand(): Command {
     )
     .option("--adaptive", "spin before sleeping, as long as that pays", false)
     .option("-S, --stats", "print rates every 2 s", false)
-    .option("-u, --sleep <us>", "pause in every turn, 0 to 1000 microseconds", whole, 0)
+    .option("-u, --sleep <us>", "pause in every turn, 0 to 1000 microseconds", pause, 0)
     .option("-v, --verbose", "say more; twice: every kick, interrupt and queue dump", count, 0)
     .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
@@ -92,7 +93,7 @@ function offloadList(text: string, before: Offload[]): Offload[] {
 
 /** @throws Usage */
 export function workerOptions(flags: BackendFlags): ProxyWorkerOptions {
-  if (flags.sleep > MAX_SLEEP_US) throw new Usage(`-u ${flags.sleep}: use 0 to ${MAX_SLEEP_US}`);
+  requireShort("--path", flags.path);
   if (flags.createTap && flags.backend !== "tap") throw new Usage("--create-tap goes with -b tap");
   if (flags.tapAddress !== undefined && !flags.createTap) {
     throw new Usage("--tap-address goes with --create-tap");

@@ -39,15 +39,32 @@ export function compileCommand(): Command {
     .option("--json", "programs with code and source lines, as JSON", false)
     .option("--module", "the unspecialised text as a JavaScript module, for bundlers", false)
     .action(async (file: string, flags: CompileFlags) => {
+      if (flags.to === "elf" && flags.output === undefined && process.stdout.isTTY) {
+        throw new Usage("--to elf is binary: give -o FILE, or redirect the output");
+      }
       const result = await refusing(file, async () => {
         const source = parseSource(file, read(file), readFromDisk);
+        requireDeclared(source, flags.define);
         if (flags.module) return moduleOf(source);
         const given = { ...(await imported(source)), form: flags.form, ...flags.define };
         return output(compileSource(source, given), flags);
       });
       if (flags.output === undefined) process.stdout.write(result);
-      else writeFileSync(flags.output, result);
+      else write(flags.output, result);
     });
+}
+
+/** A value for a name that nothing asks for is a name mistyped. @throws Usage */
+function requireDeclared(source: Source, define: Record<string, unknown>): void {
+  const files = programFiles(source);
+  const known = new Set(
+    files.flatMap((file) => [...file.declared.keys(), ...importsOf(file).map((i) => i.local)]),
+  );
+  for (const name of Object.keys(define)) {
+    if (known.has(name)) continue;
+    const list = [...new Set(files.flatMap((file) => [...file.declared.keys()]))].join(", ");
+    throw new Usage(`--define ${name}: ${source.file} declares ${list || "no constant"}`);
+  }
 }
 
 function define(text: string, before: Record<string, unknown>): Record<string, unknown> {
@@ -58,6 +75,15 @@ function define(text: string, before: Record<string, unknown>): Record<string, u
     return { ...before, [name]: BigInt(value.slice(0, -1)) };
   if (/^-?\d+$|^0x[\da-f]+$/i.test(value)) return { ...before, [name]: Number(value) };
   return { ...before, [name]: value === "true" ? true : value === "false" ? false : value };
+}
+
+function write(file: string, content: string | Uint8Array): void {
+  try {
+    writeFileSync(file, content);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw failure(`cannot write ${file} (${code}): check the path and its permissions`);
+  }
 }
 
 function read(file: string): string {

@@ -7,6 +7,7 @@ import { GuestError } from "../guest/ring.ts";
 import { OsError } from "../os/errors.ts";
 import { type DriveOptions, type DriveResult, drive } from "./drive-traffic.ts";
 import { failure, Usage, whole } from "./errors.ts";
+import { requireShort } from "./socket-path.ts";
 
 interface DriveFlags {
   socket: string;
@@ -23,15 +24,19 @@ interface DriveFlags {
   json: boolean;
 }
 
+const bufs = (option: string) => whole(option, 16, 8192);
+const packets = whole("--packets", 1, 1e12);
+const patience = whole("--wait", 1, 3_600_000);
+
 export function driveCommand(): Command {
   return new Command("drive")
     .description("send and receive packets through a backend, and verify each")
     .requiredOption("--socket <path>", "UNIX socket to listen on; a backend connects to it")
-    .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", whole, 256)
-    .option("--rx-bufs <n>", "buffers of the receive queue", whole)
-    .option("--tx-bufs <n>", "buffers of the transmit queue", whole)
+    .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", bufs("--bufs"), 256)
+    .option("--rx-bufs <n>", "buffers of the receive queue", bufs("--rx-bufs"))
+    .option("--tx-bufs <n>", "buffers of the transmit queue", bufs("--tx-bufs"))
     .option("--duration <s>", "seconds of traffic", seconds, 5)
-    .option("--packets <n>", "stop after so many packets sent", whole)
+    .option("--packets <n>", "stop after so many packets sent", packets)
     .addOption(
       new Option("--direction <which>", "what the guest does: send (tx), only receive (rx), both")
         .choices(["tx", "rx", "both"])
@@ -40,7 +45,7 @@ export function driveCommand(): Command {
     .option(
       "--size <bytes>",
       "length of sent frames, 60 to 1514; 0: all lengths in turn",
-      whole,
+      whole("--size", 0, 1514),
       60,
     )
     .addOption(
@@ -49,7 +54,7 @@ export function driveCommand(): Command {
         .default("full"),
     )
     .option("--offloads", "negotiate all that the backend offers, and send every kind of it", false)
-    .option("--wait <ms>", "how long to wait for a backend", whole, 10_000)
+    .option("--wait <ms>", "how long to wait for a backend", patience, 10_000)
     .option("--json", "as JSON", false)
     .action((flags: DriveFlags) => run(flags));
 }
@@ -67,6 +72,7 @@ export function driveOptions(flags: DriveFlags): DriveOptions {
   for (const bufs of [rxBufs, txBufs]) {
     if (!validQueueBufs(bufs)) throw new Usage(`${bufs} buffers: a power of two, 16 to 8192`);
   }
+  requireShort("--socket", flags.socket);
   const { size } = flags;
   if (size !== 0 && (size < 60 || size > 1514)) throw new Usage(`--size ${size}: 0, or 60 to 1514`);
   return {

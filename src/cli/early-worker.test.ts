@@ -61,6 +61,7 @@ test("serve starts its worker before it imports what reads the command line, or 
   assert.deepEqual(events.slice(0, start).sort(), [
     "module errors.js",
     "module main.js",
+    "module node-version.js",
     "module waiting-worker.js",
   ]);
   assert.ok(events.indexOf("module serve.js") > start);

@@ -39,9 +39,6 @@ export const MIGRATION_BLOCKER = {
   "read-only": false,
 } as const;
 
-/** sun_path holds 108 bytes with the NUL. */
-export const MAX_SOCKET_PATH = 107;
-
 /**
  * The NIC as QEMU sees it. An original driver reads registers right after it wrote them and needs writes that
  * are answered (`originalDriver`); ours fences posted writes itself.

@@ -81,8 +81,8 @@ test("wrong use is refused with what to do, status 2", () => {
     [["--memory", "0"], /pairs of hexadecimal digits/],
     [["--memory", "00", "--memory-file", "x"], /either --memory or --memory-file/],
     [["--memory", "0000", "--size", "1"], /less than the 2 bytes/],
-    [["--repeat", "0"], /1 or more/],
-    [["--repeat", "x"], /not a whole number/],
+    [["--repeat", "0"], /--repeat 0: use a whole number from 1/],
+    [["--repeat", "x"], /--repeat x: use a whole number/],
     [["--engine", "qemu"], /Allowed choices are interpreter, jit/],
   ];
   for (const [args, message] of wrong) {

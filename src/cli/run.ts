@@ -23,6 +23,9 @@ interface RunFlags extends InputOptions {
 /** Where programs see the memory. */
 const MEMORY_BASE = 0x1_0000_0000;
 const MAX_MEMORY = 64 << 20;
+const size = whole("--size", 0, MAX_MEMORY);
+const repeat = whole("--repeat", 1, 1e9);
+const limit = whole("--step-limit", 1, 1e12);
 
 /** What version 1 programs call when no packet is looked at. */
 const HELPER_TABLE: ReadonlyMap<number, Helper> = new Map([
@@ -41,9 +44,9 @@ export function runCommand(): Command {
     .addOption(new Option("--format <name>", "default: by content").choices(FORMATS))
     .option("--memory <hex>", "what the program finds in memory, as hexadecimal bytes")
     .option("--memory-file <file>", "the same, the bytes of a file")
-    .option("--size <bytes>", "length of the memory; what is not given is zero", whole)
-    .option("--repeat <times>", "runs, each on the memory that the last one left", whole, 1)
-    .option("--step-limit <n>", "instructions of one run before it is given up", whole, 1_000_000)
+    .option("--size <bytes>", "length of the memory; what is not given is zero", size)
+    .option("--repeat <times>", "runs, each on the memory that the last one left", repeat, 1)
+    .option("--step-limit <n>", "instructions of one run before it is given up", limit, 1_000_000)
     .addOption(new Option("--engine <name>").choices(ENGINES).default("jit"))
     .option("--json", "as JSON", false)
     .action((file: string, flags: RunFlags) => {

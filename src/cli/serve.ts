@@ -2,19 +2,28 @@
 import { writeFileSync } from "node:fs";
 import { Command } from "commander";
 import type { Logger } from "pino";
-import { FEATURES, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
+import { FEATURES, MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 import { findRing, RINGS } from "../devices/rings.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
 import { nicWorker, type WaitingWorker } from "../frontends/waiting-worker.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
-import { ConfigError, checkConfig, DEFAULT_BUFS, mtuNotice, parseMac } from "../nic/config.ts";
+import {
+  ConfigError,
+  checkConfig,
+  DEFAULT_BUFS,
+  MAX_MTU,
+  MIN_MTU,
+  mtuNotice,
+  parseMac,
+} from "../nic/config.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { controlPath, serveControl } from "./control-socket.ts";
 import { failure, Usage, whole } from "./errors.ts";
 import { stableMac } from "./mac.ts";
 import { dropTo, prepareToDrop, removeIfAllowed } from "./privileges.ts";
+import { requireShort } from "./socket-path.ts";
 
 interface ServeFlags {
   socket: string;
@@ -28,6 +37,7 @@ interface ServeFlags {
   txBufs?: number;
   queues: number;
   mtu: number;
+  speed: number;
   spin: number;
   logLevel: string;
   pidFile?: string;
@@ -38,6 +48,16 @@ interface ServeFlags {
 }
 
 const LEVELS = ["silent", "error", "warn", "info", "debug"];
+
+/** As a TAP interface of the host says; without one, bonds do not aggregate links (802.3ad). */
+const DEFAULT_SPEED = 10_000;
+/** The fastest that Linux has a name for (uapi/linux/ethtool.h, SPEED_800000). */
+const MAX_SPEED = 800_000;
+/** A tenth of a second: longer, and a core is burnt for no packet. */
+const MAX_SPIN_US = 100_000;
+/** QEMU gives up after five. */
+const lateness = whole("--answer-delay", 0, 4000);
+const bufs = (option: string) => whole(option, 16, 8192);
 
 /** @param worker is loading already, where there is one */
 export function serveCommand(worker?: WaitingWorker): Command {
@@ -52,23 +72,39 @@ export function serveCommand(worker?: WaitingWorker): Command {
     )
     .option("--mac <address>", "MAC address (default: derived from the socket's path)")
     .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
-    .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", whole, DEFAULT_BUFS)
-    .option("--rx-bufs <n>", "buffers per receive queue", whole)
-    .option("--tx-bufs <n>", "buffers per transmit queue", whole)
-    .option("--queues <n>", "queue pairs, 1 to 8", whole, 1)
+    .option(
+      "--bufs <n>",
+      "buffers per queue: a power of two, 16 to 8192",
+      bufs("--bufs"),
+      DEFAULT_BUFS,
+    )
+    .option("--rx-bufs <n>", "buffers per receive queue", bufs("--rx-bufs"))
+    .option("--tx-bufs <n>", "buffers per transmit queue", bufs("--tx-bufs"))
+    .option("--queues <n>", "queue pairs, 1 to 8", whole("--queues", 1, MAX_QUEUE_PAIRS), 1)
     .option(
       "--mtu <bytes>",
       "largest MTU that the guest may use; without Ethernet header and VLAN tags",
-      whole,
+      whole("--mtu", MIN_MTU, MAX_MTU),
       1500,
     )
-    .option("--spin <us>", "longest spin before sleeping, in microseconds", whole, DEFAULT_SPIN_US)
+    .option(
+      "--speed <mbps>",
+      "link speed that the guest is told, in Mb/s; 0: unknown",
+      whole("--speed", 0, MAX_SPEED),
+      DEFAULT_SPEED,
+    )
+    .option(
+      "--spin <us>",
+      "longest spin before sleeping, in microseconds",
+      whole("--spin", 0, MAX_SPIN_US),
+      DEFAULT_SPIN_US,
+    )
     .option("--log-level <level>", LEVELS.join(", "), "info")
     .option("--pid-file <path>", "write the process id here; removed at the end")
     .option("--user <name>", "run as this user once TAP and sockets are open")
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
-    .option("--answer-delay <ms>", "answer the VMM this late (for tests)", whole, 0)
+    .option("--answer-delay <ms>", "answer the VMM this late (for tests)", lateness, 0)
     .action((flags: ServeFlags) => serve(flags, worker ?? nicWorker()));
 }
 
@@ -84,6 +120,9 @@ const OFFLOAD_WORDS = Object.keys(OFFLOADS).join(",");
 
 /** @throws Usage */
 export function parseOffloads(list: string): number {
+  if (list.split(",").includes("none") && list !== "none") {
+    throw new Usage(`--offloads ${list}: none stands alone`);
+  }
   let features = 0;
   for (const word of list.split(",")) {
     if (!Object.hasOwn(OFFLOADS, word)) {
@@ -104,6 +143,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
   if (!LEVELS.includes(flags.logLevel)) {
     throw new Usage(`unknown log level "${flags.logLevel}": use ${LEVELS.join(", ")}`);
   }
+  requireShort("--socket", flags.socket);
   try {
     const port = parsePort(flags.net);
     const nic = {
@@ -112,7 +152,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       txBufs: flags.txBufs ?? flags.bufs,
       mac: flags.mac === undefined ? stableMac(flags.socket) : parseMac(flags.mac),
       mtu: flags.mtu,
-      linkSpeed: 0,
+      linkSpeed: flags.speed,
       doorbellSize: 8,
       ...(flags.offloads === undefined ? {} : { features: parseOffloads(flags.offloads) }),
     };

@@ -19,6 +19,9 @@ interface VerifyFlags extends InputOptions {
   verbose: number;
 }
 
+const bufs = whole("--bufs", 16, 8192);
+const contextBytes = whole("--context-size", 1, 64 << 20);
+
 export function verifyCommand(): Command {
   return new Command("verify")
     .description(
@@ -34,8 +37,8 @@ export function verifyCommand(): Command {
       "--device <name>",
       `without a file, its programs: ${DEVICES.map((d) => d.name).join(", ")}`,
     )
-    .option("--bufs <n>", "buffers per queue of the device", whole, DEFAULT_BUFS)
-    .option("--context-size <bytes>", "size of the context (default: the device's)", whole)
+    .option("--bufs <n>", "buffers per queue of the device", bufs, DEFAULT_BUFS)
+    .option("--context-size <bytes>", "size of the context (default: the device's)", contextBytes)
     .addOption(
       new Option("--program <name>", "which program it is (default: its section's name)").choices(
         PROGRAM_NAMES,

@@ -13,7 +13,7 @@ const flags: VmFlags = { socket: ["/run/nic.sock"], memory: "512M", smp: "1", ac
 test("wrong use is status 2 and one line that says what to do", () => {
   const refused: [Partial<VmFlags>, string[], RegExp][] = [
     [{ socket: [] }, [], /--socket/],
-    [{ socket: [`/${"x".repeat(107)}`] }, [], /shorter/],
+    [{ socket: [`/${"x".repeat(107)}`] }, [], /at most 103 bytes/],
     [{ disk: "/d", kernel: "/k" }, [], /exclude/],
     [{ append: "quiet" }, [], /need --kernel/],
     [{ diskFormat: "raw" }, [], /need --disk/],

@@ -18,13 +18,13 @@ import {
 import {
   type Accelerator,
   type Boot,
-  MAX_SOCKET_PATH,
   parseMemory,
   qemuCommand,
   sharedMemoryProblem,
   shellQuote,
   vfioUserDevice,
 } from "./qemu-command.ts";
+import { requireShort } from "./socket-path.ts";
 
 export interface VmFlags {
   readonly socket?: readonly string[];
@@ -86,13 +86,7 @@ async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
 export function checkUsage(flags: VmFlags, extra: readonly string[]): void {
   const sockets = flags.socket ?? [];
   if (sockets.length === 0) throw new Usage("--socket is missing: the path given to `bpfhv serve`");
-  for (const path of sockets) {
-    if (Buffer.byteLength(resolve(path)) > MAX_SOCKET_PATH) {
-      throw new Usage(
-        `socket path longer than ${MAX_SOCKET_PATH} bytes: use a shorter one: ${path}`,
-      );
-    }
-  }
+  for (const path of sockets) requireShort("--socket", resolve(path));
   if (flags.disk !== undefined && flags.kernel !== undefined) {
     throw new Usage("--disk and --kernel exclude each other");
   }

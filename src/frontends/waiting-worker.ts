@@ -4,8 +4,14 @@
  */
 import { type MessagePort, receiveMessageOnPort, Worker, workerData } from "node:worker_threads";
 
-/** Words that the worker shares with whoever started it: open at 1; its thread, 0 until known; turns of its loop. */
-export const PULSE = { gate: 0, thread: 1, turns: 2, WORDS: 3 } as const;
+/**
+ * Words that the worker shares with whoever started it: open at 1; its thread, 0 until known; turns of its loop; 1 once
+ * its modules are loaded.
+ */
+export const PULSE = { gate: 0, thread: 1, turns: 2, loaded: 3, WORDS: 4 } as const;
+
+/** Longer than modules load on a busy machine. */
+const LOAD_MS = 5000;
 
 export class WaitingWorker {
   readonly #worker: Worker;
@@ -17,6 +23,14 @@ export class WaitingWorker {
     this.#worker = new Worker(module, { workerData: this.pulse });
     // Where the command line is wrong, the process ends all the same.
     this.#worker.unref();
+  }
+
+  /**
+   * Waits until the modules are loaded, as long as that may take. Before that the process must not end: a thread that is
+   * stopped in the middle of loading native code takes the process with it, by SIGABRT.
+   */
+  waitUntilLoaded(): void {
+    Atomics.wait(this.pulse, PULSE.loaded, 0, LOAD_MS);
   }
 
   /** Opens the gate. Call it once. */
@@ -34,6 +48,9 @@ export const nicWorker = (): WaitingWorker =>
 
 /** In the worker: waits for its task. */
 export function takeTask<Task>(port: MessagePort): Task {
-  Atomics.wait(workerData as Int32Array, PULSE.gate, 0);
+  const pulse = workerData as Int32Array;
+  Atomics.store(pulse, PULSE.loaded, 1);
+  Atomics.notify(pulse, PULSE.loaded);
+  Atomics.wait(pulse, PULSE.gate, 0);
   return receiveMessageOnPort(port)!.message as Task;
 }

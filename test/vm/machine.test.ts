@@ -10,12 +10,20 @@ const skip = await withoutVm();
 describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
   let vm: NicGuest;
   before(async () => {
-    vm = await NicGuest.start({ label: "machine" });
+    vm = await NicGuest.start({ label: "machine", serve: ["--speed", "25000"] });
     await vm.load();
   });
   after(async () => {
     const { aborted } = await vm.close();
     assert.equal(aborted, false);
+  });
+
+  test("the guest's interface has the link speed when serve was given one", async () => {
+    const [speed, duplex] = ["speed", "duplex"].map((name) =>
+      vm.guest.check(`cat /sys/class/net/eth0/${name}`),
+    );
+    assert.equal((await speed)?.trim(), "25000");
+    assert.equal((await duplex)?.trim(), "full");
   });
 
   test("live migration is refused by name when a NIC is there, and the NIC goes on", async () => {
