@@ -1,14 +1,17 @@
 /**
  * Guest memory as devices see it: translate an address *with its length*, or nothing. Who keeps the table
  * (a vfio-user client's DMA maps, the proxy protocol's memory table, a guest in this very process) does
- * not matter here. Files stay mapped for the life of a connection, so an address that was handed out
- * never dangles, whatever the guest does to its memory map while packets flow.
+ * not matter here. A host address holds until the table next changes, which never happens while packets
+ * are under way: nobody keeps one from one turn of the engine's loop to the next.
  */
-import { type Mapping, mapPages } from "../os/memory.ts";
 
-/** A file behind guest memory, mapped whole. */
+/** A file behind guest memory. */
 export interface MemoryFile {
   readonly fd: number;
+  /** Equal for descriptors of the same file, also after the file was let go and mapped again. */
+  readonly id: string;
+  /** `mappingUnit` of the file: 4096, or the size of its huge pages. */
+  readonly unit: number;
 }
 
 export interface MemoryRange {
@@ -20,16 +23,19 @@ export interface MemoryRange {
   /** null: memory that this process cannot reach (a ROM, or RAM that is not shared). */
   readonly file: MemoryFile | null;
   readonly fileOffset: number;
+  /** Why `file` is null, if there is more to say than that the VMM did not share it. */
+  readonly unreachable?: string;
 }
 
 export interface GuestMemory {
-  /** Changes with every change of the table: a cached translation holds while this stands still. */
+  /** Changes with every change of the table. */
   readonly generation: number;
   /** Sorted by address, never overlapping. */
   readonly ranges: readonly MemoryRange[];
   /**
-   * Host virtual address of `length` bytes at guest address `address`; 0 where not all of them are in
-   * one range that may be accessed so. Never throws, never allocates: the hot path.
+   * Host virtual address of `length` bytes at guest address `address`; 0 if not all of them are in one
+   * range that may be accessed so. Never throws, never allocates: the hot path. What lies in several
+   * ranges is for `pieces.ts`.
    */
   translate(address: number, length: number, write: boolean): number;
 }
@@ -45,23 +51,44 @@ export function translateHalves(
   return memory.translate((high >>> 0) * 4294967296 + (low >>> 0), length, write);
 }
 
-export const GUEST_PAGE = 4096;
-
-/**
- * Maps guest pages, in the order given, as one contiguous piece of host memory; the caller owns it.
- * @returns null where a page is not writable, file-backed guest memory, or pages are of several files.
- */
-export function mapGuestPages(memory: GuestMemory, pages: readonly number[]): Mapping | null {
-  let file: MemoryFile | null = null;
-  const offsets: number[] = [];
-  for (const page of pages) {
-    const range = memory.ranges.find((r) => page >= r.address && page - r.address < r.size);
-    if (range === undefined || page % GUEST_PAGE !== 0) return null;
-    const inside = GUEST_PAGE <= range.size - (page - range.address);
-    if (!inside || !range.writable || range.file === null) return null;
-    if (file !== null && range.file !== file) return null;
-    file = range.file;
-    offsets.push(range.fileOffset + (page - range.address));
+/** Index of the last range that begins at or below `address`, -1 if there is none. */
+export function indexBelow(ranges: readonly MemoryRange[], address: number): number {
+  let low = 0;
+  let high = ranges.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (ranges[middle].address <= address) low = middle + 1;
+    else high = middle;
   }
-  return file === null ? null : mapPages(file.fd, offsets, { write: true });
+  return low - 1;
+}
+
+/** Bytes from `address` to the end of the range that it is in; 0 if it is in none. */
+export function bytesLeft(ranges: readonly MemoryRange[], address: number): number {
+  const index = indexBelow(ranges, address);
+  if (index < 0) return 0;
+  return Math.max(ranges[index].size - (address - ranges[index].address), 0);
+}
+
+/** Why a device may not use `[address, +length)`: for messages, after `translate` refused it. */
+export function whyRefused(
+  memory: GuestMemory,
+  address: number,
+  length: number,
+  write: boolean,
+): string {
+  for (let at = address; at < address + length; ) {
+    const range = memory.ranges[indexBelow(memory.ranges, at)];
+    const left = bytesLeft(memory.ranges, at);
+    const where = `0x${at.toString(16)}`;
+    if (range === undefined || left === 0) return `no memory is mapped at ${where}`;
+    if (range.file === null) {
+      return `the memory at ${where} ${range.unreachable ?? "is not shared (share=on)"}`;
+    }
+    if (memory.translate(at, 1, write) === 0) {
+      return `the memory at ${where} may not be ${write ? "written" : "read"}`;
+    }
+    at += left;
+  }
+  return "its pieces are not whole pages of 4 KiB";
 }

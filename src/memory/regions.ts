@@ -1,19 +1,24 @@
 /**
- * Guest memory as a VMM shares it: a sorted table of guest address ranges over memory files. Each file is mapped
- * once, whole; map and unmap only edit the table, so an address that was handed out stays mapped until `prune` or
- * `clear`. One VMM adds and removes ranges (vfio-user), another sends the whole table (bpfhv-proxy: `replace`).
+ * Guest memory as a VMM shares it: a sorted table of guest address ranges over memory files. Each file is
+ * mapped once, whole, and let go with its last range: an address that was handed out does not outlive its
+ * range. One VMM adds and removes ranges (vfio-user), another sends the whole table (bpfhv-proxy:
+ * `replace`; there files stay until `prune`).
+ *
+ * Descriptors are a peer's. A file that can be sealed against shrinking is a memfd: its calls never block,
+ * and once it is sealed its pages stay. All other files may be anything (FUSE: fstat and page faults may
+ * take for ever), so the seal comes before every other call, and what has none is not touched.
  */
 import { EACCES, EEXIST, EFBIG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, OsError } from "../os/errors.ts";
-import { close, fstat } from "../os/fd.ts";
-import { type Mapping, mapFile, PAGE, shrinkSeal } from "../os/memory.ts";
-import type { GuestMemory, MemoryFile, MemoryRange } from "./guest-memory.ts";
+import { close, fdTarget, fstat } from "../os/fd.ts";
+import { type Mapping, mapFile, mappingUnit, PAGE, shrinkSeal } from "../os/memory.ts";
+import { type GuestMemory, indexBelow, type MemoryFile, type MemoryRange } from "./guest-memory.ts";
 
 /** Addresses beyond this cannot be told apart as numbers; no CPU has more physical address bits than 52. */
 const ADDRESS_END = 2 ** 53;
 /** Ranges of one VMM: what a vfio-user client may hold where the server announces nothing. */
 export const MAX_REGIONS = 65535;
-/** Different memory files of one VMM: guest RAM is one to a few. */
-const MAX_FILES = 64;
+/** Different memory files of one VMM at a time: QEMU has at most 256 slots for DIMMs, and RAM. */
+const MAX_FILES = 272;
 
 /** A memory file of the VMM, mapped whole. */
 export interface RegionFile extends MemoryFile {
@@ -43,11 +48,16 @@ export interface RegionRequest {
 
 export type RegionWarning = (code: string, message: string) => void;
 
+const UNSEALED =
+  "is in a file that cannot be sealed (use memory-backend-memfd, or --allow-unsealed)";
+
 /** Refusals are errno values of the reply, not exceptions: the VMM is free to send nonsense. */
 export const OK = 0;
 
 export interface RegionTableOptions {
   readonly warn?: RegionWarning;
+  /** Use files that cannot be sealed, too: whoever shrinks one kills this process. */
+  readonly allowUnsealed?: boolean;
   /** Ranges that it holds at most. */
   readonly maxRegions?: number;
   /** Addresses, sizes and offsets are multiples of this many bytes. */
@@ -58,6 +68,9 @@ export class RegionTable implements GuestMemory {
   #ranges: Region[] = [];
   readonly #files: RegionFile[] = [];
   readonly #warn: RegionWarning;
+  readonly #allowUnsealed: boolean;
+  /** The operator knows of memory that cannot be sealed. */
+  #warned = false;
   readonly #maxRegions: number;
   readonly #granularity: number;
   #generation = 0;
@@ -66,6 +79,7 @@ export class RegionTable implements GuestMemory {
 
   constructor(options: RegionTableOptions = {}) {
     this.#warn = options.warn ?? (() => {});
+    this.#allowUnsealed = options.allowUnsealed ?? false;
     this.#maxRegions = options.maxRegions ?? MAX_REGIONS;
     this.#granularity = options.granularity ?? PAGE;
   }
@@ -91,7 +105,7 @@ export class RegionTable implements GuestMemory {
   translate(address: number, length: number, write: boolean): number {
     let range = this.#ranges[this.#last];
     if (range === undefined || address < range.address || address - range.address >= range.size) {
-      const index = this.#find(address);
+      const index = indexBelow(this.#ranges, address);
       if (index < 0) return 0;
       this.#last = index;
       range = this.#ranges[index]!;
@@ -102,26 +116,16 @@ export class RegionTable implements GuestMemory {
     return range.host + offset;
   }
 
-  /** Index of the last range that begins at or below `address`, -1 when there is none. */
-  #find(address: number): number {
-    let low = 0;
-    let high = this.#ranges.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#ranges[middle]!.address <= address) low = middle + 1;
-      else high = middle;
-    }
-    return low - 1;
-  }
-
   /** The range that is exactly `[address, +size)`. */
   exact(address: number, size: number): Region | undefined {
-    const range = this.#ranges[this.#find(address)];
+    const range = this.#ranges[indexBelow(this.#ranges, address)];
     return range?.address === address && range.size === size ? range : undefined;
   }
 
   /**
-   * Adds a range. `fd` is -1 for memory that cannot be shared; otherwise it belongs to the table from now on.
+   * Adds a range. `fd` is -1 for memory that cannot be shared; otherwise it belongs to the table from now
+   * on. Memory in a file that cannot be sealed becomes a range that nobody can use, with a warning: a VMM
+   * ends when a request to map its RAM fails, and its guest can do without a NIC.
    * @returns OK or an errno value.
    */
   map(request: RegionRequest, fd: number): number {
@@ -134,11 +138,31 @@ export class RegionTable implements GuestMemory {
       close(fd);
       return refusal;
     }
+    if (shrinkSeal(fd) === "unsealable" && !this.#mayTrust(request, fd)) {
+      close(fd);
+      this.#insert(request, null, UNSEALED);
+      return OK;
+    }
     const file = this.#fileOf(request, fd);
     if (typeof file === "number") return file;
-    if (request.writable && !file.writable) return EACCES;
     this.#insert(request, file);
     return OK;
+  }
+
+  /** Warns of a file that cannot be sealed, once. @returns whether it is used all the same */
+  #mayTrust({ address, size }: RegionRequest, fd: number): boolean {
+    if (!this.#warned) {
+      this.#warned = true;
+      const memory = `guest memory at 0x${address.toString(16)} (${size} bytes, ${fdTarget(fd)})`;
+      this.#warn(
+        "memory-not-sealed",
+        this.#allowUnsealed
+          ? `${memory} cannot be sealed: whoever shrinks that file kills this process`
+          : `${memory} is not used, because whoever shrinks that file would kill this process: give ` +
+              "QEMU a memory-backend-memfd, which can be sealed, or start with --allow-unsealed",
+      );
+    }
+    return this.#allowUnsealed;
   }
 
   #refuseMap({ address, size, offset }: RegionRequest): number {
@@ -147,7 +171,7 @@ export class RegionTable implements GuestMemory {
     if (address % unit !== 0 || size % unit !== 0 || offset % unit !== 0) return EINVAL;
     if (size > ADDRESS_END - address || size > ADDRESS_END - offset) return EINVAL;
     if (this.#ranges.length >= this.#maxRegions) return EMSGSIZE;
-    const index = this.#find(address);
+    const index = indexBelow(this.#ranges, address);
     const before = this.#ranges[index];
     if (before !== undefined && address - before.address < before.size) return EEXIST;
     const after = this.#ranges[index + 1];
@@ -155,7 +179,7 @@ export class RegionTable implements GuestMemory {
   }
 
   /** The mapped file behind `fd`, which is consumed; or an errno value. */
-  #fileOf({ offset, size }: RegionRequest, fd: number): RegionFile | number {
+  #fileOf({ offset, size, writable }: RegionRequest, fd: number): RegionFile | number {
     let kept = false;
     try {
       const { dev, ino, size: fileSize } = fstat(fd);
@@ -163,12 +187,16 @@ export class RegionTable implements GuestMemory {
       const known = this.#files.find(
         (file) => file.dev === dev && file.ino === ino && file.mapping.length >= offset + size,
       );
-      if (known !== undefined) return known;
+      if (known !== undefined) return writable && !known.writable ? EACCES : known;
       if (this.#files.length >= MAX_FILES) return ENOMEM;
-      const file = { dev, ino, fd, ...mapWhole(fd, fileSize) };
+      const unit = mappingUnit(fd);
+      const file = { dev, ino, id: `${dev}:${ino}`, unit, fd, ...mapWhole(fd, fileSize) };
+      if (writable && !file.writable) {
+        file.mapping.unmap();
+        return EACCES;
+      }
       this.#files.push(file);
       kept = true;
-      this.#checkSeal(fd, fileSize);
       return file;
     } catch (error) {
       return error instanceof OsError ? error.errno : EINVAL;
@@ -177,37 +205,38 @@ export class RegionTable implements GuestMemory {
     }
   }
 
-  #checkSeal(fd: number, size: number): void {
-    if (shrinkSeal(fd) !== "unsealable") return;
-    this.#warn(
-      "memory-not-sealed",
-      `guest memory (${size} bytes) is in a file that cannot be sealed: whoever shrinks it kills this process; ` +
-        "use memory-backend-memfd",
-    );
-  }
-
-  #insert(request: RegionRequest, file: RegionFile | null): void {
+  #insert(request: RegionRequest, file: RegionFile | null, unreachable?: string): void {
     const { address, size, offset, readable, writable } = request;
     const host = file === null ? 0 : file.mapping.address + offset;
     const range = { address, size, readable, writable, host, file, fileOffset: offset };
-    this.#ranges = this.#ranges.toSpliced(this.#find(address) + 1, 0, range);
+    const index = indexBelow(this.#ranges, address) + 1;
+    const why = unreachable === undefined ? {} : { unreachable };
+    this.#ranges = this.#ranges.toSpliced(index, 0, { ...range, ...why });
     this.#generation++;
   }
 
-  /** Takes one range out; the file stays mapped. @returns OK or ENOENT. */
+  /** Takes one range out, and unmaps its file if it was the last one there. @returns OK or ENOENT. */
   unmap(address: number, size: number): number {
     const range = this.exact(address, size);
     if (range === undefined) return ENOENT;
     this.#ranges = this.#ranges.filter((other) => other !== range);
     this.#generation++;
+    if (range.file !== null) this.#letGo(range.file);
     return OK;
   }
 
-  /** Takes every range out. */
+  /** Takes every range out, and unmaps all files. */
   unmapAll(): void {
-    if (this.#ranges.length === 0) return;
+    if (this.#ranges.length > 0) this.#generation++;
     this.#ranges = [];
-    this.#generation++;
+    this.prune();
+  }
+
+  /** Unmaps and closes a file that has no range. */
+  #letGo(file: RegionFile): void {
+    if (this.#ranges.some((range) => range.file === file)) return;
+    this.#files.splice(this.#files.indexOf(file), 1);
+    release(file);
   }
 
   /**
@@ -231,7 +260,7 @@ export class RegionTable implements GuestMemory {
     return OK;
   }
 
-  /** Unmaps and closes the files that no range uses any more: no view of them may be used from here on. */
+  /** Unmaps and closes the files that no range uses any more: no address in them may be used then. */
   prune(): void {
     const used = new Set(this.#ranges.map((range) => range.file));
     for (const file of this.#files.filter((file) => !used.has(file))) release(file);
@@ -239,10 +268,10 @@ export class RegionTable implements GuestMemory {
     this.#files.splice(0, this.#files.length, ...kept);
   }
 
-  /** The end of the connection: also unmaps and closes the files. No view of them may be used any more. */
+  /** The end of the connection. */
   clear(): void {
     this.unmapAll();
-    this.prune();
+    this.#warned = false;
   }
 }
 

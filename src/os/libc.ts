@@ -42,6 +42,7 @@ export const fcntl = declare<(fd: Fd, command: number, argument: number) => numb
 export const ioctl = declare<(fd: Fd, request: number, argument: Address) => number>(
   "int ioctl(int, uint64_t, uint64_t)",
 );
+export const fstatfs = declare<(fd: Fd, to: Address) => number>("int fstatfs(int, uint64_t)");
 export const fchmod = declare<(fd: Fd, mode: number) => number>("int fchmod(int, uint32_t)");
 export const ftruncate = declare<(fd: Fd, size: number) => number>("int ftruncate(int, int64_t)");
 
@@ -122,6 +123,23 @@ const memmove = declare<(to: ArrayBufferView, from: ArrayBufferView, n: number) 
   "uint64_t memmove(void *, const void *, size_t)",
 );
 
+const memcpyOut = declare<(to: ArrayBufferView, from: Address, n: number) => number>(
+  "uint64_t memcpy(void *, uint64_t, size_t)",
+);
+const memcpyIn = declare<(to: Address, from: ArrayBufferView, n: number) => number>(
+  "uint64_t memcpy(uint64_t, const void *, size_t)",
+);
+
+/** Fills `to` from memory at `address`, for whose length the caller vouches. Makes no view. */
+export function copyOut(to: Uint8Array, address: Address): void {
+  memcpyOut(to, address, to.length);
+}
+
+/** Copies `from` to memory at `address`, for whose length the caller vouches. Makes no view. */
+export function copyIn(address: Address, from: Uint8Array): void {
+  memcpyIn(address, from, from.length);
+}
+
 /** Where the bytes of a view lie; they must stay there, as those of a WebAssembly memory do. */
 export function addressOf(view: ArrayBufferView): Address {
   return memmove(view, view, 0);
@@ -130,8 +148,16 @@ export function addressOf(view: ArrayBufferView): Address {
 /** errno of the last call made through this table on this thread: ask right after the call. */
 export const errno: () => number = koffi.errno as () => number;
 
-/** An ArrayBuffer over `length` bytes at `address`: no copy, and no protection once it is unmapped. */
+/** Views made in this thread: a test compares it before and after what a guest may repeat. */
+export const views = { made: 0 };
+
+/**
+ * An ArrayBuffer over `length` bytes at `address`: no copy, and no protection once it is unmapped.
+ * Each one takes some 230 bytes that only a finalizer gives back, which runs from the event loop. A
+ * worker that blocks in the engine's loop never gets there: make views per mapping, never per access.
+ */
 export function viewAt(address: Address, length: number): ArrayBuffer {
+  views.made++;
   return koffi.view(address, length);
 }
 

@@ -6,7 +6,6 @@ import {
   createMemfd,
   mapAnonymous,
   mapFile,
-  mapPages,
   mapPagesOver,
   PAGE,
   restoreMemory,
@@ -66,29 +65,6 @@ test("two mappings of one file share their bytes", () => {
   });
 });
 
-test("pages picked from a file lie side by side, in the given order", () => {
-  withMemfd(8 * PAGE, true, (fd) => {
-    const whole = mapFile(fd, 0, 8 * PAGE, { write: true });
-    const words = new Uint32Array(whole.view(0, 8 * PAGE));
-    for (let page = 0; page < 8; page++) words[page * 1024] = 100 + page;
-    const order = [7, 3, 4, 5, 0, 3];
-    const picked = mapPages(
-      fd,
-      order.map((page) => page * PAGE),
-      { write: true },
-    );
-    const seen = new Uint32Array(picked.view(0, order.length * PAGE));
-    assert.deepEqual(
-      order.map((_, i) => seen[i * 1024]),
-      order.map((page) => 100 + page),
-    );
-    seen[4 * 1024 + 1] = 5;
-    assert.equal(words[1], 5);
-    picked.unmap();
-    whole.unmap();
-  });
-});
-
 test("pages of a file take the place of a mapping's memory, and zeroes that of the pages", () => {
   withMemfd(4 * PAGE, true, (fd) => {
     const whole = mapFile(fd, 0, 4 * PAGE, { write: true });
@@ -119,15 +95,12 @@ test("ranges past the end of the file are refused before they can kill", () => {
     assert.throws(() => mapFile(fd, 0, 3 * PAGE, { write: false }), code);
     assert.throws(() => mapFile(fd, 2 * PAGE, PAGE, { write: false }), code);
     assert.throws(() => mapFile(fd, -PAGE, PAGE, { write: false }), code);
-    assert.throws(() => mapPages(fd, [0, 2 * PAGE], { write: false }), code);
   });
 });
 
 test("odd offsets, empty lengths and closed descriptors are errors with the call's name", () => {
   withMemfd(2 * PAGE, true, (fd) => {
     assert.throws(() => mapFile(fd, 5, PAGE, { write: false }), { code: "EINVAL", call: "mmap" });
-    assert.throws(() => mapPages(fd, [0, 5], { write: false }), { code: "EINVAL", call: "mmap" });
-    assert.throws(() => mapPages(fd, [], { write: false }), { code: "EINVAL" });
     assert.throws(() => mapAnonymous(0), { code: "EINVAL" });
     assert.throws(() => mapAnonymous(2 ** 46 * 4), { code: "ENOMEM" });
   });

@@ -9,6 +9,7 @@ export const MAX_VIEW = 2 ** 30;
 
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
+const MFD_HUGETLB = 4;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 2;
@@ -23,9 +24,17 @@ const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 
-/** A memory file of `size` bytes; with `seal` its size can never change again. */
-export function createMemfd(name: string, size: number, options: { seal?: boolean } = {}): number {
-  const fd = check(libc.memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create", name);
+/**
+ * A memory file of `size` bytes; with `seal` its size can never change again. With `huge` it is made of
+ * the kernel's default huge pages, of which enough must be reserved (vm.nr_hugepages).
+ */
+export function createMemfd(
+  name: string,
+  size: number,
+  options: { seal?: boolean; huge?: boolean } = {},
+): number {
+  const flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (options.huge ? MFD_HUGETLB : 0);
+  const fd = check(libc.memfdCreate(name, flags), "memfd_create", name);
   try {
     check(libc.ftruncate(fd, size), "ftruncate", `${name} to ${size} bytes`);
     if (options.seal) {
@@ -157,25 +166,20 @@ export function mapAnonymous(length: number): Mapping {
   return new Mapping(map(0, length, PROT_READ | PROT_WRITE, flags, -1, 0), length);
 }
 
-/**
- * One contiguous range made of the file's pages in the given order, so that a structure scattered over guest
- * pages is read as one. `fileOffsets` are page multiples; a page may appear more than once.
- */
-export function mapPages(
-  fd: number,
-  fileOffsets: readonly number[],
-  options: { write: boolean },
-): Mapping {
-  for (const offset of fileOffsets) checkInsideFile(fd, offset, PAGE);
-  const length = fileOffsets.length * PAGE;
-  const reserved = map(0, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  try {
-    mapRuns(reserved, fd, fileOffsets, protectionOf(options.write));
-  } catch (error) {
-    libc.munmap(reserved, length);
-    throw error;
-  }
-  return new Mapping(reserved, length);
+/** Addresses that nothing else gets, without memory behind them: touching one kills the process. */
+export function reserveAddresses(length: number): number {
+  return map(0, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+/** Puts part of a file over addresses of the caller's own. `length` is a multiple of `mappingUnit`. */
+export function mapFileOver(at: number, length: number, fd: number, offset: number): void {
+  map(at, length, protectionOf(true), MAP_SHARED | MAP_FIXED, fd, offset);
+}
+
+/** Takes the memory behind addresses of the caller's own away; they stay reserved. */
+export function uncover(at: number, length: number): void {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  map(at, length, PROT_NONE, flags, -1, 0);
 }
 
 /**
@@ -216,4 +220,36 @@ function mapRuns(reserved: number, fd: number, offsets: readonly number[], prot:
 /** Copies bytes between addresses that the caller vouches for; cheaper than making views of them. */
 export function copyBytes(to: number, from: number, length: number): void {
   libc.memcpy(to, from, length);
+}
+
+/** Fills `bytes` from memory that the caller vouches for. */
+export function copyFromAddress(bytes: Uint8Array, from: number): void {
+  libc.copyOut(bytes, from);
+}
+
+/** Copies `bytes` to memory that the caller vouches for. */
+export function copyToAddress(to: number, bytes: Uint8Array): void {
+  libc.copyIn(to, bytes);
+}
+
+/** Views made in this thread so far (`libc.viewAt`). */
+export function viewsMade(): number {
+  return libc.views.made;
+}
+
+/** `f_type` of hugetlbfs, which memfds with huge pages are on, too. */
+const HUGETLBFS_MAGIC = 0x958458f6;
+/** struct statfs: `f_type` u64, `f_bsize` u64, and less than 120 bytes in all. */
+const F_BSIZE = 8;
+
+/**
+ * Bytes in which the file is mapped: offsets, addresses and lengths are multiples of it. PAGE, or the
+ * size of its huge pages: the kernel rounds a shorter mapping up, over whatever lies behind it.
+ * @throws OsError
+ */
+export function mappingUnit(fd: number): number {
+  check(libc.fstatfs(fd, libc.STRUCT_ADDRESS), "fstatfs", `fd ${fd}`);
+  const { scratch } = libc;
+  if (scratch.getUint32(libc.STRUCT_OFFSET, true) !== HUGETLBFS_MAGIC) return PAGE;
+  return scratch.getUint32(libc.STRUCT_OFFSET + F_BSIZE, true);
 }
