@@ -4,12 +4,12 @@
  * in the other direction `offer` lays out free buffers, a port makes packets of them, `deliver` completes.
  */
 import type { ProgramForm, ProgramSet } from "../abi/index.ts";
-import type { Batch, GuestMemory } from "../memory/index.ts";
+import type { Batch, ContextWords, GuestMemory } from "../memory/index.ts";
 import type { QueueCounters } from "./counters.ts";
 
 export interface QueueConfig {
-  /** The whole context (public part included), mapped contiguously. */
-  readonly context: ArrayBuffer;
+  /** The whole context, public part included. */
+  readonly context: ArrayBuffer | ContextWords;
   readonly bufs: number;
   readonly memory: GuestMemory;
   readonly counters: QueueCounters;
@@ -79,7 +79,7 @@ export interface Ring {
   sizeProblem?(bufs: number): string | null;
   contextSize(bufs: number): number;
   /** Writes the private area of a fresh context. */
-  initialise(direction: "rx" | "tx", context: ArrayBuffer, bufs: number): void;
+  initialise(direction: "rx" | "tx", context: ArrayBuffer | ContextWords, bufs: number): void;
   tx(config: QueueConfig): TxHalf;
   rx(config: QueueConfig): RxHalf;
 }

@@ -155,7 +155,7 @@ export class GuestDriver {
     for (let i = 0; i < count; i++) {
       const part = frame.subarray(i * bufferSize, (i + 1) * bufferSize);
       const address = ring.addressOf(ring.nextId(i));
-      new Uint8Array(this.#memory.view(address, bufferSize)).set(part);
+      this.#memory.bytes(address, bufferSize).set(part);
     }
     ring.publish(count, bufferSize, frame.length - (count - 1) * bufferSize, metadata);
     this.counters.sent++;
@@ -184,7 +184,7 @@ export class GuestDriver {
     const parts: Uint8Array[] = [];
     const collect = (id: number, length: number) => {
       if (length > ring.bufferSize) throw new GuestError(`a frame of ${length} bytes`);
-      if (length > 0) parts.push(new Uint8Array(this.#memory.view(ring.addressOf(id), length)));
+      if (length > 0) parts.push(this.#memory.bytes(ring.addressOf(id), length));
     };
     for (; packets < max && ring.collect(collect) > 0; packets++) {
       if (parts.length === 1) take(parts[0], ring.metadata);
@@ -251,7 +251,8 @@ export class GuestDriver {
     const length = this.#read(REG.BLOB_LEN);
     const address = this.#memory.allocate(length);
     this.#writeAddress(REG.BLOB_LO, address);
-    return checked({ form: "helperfree", code: parseBlob(this.#memory.view(address, length)) });
+    const blob = this.#memory.bytes(address, length).slice();
+    return checked({ form: "helperfree", code: parseBlob(blob.buffer) });
   }
 
   #fetchWindow(): ProgramSet {
@@ -284,11 +285,8 @@ export class GuestDriver {
     const ring = new GuestRing({ ...options, context, memory: this.#memory.linear });
     if (!this.#pages) return { ring, context, address: first };
     const address = this.#memory.allocate(count * 8);
-    const list = new DataView(this.#memory.view(address, count * 8));
-    for (const [i, page] of pages.entries()) {
-      list.setUint32(i * 8, page % 2 ** 32, true);
-      list.setUint32(i * 8 + 4, Math.floor(page / 2 ** 32), true);
-    }
+    const list = new Uint32Array(pages.flatMap((page) => [page, page / 2 ** 32]));
+    this.#memory.bytes(address, count * 8).set(new Uint8Array(list.buffer));
     return { ring, context, address };
   }
 

@@ -3,7 +3,7 @@
  * memory and by the guest through views.
  */
 import { LinearMemory } from "../ebpf/index.ts";
-import type { GuestMemory, MemoryRange } from "../memory/index.ts";
+import type { GuestMemory, MemoryFile, MemoryRange } from "../memory/index.ts";
 import { close } from "../os/fd.ts";
 import {
   createMemfd,
@@ -23,7 +23,9 @@ export class LocalMemory implements GuestMemory {
   /** What compiled programs see: their stack, and contexts. */
   readonly linear: LinearMemory;
   readonly #mapping: Mapping;
+  readonly #bytes: Uint8Array;
   readonly #contexts: Uint8Array[] = [];
+  readonly #file: MemoryFile;
   #ranges: MemoryRange[];
   #next = 0;
 
@@ -32,11 +34,11 @@ export class LocalMemory implements GuestMemory {
     const length = Math.ceil(size / PAGE) * PAGE;
     this.fd = createMemfd("bpfhv-guest", length, { seal: true });
     this.#mapping = mapFile(this.fd, 0, length, { write: true });
+    this.#bytes = new Uint8Array(this.#mapping.view(0, length));
     // Room for each page once; nothing is taken up before it is used.
     this.linear = new LinearMemory(length + PAGE);
-    this.#ranges = [
-      { address: BASE, size: length, writable: true, file: { fd: this.fd }, fileOffset: 0 },
-    ];
+    this.#file = { fd: this.fd, id: "guest", unit: PAGE };
+    this.#ranges = [this.#range()];
   }
 
   get ranges(): readonly MemoryRange[] {
@@ -56,9 +58,12 @@ export class LocalMemory implements GuestMemory {
   /** Takes all of the memory away from the device, or gives it back: a memory map that changes. */
   setVisible(visible: boolean): void {
     this.generation++;
-    const size = this.#mapping.length;
-    const range = { address: BASE, size, writable: true, file: { fd: this.fd }, fileOffset: 0 };
-    this.#ranges = visible ? [range] : [];
+    this.#ranges = visible ? [this.#range()] : [];
+  }
+
+  #range(): MemoryRange {
+    const { length } = this.#mapping;
+    return { address: BASE, size: length, writable: true, file: this.#file, fileOffset: 0 };
   }
 
   /** Guest physical address of `size` fresh bytes. @throws RangeError where there are none left */
@@ -69,9 +74,13 @@ export class LocalMemory implements GuestMemory {
     return BASE + at;
   }
 
-  /** The guest's view of its memory. */
-  view(address: number, length: number): ArrayBuffer {
-    return this.#mapping.view(address - BASE, length);
+  /** The guest's view of its memory. @throws RangeError if that is not all memory */
+  bytes(address: number, length: number): Uint8Array {
+    const at = address - BASE;
+    if (!(at >= 0 && length > 0 && length <= this.#bytes.length - at)) {
+      throw new RangeError(`[0x${address.toString(16)}, +${length}) is not the guest's memory`);
+    }
+    return this.#bytes.subarray(at, at + length);
   }
 
   /** Pages as one contiguous view inside `linear`, as a kernel maps them with vmalloc. */

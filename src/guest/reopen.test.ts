@@ -85,7 +85,7 @@ class OriginalDriver {
     const [ring] = driver.rx;
     let number = -1;
     const took = ring.collect((id, length) => {
-      if (number < 0) number = numberOf(new Uint8Array(memory.view(ring.addressOf(id), length)));
+      if (number < 0) number = numberOf(memory.bytes(ring.addressOf(id), length));
     });
     if (took > 0) this.received.push(number);
     return took > 0;

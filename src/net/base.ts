@@ -1,6 +1,6 @@
 /** What ports in this process share: counters, and packets copied out of and into a batch. */
 import { allowsMetadata, type Batch } from "../memory/index.ts";
-import { viewAt } from "../os/libc.ts";
+import { copyFromAddress, copyToAddress } from "../os/memory.ts";
 import type { Port } from "./port.ts";
 
 /** A port that takes every packet, gives none, and is never in the way: to be extended. */
@@ -30,7 +30,7 @@ export function packetBytes(batch: Batch, p: number): Uint8Array {
   let at = 0;
   for (let s = batch.first[p]; s < batch.first[p + 1]; s++) {
     const part = Math.min(batch.size[s], bytes.length - at);
-    bytes.set(new Uint8Array(viewAt(batch.address[s], part)), at);
+    if (part > 0) copyFromAddress(bytes.subarray(at, at + part), batch.address[s]);
     at += part;
   }
   return bytes;
@@ -91,7 +91,7 @@ export function receiveCopy(
   let at = 0;
   for (let s = batch.used; at < packet.length; s++) {
     const part = packet.subarray(at, at + batch.size[s]);
-    new Uint8Array(viewAt(batch.address[s], part.length)).set(part);
+    if (part.length > 0) copyToAddress(batch.address[s], part);
     at += part.length;
   }
   const p = batch.endReceived(packet.length);

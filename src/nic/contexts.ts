@@ -1,66 +1,186 @@
 /**
  * Contexts: finding the guest memory that the driver registers for a queue, and making sure, for as long
  * as it is used, that it is still there.
+ *
+ * The memory is mapped once more, into a window: a context in several pieces is in one piece there, and
+ * stays mapped, whatever becomes of the guest's memory map, until it is released.
  */
 import { CONTEXT_PAGE } from "../abi/index.ts";
-import { type GuestMemory, mapGuestPages } from "../memory/index.ts";
-import { viewAt } from "../os/libc.ts";
-import type { Mapping } from "../os/memory.ts";
+import {
+  addRuns,
+  type ContextWords,
+  type FileRun,
+  FlatWords,
+  fileRuns,
+  type GuestMemory,
+  PagedWords,
+  readGuest,
+  sameRuns,
+  whyRefused,
+} from "../memory/index.ts";
+import { OsError } from "../os/errors.ts";
+import { PAGE } from "../os/memory.ts";
+import { giveWindow, takeWindow, type Window } from "../os/window.ts";
 import type { ContextRecord } from "./state.ts";
 
 /** A registered context, mapped. */
 export interface MappedContext {
   readonly record: ContextRecord;
-  readonly bytes: ArrayBuffer;
-  /** Host address of every page (one for a contiguous context) when it was mapped. */
-  readonly hosts: readonly number[];
-  /** Ours to unmap; null where the view is into memory that is mapped anyway. */
-  readonly mapping: Mapping | null;
+  /** Not to be touched after `releaseContext`. */
+  readonly words: ContextWords;
+  /** Where it lay when it was mapped. */
+  readonly runs: readonly FileRun[];
+  readonly windows: readonly Window[];
 }
 
-/** @returns null where `size` bytes at `address` are not writable guest memory. */
+/** @returns why there is no context of `size` bytes at `address`, in words that follow "the context" */
 export function mapContiguous(
   memory: GuestMemory,
   address: number,
   size: number,
-): MappedContext | null {
-  const host = memory.translate(address, size, true);
-  // Control words are accessed atomically, so they must be aligned as the ABI has them.
-  if (host === 0 || host % 16 !== 0) return null;
-  return {
-    record: { kind: "contiguous", address, pages: [], size },
-    bytes: viewAt(host, size),
-    hosts: [host],
-    mapping: null,
-  };
+): MappedContext | string {
+  return mapRecord({ kind: "contiguous", address, pages: [], size }, memory);
 }
 
 /**
  * Maps a context given as a list of guest page addresses (u64, little endian) at `list`.
- * @returns null where the list or a page is not guest memory.
+ * @returns why there is none, in words that follow "the context"
  */
-export function mapPageList(memory: GuestMemory, list: number, size: number): MappedContext | null {
+export function mapPageList(
+  memory: GuestMemory,
+  list: number,
+  size: number,
+): MappedContext | string {
   const count = Math.ceil(size / CONTEXT_PAGE);
-  const at = memory.translate(list, count * 8, false);
-  if (at === 0) return null;
   // Copied once: the guest may change it any time.
-  const words = new Uint32Array(viewAt(at, count * 8).slice(0));
+  const words = new Uint32Array(2 * count);
+  if (!readGuest(memory, list, new Uint8Array(words.buffer))) {
+    return `has no page list: ${whyRefused(memory, list, 8 * count, false)}`;
+  }
   const pages = Array.from({ length: count }, (_, i) => words[2 * i + 1] * 2 ** 32 + words[2 * i]);
-  return mapPages({ kind: "pages", address: list, pages, size }, memory);
+  return mapRecord({ kind: "pages", address: list, pages, size }, memory);
 }
 
-function mapPages(record: ContextRecord, memory: GuestMemory): MappedContext | null {
-  const hosts = record.pages.map((page) => memory.translate(page, CONTEXT_PAGE, true));
-  if (hosts.includes(0)) return null;
-  const mapping = mapGuestPages(memory, record.pages);
-  if (mapping === null) return null;
-  return { record, bytes: mapping.view(0, record.size), hosts, mapping };
+/** Gives its mappings back. */
+export function releaseContext(context: MappedContext | null): void {
+  for (const window of context?.windows ?? []) giveWindow(window);
 }
 
 /** Is every byte of the context still the memory that it was when it was mapped? */
-export function stillThere(memory: GuestMemory, { record, hosts }: MappedContext): boolean {
-  if (record.kind === "contiguous") {
-    return memory.translate(record.address, record.size, true) === hosts[0];
+export function stillThere(memory: GuestMemory, context: MappedContext): boolean {
+  const runs = runsOf(context.record, memory);
+  return runs !== null && sameRuns(runs, context.runs);
+}
+
+/** @returns null if not all of it is writable memory */
+function runsOf({ kind, address, pages, size }: ContextRecord, memory: GuestMemory) {
+  if (kind === "contiguous") return fileRuns(memory, address, size);
+  const runs: FileRun[] = [];
+  for (const page of pages) {
+    if (page % CONTEXT_PAGE !== 0 || !addRuns(runs, memory, page, CONTEXT_PAGE)) return null;
   }
-  return record.pages.every((page, i) => memory.translate(page, CONTEXT_PAGE, true) === hosts[i]);
+  return runs;
+}
+
+function mapRecord(record: ContextRecord, memory: GuestMemory): MappedContext | string {
+  const runs = runsOf(record, memory);
+  if (runs === null) return whyNot(record, memory);
+  const windows: Window[] = [];
+  try {
+    const words = mapRuns(runs, record.size, windows);
+    if (words !== null) return { record, words, runs, windows };
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    for (const window of windows) giveWindow(window);
+    return `cannot be mapped: ${error.message}`;
+  }
+  for (const window of windows) giveWindow(window);
+  return "is not aligned, or its pieces do not begin and end on pages of 4 KiB";
+}
+
+function whyNot({ kind, address, pages, size }: ContextRecord, memory: GuestMemory): string {
+  if (kind === "contiguous") return `is not memory: ${whyRefused(memory, address, size, true)}`;
+  const odd = pages.find((page) => page % CONTEXT_PAGE !== 0);
+  if (odd !== undefined) return `has a page at 0x${odd.toString(16)}, which is not aligned`;
+  const bad = pages.find((page) => runsOf(pageRecord(page), memory) === null)!;
+  return `is not memory: ${whyRefused(memory, bad, CONTEXT_PAGE, true)}`;
+}
+
+function pageRecord(address: number): ContextRecord {
+  return { kind: "contiguous", address, pages: [], size: CONTEXT_PAGE };
+}
+
+/** Maps the runs and adds the windows that this took. @returns null if they do not fit together */
+function mapRuns(runs: readonly FileRun[], size: number, windows: Window[]): ContextWords | null {
+  const plain = runs.every((run) => run.file.unit === PAGE);
+  if (plain || runs.length === 1) return mapSideBySide(runs, size, runs[0].file.unit, windows);
+  return mapScattered(runs, size, windows);
+}
+
+/** In one window, in order. Each run but the first begins, and each but the last ends, with a unit. */
+function mapSideBySide(
+  runs: readonly FileRun[],
+  size: number,
+  unit: number,
+  windows: Window[],
+): ContextWords | null {
+  const lead = runs[0].offset % unit;
+  // Control words are accessed atomically, so they must be aligned as the ABI has them.
+  if (lead % 16 !== 0) return null;
+  const length = runs.reduce((sum, run) => sum + run.length, lead);
+  const window = takeWindow(length, unit);
+  if (window === null) return null;
+  windows.push(window);
+  let at = 0;
+  for (const { file, offset, length } of runs) {
+    if (at !== 0 && (at % unit !== 0 || offset % unit !== 0)) return null;
+    const before = at === 0 ? lead : 0;
+    const whole = Math.ceil((before + length) / unit) * unit;
+    window.map(at, whole, file.fd, offset - before);
+    at += before + length;
+  }
+  return new FlatWords(new Int32Array(window.buffer, lead, size >> 2));
+}
+
+/**
+ * Page by page. A huge page cannot be mapped in part, so each one that has a page of the context gets a
+ * window of its own.
+ */
+function mapScattered(
+  runs: readonly FileRun[],
+  size: number,
+  windows: Window[],
+): ContextWords | null {
+  const lead = runs[0].offset % PAGE;
+  if (lead % 16 !== 0) return null;
+  const units = new Map<string, Window>();
+  const pages: Int32Array[] = [];
+  let at = lead;
+  for (const { file, offset, length } of runs) {
+    if (at !== lead && (at % PAGE !== 0 || offset % PAGE !== 0)) return null;
+    for (let page = offset - (offset % PAGE); page < offset + length; page += PAGE) {
+      const window = unitWindow(file, page - (page % file.unit), units, windows);
+      if (window === null) return null;
+      pages.push(new Int32Array(window.buffer, page % file.unit, PAGE >> 2));
+    }
+    at += length;
+  }
+  return new PagedWords(pages, lead >> 2, size);
+}
+
+function unitWindow(
+  file: FileRun["file"],
+  offset: number,
+  units: Map<string, Window>,
+  windows: Window[],
+): Window | null {
+  const key = `${file.id}/${offset}`;
+  const known = units.get(key);
+  if (known !== undefined) return known;
+  const window = takeWindow(file.unit, file.unit);
+  if (window === null) return null;
+  windows.push(window);
+  window.map(0, file.unit, file.fd, offset);
+  units.set(key, window);
+  return window;
 }

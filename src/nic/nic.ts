@@ -24,10 +24,15 @@ import type { RxHalf, TxHalf } from "../devices/device.ts";
 import { longestReceived, receiveOffloads } from "../devices/offloads.ts";
 import type { ProgramSets } from "../devices/sets.ts";
 import type { QueuePair } from "../engine/pair.ts";
-import type { GuestMemory } from "../memory/index.ts";
-import { viewAt } from "../os/libc.ts";
+import { type GuestMemory, whyRefused, writeGuest } from "../memory/index.ts";
 import { checkConfig, MIN_MTU, type NicConfig } from "./config.ts";
-import { type MappedContext, mapContiguous, mapPageList, stillThere } from "./contexts.ts";
+import {
+  type MappedContext,
+  mapContiguous,
+  mapPageList,
+  releaseContext,
+  stillThere,
+} from "./contexts.ts";
 import { readRegister, writeRegister } from "./registers.ts";
 import { type NicState, newNicState } from "./state.ts";
 
@@ -80,7 +85,8 @@ export class Nic {
   #linkWasUp = false;
   #mtu: number;
   #memoryGeneration = 0;
-  #paused = false;
+  /** By queue: its context is not where it was, so its ring stands still until it is back. */
+  readonly #absent: boolean[];
 
   /** @throws ConfigError */
   constructor(config: NicConfig, pairs: readonly QueuePair[]) {
@@ -90,6 +96,7 @@ export class Nic {
     this.pairs = pairs;
     this.state = newNicState(config.pairs);
     this.#contexts = this.state.queues.map(() => null);
+    this.#absent = this.state.queues.map(() => false);
   }
 
   /** Gives it what it ships; until then it must not be attached. */
@@ -203,14 +210,24 @@ export class Nic {
   }
 
   /** Forgets the queue's context and, where `map` finds a new one, takes it and initialises it. */
-  setContext(map: (memory: GuestMemory, size: number) => MappedContext | null): void {
+  setContext(
+    address: number,
+    map: (memory: GuestMemory, address: number, size: number) => MappedContext | string,
+  ): void {
     const queue = this.state.queueSelect;
     this.#dropContext(queue);
-    const context = this.#mayUseMemory() ? map(this.host!.memory, this.contextSize(queue)) : null;
-    if (context === null) return this.#linkChanged();
+    if (address === 0) return this.#linkChanged();
+    const context = this.#mayUseMemory()
+      ? map(this.host!.memory, address, this.contextSize(queue))
+      : "may not be used: bus mastering is off";
+    if (typeof context === "string") {
+      const where = `0x${address.toString(16)}`;
+      this.refuse("context", `context of queue ${queue} at ${where} ${context}`);
+      return this.#linkChanged();
+    }
     const receive = queue < this.config.pairs;
     const { device, rxBufs, txBufs } = this.config;
-    device.initialise(receive ? "rx" : "tx", context.bytes, receive ? rxBufs : txBufs);
+    device.initialise(receive ? "rx" : "tx", context.words, receive ? rxBufs : txBufs);
     this.#contexts[queue] = context;
     this.state.queues[queue] = { context: context.record, position: 0 };
     if (this.#contexts.every((c) => c !== null)) this.reached("contexts registered");
@@ -218,49 +235,39 @@ export class Nic {
   }
 
   setContiguousContext(address: number): void {
-    this.setContext((memory, size) => {
-      if (address === 0) return null;
-      const context = mapContiguous(memory, address, size);
-      if (context === null) this.#refuseContext(address);
-      return context;
-    });
+    this.setContext(address, mapContiguous);
   }
 
   setContextPages(list: number): void {
-    this.setContext((memory, size) => {
-      if (list === 0) return null;
-      const context = mapPageList(memory, list, size);
-      if (context === null) this.#refuseContext(list);
-      return context;
-    });
-  }
-
-  #refuseContext(address: number): void {
-    const queue = this.state.queueSelect;
-    this.refuse("context", `context of queue ${queue} at 0x${address.toString(16)} is not memory`);
+    this.setContext(list, mapPageList);
   }
 
   #dropContext(queue: number): void {
     const { pairs } = this.config;
     const context = this.#contexts[queue];
     this.#detachRing(queue);
-    this.#contexts[queue] = null;
+    this.#forgetContext(queue);
     this.state.queues[queue] = { context: null, position: 0 };
-    context?.mapping?.unmap();
     // A direction without all its contexts is not enabled.
     if (context !== null && queue < pairs && this.state.rxEnabled) this.setRxEnabled(false);
     if (context !== null && queue >= pairs && this.state.txEnabled) this.setTxEnabled(false);
   }
 
+  /** From here on nothing touches its memory. Its ring is detached. */
+  #forgetContext(queue: number): void {
+    releaseContext(this.#contexts[queue]);
+    this.#contexts[queue] = null;
+    this.#absent[queue] = false;
+  }
+
   /** Writes the viewed set's blob to guest memory. */
   deliverBlob(address: number): void {
     const { blob } = this;
-    const at = this.#mayUseMemory() ? this.host!.memory.translate(address, blob.length, true) : 0;
-    if (at === 0) {
-      return this.refuse("blob", `blob address 0x${address.toString(16)} is not memory`);
-    }
-    new Uint8Array(viewAt(at, blob.length)).set(blob);
-    this.reached("programs fetched");
+    if (!this.#mayUseMemory()) return this.refuse("blob", "blob asked for without bus mastering");
+    const { memory } = this.host!;
+    if (writeGuest(memory, address, blob)) return this.reached("programs fetched");
+    const why = whyRefused(memory, address, blob.length, true);
+    this.refuse("blob", `blob address 0x${address.toString(16)}: ${why}`);
   }
 
   /** Commands of CTRL, in the order that the ABI gives. */
@@ -333,13 +340,14 @@ export class Nic {
   #attachRing(queue: number, fresh = false): void {
     const { pairs, device, rxBufs, txBufs } = this.config;
     const context = this.#contexts[queue];
-    if (context === null || this.#paused || !this.state.busMaster || this.host === null) return;
+    if (context === null || this.#absent[queue]) return;
+    if (!this.state.busMaster || this.host === null) return;
     const receive = queue < pairs;
     const pair = this.pairs[receive ? queue : queue - pairs];
     const { selectedFeatures } = this.state;
     if (receive) pair.setReceiveOffloads(receiveOffloads(selectedFeatures));
     const options = {
-      context: context.bytes,
+      context: context.words,
       memory: this.host.memory,
       features: selectedFeatures,
       maxPacket: longestReceived(selectedFeatures, this.config.mtu),
@@ -412,10 +420,7 @@ export class Nic {
   reset(): void {
     this.resets++;
     this.#detachAll();
-    for (let q = 0; q < this.#contexts.length; q++) {
-      this.#contexts[q]?.mapping?.unmap();
-      this.#contexts[q] = null;
-    }
+    for (let q = 0; q < this.#contexts.length; q++) this.#forgetContext(q);
     const { busMaster } = this.state;
     this.state = newNicState(this.config.pairs);
     this.state.busMaster = busMaster;
@@ -429,18 +434,20 @@ export class Nic {
   }
 
   /**
-   * The memory map is about to change, or has changed: queues whose context is not where it was stand
-   * still until it is back. (Firmware remaps low memory in several steps while a guest runs.)
+   * The memory map has changed: queues whose context is not where it was stand still until it is back.
+   * (Firmware remaps low memory in several steps while a guest runs.)
    */
   memoryChanged(): void {
     if (this.host === null || this.host.memory.generation === this.#memoryGeneration) return;
     const { memory } = this.host;
     this.#memoryGeneration = memory.generation;
-    const paused = this.#contexts.some((c) => c !== null && !stillThere(memory, c));
-    if (paused === this.#paused) return;
-    this.#paused = paused;
-    if (paused) this.#detachAll();
-    else this.#attachAll();
+    for (const [queue, context] of this.#contexts.entries()) {
+      const absent = context !== null && !stillThere(memory, context);
+      if (absent === this.#absent[queue]) continue;
+      this.#absent[queue] = absent;
+      if (absent) this.#detachRing(queue);
+      else this.resume(queue);
+    }
   }
 
   /** Looks whether the port's link changed, and tells the guest. */

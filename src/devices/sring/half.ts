@@ -3,9 +3,9 @@
  * guest's producer index. See host.ts for what is trusted and what is not.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
-import type { Batch } from "../../memory/index.ts";
+import { type Batch, type ContextWords, contextWords } from "../../memory/index.ts";
 import { BATCHES, BYTES, PACKETS, RING_ERRORS } from "../counters.ts";
-import { HostHalf } from "../host-half.ts";
+import { clearPrivate, HostHalf } from "../host-half.ts";
 import { SRING } from "./layout.ts";
 
 /** Indices of 32-bit words in a context. */
@@ -18,13 +18,17 @@ const QMASK = word(SRING.qmask.offset);
 const CLEAR = word(SRING.clear.offset);
 export const DESCRIPTORS = word(SRING.size);
 
-export function initialiseSring(direction: "rx" | "tx", context: ArrayBuffer, bufs: number): void {
-  const words = new Int32Array(context);
-  words.fill(0, PRIVATE_OFFSET >> 2);
-  words[QMASK] = bufs - 1;
-  words[KICK] = 1;
-  words[INTR] = direction === "rx" ? 1 : 0;
-  Atomics.store(words, CONS, 0);
+export function initialiseSring(
+  direction: "rx" | "tx",
+  context: ArrayBuffer | ContextWords,
+  bufs: number,
+): void {
+  const words = contextWords(context);
+  clearPrivate(words);
+  words.set(QMASK, bufs - 1);
+  words.set(KICK, 1);
+  words.set(INTR, direction === "rx" ? 1 : 0);
+  words.store(CONS, 0);
 }
 
 /** What both directions share: indices, kicks, and the check of the guest's producer index. */
@@ -39,7 +43,7 @@ export abstract class SringHalf extends HostHalf {
 
   /** Loads the guest's producer index. @returns published entries not yet used; 0 where it lies. */
   protected available(): number {
-    this.prod = Atomics.load(this.words, PROD);
+    this.prod = this.words.load(PROD);
     if (this.broken) return 0;
     const published = (this.prod - this.cons) >>> 0;
     if (published > this.bufs) {
@@ -55,20 +59,20 @@ export abstract class SringHalf extends HostHalf {
   }
 
   fill(): number {
-    return Math.min((Atomics.load(this.words, PROD) - this.cons) >>> 0, this.bufs);
+    return Math.min((this.words.load(PROD) - this.cons) >>> 0, this.bufs);
   }
 
   /** Consumer's half of the suppression pattern: store the wish, full barrier, look again. */
   enableKicks(): boolean {
-    // Atomics.store is sequentially consistent: it is the full barrier before the load of `prod`.
-    Atomics.store(this.words, KICK, 1);
+    // `store` is sequentially consistent: it is the full barrier before the load of `prod`.
+    this.words.store(KICK, 1);
     if (this.available() === 0) return false;
-    Atomics.store(this.words, KICK, 0);
+    this.words.store(KICK, 0);
     return true;
   }
 
   disableKicks(): void {
-    Atomics.store(this.words, KICK, 0);
+    this.words.store(KICK, 0);
   }
 
   save(): number {
@@ -82,16 +86,16 @@ export abstract class SringHalf extends HostHalf {
 
   resync(): void {
     // Whatever the guest wrote: an index that does not fit its `prod` is caught where that is loaded.
-    this.cons = Atomics.load(this.words, CONS);
+    this.cons = this.words.load(CONS);
     this.published = this.cons;
   }
 
   /**
-   * Publishes completions. Atomics.store is sequentially consistent: what was written to descriptors is
+   * Publishes completions. `store` is sequentially consistent: what was written to descriptors is
    * visible before it, and it is the full barrier before the caller looks at the guest's wish.
    */
   protected publish(): void {
-    Atomics.store(this.words, CONS, this.cons);
+    this.words.store(CONS, this.cons);
     this.published = this.cons;
   }
 
@@ -107,24 +111,24 @@ export abstract class SringHalf extends HostHalf {
     const old = this.published;
     if (this.cons === old) return false;
     this.publish();
-    const interruptAt = Atomics.load(this.words, INTR);
+    const interruptAt = this.words.load(INTR);
     return (this.cons - interruptAt - 1) >>> 0 < (this.cons - old) >>> 0;
   }
 
   /** TX: its slot, `intr_at`, is complete and not taken back. */
   interruptOverdue(): boolean {
     const { cons } = this;
-    const interruptAt = Atomics.load(this.words, INTR);
+    const interruptAt = this.words.load(INTR);
     return (cons - interruptAt - 1) >>> 0 < (cons - this.takenBack) >>> 0;
   }
 
   /** The guest's index of what it took back: its word, not checked. */
   protected get takenBack(): number {
-    return Atomics.load(this.words, CLEAR);
+    return this.words.load(CLEAR);
   }
 
   protected line(name: string, wish: string): string {
-    const at = (index: number) => Atomics.load(this.words, index) >>> 0;
+    const at = (index: number) => this.words.load(index) >>> 0;
     return (
       `${name} cl ${at(CLEAR)} co ${this.cons >>> 0} pr ${at(PROD)} ` +
       `kick ${at(KICK)} ${wish} ${at(INTR)}`

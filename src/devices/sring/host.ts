@@ -6,7 +6,7 @@
  * `cons` in the context are written for the guest and, while the queue runs, never read back. A
  * descriptor's fields are each loaded once, then validated together.
  */
-import { type Batch, translateHalves } from "../../memory/index.ts";
+import type { Batch } from "../../memory/index.ts";
 import { BATCHES, BYTES, DROP_BAD_ADDRESS, DROP_BAD_LENGTH, PACKETS } from "../counters.ts";
 import type { QueueConfig, RxHalf, TxHalf } from "../device.ts";
 import { DESCRIPTORS, INTR, SringHalf } from "./half.ts";
@@ -37,23 +37,24 @@ abstract class SimpleHalf extends SringHalf {
   protected passOver(slot: number, next: number, length: number): void {
     const bad = length < MIN_PACKET || length > MAX_PACKET ? DROP_BAD_LENGTH : DROP_BAD_ADDRESS;
     this.counters[bad]++;
-    this.words[slot + LEN] = 0;
+    this.words.set(slot + LEN, 0);
     this.cons = next;
   }
 }
 
 export class SringTx extends SimpleHalf implements TxHalf {
   gather(batch: Batch): number {
-    const { words, mask, memory } = this;
+    const { words, mask } = this;
+    this.beginSend();
     let index = this.cons;
     for (let left = this.available(); left > 0 && batch.packets < batch.maxPackets; left--) {
       const slot = DESCRIPTORS + (index & mask) * DESC_WORDS;
-      const length = words[slot + LEN];
-      const low = words[slot + PADDR_LOW];
-      const high = words[slot + PADDR_HIGH];
+      const length = words.get(slot + LEN);
+      const low = words.get(slot + PADDR_LOW);
+      const high = words.get(slot + PADDR_HIGH);
       index = (index + 1) | 0;
       const sane = length >= MIN_PACKET && length <= MAX_PACKET;
-      const address = sane ? translateHalves(memory, low, high, length, false) : 0;
+      const address = sane ? this.sendAddress(low, high, length) : 0;
       if (address !== 0) batch.push(address, length, index);
       else if (batch.packets === 0) this.passOver(slot, index, length);
       else break;
@@ -72,17 +73,18 @@ export class SringTx extends SimpleHalf implements TxHalf {
 
 export class SringRx extends SimpleHalf implements RxHalf {
   offer(batch: Batch, max: number): number {
-    const { words, mask, memory } = this;
+    const { words, mask } = this;
+    this.beginReceive();
     const limit = Math.min(batch.maxSegments, max);
     let index = this.cons;
     for (let left = this.available(); left > 0 && batch.segments < limit; left--) {
       const slot = DESCRIPTORS + (index & mask) * DESC_WORDS;
-      const length = words[slot + LEN];
-      const low = words[slot + PADDR_LOW];
-      const high = words[slot + PADDR_HIGH];
+      const length = words.get(slot + LEN);
+      const low = words.get(slot + PADDR_LOW);
+      const high = words.get(slot + PADDR_HIGH);
       index = (index + 1) | 0;
       const sane = length >= MIN_PACKET && length <= MAX_PACKET;
-      const address = sane ? translateHalves(memory, low, high, length, true) : 0;
+      const address = sane ? this.receiveAddress(low, high, length, batch.segments) : 0;
       if (address !== 0) batch.addSegment(address, length);
       else if (batch.segments === 0) this.passOver(slot, index, length);
       else break;
@@ -92,11 +94,12 @@ export class SringRx extends SimpleHalf implements RxHalf {
 
   deliver(batch: Batch): boolean {
     const { words, mask, counters } = this;
+    this.deliverSplit(batch);
     const count = batch.packets;
     const from = this.cons;
     for (let p = 0; p < count; p++) {
       const slot = DESCRIPTORS + ((from + p) & mask) * DESC_WORDS;
-      words[slot + LEN] = batch.length[p];
+      words.set(slot + LEN, batch.length[p]);
       counters[BYTES] += batch.length[p];
     }
     if (count > 0) {
@@ -106,11 +109,11 @@ export class SringRx extends SimpleHalf implements RxHalf {
     }
     if (this.cons === this.published) return false;
     this.publish();
-    return Atomics.load(words, INTR) !== 0;
+    return words.load(INTR) !== 0;
   }
 
   override interruptOverdue(): boolean {
-    return Atomics.load(this.words, INTR) !== 0 && this.takenBack !== this.cons;
+    return this.words.load(INTR) !== 0 && this.takenBack !== this.cons;
   }
 
   dump(): string {

@@ -6,7 +6,7 @@
  * hdr_len and gso_size (in either order, see layout.ts), gso_type.
  */
 import { MAX_BUFS } from "../../abi/index.ts";
-import { type Batch, MAX_GSO_PACKET, NEEDS_CSUM, translateHalves } from "../../memory/index.ts";
+import { type Batch, MAX_GSO_PACKET, NEEDS_CSUM } from "../../memory/index.ts";
 import {
   BATCHES,
   BYTES,
@@ -51,9 +51,9 @@ abstract class GsoHalf extends SringHalf {
   }
 
   override enableKicks(): boolean {
-    Atomics.store(this.words, KICK, 1);
+    this.words.store(KICK, 1);
     if (!this.pending()) return false;
-    Atomics.store(this.words, KICK, 0);
+    this.words.store(KICK, 0);
     return true;
   }
 }
@@ -71,6 +71,7 @@ export class SringGsoTx extends GsoHalf implements TxHalf {
 
   gather(batch: Batch): number {
     batch.metadata = true;
+    this.beginSend();
     let index = this.cons;
     for (let left = this.available(); left > 0 && batch.packets < batch.maxPackets; ) {
       if (!this.#gatherPacket(batch, index, left)) break;
@@ -97,23 +98,18 @@ export class SringGsoTx extends GsoHalf implements TxHalf {
 
   /** @returns false where there is no whole packet, or no room for it in this batch */
   #gatherPacket(batch: Batch, index: number, left: number): boolean {
-    const { words, mask, memory } = this;
+    const { words, mask } = this;
     const most = Math.min(left, MAX_BUFS);
     let length = 0;
     let bad = -1;
     for (let n = 0; n < most; n++) {
       const slot = DESCRIPTORS + ((index + n) & mask) * DESC_WORDS;
-      const lenFlags = words[slot + LEN_FLAGS];
+      const lenFlags = words.get(slot + LEN_FLAGS);
       const size = lenFlags & 0xffff;
       if (size > 0 && bad < 0) {
         if (batch.segments === batch.maxSegments) return this.#giveUp(batch);
-        const address = translateHalves(
-          memory,
-          words[slot + PADDR_LOW],
-          words[slot + PADDR_HIGH],
-          size,
-          false,
-        );
+        const low = words.get(slot + PADDR_LOW);
+        const address = this.sendAddress(low, words.get(slot + PADDR_HIGH), size);
         if (address === 0) bad = DROP_BAD_ADDRESS;
         else batch.addSegment(address, size);
         length += size;
@@ -155,11 +151,11 @@ export class SringGsoTx extends GsoHalf implements TxHalf {
     }
     const { words } = this;
     const p = batch.endPacket(length, (index + this.#taken) | 0);
-    const csum = words[slot + CSUM];
-    const sizes = words[slot + SIZES];
+    const csum = words.get(slot + CSUM);
+    const sizes = words.get(slot + SIZES);
     batch.flags[p] = flags & DESC_NEEDS_CSUM ? NEEDS_CSUM : 0;
     // 16 bits in the ring, 8 in virtio-net: what does not fit is none of them.
-    const type = words[slot + TYPE] & 0xffff;
+    const type = words.get(slot + TYPE) & 0xffff;
     batch.gsoType[p] = type > 0xff ? 0xff : type;
     batch.csumStart[p] = csum;
     batch.csumOffset[p] = csum >>> 16;
@@ -184,8 +180,9 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
    * publish that many, half of it has to do, for packets that fit.
    */
   offer(batch: Batch, max: number): number {
-    const { words, mask, memory } = this;
+    const { words, mask } = this;
     batch.metadata = true;
+    this.beginReceive();
     let bytes = 0;
     // Bytes of the segments that are left where all packets but the last one took one each.
     let tail = 0;
@@ -193,11 +190,10 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
     for (let left = this.available(); left > 0 && tail < this.#maxPacket; left--) {
       if (batch.segments === batch.maxSegments) break;
       const slot = DESCRIPTORS + (index & mask) * DESC_WORDS;
-      const size = words[slot + LEN_FLAGS] & 0xffff;
-      const address =
-        size === 0
-          ? 0
-          : translateHalves(memory, words[slot + PADDR_LOW], words[slot + PADDR_HIGH], size, true);
+      const size = words.get(slot + LEN_FLAGS) & 0xffff;
+      const low = words.get(slot + PADDR_LOW);
+      const high = words.get(slot + PADDR_HIGH);
+      const address = size === 0 ? 0 : this.receiveAddress(low, high, size, batch.segments);
       index = (index + 1) | 0;
       if (address !== 0) {
         batch.addSegment(address, size);
@@ -222,6 +218,7 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
 
   deliver(batch: Batch): boolean {
     const { counters } = this;
+    this.deliverSplit(batch);
     for (let p = 0; p < batch.packets; p++) {
       this.#deliverPacket(batch, p);
       counters[BYTES] += batch.length[p];
@@ -233,11 +230,11 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
     }
     if (this.cons === this.published) return false;
     this.publish();
-    return Atomics.load(this.words, INTR) !== 0;
+    return this.words.load(INTR) !== 0;
   }
 
   override interruptOverdue(): boolean {
-    return Atomics.load(this.words, INTR) !== 0 && this.takenBack !== this.cons;
+    return this.words.load(INTR) !== 0 && this.takenBack !== this.cons;
   }
 
   dump(): string {
@@ -247,8 +244,8 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
   /** Whether it was the address or the length that was wrong is for the counters only. */
   #passOver(slot: number, size: number): void {
     this.counters[size === 0 ? DROP_BAD_LENGTH : DROP_BAD_ADDRESS]++;
-    this.words[slot + LEN_FLAGS] = 0;
-    this.words[slot + TYPE] = 0;
+    this.words.set(slot + LEN_FLAGS, 0);
+    this.words.set(slot + TYPE, 0);
   }
 
   #deliverPacket(batch: Batch, p: number): void {
@@ -261,11 +258,11 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
       const part = Math.min(batch.size[s], rest);
       rest -= part;
       if (batch.size[s] === 0) this.counters[DROP_BAD_ADDRESS]++;
-      words[slot + LEN_FLAGS] = part | (s === last ? this.#lastFlags(batch, p) << 16 : 0);
+      words.set(slot + LEN_FLAGS, part | (s === last ? this.#lastFlags(batch, p) << 16 : 0));
     }
-    words[slot + CSUM] = batch.csumStart[p] | (batch.csumOffset[p] << 16);
-    words[slot + SIZES] = batch.gsoSize[p] | (batch.hdrLen[p] << 16);
-    words[slot + TYPE] = batch.gsoType[p];
+    words.set(slot + CSUM, batch.csumStart[p] | (batch.csumOffset[p] << 16));
+    words.set(slot + SIZES, batch.gsoSize[p] | (batch.hdrLen[p] << 16));
+    words.set(slot + TYPE, batch.gsoType[p]);
   }
 
   #lastFlags(batch: Batch, p: number): number {

@@ -6,10 +6,10 @@
  * wrap bit is a bit of the position, too. Completion is in ring order.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
-import { type Batch, translateHalves } from "../../memory/index.ts";
+import { type Batch, type ContextWords, contextWords } from "../../memory/index.ts";
 import { BATCHES, BYTES, DROP_BAD_ADDRESS, DROP_BAD_LENGTH, PACKETS } from "../counters.ts";
 import type { QueueConfig, RxHalf, TxHalf } from "../device.ts";
-import { HostHalf } from "../host-half.ts";
+import { clearPrivate, HostHalf } from "../host-half.ts";
 import {
   DESC_AVAIL,
   DESC_USED,
@@ -42,20 +42,25 @@ const ID_FLAGS = PACKED_DESC.id_flags.offset >> 2;
 const MIN_PACKET = 14;
 const MAX_PACKET = 65536;
 
-export function initialisePacked(direction: "rx" | "tx", context: ArrayBuffer, bufs: number): void {
-  const words = new Int32Array(context);
-  words.fill(0, PRIVATE_OFFSET >> 2);
-  words[GUEST + 1] = 0x0101_0000;
-  words[GUEST + 2] = DESC_AVAIL;
-  words[HOST_WRAPS] = 0x8080_0101 | 0;
-  words[word(PACKED.state_ofs.offset)] = stateOffset(bufs);
-  words[word(PACKED.num_desc.offset)] = bufs;
-  words[DRIVER_EVENT] = 0x8000 | (EVENT_AT << 16);
-  words[HOST_EVENT] = EVENT_AT;
-  const next = new Uint16Array(context, PRIVATE_OFFSET + stateOffset(bufs));
-  const stride = PACKED_STATE.size >> 1;
-  for (let i = 0; i < bufs - 1; i++) next[i * stride + (PACKED_STATE.next.offset >> 1)] = i + 1;
-  Atomics.store(words, DEVICE_EVENT, 0x8000 | (EVENT_AT << 16));
+export function initialisePacked(
+  direction: "rx" | "tx",
+  context: ArrayBuffer | ContextWords,
+  bufs: number,
+): void {
+  const words = contextWords(context);
+  clearPrivate(words);
+  words.set(GUEST + 1, 0x0101_0000);
+  words.set(GUEST + 2, DESC_AVAIL);
+  words.set(HOST_WRAPS, 0x8080_0101 | 0);
+  words.set(word(PACKED.state_ofs.offset), stateOffset(bufs));
+  words.set(word(PACKED.num_desc.offset), bufs);
+  words.set(DRIVER_EVENT, 0x8000 | (EVENT_AT << 16));
+  words.set(HOST_EVENT, EVENT_AT);
+  // `next` is the low half of its word, and `last` starts as 0.
+  const next = word(stateOffset(bufs) + PACKED_STATE.next.offset);
+  const stride = PACKED_STATE.size >> 2;
+  for (let i = 0; i < bufs - 1; i++) words.set(next + i * stride, i + 1);
+  words.store(DEVICE_EVENT, 0x8000 | (EVENT_AT << 16));
   void direction;
 }
 
@@ -85,7 +90,7 @@ abstract class PackedHalf extends HostHalf {
 
   /** Has the guest published the slot at this position? The load is the acquire before its other words. */
   protected availableAt(position: number): boolean {
-    const flags = Atomics.load(this.words, this.slotAt(position) + ID_FLAGS) >>> 16;
+    const flags = this.words.load(this.slotAt(position) + ID_FLAGS) >>> 16;
     const wanted = this.wrapAt(position) === 1 ? DESC_AVAIL : DESC_USED;
     return (flags & (DESC_AVAIL | DESC_USED)) === wanted;
   }
@@ -96,8 +101,8 @@ abstract class PackedHalf extends HostHalf {
 
   /** From the guest's own index, which only people need. */
   fill(): number {
-    const slot = (this.words[GUEST] >>> 16) & this.mask;
-    const wrap = (this.words[GUEST + 1] >>> 16) & 1;
+    const slot = (this.words.get(GUEST) >>> 16) & this.mask;
+    const wrap = (this.words.get(GUEST + 1) >>> 16) & 1;
     const lap = wrap === this.wrapAt(this.position) ? 0 : this.bufs;
     return Math.min(Math.max(slot + lap - (this.position & this.mask), 0), this.bufs);
   }
@@ -106,17 +111,17 @@ abstract class PackedHalf extends HostHalf {
   enableKicks(): boolean {
     const { position } = this;
     const at = (position & this.mask) | (this.wrapAt(position) << 15);
-    this.words[HOST_EVENT] = EVENT_AT;
-    // Atomics.store is sequentially consistent: it is the full barrier before the load of the flags.
-    Atomics.store(this.words, DEVICE_EVENT, at | (EVENT_AT << 16));
+    this.words.set(HOST_EVENT, EVENT_AT);
+    // `store` is sequentially consistent: it is the full barrier before the load of the flags.
+    this.words.store(DEVICE_EVENT, at | (EVENT_AT << 16));
     if (!this.pending()) return false;
     this.disableKicks();
     return true;
   }
 
   disableKicks(): void {
-    this.words[HOST_EVENT] = EVENT_NEVER;
-    Atomics.store(this.words, DEVICE_EVENT, EVENT_NEVER << 16);
+    this.words.set(HOST_EVENT, EVENT_NEVER);
+    this.words.store(DEVICE_EVENT, EVENT_NEVER << 16);
   }
 
   save(): number {
@@ -131,8 +136,8 @@ abstract class PackedHalf extends HostHalf {
 
   /** Reclaiming, the guest moved our indices past what it took back. */
   resync(): void {
-    const slot = Atomics.load(this.words, HOST_INDICES) & this.mask;
-    const wrap = this.words[HOST_WRAPS] & 1;
+    const slot = this.words.load(HOST_INDICES) & this.mask;
+    const wrap = this.words.get(HOST_WRAPS) & 1;
     this.position = slot + (wrap === 1 ? 0 : this.bufs);
     this.completed = this.position;
   }
@@ -140,8 +145,8 @@ abstract class PackedHalf extends HostHalf {
   /** Our place, in the words that the original keeps it in: for dumps, and for a guest that reclaims. */
   #tellPosition(): void {
     const slot = this.completed & this.mask;
-    this.words[HOST_INDICES] = slot | (slot << 16);
-    this.words[HOST_WRAPS] = this.wrapAt(this.completed) === 1 ? 0x8080_0101 | 0 : 0;
+    this.words.set(HOST_INDICES, slot | (slot << 16));
+    this.words.set(HOST_WRAPS, this.wrapAt(this.completed) === 1 ? 0x8080_0101 | 0 : 0);
   }
 
   /**
@@ -157,19 +162,19 @@ abstract class PackedHalf extends HostHalf {
       const position = (completed + n) | 0;
       const at = this.slotAt(position) + ID_FLAGS;
       const flags = this.wrapAt(position) === 1 ? DESC_AVAIL | DESC_USED : 0;
-      const used = (words[at] & 0xffff) | (flags << 16);
-      if (n > 0) words[at] = used;
+      const used = (words.get(at) & 0xffff) | (flags << 16);
+      if (n > 0) words.set(at, used);
       else {
         this.completed = this.position;
         this.#tellPosition();
-        Atomics.store(words, at, used);
+        words.store(at, used);
       }
     }
     return this.#interruptWanted(this.position, count);
   }
 
   interruptOverdue(): boolean {
-    const taken = Atomics.load(this.words, GUEST + 1);
+    const taken = this.words.load(GUEST + 1);
     // Where all slots are completed and none is taken back, only the wrap bits differ.
     const lap = ((taken >>> 24) & 1) === this.wrapAt(this.completed) ? 0 : this.bufs;
     const count = (this.completed & this.mask) + lap - (taken & this.mask);
@@ -181,7 +186,7 @@ abstract class PackedHalf extends HostHalf {
    * taken into the arithmetic.
    */
   #interruptWanted(position: number, count: number): boolean {
-    const event = Atomics.load(this.words, DRIVER_EVENT);
+    const event = this.words.load(DRIVER_EVENT);
     const mode = event >>> 16;
     if (mode !== EVENT_AT) return mode === EVENT_ALWAYS;
     const lap = ((event >>> 15) & 1) === this.wrapAt(position) ? 0 : this.bufs;
@@ -191,7 +196,7 @@ abstract class PackedHalf extends HostHalf {
 
   protected dumpLine(name: string): string {
     const { words } = this;
-    const at = (index: number) => Atomics.load(words, index) >>> 0;
+    const at = (index: number) => words.load(index) >>> 0;
     const event = (index: number) =>
       `${at(index) >>> 16}:${(at(index) >>> 15) & 1}:${at(index) & 0x7fff}`;
     const wraps = at(GUEST + 1) >>> 16;
@@ -205,13 +210,20 @@ abstract class PackedHalf extends HostHalf {
     );
   }
 
-  /** Adds the slot's buffer. @returns its length, or 0 where it is none */
-  protected bufferAt(slot: number, write: boolean): number {
-    const length = this.words[slot + LEN];
-    const low = this.words[slot];
-    const high = this.words[slot + 1];
+  /**
+   * Looks at the slot's buffer.
+   * @param segment of the batch that it will be; -1: it is to be sent
+   * @returns its length, or 0 if it is none
+   */
+  protected bufferAt(slot: number, segment: number): number {
+    const length = this.words.get(slot + LEN);
+    const low = this.words.get(slot);
+    const high = this.words.get(slot + 1);
     if (length < MIN_PACKET || length > MAX_PACKET) return this.#noBuffer(DROP_BAD_LENGTH);
-    this.address = translateHalves(this.memory, low, high, length, write);
+    this.address =
+      segment < 0
+        ? this.sendAddress(low, high, length)
+        : this.receiveAddress(low, high, length, segment);
     return this.address === 0 ? this.#noBuffer(DROP_BAD_ADDRESS) : length;
   }
 
@@ -227,18 +239,19 @@ abstract class PackedHalf extends HostHalf {
   /** A descriptor that is no packet: completed without one, once. As in sring only in front of the batch. */
   protected passOver(slot: number, next: number): void {
     this.counters[this.problem]++;
-    this.words[slot + LEN] = 0;
+    this.words.set(slot + LEN, 0);
     this.position = next;
   }
 }
 
 export class PackedTx extends PackedHalf implements TxHalf {
   gather(batch: Batch): number {
+    this.beginSend();
     let position = this.position;
     for (let left = this.bufs; left > 0 && batch.packets < batch.maxPackets; left--) {
       if (!this.availableAt(position)) break;
       const slot = this.slotAt(position);
-      const length = this.bufferAt(slot, false);
+      const length = this.bufferAt(slot, -1);
       position = (position + 1) | 0;
       if (length !== 0) batch.push(this.address, length, position);
       else if (batch.packets === 0) this.passOver(slot, position);
@@ -265,12 +278,13 @@ export class PackedTx extends PackedHalf implements TxHalf {
 
 export class PackedRx extends PackedHalf implements RxHalf {
   offer(batch: Batch, max: number): number {
+    this.beginReceive();
     const limit = Math.min(batch.maxSegments, max, this.bufs);
     let position = this.position;
     for (let left = this.bufs; left > 0 && batch.segments < limit; left--) {
       if (!this.availableAt(position)) break;
       const slot = this.slotAt(position);
-      const length = this.bufferAt(slot, true);
+      const length = this.bufferAt(slot, batch.segments);
       position = (position + 1) | 0;
       if (length !== 0) batch.addSegment(this.address, length);
       else if (batch.segments === 0) this.passOver(slot, position);
@@ -281,9 +295,10 @@ export class PackedRx extends PackedHalf implements RxHalf {
 
   deliver(batch: Batch): boolean {
     const { words, counters } = this;
+    this.deliverSplit(batch);
     const count = batch.packets;
     for (let p = 0; p < count; p++) {
-      words[this.slotAt(this.position + p) + LEN] = batch.length[p];
+      words.set(this.slotAt(this.position + p) + LEN, batch.length[p]);
       counters[BYTES] += batch.length[p];
     }
     if (count > 0) {

@@ -231,8 +231,8 @@ export class ProxyBackend {
       return DONE;
     }
     const context = mapContiguous(this.memory, address, this.#contextSize(queue));
-    if (context === null) {
-      return { refused: `context of ${queue.name} at 0x${address.toString(16)} is not memory` };
+    if (typeof context === "string") {
+      return { refused: `context of ${queue.name} at 0x${address.toString(16)} ${context}` };
     }
     this.#stopForNewGuest("SET_QUEUE_CTX");
     queue.register(address, context, this.#bufs(queue));

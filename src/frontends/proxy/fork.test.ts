@@ -93,7 +93,7 @@ class Fork extends Machine {
     if (this.loaded) {
       for (const queue of [0, 1]) this.driver.contextOf(queue).fill(0x5a, 2096);
     }
-    new Uint8Array(this.memory.view(range.address, 4096)).fill(0xff);
+    this.memory.bytes(range.address, 4096).fill(0xff);
     for (const queue of [0, 1]) this.hypervisor.kick(queue);
     this.#down();
   }

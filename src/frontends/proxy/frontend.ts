@@ -50,6 +50,8 @@ export class ProxyFrontend implements Control {
   readonly #options: ProxyFrontendOptions;
   #epoll: Epoll | null = null;
   #stream: ProxyStream | null = null;
+  /** Between connections. */
+  #spare: ProxyStream | null = null;
   #connectAt = Number.POSITIVE_INFINITY;
   #idleTurns = 0;
   #closed = false;
@@ -85,7 +87,9 @@ export class ProxyFrontend implements Control {
 
   /** Serves a connected socket, which is the frontend's from now on. */
   adopt(fd: number): void {
-    this.#stream = new ProxyStream(fd);
+    this.#spare?.reconnect(fd);
+    this.#stream = this.#spare ?? new ProxyStream(fd);
+    this.#spare = null;
     this.#epoll?.add(fd, EPOLLIN, SOCKET_TAG);
     this.counters.connections++;
     this.#options.log("info", "connected");
@@ -187,7 +191,8 @@ export class ProxyFrontend implements Control {
     this.#stream = null;
     this.backend.release();
     this.#epoll?.remove(stream.fd);
-    stream.close();
+    stream.disconnect();
+    this.#spare = stream;
     if (this.#closed) return;
     const { reconnect, path, log, ended } = this.#options;
     log(problem === "" ? "info" : "warn", problem === "" ? "disconnected" : problem);
@@ -199,5 +204,7 @@ export class ProxyFrontend implements Control {
   close(): void {
     this.#closed = true;
     this.#end("");
+    this.#spare?.close();
+    this.#spare = null;
   }
 }

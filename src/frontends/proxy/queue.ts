@@ -3,7 +3,12 @@ import type { Device, RxHalf, TxHalf } from "../../devices/device.ts";
 import { longestReceived, receiveOffloads } from "../../devices/offloads.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import type { GuestMemory } from "../../memory/index.ts";
-import { type MappedContext, mapContiguous, stillThere } from "../../nic/contexts.ts";
+import {
+  type MappedContext,
+  mapContiguous,
+  releaseContext,
+  stillThere,
+} from "../../nic/contexts.ts";
 import { signalPeer } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
 
@@ -58,7 +63,9 @@ export class ProxyQueue {
 
   /** Takes a context that the guest has just registered, and initialises it. */
   register(address: number, context: MappedContext, bufs: number): void {
-    this.#device.initialise(this.receive ? "rx" : "tx", context.bytes, bufs);
+    this.#device.initialise(this.receive ? "rx" : "tx", context.words, bufs);
+    this.detachRing();
+    releaseContext(this.context);
     this.address = address;
     this.context = context;
     this.#position = 0;
@@ -66,6 +73,7 @@ export class ProxyQueue {
 
   forget(): void {
     this.detachRing();
+    releaseContext(this.context);
     this.address = null;
     this.context = null;
     this.#position = 0;
@@ -76,7 +84,9 @@ export class ProxyQueue {
     if (this.address === null) return true;
     if (this.context !== null && stillThere(memory, this.context)) return true;
     const had = this.context !== null;
-    this.context = mapContiguous(memory, this.address, size);
+    releaseContext(this.context);
+    const context = mapContiguous(memory, this.address, size);
+    this.context = typeof context === "string" ? null : context;
     return !had || this.context !== null;
   }
 
@@ -87,7 +97,7 @@ export class ProxyQueue {
     const pair = this.#pair;
     const config = {
       ...settings,
-      context: this.context.bytes,
+      context: this.context.words,
       counters: this.receive ? pair.rxCounters : pair.txCounters,
       maxPacket: longestReceived(features, MTU),
     };

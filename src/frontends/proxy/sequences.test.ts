@@ -76,7 +76,7 @@ test("a backend serves the next guest when nobody told it of a hard reset", asyn
   machine.exchange(0, 20);
   // Firmware and a new kernel write over rings and buffers, and the backend still serves them.
   const [range] = machine.memory.ranges;
-  const all = new Uint8Array(machine.memory.view(range.address, range.size));
+  const all = machine.memory.bytes(range.address, range.size);
   for (const byte of [0xff, 0x00, 0x5a]) {
     all.fill(byte);
     for (const queue of [0, 1]) machine.hypervisor.kick(queue);

@@ -22,7 +22,7 @@ export class FramingError extends Error {
 }
 
 export class ProxyStream {
-  readonly fd: number;
+  fd: number;
   readonly #memory = mapAnonymous(PAGE);
   readonly #in = new DataView(this.#memory.view(0, OUT));
   readonly #out = new DataView(this.#memory.view(OUT, OUT));
@@ -39,6 +39,22 @@ export class ProxyStream {
 
   /** @param fd the connected socket; closed with the stream */
   constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  /**
+   * Ends the connection. The buffers stay for the next one: views made for each would pile up in a worker
+   * whose event loop does not run (see `viewAt`).
+   */
+  disconnect(): void {
+    this.dropFds();
+    close(this.fd);
+    this.fd = -1;
+    this.#have = 0;
+  }
+
+  /** The next connection, after `disconnect`. */
+  reconnect(fd: number): void {
     this.fd = fd;
   }
 
@@ -120,8 +136,7 @@ export class ProxyStream {
   }
 
   close(): void {
-    this.dropFds();
-    close(this.fd);
+    if (this.fd >= 0) this.disconnect();
     this.#receiver.close();
     this.#memory.unmap();
   }

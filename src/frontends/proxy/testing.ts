@@ -81,6 +81,8 @@ export class ProxyBench {
   readonly view = new DataView(this.#mapping.view(0, MEMORY));
   readonly #epoll = new Epoll(16);
   readonly #buffer = mapAnonymous(2 * BUFFER);
+  readonly #out = new Uint8Array(this.#buffer.view(0, BUFFER));
+  readonly #in = new DataView(this.#buffer.view(BUFFER, BUFFER));
   readonly #receiver = new SocketReceiver();
   #fd = -1;
   readonly eventFds: number[] = [];
@@ -128,7 +130,7 @@ export class ProxyBench {
 
   /** Sends bytes, with descriptors at the first of them, and lets the frontend look. */
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
-    new Uint8Array(this.#buffer.view(0, BUFFER)).set(bytes);
+    this.#out.set(bytes);
     const n = sendMessage(this.#fd, this.#buffer.address, bytes.length, fds);
     if (n !== bytes.length) throw new Error(`sent ${n} of ${bytes.length} bytes`);
     this.turn();
@@ -149,7 +151,7 @@ export class ProxyBench {
     if (n < 0) return null;
     if (n === 0) return "closed";
     const fds = [...this.#receiver.fds];
-    const view = new DataView(this.#buffer.view(BUFFER, BUFFER));
+    const view = this.#in;
     const [type, flags, size] = [0, 4, 8].map((at) => view.getUint32(at, true));
     if (size > 0) this.#receiver.receiveAt(this.#fd, this.#buffer.address + BUFFER, size);
     return { type, flags, fds, payload: new Uint8Array(view.buffer.slice(0, size)) };

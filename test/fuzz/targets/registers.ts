@@ -76,7 +76,7 @@ class Life {
     const config = { rxBufs: BUFS, txBufs: BUFS };
     const guest = { bufferSize: BUFFER_SIZE, features: ALL };
     this.bench = new Bench({ device, pairs, config, mib: MIB, guest });
-    this.#memory = new Uint8Array(this.bench.memory.view(MEMORY_START, MIB << 20));
+    this.#memory = this.bench.memory.bytes(MEMORY_START, MIB << 20);
     this.#fresh = this.#memory.slice();
   }
 

@@ -55,7 +55,8 @@ function generate(random: Random): Ride {
 /** File offsets of the pages of all contexts: a mark in each page is looked for in the guest's memory. */
 function contextPages(bench: Bench): number[] {
   const [range] = bench.memory.ranges;
-  const all = Buffer.from(bench.memory.view(range!.address, range!.size));
+  const { buffer, byteOffset, length } = bench.memory.bytes(range!.address, range!.size);
+  const all = Buffer.from(buffer, byteOffset, length);
   const found: number[] = [];
   for (let q = 0; q < 2 * bench.ports.length; q++) {
     const context = bench.driver.contextOf(q);
