@@ -29,14 +29,19 @@ export interface GuestParts {
   readonly release: string;
 }
 
+export interface Prepare {
+  /** Fail instead of downloading or building what is missing. */
+  readonly onlyPrepared?: boolean;
+}
+
 /** A first preparation downloads a few hundred megabytes. */
 const PREPARE_MS = 45 * 60_000;
 const BUILD_MS = 10 * 60_000;
 const KEEP_MS = 24 * 3600_000;
 
 /** Prepares what is missing, with progress on standard error. @throws CommandError that says what to do. */
-export async function prepareGuest(suite = "trixie"): Promise<GuestParts> {
-  const folder = await runScript("provision", ["--kernel", suite], PREPARE_MS);
+export async function prepareGuest(suite = "trixie", options?: Prepare): Promise<GuestParts> {
+  const folder = await runScript("provision", ["--kernel", suite], PREPARE_MS, options);
   return {
     folder,
     qemu: join(folder, "bin/qemu-system-x86_64"),
@@ -49,9 +54,13 @@ export async function prepareGuest(suite = "trixie"): Promise<GuestParts> {
 }
 
 /** Builds a kernel module for that guest where it is not built yet; returns the paths of its .ko files. */
-export async function buildModule(source?: string, suite = "trixie"): Promise<string[]> {
+export async function buildModule(
+  source?: string,
+  suite = "trixie",
+  options?: Prepare,
+): Promise<string[]> {
   const words = ["--kernel", suite, ...(source === undefined ? [] : [source])];
-  const folder = await runScript("build-module", words, BUILD_MS + PREPARE_MS);
+  const folder = await runScript("build-module", words, BUILD_MS + PREPARE_MS, options);
   return readdirSync(folder)
     .filter((name) => name.endsWith(".ko"))
     .map((name) => join(folder, name));
@@ -115,11 +124,17 @@ export function packageRoot(): string {
 }
 
 /** Runs one of script/lib; its last line of output is the result. Everything else it says goes to our stderr. */
-function runScript(name: string, words: readonly string[], timeoutMs: number): Promise<string> {
+function runScript(
+  name: string,
+  words: readonly string[],
+  timeoutMs: number,
+  { onlyPrepared = false }: Prepare = {},
+): Promise<string> {
   const { promise, resolve, reject } = deferred<string>();
   const child = spawn(join(packageRoot(), "script/lib", name), words, {
     stdio: ["ignore", "pipe", "pipe"],
     timeout: timeoutMs,
+    env: { ...process.env, ...(onlyPrepared ? { BPFHV_PREPARED_ONLY: "1" } : {}) },
   });
   let output = "";
   let lastWords = "";
@@ -127,7 +142,8 @@ function runScript(name: string, words: readonly string[], timeoutMs: number): P
     output += chunk;
   });
   child.stderr.on("data", (chunk) => {
-    process.stderr.write(chunk);
+    // Its reason for failing becomes ours, below: it is told once.
+    process.stderr.write(`${chunk}`.replace(/^bpfhv: .*\n/gm, ""));
     lastWords = `${lastWords}${chunk}`.slice(-2000);
   });
   child.on("error", (error) => reject(failure(`script/lib/${name}: ${error.message}`)));

@@ -1,5 +1,6 @@
 /** `bpfhv set-mtu`: another MTU for a running NIC; its guest is told. */
 import { Command } from "commander";
+import { LINUX_MTU } from "../nic/config.ts";
 import { changeNic } from "./ask-nic.ts";
 import { Usage } from "./errors.ts";
 
@@ -14,6 +15,16 @@ export function setMtuCommand(): Command {
 async function setMtu(socket: string, bytes: string): Promise<void> {
   if (!/^\d{1,5}$/.test(bytes)) throw new Usage(`MTU ${bytes}: give a number of bytes`);
   const request = { kind: "set-mtu", mtu: Number(bytes) };
+  const before = await changeNic(socket, { kind: "status" }, "the MTU stays as it was");
   const { mtu } = await changeNic(socket, request, "the MTU stays as it was");
-  process.stdout.write(`MTU ${mtu}\n`);
+  process.stdout.write(`${mtuOutcome(before.mtu, mtu)}\n`);
+}
+
+/** What the guest makes of it: its driver follows down, and up it goes by its own administrator. */
+export function mtuOutcome(before: number, mtu: number): string {
+  const most = mtu > LINUX_MTU ? `; Linux guests with 4 KiB pages take ${LINUX_MTU} at most` : "";
+  if (mtu <= before) return `MTU ${mtu}: the guest follows${most}`;
+  const asked = Math.min(mtu, LINUX_MTU);
+  const how = `raise it there: ip link set dev INTERFACE mtu ${asked}`;
+  return `MTU ${mtu} at most: the guest stays at what it has, ${how}${most}`;
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -144,6 +145,46 @@ esac\n`;
       status: 1,
       message: /backing file/,
     });
+  });
+
+  test("a NIC that a guest has is refused before QEMU starts, by the NIC's own word", async () => {
+    const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
+    const kernel = join(folder, "kernel");
+    writeFileSync(kernel, "");
+    const path = join(folder, "busy.sock");
+    let step = "enabled";
+    const nic = createServer().listen(path);
+    const control = createServer((client) => {
+      client.on("data", () => client.end(`${JSON.stringify({ step, pid: 42 })}\n`));
+    }).listen(`${path}.ctl`);
+    const words = ["--qemu", qemu, "--accel", "tcg", "--socket", path, "--kernel", kernel];
+    const start = () => vmCommand().parseAsync(words, { from: "user" });
+    try {
+      await assert.rejects(start(), { status: 1, message: /a guest has this NIC .*process 42/ });
+      step = "no guest";
+      // The stand-in for QEMU prints its help and ends well.
+      await start();
+    } finally {
+      nic.close();
+      control.close();
+    }
+  });
+
+  test("--print prepares nothing when the test guest is not there", async () => {
+    const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
+    const before = process.env.BPFHV_CACHE;
+    process.env.BPFHV_CACHE = join(folder, "cache");
+    try {
+      const words = ["--qemu", qemu, "--accel", "tcg", "--socket", "/s", "--print"];
+      await assert.rejects(vmCommand().parseAsync(words, { from: "user" }), {
+        status: 1,
+        message: /not prepared: run bpfhv vm once without --print/,
+      });
+      assert.equal(existsSync(join(folder, "cache")), false);
+    } finally {
+      if (before === undefined) delete process.env.BPFHV_CACHE;
+      else process.env.BPFHV_CACHE = before;
+    }
   });
 
   test("a missing kernel and a missing server are failures that name the remedy", async () => {

@@ -4,6 +4,7 @@ import { accessSync, constants, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { detectAccelerator } from "./accelerator.ts";
+import { askControl, controlPath } from "./control-socket.ts";
 import { checkDisk, DISK_FORMATS, type DiskFormat } from "./disk-image.ts";
 import { failure, Usage } from "./errors.ts";
 import { canRefuseMigration, systemQemu } from "./find-qemu.ts";
@@ -12,6 +13,7 @@ import {
   composeInitrd,
   type GuestParts,
   moduleFiles,
+  type Prepare,
   packageRoot,
   prepareGuest,
 } from "./guest-parts.ts";
@@ -43,6 +45,7 @@ export interface VmFlags {
 }
 
 const MAX_CPUS = 255;
+const NO_GUEST = "no guest";
 const TEST_GUEST_LINE = "console=ttyS0 panic=1 quiet mitigations=off bpfhv.shell";
 
 export function vmCommand(): Command {
@@ -73,7 +76,7 @@ export function vmCommand(): Command {
 
 async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
   checkUsage(flags, extra);
-  if (!flags.print) for (const path of flags.socket!) requireListening(path);
+  if (!flags.print) await Promise.all(flags.socket!.map(requireFree));
   const command = await composeVm(flags, extra);
   if (flags.print) {
     process.stdout.write(`${shellQuote(command)}\n`);
@@ -113,7 +116,10 @@ async function composeVm(flags: VmFlags, extra: readonly string[]): Promise<stri
   for (const file of [flags.kernel, flags.initrd]) requireReadable(file);
   const given = givenBoot(flags);
   const ownQemu = systemQemu(flags.qemu);
-  const parts = ownQemu === undefined || given === undefined ? await prepareGuest() : undefined;
+  // --print only shows: it downloads and builds nothing.
+  const prepare = { onlyPrepared: flags.print === true };
+  const needed = ownQemu === undefined || given === undefined;
+  const parts = needed ? await prepareGuest(undefined, prepare) : undefined;
   const qemu = ownQemu ?? parts!.qemu;
   const withoutBlocker = !canRefuseMigration(qemu);
   if (withoutBlocker) {
@@ -127,7 +133,7 @@ async function composeVm(flags: VmFlags, extra: readonly string[]): Promise<stri
     accelerator: await chooseAccelerator(flags, qemu, parts),
     memoryMiB: parseMemory(flags.memory)!,
     cpus: Number(flags.smp),
-    boot: given ?? (await testGuest(parts!)),
+    boot: given ?? (await testGuest(parts!, prepare)),
     devices: flags.socket!.map((path, index) =>
       vfioUserDevice(resolve(path), {
         id: `nic${index}`,
@@ -151,8 +157,8 @@ async function chooseAccelerator(
 }
 
 /** Our own small guest: a shell on the console, the driver loaded. */
-async function testGuest(parts: GuestParts): Promise<Boot> {
-  const modules = await buildModule(join(packageRoot(), "driver/linux"));
+async function testGuest(parts: GuestParts, prepare: Prepare): Promise<Boot> {
+  const modules = await buildModule(join(packageRoot(), "driver/linux"), undefined, prepare);
   const initrd = composeInitrd(parts, moduleFiles(modules.map((path) => ({ path }))));
   return { kernel: parts.kernel, initrd, append: TEST_GUEST_LINE };
 }
@@ -178,9 +184,24 @@ function requireReadable(path: string | undefined): void {
   if (!statSync(path).isFile()) throw failure(`${path} is not a file: give the file to boot`);
 }
 
-function requireListening(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })?.isSocket()) return;
-  throw failure(`no socket ${path}: start \`bpfhv serve --socket ${path}\` first`);
+/** QEMU would wait for seconds, and then say that a message timed out. */
+async function requireFree(path: string): Promise<void> {
+  const missing = `no NIC is served on ${path}: start \`bpfhv serve --socket ${path}\` first`;
+  if (!statSync(path, { throwIfNoEntry: false })?.isSocket()) throw failure(missing);
+  let answer: unknown;
+  try {
+    answer = await askControl(controlPath(path), { kind: "status" });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ECONNREFUSED") throw failure(missing);
+    // Another vfio-user server, or one of another user: QEMU will see.
+    return;
+  }
+  const { step, pid } = (answer ?? {}) as { step?: unknown; pid?: unknown };
+  if (typeof step !== "string" || step === NO_GUEST) return;
+  throw failure(
+    `${path}: a guest has this NIC already (server's process ${pid}): ` +
+      "end that QEMU first, or serve another NIC on another socket",
+  );
 }
 
 function isAccessible(path: string, mode: number): boolean {

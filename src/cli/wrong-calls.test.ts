@@ -77,7 +77,7 @@ const USAGE: readonly (readonly [string, RegExp])[] = [
 ];
 
 const FAILURES: readonly (readonly [string, RegExp])[] = [
-  ["vm --socket %/s --kernel %/text", /no socket .*: start `bpfhv serve/],
+  ["vm --socket %/s --kernel %/text", /no NIC is served on .*: start `bpfhv serve/],
   ["vm --print --socket %/s --accel tcg --qemu %/qemu --kernel %", /is not a file/],
   ["vm --print --socket %/s --accel tcg --qemu %/qemu --disk %", /neither a file nor a block/],
   ["vm --print --socket %/s --accel tcg --qemu %/qemu --disk %/no", /cannot read .*ENOENT/],

@@ -51,11 +51,13 @@ describe("the MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
 
   test("the host changes it while packets flow: the guest follows down, and may go up again", async () => {
     const stop = vm.floodFromHost(5);
-    await setMtu(1000);
+    assert.equal((await setMtu(1000)).stdout, "MTU 1000: the guest follows\n");
     await until(5000, "the guest's MTU to follow", async () => (await guestMtu()) === 1000);
     assert.deepEqual([await passes(1000), await passes(1001)], [true, false]);
     assert.notEqual((await vm.guest.run("ip link set eth0 mtu 1001")).status, 0);
-    await setMtu(1400);
+    const { stdout } = await setMtu(1400);
+    assert.match(stdout, /the guest stays at what it has, .*ip link set dev INTERFACE mtu 1400/);
+    assert.equal(await guestMtu(), 1000);
     await until(5000, "the guest to be let up", async () => {
       const { status } = await vm.guest.run("ip link set eth0 mtu 1400");
       return status === 0;
