@@ -4,6 +4,7 @@ import type { ProgramSets } from "../devices/sets.ts";
 import type { SpoofRules } from "../engine/spoof-guard.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";
+import type { SocketAccess } from "../os/unix-socket.ts";
 
 export interface NicWorkerData {
   readonly device: string;
@@ -19,6 +20,8 @@ export interface NicWorkerData {
   };
   readonly port: PortSpec;
   readonly socketPath: string;
+  /** Who may connect to the socket. */
+  readonly access?: SocketAccess;
   readonly pciDevice: number;
   /** eventfd: the main thread signals it after each message. */
   readonly wakeFd: number;

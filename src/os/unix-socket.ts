@@ -1,5 +1,5 @@
 /** UNIX stream sockets: all non-blocking and close-on-exec. Descriptors travel with `messages.ts`. */
-import { lstatSync, unlinkSync } from "node:fs";
+import { chmodSync, chownSync, fstatSync, lstatSync, unlinkSync } from "node:fs";
 import {
   check,
   EADDRINUSE,
@@ -22,6 +22,8 @@ const ACCEPT_FLAGS = 0o4000 | 0o2000000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SHUT_RDWR = 2;
+const O_PATH_NOFOLLOW_CLOEXEC = 0o10000000 | 0o400000 | 0o2000000;
+const PRIVATE = 0o600;
 const ECONNABORTED = 103;
 /** sun_path has 108 bytes, the last one for the NUL. */
 const MAX_PATH = 107;
@@ -81,20 +83,65 @@ function tryConnect(fd: number, path: string): number {
   return libc.connect(fd, libc.STRUCT_ADDRESS, length) === 0 ? 0 : libc.errno();
 }
 
+/** Who may connect to a socket; by default only the user who made it. */
+export interface SocketAccess {
+  /** Permission bits, which the umask does not cut; default 0600. */
+  readonly mode?: number;
+  /** Owner and group of the file; default: those of the process. */
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+export interface ListenOptions extends SocketAccess {
+  readonly backlog?: number;
+}
+
 /**
- * Listens at `path`, which only the owner may use (mode 0600). A socket file whose server is gone is replaced;
+ * Listens at `path`, by default for its owner only (mode 0600). A socket file whose server is gone is replaced;
  * a live server or a file of another kind is an error, and nothing is deleted.
  */
-export function listenUnix(path: string, options: { backlog?: number } = {}): number {
+export function listenUnix(path: string, options: ListenOptions = {}): number {
   return withSocket((fd) => {
-    // The mode of the socket, minus the umask, becomes that of the file: no moment in which others may connect.
-    check(libc.fchmod(fd, 0o600), "fchmod", path);
+    // The mode of the socket, minus the umask, becomes that of the file: others can connect at no time.
+    check(libc.fchmod(fd, PRIVATE), "fchmod", path);
     if (!tryBind(fd, path)) {
       removeStale(path);
       if (!tryBind(fd, path)) throw taken(path);
     }
-    check(libc.listen(fd, options.backlog ?? 8), "listen", path);
+    try {
+      grant(path, options);
+      check(libc.listen(fd, options.backlog ?? 8), "listen", path);
+    } catch (error) {
+      unlinkSync(path);
+      throw error;
+    }
   });
+}
+
+/** Before `listen`: until then every connect is refused. The path is opened once, and no link followed. */
+function grant(path: string, { mode = PRIVATE, uid = -1, gid = -1 }: SocketAccess): void {
+  if (mode === PRIVATE && uid < 0 && gid < 0) return;
+  const file = check(libc.open(path, O_PATH_NOFOLLOW_CLOEXEC, 0), "open", path);
+  try {
+    if (!fstatSync(file).isSocket()) {
+      throw new OsError("open", path, EEXIST, "", "another file has taken the socket's place");
+    }
+    const itself = `/proc/self/fd/${file}`;
+    if (uid >= 0 || gid >= 0) giveTo(itself, path, uid, gid);
+    chmodSync(itself, mode);
+  } finally {
+    libc.close(file);
+  }
+}
+
+function giveTo(itself: string, path: string, uid: number, gid: number): void {
+  try {
+    chownSync(itself, uid, gid);
+  } catch (error) {
+    const number = -((error as NodeJS.ErrnoException).errno ?? 0);
+    const hint = "only root may give it to another user, or to a group that it is not in";
+    throw new OsError("chown", path, number, hint);
+  }
 }
 
 /** False when the path exists. */
@@ -127,9 +174,9 @@ function removeStale(path: string): void {
   unlinkSync(path);
 }
 
-/** Which file it is: for `removeSocket`. */
+/** Which file it is, for `removeSocket`; 0: it is gone already. */
 export function socketInode(path: string): number {
-  return lstatSync(path).ino;
+  return lstatSync(path, { throwIfNoEntry: false })?.ino ?? 0;
 }
 
 /** Removes the file of a socket that listened, unless somebody else has put another one there since. */

@@ -3,7 +3,14 @@ import { RegionTable } from "../memory/regions.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
 import { prepareToSignalPeers } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
-import { accept, listenUnix, removeSocket, shutdown, socketInode } from "../os/unix-socket.ts";
+import {
+  accept,
+  listenUnix,
+  removeSocket,
+  type SocketAccess,
+  shutdown,
+  socketInode,
+} from "../os/unix-socket.ts";
 import { type Counters, newCounters } from "./counters.ts";
 import type { DeviceHost, PciDevice } from "./device.ts";
 import { FramingError, MessageStream } from "./framing.ts";
@@ -14,6 +21,8 @@ import { Session } from "./session.ts";
 export interface ServerOptions {
   /** Where to listen; without it clients come by `adopt` only. */
   readonly socketPath?: string;
+  /** Who may connect; default: the user who listens. */
+  readonly access?: SocketAccess;
   /** Connections and resets, for a log. */
   readonly log?: (message: string) => void;
   /** What the operator should know: `code` is stable. */
@@ -62,7 +71,7 @@ export class VfioUserServer implements DeviceHost {
     prepareToSignalPeers();
     this.#path = options.socketPath;
     if (this.#path === undefined) return;
-    this.#listener = listenUnix(this.#path);
+    this.#listener = listenUnix(this.#path, options.access);
     this.#inode = socketInode(this.#path);
   }
 
