@@ -1,29 +1,52 @@
 /** Questions to a running NIC, and changes of it, by its control socket. */
-import type { NicStatus } from "../nic/status.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 import { failure } from "./errors.ts";
+import { readNic, type ServedNic } from "./nic-answer.ts";
 
 /**
- * @param otherwise what is so where the NIC says no
+ * @param otherwise what is so if the NIC says no
  * @returns the NIC behind the change
- * @throws CommandError where it says no, or is not there
+ * @throws CommandError if it says no, or is not there
  */
 export async function changeNic(
   socket: string,
   request: { readonly kind: string; readonly [field: string]: unknown },
   otherwise: string,
-): Promise<NicStatus> {
-  const answer = (await askNic(socket, request)) as NicStatus | { error: string };
-  if ("error" in answer) throw failure(`${answer.error} (${otherwise})`);
-  return answer;
+): Promise<ServedNic> {
+  return asNic(socket, await ask(socket, request), ` (${otherwise})`);
 }
 
-/** @throws CommandError where no NIC answers */
-export async function askNic(socket: string, request: unknown): Promise<unknown> {
+/** @throws CommandError if no NIC answers */
+export async function askNic(socket: string): Promise<ServedNic> {
+  return asNic(socket, await ask(socket, { kind: "status" }), "");
+}
+
+async function ask(socket: string, request: unknown): Promise<unknown> {
   try {
     return await askControl(controlPath(socket), request);
   } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code ?? (error as Error).message;
-    throw failure(`no NIC is served on ${socket} (${why}): start one with bpfhv serve`);
+    throw failure(unreached(socket, error as NodeJS.ErrnoException));
   }
+}
+
+function unreached(socket: string, { code, message }: NodeJS.ErrnoException): string {
+  if (code === "EACCES") {
+    return `cannot connect to ${controlPath(socket)}: permission denied; ask as root or as the server's user`;
+  }
+  // Somebody listens, or too many have asked.
+  if (code === undefined || code === "EAGAIN") return `${controlPath(socket)}: ${message}`;
+  return `no NIC is served on ${socket} (${code}): start one with bpfhv serve`;
+}
+
+function asNic(socket: string, answer: unknown, otherwise: string): ServedNic {
+  try {
+    return readNic(answer);
+  } catch (error) {
+    if (isRefusal(answer)) throw failure(`${answer.error}${otherwise}`);
+    throw failure(`${controlPath(socket)}: ${(error as Error).message}`);
+  }
+}
+
+function isRefusal(answer: unknown): answer is { readonly error: string } {
+  return typeof answer === "object" && answer !== null && "error" in answer;
 }

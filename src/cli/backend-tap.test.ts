@@ -51,7 +51,7 @@ const backend = () =>
     ...["backend", "-p", socket, "--reconnect", "-i", "t0", "--netns", NS, "--create-tap"],
     ...["--tap-address", "10.55.0.1/24"],
   );
-const status = () => askControl(controlPath(socket), {}) as Promise<NicStatus>;
+const status = () => askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;
 const exit = (child: ChildProcess) => new Promise((resolve) => child.once("exit", resolve));
 
 async function until(what: string, holds: () => Promise<boolean>): Promise<void> {

@@ -58,7 +58,8 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
   }
 }
 
-const statusOf = (socket: string) => askControl(controlPath(socket), {}) as Promise<NicStatus>;
+const statusOf = (socket: string) =>
+  askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;
 
 /** A drive and a backend that outlives it, so that its counters can be asked for. */
 async function measure(words: string[], driveWords: string[]) {

@@ -1,20 +1,25 @@
 /** `bpfhv backend`: serves the queues of the original QEMU fork's NIC, over its bpfhv-proxy protocol. */
+import { resolve } from "node:path";
 import { Command, Option } from "commander";
-import pino from "pino";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
-import { type NicFailed, NicProcess } from "../frontends/nic-process.ts";
+import { NicFailed, NicProcess } from "../frontends/nic-process.ts";
 import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
 import type { ProxyWorkerOptions } from "../frontends/proxy/worker.ts";
 import { WaitingWorker } from "../frontends/waiting-worker.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
-import { controlPath, serveControl } from "./control-socket.ts";
+import { type ControlCommands, ControlServer } from "./control-server.ts";
 import { failure, Usage, whole } from "./errors.ts";
+import { Lifetime } from "./lifetime.ts";
+import { LineWriter } from "./line-writer.ts";
+import { Log } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { dropTo, prepareToDrop } from "./privileges.ts";
+import { SOCKET_GROUP, SOCKET_MODE, socketAccess } from "./socket-access.ts";
 import { requireShort } from "./socket-path.ts";
 import { removeTap, setUpTap } from "./tap-setup.ts";
+import { version } from "./version.ts";
 
 export interface BackendFlags {
   path: string;
@@ -37,6 +42,9 @@ export interface BackendFlags {
   tapAddress?: string;
   netns?: string;
   user?: string;
+  socketGroup?: string;
+  socketMode?: string;
+  logJson: boolean;
 }
 
 const WORKER = new URL("../frontends/proxy/worker.js", import.meta.url);
@@ -74,6 +82,9 @@ export function backendCommand(): Command {
         "createTap",
       ),
     )
+    .option("--socket-group <group>", SOCKET_GROUP)
+    .option("--socket-mode <mode>", SOCKET_MODE)
+    .option("--log-json", "log JSON at a terminal, too", false)
     .action((flags: BackendFlags) => backend(flags));
 }
 
@@ -138,21 +149,45 @@ function portOf(flags: BackendFlags): PortSpec {
   }
 }
 
+const STDOUT = 1;
+
 async function backend(flags: BackendFlags): Promise<void> {
   const options = workerOptions(flags);
   const account = prepareToDrop(flags.user);
+  const access = socketAccess(flags, account?.uid);
   const level = flags.verbose > 0 ? "debug" : "warn";
-  const log = pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
+  const log = new Log({ level, nic: flags.path, json: flags.logJson });
+  const out = new LineWriter(STDOUT, (lost) => `${lost} lines are lost here\n`);
   // Before the pid file says whom to signal.
-  const signals = new StopSignals();
-  const pidFile = flags.pidFile === undefined ? null : await PidFile.take(flags.pidFile);
+  const life = new Lifetime();
+  life.atEnd(() => {
+    out.close();
+    log.close();
+  });
   try {
-    if (flags.createTap) setUpTap(tapOf(flags));
-    await run(options, log, signals, () => dropTo(account));
+    if (flags.pidFile !== undefined) {
+      const pidFile = await PidFile.take(flags.pidFile);
+      life.atEnd(() => pidFile.remove());
+    }
+    if (flags.createTap) {
+      setUpTap(tapOf(flags));
+      life.atEnd(() => removeTap(tapOf(flags)));
+    }
+    const worker = new NicProcess(
+      options,
+      (level, text) => log[level](text),
+      new WaitingWorker(WORKER),
+      (text) => out.write(text),
+    );
+    await run(worker, life, () => {
+      const control = new ControlServer(flags.path, controlCommands(options.path, worker), access);
+      life.atEnd(() => control.close());
+      dropTo(account);
+    });
+  } catch (error) {
+    throw error instanceof NicFailed ? failure(error.message) : error;
   } finally {
-    if (flags.createTap) removeTap(tapOf(flags));
-    pidFile?.remove();
-    signals.close();
+    life.end();
   }
 }
 
@@ -160,52 +195,35 @@ function tapOf({ interface: name, netns, tapAddress: address }: BackendFlags) {
   return { name, ...(netns ? { netns } : {}), ...(address ? { address } : {}) };
 }
 
-/** The first SIGINT or SIGTERM asks for an orderly stop. */
-class StopSignals {
-  readonly asked: Promise<void>;
-  #ask = (): void => {};
-
-  constructor() {
-    this.asked = new Promise((resolve) => {
-      this.#ask = resolve;
-    });
-    for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, this.#ask);
-  }
-
-  close(): void {
-    for (const signal of ["SIGINT", "SIGTERM"]) process.off(signal, this.#ask);
+async function run(
+  worker: NicProcess<ProxyWorkerOptions>,
+  life: Lifetime,
+  opened: () => void,
+): Promise<void> {
+  void life.asked.then(() => worker.stop()).catch(() => {});
+  process.on("SIGUSR2", () => worker.signalUpgrade());
+  try {
+    await worker.started();
+    if (!worker.hasEnded) opened();
+    await worker.ended;
+  } finally {
+    await worker.stop().catch(() => {});
   }
 }
 
-async function run(
-  options: ProxyWorkerOptions,
-  log: pino.Logger,
-  signals: StopSignals,
-  opened: () => void,
-): Promise<void> {
-  const worker = new NicProcess(
-    options,
-    (level, text) => log[level](text),
-    new WaitingWorker(WORKER),
-  );
-  const signalUpgrade = () => worker.signalUpgrade();
-  process.on("SIGUSR2", signalUpgrade);
-  void signals.asked.then(() => worker.stop()).catch(() => {});
-  try {
-    await worker.started();
-    const control = await serveControl(controlPath(options.path), async (request) => {
-      const { kind, net } = request as { kind?: string; net?: string };
-      if (kind === "set-port") await worker.setPort(parsePort(`${net}`));
-      else if (kind === "set-mtu") {
-        throw failure("the original's protocol has no MTU: it is 1500");
-      }
-      return { pid: process.pid, socket: options.path, ...(await worker.status()) };
-    });
-    opened();
-    await worker.ended.finally(() => control.close());
-  } catch (error) {
-    throw failure((error as NicFailed).message);
-  } finally {
-    process.off("SIGUSR2", signalUpgrade);
-  }
+function controlCommands(path: string, worker: NicProcess<ProxyWorkerOptions>): ControlCommands {
+  const status = async () => ({
+    ...{ pid: process.pid, socket: resolve(path), version },
+    ...{ uptimeSeconds: Math.floor(process.uptime()), ...(await worker.status()) },
+  });
+  return {
+    status,
+    "set-port": async ({ net }) => {
+      await worker.setPort(parsePort(`${net}`));
+      return status();
+    },
+    "set-mtu": async () => {
+      throw failure("the original's protocol has no MTU: it is 1500");
+    },
+  };
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 /** The command `bpfhv`. One file per sub-command beside this one. */
 import "./node-version.ts";
-import { readFileSync } from "node:fs";
 import { nicWorker } from "../frontends/waiting-worker.ts";
 import { report } from "./errors.ts";
 
+// Node's own handler opens its debugger to every local account. Worker threads have none.
+process.on("SIGUSR1", () => {});
 // Whatever escapes a command; what it made is removed by its "exit" handlers.
 for (const event of ["uncaughtException", "unhandledRejection"]) {
   process.on(event, (error) => process.exit(report(error)));
@@ -19,9 +20,7 @@ process.stderr.on("error", () => {});
 const worker = process.argv[2] === "serve" ? nicWorker() : undefined;
 const { runCommandLine } = await import("./command-line.ts");
 
-const { version } = JSON.parse(
-  readFileSync(new URL("../../../package.json", import.meta.url), "utf8"),
-) as { version: string };
+const { version } = await import("./version.ts");
 
 const status = await runCommandLine(process.argv.slice(2), version, worker);
 if (status !== undefined) process.exitCode = status;

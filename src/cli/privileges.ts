@@ -3,8 +3,9 @@ import { readFileSync, rmSync } from "node:fs";
 import { forbidNewPrivileges } from "../os/process.ts";
 import { failure, Usage } from "./errors.ts";
 
-interface Account {
+export interface Account {
   readonly name: string;
+  readonly uid: number;
   readonly gid: number;
 }
 
@@ -23,7 +24,7 @@ export function prepareToDrop(user: string | undefined): Account | undefined {
   if (line === undefined) throw new Usage(`--user ${user}: there is no such user`);
   if (process.getuid?.() !== 0)
     throw new Usage("--user needs root: there are no rights to give up");
-  return { name: user, gid: Number(line[3]) };
+  return { name: user, uid: Number(line[2]), gid: Number(line[3]) };
 }
 
 /** Becomes that user, in every thread (setuid(3) of the C library), with its main group. */

@@ -92,7 +92,7 @@ async function started(words: readonly string[], at: string): Promise<ChildProce
     stdio: "ignore",
   });
   for (let n = 0; ; n++) {
-    const status = await askControl(controlPath(at), {}).catch(() => null);
+    const status = await askControl(controlPath(at), { kind: "status" }).catch(() => null);
     if (status !== null) return child;
     assert.ok(n < 100, "it answers within 10 s");
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -165,7 +165,11 @@ test("what others can make it log is bounded, and the rest counted", async () =>
   });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   try {
-    for (let n = 0; (await askControl(controlPath(at), {}).catch(() => null)) === null; n++) {
+    for (
+      let n = 0;
+      (await askControl(controlPath(at), { kind: "status" }).catch(() => null)) === null;
+      n++
+    ) {
       assert.ok(n < 100, "it answers within 10 s");
       await new Promise((resolve) => setTimeout(resolve, 100));
     }

@@ -1,7 +1,7 @@
 /** `bpfhv serve`: one NIC for one virtual machine, until Ctrl-C. */
 import { writeFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { Command } from "commander";
-import type { Logger } from "pino";
 import { FEATURES, MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 import { findRing, RINGS } from "../devices/rings.ts";
@@ -18,12 +18,17 @@ import {
   mtuNotice,
   parseMac,
 } from "../nic/config.ts";
+import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
-import { controlPath, serveControl } from "./control-socket.ts";
+import { type ControlCommands, ControlServer } from "./control-server.ts";
 import { failure, Usage, whole } from "./errors.ts";
-import { stableMac } from "./mac.ts";
-import { dropTo, prepareToDrop, removeIfAllowed } from "./privileges.ts";
+import { Lifetime } from "./lifetime.ts";
+import { LOG_LEVELS, Log, type LogLevel } from "./log.ts";
+import { machineMac } from "./mac.ts";
+import { type Account, dropTo, prepareToDrop, removeIfAllowed } from "./privileges.ts";
+import { SOCKET_GROUP, SOCKET_MODE, socketAccess } from "./socket-access.ts";
 import { requireShort } from "./socket-path.ts";
+import { version } from "./version.ts";
 
 interface ServeFlags {
   socket: string;
@@ -39,15 +44,16 @@ interface ServeFlags {
   mtu: number;
   speed: number;
   spin: number;
-  logLevel: string;
+  logLevel: LogLevel;
+  logJson: boolean;
   pidFile?: string;
   user?: string;
+  socketGroup?: string;
+  socketMode?: string;
   originalId: boolean;
   answerDelay: number;
   allowUnverified: boolean;
 }
-
-const LEVELS = ["silent", "error", "warn", "info", "debug"];
 
 /** As a TAP interface of the host says; without one, bonds do not aggregate links (802.3ad). */
 const DEFAULT_SPEED = 10_000;
@@ -70,7 +76,7 @@ export function serveCommand(worker?: WaitingWorker): Command {
       "--offloads <list>",
       `offered to the guest: ${OFFLOAD_WORDS} (default: all the device has)`,
     )
-    .option("--mac <address>", "MAC address (default: derived from the socket's path)")
+    .option("--mac <address>", "MAC address (default: from machine and socket's path)")
     .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option(
       "--bufs <n>",
@@ -99,9 +105,12 @@ export function serveCommand(worker?: WaitingWorker): Command {
       whole("--spin", 0, MAX_SPIN_US),
       DEFAULT_SPIN_US,
     )
-    .option("--log-level <level>", LEVELS.join(", "), "info")
+    .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
+    .option("--log-json", "log JSON at a terminal, too", false)
     .option("--pid-file <path>", "write the process id here; removed at the end")
     .option("--user <name>", "run as this user once TAP and sockets are open")
+    .option("--socket-group <group>", SOCKET_GROUP)
+    .option("--socket-mode <mode>", SOCKET_MODE)
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
     .option("--answer-delay <ms>", "answer the VMM this late (for tests)", lateness, 0)
@@ -140,8 +149,8 @@ export function nicOptions(flags: ServeFlags): NicOptions {
     const names = RINGS.map((d) => d.name).join(", ");
     throw new Usage(`unknown device "${flags.device}": there are ${names}`);
   }
-  if (!LEVELS.includes(flags.logLevel)) {
-    throw new Usage(`unknown log level "${flags.logLevel}": use ${LEVELS.join(", ")}`);
+  if (!LOG_LEVELS.includes(flags.logLevel)) {
+    throw new Usage(`unknown log level "${flags.logLevel}": use ${LOG_LEVELS.join(", ")}`);
   }
   requireShort("--socket", flags.socket);
   try {
@@ -150,7 +159,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       pairs: flags.queues,
       rxBufs: flags.rxBufs ?? flags.bufs,
       txBufs: flags.txBufs ?? flags.bufs,
-      mac: flags.mac === undefined ? stableMac(flags.socket) : parseMac(flags.mac),
+      mac: flags.mac === undefined ? machineMac(resolve(flags.socket)) : parseMac(flags.mac),
       mtu: flags.mtu,
       linkSpeed: flags.speed,
       doorbellSize: 8,
@@ -176,19 +185,6 @@ export function nicOptions(flags: ServeFlags): NicOptions {
   }
 }
 
-/** Loaded with the first line: until clients are let in, there is better to do. */
-function loggerTo(level: string): () => Promise<Logger> {
-  const load = async () => {
-    const { default: pino } = await import("pino");
-    return pino({ level, base: null }, pino.destination({ fd: 2, sync: true }));
-  };
-  let loading: Promise<Logger> | undefined;
-  return () => {
-    loading ??= load();
-    return loading;
-  };
-}
-
 /** What the NIC ships, and what `status` says of it. @throws CommandError where it must not be shipped */
 async function proved({ device: name, nic }: NicOptions, allowUnverified: boolean) {
   // Compiler and verifier are loaded, and run, while the worker comes up.
@@ -210,58 +206,112 @@ async function proved({ device: name, nic }: NicOptions, allowUnverified: boolea
 async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
   const options = nicOptions(flags);
   const account = prepareToDrop(flags.user);
-  const logger = loggerTo(flags.logLevel);
-  const nic = new NicProcess(
-    options,
-    (level, text) => void logger().then((log) => log[level](text)),
-    worker,
-  );
+  const access = socketAccess(flags, account?.uid);
+  const log = new Log({ level: flags.logLevel, nic: flags.socket, json: flags.logJson });
+  const life = new Lifetime();
+  life.atEnd(() => log.close());
+  const nic = new NicProcess({ ...options, access }, (level, text) => log[level](text), worker);
+  void life.asked.then((signal) => {
+    log.info(`${signal}: stopping`);
+    return nic.stop().catch(() => {});
+  });
+  try {
+    await run(flags, { options, account, access, log, life, nic });
+  } catch (error) {
+    throw error instanceof NicFailed ? failure(error.message) : error;
+  } finally {
+    await nic.stop().catch(() => {});
+    life.end();
+  }
+}
+
+interface Serving {
+  readonly options: NicOptions;
+  readonly account: Account | undefined;
+  readonly access: SocketAccess;
+  readonly log: Log;
+  readonly life: Lifetime;
+  readonly nic: NicProcess;
+}
+
+async function run(
+  flags: ServeFlags,
+  { options, account, access, log, life, nic }: Serving,
+): Promise<void> {
   const proving = proved(options, flags.allowUnverified);
   // Looked at below.
   proving.catch(() => {});
-  await nic.started().catch((error: NicFailed) => {
-    throw failure(error.message);
+  await nic.started();
+  // Asked to stop at once.
+  if (nic.hasEnded) return;
+  removeSocketAtEnd(life, nic, flags.socket);
+  const control = new ControlServer(
+    flags.socket,
+    controlCommands(flags, nic, log, proving),
+    access,
+  );
+  life.atEnd(() => control.close());
+  if (flags.pidFile !== undefined) writePid(flags.pidFile, life);
+  const shipped = await Promise.race([proving, nic.ended]);
+  if (shipped === undefined) return;
+  const { sets, proof } = shipped;
+  // Not before: the compiler reads files that the other user may not read. And clients are let in after it.
+  dropTo(account);
+  nic.ship(sets);
+  if (proof !== "proved") log.warn(`programs ${proof}`);
+  const notice = mtuNotice(flags.mtu);
+  if (notice !== null) log.warn(notice);
+  log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
+  await nic.ended;
+  log.info("stopped");
+}
+
+/** The worker does it, unless it dies. */
+function removeSocketAtEnd(life: Lifetime, nic: NicProcess, path: string): void {
+  let inOrder = false;
+  void nic.ended.then(
+    () => {
+      inOrder = true;
+    },
+    () => {},
+  );
+  const inode = socketInode(path);
+  life.atEnd(() => {
+    if (!inOrder) removeSocket(path, inode);
   });
-  const path = controlPath(flags.socket);
-  const control = await serveControl(path, async (request) => {
-    const { kind, net, mtu } = request as { kind?: string; net?: string; mtu?: number };
-    if (kind === "set-port") {
-      await nic.setPort(parsePort(`${net}`));
-      (await logger()).info(`packets to ${net} from here on`);
-    } else if (kind === "set-mtu") {
-      await nic.setMtu(Number(mtu));
-      (await logger()).info(`MTU ${mtu} from here on`);
-    }
-    const { proof } = await proving;
-    return { pid: process.pid, socket: flags.socket, proof, ...(await nic.status()) };
-  });
-  if (flags.pidFile !== undefined) writeFileSync(flags.pidFile, `${process.pid}`);
-  const stop = (signal: string) => {
-    void logger().then((log) => log.info(`${signal}: stopping`));
-    void nic.stop().catch(() => {});
-  };
-  process.once("SIGINT", () => stop("SIGINT"));
-  process.once("SIGTERM", () => stop("SIGTERM"));
+}
+
+function writePid(path: string, life: Lifetime): void {
   try {
-    const { sets, proof } = await proving;
-    // Not before: the compiler and the log read files that the other user may not read. And clients are let in after it.
-    if (account !== undefined) await logger();
-    dropTo(account);
-    nic.ship(sets);
-    const log = await logger();
-    if (proof !== "proved") log.warn(`programs ${proof}`);
-    const notice = mtuNotice(flags.mtu);
-    if (notice !== null) log.warn(notice);
-    log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
-    await nic.ended;
-    log.info("stopped");
+    writeFileSync(path, `${process.pid}`);
   } catch (error) {
-    if (error instanceof NicFailed) throw failure(error.message);
-    throw error;
-  } finally {
-    await nic.stop().catch(() => {});
-    control.close();
-    removeIfAllowed(path);
-    if (flags.pidFile !== undefined) removeIfAllowed(flags.pidFile);
+    throw failure(`cannot write the pid file: ${(error as Error).message}`);
   }
+  life.atEnd(() => removeIfAllowed(path));
+}
+
+function controlCommands(
+  flags: ServeFlags,
+  nic: NicProcess,
+  log: Log,
+  proving: Promise<{ readonly proof: string }>,
+): ControlCommands {
+  const status = async () => ({
+    ...{ pid: process.pid, socket: resolve(flags.socket), version },
+    ...{ uptimeSeconds: Math.floor(process.uptime()), proof: (await proving).proof },
+    ...(await nic.status()),
+  });
+  return {
+    status,
+    "set-port": async ({ net }) => {
+      await nic.setPort(parsePort(`${net}`));
+      log.info(`packets to ${net} from here on`);
+      return status();
+    },
+    "set-mtu": async ({ mtu }) => {
+      await nic.setMtu(Number(mtu));
+      log.info(`MTU ${mtu} from here on`);
+      return status();
+    },
+  };
 }

@@ -1,15 +1,11 @@
 /** `bpfhv status`: what a running NIC is doing, or why it is not. */
 import { Command } from "commander";
 import { DROP_COUNTERS } from "../devices/counters.ts";
-import type { NicStatus } from "../nic/status.ts";
+import type { QueueStatus } from "../nic/status.ts";
 import { askNic } from "./ask-nic.ts";
+import type { ServedNic } from "./nic-answer.ts";
 
-type ServedNic = NicStatus & {
-  pid: number;
-  socket: string;
-  /** What the host's verifier said of the programs, before they were offered. */
-  proof: string;
-};
+const WIDTH = 80;
 
 export function statusCommand(): Command {
   return new Command("status")
@@ -17,16 +13,17 @@ export function statusCommand(): Command {
     .argument("<socket>", "the socket given to `bpfhv serve --socket`")
     .option("--json", "as JSON", false)
     .action(async (socket: string, flags: { json: boolean }) => {
-      const status = (await askNic(socket, { kind: "status" })) as ServedNic;
+      const status = await askNic(socket);
       const text = flags.json ? JSON.stringify(status, null, 2) : describe(status);
       process.stdout.write(`${text}\n`);
     });
 }
 
-/** For people, at most 80 columns. */
+/** For people, at most 80 columns but for long paths. */
 export function describe(status: ServedNic): string {
   const lines = [
     `${status.device} on ${status.socket} (pid ${status.pid}), packets to ${status.port}`,
+    `  server      bpfhv ${status.version}, up ${duration(status.uptimeSeconds)}`,
     `  mac         ${status.mac}`,
     `  link        ${status.link}`,
     `  handshake   ${status.step}`,
@@ -36,15 +33,37 @@ export function describe(status: ServedNic): string {
   ];
   if (status.lastRefusal !== "") lines.push(`  refused     ${status.lastRefusal}`);
   lines.push("", "  queue      packets        bytes  batches    kicks interrupts    drops");
-  for (const { queue, counters, broken } of status.queues) {
-    const drops = DROP_COUNTERS.reduce((sum, name) => sum + counters[name], 0);
-    lines.push(
-      `  ${queue.padEnd(5)}${cell(counters.packets, 13)}${cell(counters.bytes, 13)}` +
-        `${cell(counters.batches, 9)}${cell(counters.kicks, 9)}${cell(counters.interrupts, 11)}` +
-        `${cell(drops, 9)}${broken ? " broken" : ""}`,
-    );
+  return [...lines, ...status.queues.flatMap(describeQueue)].join("\n");
+}
+
+function describeQueue({ queue, counters, broken }: QueueStatus): string[] {
+  const drops = DROP_COUNTERS.filter((name) => counters[name] > 0);
+  const total = drops.reduce((sum, name) => sum + counters[name], 0);
+  const line =
+    `  ${queue.padEnd(5)}${cell(counters.packets, 13)}${cell(counters.bytes, 13)}` +
+    `${cell(counters.batches, 9)}${cell(counters.kicks, 9)}${cell(counters.interrupts, 11)}` +
+    `${cell(total, 9)}${broken ? " broken" : ""}`;
+  return [line, ...wrapped(drops.map((name) => `${name} ${counters[name]}`))];
+}
+
+/** Words in lines of their own below a queue. */
+function wrapped(words: readonly string[]): string[] {
+  const lines: string[] = [];
+  for (const word of words) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 2 + word.length > WIDTH) lines.push(`         ${word}`);
+    else lines[lines.length - 1] = `${last}  ${word}`;
   }
-  return lines.join("\n");
+  return lines;
+}
+
+/** 59 s, 5 min 2 s, 3 h 7 min, 12 d 4 h. */
+export function duration(seconds: number): string {
+  const s = Math.floor(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
 function cell(value: number, width: number): string {

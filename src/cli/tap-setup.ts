@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { formatMac } from "../nic/config.ts";
 import { failure } from "./errors.ts";
-import { stableMac } from "./mac.ts";
+import { machineMac } from "./mac.ts";
 
 export interface TapSetup {
   readonly name: string;
@@ -31,7 +31,7 @@ export function setUpTap(tap: TapSetup): void {
     throw failure(`cannot make the interface ${tap.name}: ${reason(error)}`);
   }
   try {
-    ip(tap, "link", "set", "dev", tap.name, "address", formatMac(stableMac(tap.name)));
+    ip(tap, "link", "set", "dev", tap.name, "address", formatMac(machineMac(tap.name)));
     if (tap.address !== undefined) ip(tap, "address", "add", tap.address, "dev", tap.name);
     ip(tap, "link", "set", "dev", tap.name, "up");
   } catch (error) {

@@ -1,12 +1,13 @@
-/** What `bpfhv top` shows: rates between two looks at each NIC, as lines of at most 80 columns. Pure. */
+/** What `bpfhv top` shows: rates between two looks at each NIC, as lines that fit a terminal. Pure. */
 import { DROP_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
-import type { NicStatus, QueueStatus } from "../nic/status.ts";
+import type { QueueStatus } from "../nic/status.ts";
+import type { ServedNic } from "./nic-answer.ts";
 
 /** One NIC at one moment. */
 export interface Look {
   /** Milliseconds on any steady clock. */
   readonly at: number;
-  readonly nic: NicStatus & { readonly socket: string; readonly pid: number };
+  readonly nic: ServedNic;
 }
 
 /** One queue between two looks. Rates are per second. */
@@ -73,40 +74,77 @@ function queueRates(
   };
 }
 
-const HEAD = "  queue  packets/s     Mb/s  batch  kicks/s   irqs/s  drops/s       ring";
+/** A column of the table of queues; those that a narrow terminal has no room for go by rank, highest first. */
+interface Column {
+  readonly head: string;
+  readonly width: number;
+  readonly rank: number;
+  readonly cell: (queue: QueueRates) => string;
+}
+
+const COLUMNS: readonly Column[] = [
+  { head: "packets/s", width: 11, rank: 0, cell: (queue) => count(queue.packets) },
+  { head: "Mb/s", width: 9, rank: 1, cell: (queue) => megabits(queue.megabits) },
+  { head: "batch", width: 7, rank: 6, cell: (queue) => queue.batch.toFixed(1) },
+  { head: "kicks/s", width: 9, rank: 4, cell: (queue) => count(queue.kicks) },
+  { head: "irqs/s", width: 9, rank: 5, cell: (queue) => count(queue.interrupts) },
+  { head: "drops/s", width: 9, rank: 2, cell: (queue) => count(dropsOf(queue)) },
+  { head: "ring", width: 11, rank: 3, cell: (queue) => ring(queue) },
+];
+const NAME_WIDTH = 7;
+
+function columnsFor(width: number): readonly Column[] {
+  let columns = COLUMNS;
+  const needs = () => columns.reduce((sum, each) => sum + each.width, NAME_WIDTH);
+  while (needs() > width && columns.length > 1) {
+    const last = Math.max(...columns.map(({ rank }) => rank));
+    columns = columns.filter(({ rank }) => rank !== last);
+  }
+  return columns;
+}
 
 /** Lines for a terminal. */
 export function render(nics: readonly NicRates[], width = 80): string[] {
-  if (nics.length === 0) return ["no NIC is served on this machine: start one with bpfhv serve"];
-  const lines = nics.flatMap((nic) => ["", ...renderNic(nic)]);
+  if (nics.length === 0) {
+    return ["no NIC is served on this machine:", "start one with bpfhv serve"].map((line) =>
+      line.slice(0, width),
+    );
+  }
+  const lines = nics.flatMap((nic) => ["", ...renderNic(nic, width)]);
   return lines.slice(1).map((line) => line.slice(0, width));
 }
 
-function renderNic(nic: NicRates): string[] {
+function renderNic(nic: NicRates, width: number): string[] {
   const state = nic.programs === "-" ? nic.step : `${nic.step}, ${nic.programs}`;
+  const what = `${nic.device}  ${nic.port}  link ${nic.link}`;
   const lines = [
-    `${shortened(nic.socket, 34)}  ${nic.device}  ${nic.port}  link ${nic.link}`,
+    `${shortened(nic.socket, Math.max(12, width - what.length - 2))}  ${what}`,
     `  pid ${nic.pid}  generation ${nic.generation}  ${state}`,
   ];
   if (nic.lastRefusal !== "") lines.push(`  refused: ${nic.lastRefusal}`);
-  return [...lines, HEAD, ...nic.queues.flatMap(renderQueue)];
+  const columns = columnsFor(width);
+  const head = columns.map((each) => each.head.padStart(each.width)).join("");
+  return [
+    ...lines,
+    `${"  queue".padEnd(NAME_WIDTH)}${head}`,
+    ...nic.queues.flatMap((queue) => renderQueue(queue, columns)),
+  ];
 }
 
-function renderQueue(queue: QueueRates): string[] {
+function renderQueue(queue: QueueRates, columns: readonly Column[]): string[] {
+  const cells = columns.map((each) => each.cell(queue).padStart(each.width)).join("");
+  const line = `${`  ${queue.queue}`.padEnd(NAME_WIDTH)}${cells}`;
   const drops = Object.entries(queue.drops) as [QueueCounterName, number][];
-  const total = drops.reduce((sum, [, rate]) => sum + rate, 0);
-  const cells = [
-    count(queue.packets).padStart(11),
-    queue.megabits.toFixed(queue.megabits < 100 ? 1 : 0).padStart(9),
-    queue.batch.toFixed(1).padStart(7),
-    count(queue.kicks).padStart(9),
-    count(queue.interrupts).padStart(9),
-    count(total).padStart(9),
-    ring(queue).padStart(11),
-  ];
-  const line = `  ${queue.queue.padEnd(5)}${cells.join("")}`;
   const reasons = drops.map(([name, rate]) => `${name} ${count(rate)}`).join("  ");
   return reasons === "" ? [line] : [line, `         ${reasons}`];
+}
+
+function dropsOf({ drops }: QueueRates): number {
+  return Object.values(drops).reduce((sum, rate) => sum + rate, 0);
+}
+
+function megabits(value: number): string {
+  return value.toFixed(value < 100 ? 1 : 0);
 }
 
 /** Buffers that wait for the host, of how many: free ones to receive into, packets to send. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { QUEUE_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
-import { controlSockets } from "./top.ts";
+import { controlSockets } from "./find-nics.ts";
 import { count, type Look, ratesOf, render } from "./top-view.ts";
 
 const ZERO = Object.fromEntries(QUEUE_COUNTERS.map(([name]) => [name, 0]));

@@ -1,10 +1,10 @@
 /** `bpfhv top`: all NICs of the machine, live: rates, batches, kicks, interrupts, drops by reason, ring fill. */
-import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
-import { askControl } from "./control-socket.ts";
-import { Usage } from "./errors.ts";
-import { type Look, type NicRates, ratesOf, render } from "./top-view.ts";
+import { failure, Usage } from "./errors.ts";
+import { type Found, lookAtNics } from "./find-nics.ts";
+import { TopScreen } from "./top-screen.ts";
+import { type NicRates, ratesOf, render } from "./top-view.ts";
 
 interface TopFlags {
   interval: string;
@@ -12,13 +12,13 @@ interface TopFlags {
   json: boolean;
 }
 
-const SUFFIX = ".ctl";
-/** A NIC that takes longer is shown the next time. */
-const ANSWER_MS = 500;
-const HOME = "\x1b[H";
-const CLEAR_LINE = "\x1b[K";
-const CLEAR_BELOW = "\x1b[J";
-const CURSOR = { hide: "\x1b[?25l", show: "\x1b[?25h" } as const;
+/** One look at all NICs, and what the one before says of their rates. */
+interface Seen {
+  readonly nics: readonly NicRates[];
+  readonly found: Found;
+}
+
+const FIRST_MS = 1000;
 
 export function topCommand(): Command {
   return new Command("top")
@@ -27,6 +27,10 @@ export function topCommand(): Command {
     .option("--interval <seconds>", "time between looks, 0.1 to 3600", "1")
     .option("--count <n>", "end after so many looks (default: when interrupted)")
     .option("--json", "one line of JSON per look", false)
+    .addHelpText(
+      "after",
+      "\nWithout sockets it asks servers of root and of your own; name those of other users.",
+    )
     .action((sockets: string[], flags: TopFlags) => top(sockets, flags));
 }
 
@@ -35,73 +39,67 @@ async function top(sockets: readonly string[], flags: TopFlags): Promise<void> {
   if (!(interval >= 0.1 && interval <= 3600)) {
     throw new Usage(`--interval ${flags.interval}: give seconds from 0.1 to 3600`);
   }
-  const looks = flags.count === undefined ? Number.POSITIVE_INFINITY : Number(flags.count);
-  if (!(looks >= 1)) throw new Usage(`--count ${flags.count}: give a whole number from 1`);
-  const interrupted = new AbortController();
-  process.once("SIGINT", () => interrupted.abort());
-  process.once("SIGTERM", () => interrupted.abort());
+  if (flags.count !== undefined && !/^[1-9]\d{0,8}$/.test(flags.count)) {
+    throw new Usage(`--count ${flags.count}: give a whole number from 1`);
+  }
+  const looks = Number(flags.count ?? Number.POSITIVE_INFINITY);
+  const ended = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const) {
+    process.once(signal, () => ended.abort());
+  }
+  // `bpfhv top | head`: whoever read has gone.
+  process.stdout.on("error", () => ended.abort());
   const live = process.stdout.isTTY && !flags.json;
-  if (live) process.stdout.write(`${CURSOR.hide}\x1b[2J`);
+  const screen = live ? new TopScreen(() => ended.abort()) : null;
   try {
-    await watch(sockets, interval * 1000, looks, interrupted.signal, (nics) =>
-      process.stdout.write(flags.json ? `${JSON.stringify(nics)}\n` : screen(nics, live)),
-    );
+    const last = await watch(sockets, interval * 1000, looks, ended.signal, (seen) => {
+      if (screen !== null) screen.show((width) => linesOf(seen, width));
+      else if (flags.json) process.stdout.write(`${JSON.stringify(seen.nics)}\n`);
+      else process.stdout.write(`${linesOf(seen, 80).join("\n")}\n\n`);
+    });
+    const missing = sockets.length > 0 ? (last?.problems ?? []) : [];
+    if (missing.length > 0 && !ended.signal.aborted) throw failure(missing.join("; "));
   } finally {
-    if (live) process.stdout.write(CURSOR.show);
+    screen?.close();
   }
 }
 
-function screen(nics: readonly NicRates[], live: boolean): string {
-  const lines = render(nics, live ? Math.max(80, process.stdout.columns) : 80);
-  if (!live) return `${lines.join("\n")}\n\n`;
-  const shown = lines.slice(0, Math.max(1, process.stdout.rows - 1));
-  return `${HOME}${shown.map((line) => `${line}${CLEAR_LINE}\n`).join("")}${CLEAR_BELOW}`;
+function linesOf({ nics, found }: Seen, width: number): string[] {
+  const { problems, foreign } = found;
+  const notes = problems.map((text) => text.slice(0, width));
+  if (foreign > 0) {
+    const whose = `${foreign} control socket${foreign === 1 ? "" : "s"} of other users`;
+    notes.push(...fold(`${whose} not asked: name them, or ask as root`, width));
+  }
+  if (nics.length === 0 && notes.length > 0) return notes;
+  return [...render(nics, width), ...(notes.length > 0 ? ["", ...notes] : [])];
 }
 
+/** Lines of at most `width` columns. */
+function fold(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (let from = 0; from < text.length; from += width) lines.push(text.slice(from, from + width));
+  return lines;
+}
+
+/** @returns the last look */
 async function watch(
   sockets: readonly string[],
   intervalMs: number,
   looks: number,
   signal: AbortSignal,
-  show: (nics: readonly NicRates[]) => void,
-): Promise<void> {
-  let before = new Map<string, Look>();
+  show: (seen: Seen) => void,
+): Promise<Found | undefined> {
+  let before: Found | undefined;
   // Rates need two looks; the first is only taken.
   for (let n = 0; n <= looks && !signal.aborted; n++) {
-    if (n > 0)
-      await sleep(n === 1 ? Math.min(intervalMs, 1000) : intervalMs, undefined, { signal }).catch(
-        () => {},
-      );
-    if (signal.aborted) return;
-    const now = await lookAtAll(sockets);
-    if (n > 0) show([...now].map(([socket, look]) => ratesOf(before.get(socket), look)));
-    before = now;
+    const pause = n === 1 ? Math.min(intervalMs, FIRST_MS) : intervalMs;
+    if (n > 0) await sleep(pause, undefined, { signal }).catch(() => {});
+    if (signal.aborted) break;
+    const found = await lookAtNics(sockets);
+    const nics = [...found.looks].map(([path, look]) => ratesOf(before?.looks.get(path), look));
+    if (n > 0) show({ nics, found });
+    before = found;
   }
-}
-
-async function lookAtAll(sockets: readonly string[]): Promise<Map<string, Look>> {
-  const paths = sockets.length > 0 ? sockets.map((path) => path + SUFFIX) : controlSockets();
-  const answers = await Promise.all(paths.map(lookAt));
-  const found = answers.filter((look) => look !== undefined);
-  return new Map(found.map((look) => [look.nic.socket, look]));
-}
-
-async function lookAt(path: string): Promise<Look | undefined> {
-  try {
-    const nic = (await askControl(path, { kind: "status" }, ANSWER_MS)) as Partial<Look["nic"]>;
-    if (nic.queues === undefined || nic.socket === undefined) return undefined;
-    return { at: performance.now(), nic: nic as Look["nic"] };
-  } catch {
-    // Gone meanwhile, somebody else's, or another program's socket of that name.
-    return undefined;
-  }
-}
-
-/** Sockets that listen on this machine (network namespace) and are named as control sockets are. */
-export function controlSockets(table = readFileSync("/proc/net/unix", "utf8")): string[] {
-  const paths = table
-    .split("\n")
-    .map((line) => /^\S+ \S+ \S+ 00010000 0001 \S+ +\d+ (\/.*)$/.exec(line)?.[1])
-    .filter((path) => path?.endsWith(SUFFIX));
-  return [...new Set(paths as string[])].sort();
+  return before;
 }

@@ -37,6 +37,7 @@ export class NicProcess<Options extends object = NicOptions> {
   readonly #worker: Worker;
   readonly #wakeFd: number;
   readonly #log: (level: "info" | "warn", text: string) => void;
+  readonly #print: (text: string) => void;
   readonly #asked = new Map<number, Waiting<NicStatus>>();
   readonly #changing = new Map<number, Waiting<void>>();
   readonly #watchdog: Watchdog;
@@ -53,13 +54,18 @@ export class NicProcess<Options extends object = NicOptions> {
     this.#ready = resolve;
   });
 
-  /** @param worker serves; its options are its task */
+  /**
+   * @param worker serves; its options are its task
+   * @param print takes what is for standard output
+   */
   constructor(
     options: Options,
     log: (level: "info" | "warn", text: string) => void,
     worker: WaitingWorker,
+    print: (text: string) => void = () => {},
   ) {
     this.#log = log;
+    this.#print = print;
     this.#wakeFd = createEventFd();
     this.#worker = worker.begin({ ...options, wakeFd: this.#wakeFd });
     this.#watchdog = new Watchdog(worker.pulse, {
@@ -173,6 +179,10 @@ export class NicProcess<Options extends object = NicOptions> {
     await this.ended;
   }
 
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
   #terminate(): void {
     const { held, begun } = this.#watchdog;
     this.#stopTimer = setTimeout(() => this.#giveUp(held), TERMINATE_MS);
@@ -203,7 +213,7 @@ export class NicProcess<Options extends object = NicOptions> {
   #take(message: ToMain): void {
     if (message.kind === "ready") this.#ready();
     else if (message.kind === "log") this.#log(message.level, message.text);
-    else if (message.kind === "print") process.stdout.write(message.text);
+    else if (message.kind === "print") this.#print(message.text);
     else if (message.kind === "changed") {
       const waiting = this.#changing.get(message.id);
       this.#changing.delete(message.id);

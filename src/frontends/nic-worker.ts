@@ -50,6 +50,7 @@ function serve(ports: WorkerPorts): void {
   fire = (vector) => nic.host?.fire(vector);
   const frontend = new VfioUserFrontend(nic, {
     socketPath: options.socketPath,
+    access: options.access,
     pciDevice: options.pciDevice,
     answerDelayMs: options.answerDelayMs,
     log: (text) => log.line({ kind: "log", level: "info", text }),

@@ -19,7 +19,7 @@ const folder = mkdtempSync(join(tmpdir(), "bpfhv-two-"));
 const socket = join(folder, "nic.sock");
 let server: ChildProcess;
 
-const status = () => askControl(controlPath(socket), {}) as Promise<NicStatus>;
+const status = () => askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;
 
 before(async () => {
   const words = [MAIN, "serve", "--socket", socket, "--net", "source", "--log-level", "silent"];

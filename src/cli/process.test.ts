@@ -1,0 +1,288 @@
+/** `bpfhv serve` and `backend` as processes: signals, what they leave behind, whom they let in, who stops them. */
+import assert from "node:assert/strict";
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { askControl, controlPath } from "./control-socket.ts";
+
+const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "bpfhv-process-"));
+const children = new Set<ChildProcess>();
+const isRoot = process.getuid?.() === 0;
+const FULL = process.env.BPFHV_FULL === "1";
+let names = 0;
+const newSocket = () => join(folder, `s${names++}.sock`);
+
+after(() => {
+  for (const child of children) child.kill("SIGKILL");
+  rmSync(folder, { recursive: true, force: true });
+});
+
+interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly err: string;
+}
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Exit>;
+  readonly err: () => string;
+}
+
+function run(words: readonly string[], options: SpawnOptions = {}): Running {
+  // Were a debugger opened, it would have a port of its own: another process may have the usual one.
+  const child = spawn(process.execPath, ["--inspect-port=0", MAIN, ...words], {
+    stdio: ["ignore", "ignore", "pipe"],
+    ...options,
+  });
+  children.add(child);
+  let err = "";
+  child.stderr?.on("data", (chunk) => {
+    err += chunk;
+  });
+  const ended = new Promise<Exit>((resolve) => {
+    child.once("close", (code, signal) => {
+      children.delete(child);
+      resolve({ code, signal, err });
+    });
+  });
+  return { child, ended, err: () => err };
+}
+
+async function until(what: string, holds: () => unknown): Promise<void> {
+  for (let n = 0; !(await Promise.resolve(holds()).catch(() => false)); n++) {
+    assert.ok(n < 4000, `${what} within 20 s`);
+    await sleep(5);
+  }
+}
+
+const status = (socket: string) => askControl(controlPath(socket), { kind: "status" });
+
+async function serve(words: readonly string[] = [], options: SpawnOptions = {}) {
+  const socket = newSocket();
+  const running = run(["serve", "--socket", socket, ...words], options);
+  await until("an answer", () => status(socket));
+  return { ...running, socket };
+}
+
+/** Sockets of the process that listen on TCP: state 0A, field 3; inode, field 9. */
+function tcpListeners(pid: number): string[] {
+  const tables = ["tcp", "tcp6"].map((name) => readFileSync(`/proc/${pid}/net/${name}`, "utf8"));
+  const rows = tables.flatMap((text) => text.split("\n")).map((row) => row.trim().split(/\s+/));
+  const listening = new Set(rows.filter((row) => row[3] === "0A").map((row) => row[9]));
+  return readdirSync(`/proc/${pid}/fd`)
+    .map((fd) => {
+      try {
+        return readlinkSync(`/proc/${pid}/fd/${fd}`);
+      } catch {
+        return "";
+      }
+    })
+    .filter((target) => listening.has(/^socket:\[(\d+)\]$/.exec(target)?.[1] ?? ""));
+}
+
+/** As many requests in one connection, each of which is a line in the log. */
+function setPorts(socket: string, requests: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let left = requests;
+    const client = connect(controlPath(socket), () => {
+      client.write('{"kind":"set-port","net":"sink"}\n'.repeat(requests));
+    });
+    client.setTimeout(20_000, () => client.destroy(new Error("no more answers")));
+    client.once("error", reject);
+    client.on("data", (chunk) => {
+      for (const byte of chunk) if (byte === 0x0a) left--;
+      if (left === 0) client.destroy();
+    });
+    client.once("close", () => (left === 0 ? resolve() : reject(new Error(`${left} left`))));
+  });
+}
+
+const LONG_RUNNING: Record<string, (socket: string) => string[]> = {
+  serve: (socket) => ["serve", "--socket", socket],
+  backend: (socket) => ["backend", "-p", socket, "-b", "sink", "--reconnect"],
+};
+
+for (const [name, words] of Object.entries(LONG_RUNNING)) {
+  test(`${name} opens no debugger and lives on when SIGUSR1 comes`, async () => {
+    const socket = newSocket();
+    const { child, ended, err } = run(words(socket));
+    await until("an answer", () => status(socket));
+    for (let n = 0; n < 3; n++) child.kill("SIGUSR1");
+    await sleep(1000);
+    assert.deepEqual(tcpListeners(child.pid as number), []);
+    assert.doesNotMatch(err(), /[Dd]ebugger|[Ii]nspector/);
+    await status(socket);
+    child.kill("SIGTERM");
+    assert.equal((await ended).code, 0);
+  });
+}
+
+test("top opens no debugger when SIGUSR1 comes", async () => {
+  const { child, ended, err } = run(["top", "--json", "--interval", "0.1", newSocket()], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  await new Promise((resolve) => child.stdout?.once("data", resolve));
+  child.kill("SIGUSR1");
+  await sleep(1000);
+  assert.deepEqual(tcpListeners(child.pid as number), []);
+  assert.doesNotMatch(err(), /[Dd]ebugger|[Ii]nspector/);
+  child.kill("SIGTERM");
+  await ended;
+});
+
+for (const signal of ["SIGINT", "SIGHUP", "SIGQUIT"] as const) {
+  test(`serve and backend end in order and leave nothing behind when ${signal} comes`, async () => {
+    const pidFile = join(folder, `${signal}.pid`);
+    const { child, ended, socket } = await serve(["--pid-file", pidFile]);
+    assert.equal(readFileSync(pidFile, "utf8"), `${child.pid}`);
+    const at = newSocket();
+    const backend = run(["backend", "-p", at, "-b", "sink", "--reconnect"]);
+    await until("an answer", () => status(at));
+    for (const each of [child, backend.child]) each.kill(signal);
+    const exits = await Promise.all([ended, backend.ended]);
+    for (const exit of exits) assert.deepEqual([exit.code, exit.signal], [0, null], exit.err);
+    assert.match(exits[0].err, new RegExp(`${signal}: stopping[^]*"stopped"`));
+    for (const path of [socket, controlPath(socket), pidFile, controlPath(at)]) {
+      assert.equal(existsSync(path), false, path);
+    }
+  });
+}
+
+test("serve leaves nothing behind when it is stopped as soon as a socket shows", async () => {
+  const one = async (shows: (path: string) => string) => {
+    const socket = newSocket();
+    const { child, ended } = run(["serve", "--socket", socket]);
+    await until("the socket", () => existsSync(shows(socket)));
+    child.kill("SIGTERM");
+    const exit = await ended;
+    assert.deepEqual([exit.code, exit.signal], [0, null], exit.err);
+    assert.deepEqual([existsSync(socket), existsSync(controlPath(socket))], [false, false]);
+  };
+  for (let n = 0; n < (FULL ? 20 : 2); n++) {
+    await Promise.all([one((path) => path), one(controlPath)]);
+  }
+});
+
+test("serve leaves nothing behind when it is stopped at any moment of its start", async () => {
+  const one = async (delay: number) => {
+    const socket = newSocket();
+    const pidFile = `${socket}.pid`;
+    const { child, ended } = run(["serve", "--socket", socket, "--pid-file", pidFile]);
+    await sleep(delay);
+    child.kill("SIGTERM");
+    await ended;
+    for (const path of [socket, controlPath(socket), pidFile]) {
+      assert.equal(existsSync(path), false, `${path} after ${delay} ms`);
+    }
+  };
+  const step = FULL ? 10 : 80;
+  for (let delay = 0; delay < 800; delay += 2 * step) {
+    await Promise.all([one(delay), one(delay + step)]);
+  }
+});
+
+test("serve leaves nothing behind when the pid file or the control socket cannot be made", async () => {
+  const socket = newSocket();
+  const wrong = await run(["serve", "--socket", socket, "--pid-file", "/nonexistent/p"]).ended;
+  assert.equal(wrong.code, 1);
+  assert.match(wrong.err, /^bpfhv: cannot write the pid file: ENOENT/m);
+  assert.doesNotMatch(wrong.err, / at /);
+  assert.deepEqual([existsSync(socket), existsSync(controlPath(socket))], [false, false]);
+  mkdirSync(controlPath(socket));
+  const blocked = await run(["serve", "--socket", socket]).ended;
+  assert.equal(blocked.code, 1);
+  assert.match(blocked.err, /^bpfhv: control socket: .*not a socket is in the way/m);
+  assert.equal(existsSync(socket), false);
+  assert.ok(statSync(controlPath(socket)).isDirectory());
+  // Room for the socket, and none for the suffix.
+  const long = join(folder, "x".repeat(105 - folder.length - 1));
+  const cut = await run(["serve", "--socket", long]).ended;
+  assert.equal(cut.code, 2);
+  assert.match(cut.err, /at most 103 bytes, and this one 105/);
+  assert.deepEqual(
+    readdirSync(folder).filter((name) => name.startsWith("xx")),
+    [],
+  );
+});
+
+test("the sockets are their owner's unless a group or a mode is given", {
+  skip: !isRoot,
+}, async () => {
+  const modes: [string[], number, number, number][] = [
+    [[], 0o600, 0, 0],
+    [["--socket-group", "12345", "--socket-mode", "640"], 0o640, 0, 12345],
+    [["--user", "nobody", "--socket-group", "nogroup"], 0o660, 65534, 65534],
+  ];
+  for (const [words, mode, uid, gid] of modes) {
+    const { child, ended, socket } = await serve(words);
+    for (const path of [socket, controlPath(socket)]) {
+      const stat = statSync(path);
+      assert.deepEqual([stat.mode & 0o777, stat.uid, stat.gid], [mode, uid, gid], words.join(" "));
+    }
+    child.kill("SIGTERM");
+    await ended;
+  }
+  const at = newSocket();
+  const backend = run(["backend", "-p", at, "-b", "sink", "--reconnect", "--socket-mode", "0660"]);
+  await until("an answer", () => status(at));
+  assert.equal(statSync(controlPath(at)).mode & 0o777, 0o660);
+  backend.child.kill("SIGTERM");
+  await backend.ended;
+});
+
+test("groups and modes that cannot be are status 2", async () => {
+  for (const [words, message] of [
+    [["--socket-group", "no-such-group"], /there is no such group/],
+    [["--socket-mode", "0066"], /use 0600, 0660/],
+    [["--socket-mode", "777"], /use 0600, 0660/],
+    [["--socket-mode", "rw"], /use 0600, 0660/],
+  ] as const) {
+    const { code, err } = await run(["serve", "--socket", newSocket(), ...words]).ended;
+    assert.equal(code, 2, err);
+    assert.match(err, message);
+  }
+});
+
+test("serve goes on when the reader of its log stops, and tells it what it missed", async () => {
+  const { child, ended, socket, err } = await serve();
+  child.stderr?.pause();
+  // More than a pipe and the server's own buffer hold: 4000 lines of 110 bytes and more.
+  await setPorts(socket, 4000);
+  await status(socket);
+  child.stderr?.resume();
+  await until("what was missed", () => /\d+ lines of the log are lost/.test(err()));
+  const before = err().length;
+  await askControl(controlPath(socket), { kind: "set-port", net: "source" });
+  await until("later lines", () => /packets to source/.test(err().slice(before - 100)));
+  for (const line of err().trim().split("\n")) assert.equal(JSON.parse(line).nic, socket);
+  child.stderr?.pause();
+  child.kill("SIGTERM");
+  await until("its end", () => child.exitCode !== null);
+  child.stderr?.resume();
+  assert.equal((await ended).code, 0);
+});
+
+test("serve ends in order when the reader of its log has gone", async () => {
+  const { child, ended, socket } = await serve();
+  child.stderr?.destroy();
+  await askControl(controlPath(socket), { kind: "set-port", net: "source" });
+  await status(socket);
+  child.kill("SIGTERM");
+  assert.equal((await ended).code, 0);
+});

@@ -1,0 +1,66 @@
+/**
+ * Writes to a descriptor that others share (standard output and error) without ever blocking this thread, and without
+ * O_NONBLOCK on it: that flag would be set for everybody who has the same open file.
+ */
+import { fstatSync } from "node:fs";
+import { EAGAIN, EINTR, OsError } from "./errors.ts";
+import * as libc from "./libc.ts";
+
+const O_WRONLY_NONBLOCK_NOCTTY_CLOEXEC = 1 | 0o4000 | 0o400 | 0o2000000;
+const MSG_DONTWAIT_NOSIGNAL = 0x40 | 0x4000;
+const POLLOUT = 4;
+/** A pipe that is writable takes so much at once (PIPE_BUF). */
+const PIECE = 4096;
+
+type Write = (address: number, length: number) => number;
+
+export class Output {
+  /** Typed arrays of this size lie outside the heap, and stay in place. */
+  readonly #piece = new Uint8Array(PIECE);
+  readonly #address = libc.addressOf(this.#piece);
+  readonly #write: Write;
+  readonly #own: number = -1;
+
+  constructor(fd: number) {
+    const stat = fstatSync(fd);
+    if (stat.isSocket()) {
+      this.#write = (at, length) => libc.send(fd, at, length, MSG_DONTWAIT_NOSIGNAL);
+      return;
+    }
+    if (stat.isFIFO() || stat.isCharacterDevice()) this.#own = reopened(fd);
+    const to = this.#own < 0 ? fd : this.#own;
+    // A pipe of another user cannot be opened again. Regular files never block, and have their offset in `fd`.
+    const asks = this.#own < 0 && !stat.isFile();
+    this.#write = (at, length) => (asks && !isWritable(fd) ? 0 : libc.write(to, at, length));
+  }
+
+  /**
+   * Writes what is taken at once of `bytes` from `from` on. @returns how many bytes, 0 when the reader is slow
+   * @throws OsError when there is no reader any more, or no room (EPIPE, ENOSPC, EIO)
+   */
+  write(bytes: Uint8Array, from = 0): number {
+    const length = Math.min(PIECE, bytes.length - from);
+    this.#piece.set(bytes.subarray(from, from + length));
+    const written = this.#write(this.#address, length);
+    if (written >= 0) return written;
+    const number = libc.errno();
+    if (number === EAGAIN || number === EINTR) return 0;
+    throw new OsError("write", "log", number);
+  }
+
+  close(): void {
+    if (this.#own >= 0) libc.close(this.#own);
+  }
+}
+
+function reopened(fd: number): number {
+  return libc.open(`/proc/self/fd/${fd}`, O_WRONLY_NONBLOCK_NOCTTY_CLOEXEC, 0);
+}
+
+/** struct pollfd: fd i32, events i16, revents i16. An error counts as writable: the write tells it. */
+function isWritable(fd: number): boolean {
+  const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
+  scratch.setInt32(STRUCT_OFFSET, fd, true);
+  scratch.setUint32(STRUCT_OFFSET + 4, POLLOUT, true);
+  return libc.poll(STRUCT_ADDRESS, 1, 0) > 0;
+}
