@@ -236,7 +236,7 @@ describe("a NIC that is served", () => {
     assert.match(wrong.stderr, /unknown net "wire"/);
     const missing = run(["set-port", socket, "pcap:replay=/nonexistent"]);
     assert.equal(missing.status, 1);
-    assert.match(missing.stderr, /ENOENT.*the port stays as it was/);
+    assert.match(missing.stderr, /no such file; record one.*the port stays as it was/);
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).port, "source");
   });
 

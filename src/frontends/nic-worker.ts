@@ -88,6 +88,7 @@ function serve(ports: WorkerPorts): void {
     housekeeping: () => {
       commands.receive();
       log.tick();
+      for (const text of ports.notices()) log.line({ kind: "log", level: "warn", text });
       nic.followLink();
       const up = pairs.every((pair) => pair.port.linkUp);
       if (up !== portsUp) {

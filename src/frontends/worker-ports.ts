@@ -22,6 +22,8 @@ export class WorkerPorts {
   readonly txCounters: readonly QueueCounters[];
   readonly #options: WorkerPortsOptions;
   #ports: readonly Port[];
+  /** Notices of ports that are closed. */
+  readonly #left: string[] = [];
 
   /** @throws as `openPorts` */
   constructor(options: WorkerPortsOptions) {
@@ -48,6 +50,7 @@ export class WorkerPorts {
       for (const pair of pairs) takeWaiting(pair);
       loop.forgetPorts();
       for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
+      this.#left.push(...takeNotices(this.#ports));
       this.close();
       this.#ports = next;
       return null;
@@ -56,9 +59,18 @@ export class WorkerPorts {
     }
   }
 
+  /** What ports want people to be told since the last call. */
+  notices(): string[] {
+    return [...this.#left.splice(0), ...takeNotices(this.#ports)];
+  }
+
   close(): void {
     for (const port of this.#ports) port.close();
   }
+}
+
+function takeNotices(ports: readonly Port[]): string[] {
+  return ports.map((port) => port.takeNotice()).filter((text) => text !== "");
 }
 
 /** What waits in a port that is about to be let go still goes to the guest, as far as it has buffers. */

@@ -1,6 +1,6 @@
 /** What ports in this process share: counters, and packets copied out of and into a batch. */
 import { allowsMetadata, type Batch } from "../memory/index.ts";
-import { copyFromAddress, copyToAddress } from "../os/memory.ts";
+import { copyBytes, copyFromAddress, copyToAddress } from "../os/memory.ts";
 import type { Port } from "./port.ts";
 
 /** A port that takes every packet, gives none, and is never in the way: to be extended. */
@@ -13,12 +13,19 @@ export abstract class BasePort implements Port {
   dropped = 0;
   tooLong = 0;
   protected offloads = 0;
+  protected notice = "";
 
   abstract send(batch: Batch): number;
   abstract receive(batch: Batch): void;
 
   setReceiveOffloads(offloads: number): void {
     this.offloads = offloads;
+  }
+
+  takeNotice(): string {
+    const { notice } = this;
+    this.notice = "";
+    return notice;
   }
 
   close(): void {}
@@ -96,5 +103,22 @@ export function receiveCopy(
   }
   const p = batch.endReceived(packet.length);
   if (batch.metadata) setMetadata(batch, p, metadata);
+  return true;
+}
+
+/**
+ * Copies a packet of `length` bytes, without metadata, from native memory into the batch's free segments.
+ * @returns false if the guest has no room: then it is the caller's to count
+ */
+export function receiveFrom(batch: Batch, address: number, length: number): boolean {
+  if (length > freeBytes(batch)) return false;
+  let at = 0;
+  for (let s = batch.used; at < length; s++) {
+    const part = Math.min(batch.size[s], length - at);
+    copyBytes(batch.address[s], address + at, part);
+    at += part;
+  }
+  const p = batch.endReceived(length);
+  if (batch.metadata) setMetadata(batch, p, null);
   return true;
 }

@@ -45,6 +45,10 @@ export abstract class ForwardingPort implements Port {
     this.port.setReceiveOffloads(offloads);
   }
 
+  takeNotice(): string {
+    return this.port.takeNotice();
+  }
+
   close(): void {
     this.port.close();
   }

@@ -25,5 +25,7 @@ export interface Port {
   receive(batch: Batch): void;
   /** OFFLOAD_* that received packets may need of the guest from now on. Packets that need others are dropped. */
   setReceiveOffloads(offloads: number): void;
+  /** What people should be told since the last call; "": nothing. */
+  takeNotice(): string;
   close(): void;
 }

@@ -1,7 +1,7 @@
 /** Ports without an outside, for tests and benches: `sink` swallows, `source` never ends, `null` is unplugged. */
 import type { Batch } from "../memory/index.ts";
-import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
-import { BasePort, freeBytes, setMetadata } from "./base.ts";
+import { type Mapping, mapAnonymous } from "../os/memory.ts";
+import { BasePort, receiveFrom } from "./base.ts";
 
 /** Takes every packet and gives none. */
 export class SinkPort extends BasePort {
@@ -97,18 +97,7 @@ export class SourcePort extends SinkPort {
     if (this.#numberAt >= 0) this.#view.setUint32(this.#numberAt, this.given);
     this.given++;
     this.#owed--;
-    if (this.#size > freeBytes(batch)) {
-      this.tooLong++;
-      return;
-    }
-    let at = 0;
-    for (let s = batch.used; at < this.#size; s++) {
-      const part = Math.min(batch.size[s], this.#size - at);
-      copyBytes(batch.address[s], this.#native.address + at, part);
-      at += part;
-    }
-    const p = batch.endReceived(this.#size);
-    if (batch.metadata) setMetadata(batch, p, null);
+    if (!receiveFrom(batch, this.#native.address, this.#size)) this.tooLong++;
   }
 
   /** Packets that may go now. A paced source owes what time has earned, and forgets what it is far behind. */

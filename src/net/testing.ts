@@ -17,6 +17,8 @@ import { TapPort } from "./tap.ts";
 
 /** Of frames that tests send ("local experimental", IEEE 802): the kernel makes none itself. */
 export const TEST_TYPE = 0x88b5;
+/** Number of frames that only find out whether any arrive. */
+const PROBE = 0xffff_ffff;
 
 /** A broadcast of TEST_TYPE: `number`, then bytes that depend on it and on their place. */
 export function testFrame(number: number, length: number): Uint8Array {
@@ -27,8 +29,12 @@ export function testFrame(number: number, length: number): Uint8Array {
   return frame;
 }
 
-const isTestFrame = (frame: Uint8Array): boolean =>
-  ((frame[12] << 8) | frame[13]) === TEST_TYPE || frame[12] === 0x81;
+/** Or is it one that the kernel sends on its own? */
+export function isTestFrame(frame: Uint8Array): boolean {
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
+  if (frame.length < 18 || view.getUint16(12) !== TEST_TYPE) return false;
+  return view.getUint32(14) !== PROBE;
+}
 
 export interface Outside {
   readonly port: Port;
@@ -122,7 +128,6 @@ function openPcap({ frames }: OutsideOptions): Outside {
 }
 
 let namespaces = 0;
-const PROBE = 0xffff_ffff;
 const BRIDGE_MS = 5000;
 
 /** Two TAPs on a bridge, in a namespace: what is written to one comes out of the other. */
@@ -140,7 +145,7 @@ export class TapPair {
     const peer = { name: "peer", vnetHeader: 0, offloads: 0, netns, create: true } as const;
     this.#peer = openTap(peer).fd;
     this.#ip("tuntap", "add", "dev", "nic", "mode", "tap");
-    this.#ip("link", "add", "br0", "type", "bridge");
+    this.#ip("link", "add", "br0", "type", "bridge", "mcast_snooping", "0");
     for (const tap of ["peer", "nic"]) {
       this.#ip("link", "set", "dev", tap, "master", "br0", "mtu", "65521", "up");
     }
@@ -164,13 +169,14 @@ export class TapPair {
     while (read(fd, this.#memory.address, 1 << 17) > 0);
   }
 
-  take(): Uint8Array[] {
+  /** Frames that came out. @param which of them; default: test frames */
+  take(which: (frame: Uint8Array) => boolean = isTestFrame): Uint8Array[] {
     const frames: Uint8Array[] = [];
     for (let n = 0; ; ) {
       n = read(this.#peer, this.#memory.address, 1 << 17);
       if (n <= 0) return frames;
       const frame = this.#bytes.slice(0, n);
-      if (isTestFrame(frame)) frames.push(frame);
+      if (which(frame)) frames.push(frame);
     }
   }
 

@@ -30,6 +30,9 @@ export const readv = declare<(fd: Fd, iov: Address, n: number) => number>(
 export const writev = declare<(fd: Fd, iov: Address, n: number) => number>(
   "int64_t writev(int, uint64_t, int)",
 );
+export const pwrite = declare<(fd: Fd, from: Address, n: number, offset: number) => number>(
+  "int64_t pwrite(int, uint64_t, size_t, int64_t)",
+);
 export const memcpy = declare<(to: Address, from: Address, n: number) => number>(
   "uint64_t memcpy(uint64_t, uint64_t, size_t)",
 );
@@ -43,6 +46,9 @@ export const ioctl = declare<(fd: Fd, request: number, argument: Address) => num
   "int ioctl(int, uint64_t, uint64_t)",
 );
 export const fstatfs = declare<(fd: Fd, to: Address) => number>("int fstatfs(int, uint64_t)");
+export const signal = declare<(number: number, handler: Address) => number>(
+  "uint64_t signal(int, uint64_t)",
+);
 export const fchmod = declare<(fd: Fd, mode: number) => number>("int fchmod(int, uint32_t)");
 export const ftruncate = declare<(fd: Fd, size: number) => number>("int ftruncate(int, int64_t)");
 

@@ -1,4 +1,5 @@
 /** What a process can tell the kernel about itself. */
+import { constants } from "node:os";
 import { check } from "./errors.ts";
 import * as libc from "./libc.ts";
 
@@ -7,6 +8,14 @@ const PR_SET_NO_NEW_PRIVS = 38;
 /** From now on no program that this process starts gains rights (set-uid, file capabilities). For good. */
 export function forbidNewPrivileges(): void {
   check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS");
+}
+
+/** SIG_IGN of signal(2). */
+const IGNORE = 1;
+
+/** From now on a write beyond RLIMIT_FSIZE fails with EFBIG; by default SIGXFSZ ends the process. */
+export function ignoreFileSizeSignal(): void {
+  libc.signal(constants.signals.SIGXFSZ, IGNORE);
 }
 
 /** sched_setattr(2), and struct sched_attr: size u32 at 0, policy u32 at 4 (0: the ordinary one), runtime u64 at 24. */

@@ -24,3 +24,9 @@ export function write(fd: number, address: number, length: number): number {
   const n = libc.write(fd, address, length);
   return n < 0 ? -libc.errno() : n;
 }
+
+/** Bytes written from one buffer at `offset` of a file, or minus errno. */
+export function pwrite(fd: number, address: number, length: number, offset: number): number {
+  const n = libc.pwrite(fd, address, length, offset);
+  return n < 0 ? -libc.errno() : n;
+}

@@ -122,6 +122,7 @@ function serve(ports: WorkerPorts): void {
     pulse,
     housekeeping: () => {
       commands.receive();
+      for (const text of ports.notices()) log.line({ kind: "log", level: "warn", text });
       reports.housekeeping();
     },
   });
