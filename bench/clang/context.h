@@ -32,3 +32,16 @@ struct header { u8 flags, gso_type; u16 hdr_len, gso_size, csum_start, csum_offs
 #define INLINE static inline __attribute__((always_inline))
 /* An address dependency that the compiler must not see through. */
 #define AFTER(value, loaded) ({ u32 x_ = (value) ^ (loaded); asm volatile("" : "+r"(x_)); x_ ^ (loaded); })
+
+/*
+ * With V1 defined: programs in the shape of the original's. They call the driver's helpers, by the
+ * constant address of a function, and the header is on their stack. CSUM_ONLY: its reduced
+ * variant, which knows checksums alone.
+ */
+#define HELPER(n) ((void *)(0x4b8f0000 + (n)))
+static int (*const rx_pkt_alloc)(volatile void *ctx) = HELPER(0);
+static int (*const pkt_l4_csum_md_get)(volatile void *ctx, u16 *start, u16 *offset) = HELPER(1);
+static int (*const pkt_l4_csum_md_set)(volatile void *ctx, u16 start, u16 offset) = HELPER(2);
+static int (*const pkt_virtio_net_md_get)(volatile void *ctx, struct header *out) = HELPER(3);
+static int (*const pkt_virtio_net_md_set)(volatile void *ctx, const struct header *in) = HELPER(4);
+static void (*const smp_mb_full)(void) = HELPER(9);

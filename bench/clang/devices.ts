@@ -8,9 +8,16 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { PROGRAM_IDS, type ProgramName, type ProgramSet } from "../../src/abi/index.ts";
+import {
+  FEATURES,
+  PROGRAM_IDS,
+  type ProgramForm,
+  type ProgramName,
+  type ProgramSet,
+} from "../../src/abi/index.ts";
 import type { Device } from "../../src/devices/device.ts";
 import { DEVICES } from "../../src/devices/index.ts";
+import { sringGso } from "../../src/devices/sring_gso/index.ts";
 import { readElf } from "../../src/ebpf/elf-reader.ts";
 
 const FOLDER = fileURLToPath(new URL("../../../bench/clang/", import.meta.url));
@@ -32,13 +39,31 @@ export function findClang(): { readonly tool: string; readonly version: string }
   return undefined;
 }
 
+interface OriginalShape {
+  readonly flags: readonly string[];
+  readonly features: number;
+}
+
+/**
+ * sring_gso in the shape of the original's programs: the packet's metadata go through helpers, with
+ * pointers to the stack. The second is its reduced variant, which knows checksums alone.
+ */
+const ORIGINAL_SHAPES: Readonly<Record<string, OriginalShape>> = {
+  sring_gso_v1: { flags: ["-DV1"], features: sringGso.features },
+  sring_gso_v1_csum: {
+    flags: ["-DV1", "-DCSUM_ONLY"],
+    features: FEATURES.SG | FEATURES.TX_CSUM | FEATURES.RX_CSUM,
+  },
+};
+
 /** The object that clang makes of a device's programs. */
 export function buildObject(tool: string, device: string, bufs: number): Uint8Array {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-clang-"));
   try {
     const object = join(folder, "programs.o");
-    const source = join(FOLDER, `${device}.c`);
-    execFileSync(tool, [...FLAGS, `-DBUFS=${bufs}`, "-c", source, "-o", object]);
+    const shape = ORIGINAL_SHAPES[device]?.flags ?? [];
+    const source = join(FOLDER, `${device.replace(/_v1.*/, "")}.c`);
+    execFileSync(tool, [...FLAGS, ...shape, `-DBUFS=${bufs}`, "-c", source, "-o", object]);
     return readFileSync(object);
   } finally {
     rmSync(folder, { recursive: true });
@@ -46,10 +71,10 @@ export function buildObject(tool: string, device: string, bufs: number): Uint8Ar
 }
 
 /** @throws EbpfError for what is no object of programs */
-export function programSet(object: Uint8Array): ProgramSet {
+export function programSet(object: Uint8Array, form: ProgramForm = "helperfree"): ProgramSet {
   const programs = readElf(object);
   const code = new Map(programs.map((p) => [PROGRAM_IDS[p.name as ProgramName], p.code]));
-  return { form: "helperfree", code };
+  return { form, code };
 }
 
 const hasSource = ({ name }: Device): boolean => existsSync(join(FOLDER, `${name}.c`));
@@ -59,3 +84,13 @@ export const CLANG_DEVICES: readonly Device[] = DEVICES.filter(hasSource).map((d
   ...device,
   programs: ({ bufs }) => programSet(readFileSync(objectPath(device.name, bufs))),
 }));
+
+/** sring_gso with version 1 programs in the shape of the original's. */
+export const ORIGINAL_SHAPE_DEVICES: readonly Device[] = Object.entries(ORIGINAL_SHAPES).map(
+  ([name, { features }]) => ({
+    ...{ ...sringGso, name, features },
+    programs: ({ bufs }) => programSet(readFileSync(objectPath(name, bufs)), "v1"),
+  }),
+);
+/** Sizes of which there are objects of those. */
+export const ORIGINAL_SHAPE_SIZES = [16, 64, 256] as const;

@@ -1,13 +1,23 @@
 /* What the programs of sring and sring_gso share, on their `ctx`: src/devices/sring/guest-ring.ts. */
 
+#ifdef V1
+#define ADD_THEN_BARRIER(word, n) ((word) += (n), smp_mb_full())
+#define SET_THEN_BARRIER(word, value) ((word) = (value), smp_mb_full())
+#else
+/* clang 19 makes this a plain locked add, no barrier; the count of instructions is the same. */
+#define ADD_THEN_BARRIER(word, n) __sync_fetch_and_add(&(word), n)
+#define SET_THEN_BARRIER(word, value) __sync_lock_test_and_set(&(word), value)
+#endif
+
 INLINE int publish(ctx *c, u32 count)
 {
 	u32 oflags = 0;
 
-	/* clang 19 makes this a plain locked add, which is no barrier; the count of instructions is the same. */
-	__sync_fetch_and_add(&c->prod, count);
+	ADD_THEN_BARRIER(c->prod, count);
 	if (c->kick_enabled != 0) {
+#ifndef V1
 		c->kick_enabled = 0;
+#endif
 		oflags = 1;
 	}
 	c->oflags = oflags;
@@ -24,7 +34,7 @@ SECTION(txi) int txi_program(ctx *c)
 	clear = c->clear;
 	if (done - clear >= wanted)
 		return 1;
-	__sync_lock_test_and_set(&c->intr, clear + wanted - 1);
+	SET_THEN_BARRIER(c->intr, clear + wanted - 1);
 	again = c->cons;
 	return again - c->clear < wanted ? 0 : 1;
 }
@@ -34,7 +44,7 @@ SECTION(rxi) int rxi_program(ctx *c)
 	u32 wanted = c->min_completed_bufs, done = c->cons;
 
 	if (done - c->clear < wanted) {
-		__sync_lock_test_and_set(&c->intr, 1);
+		SET_THEN_BARRIER(c->intr, 1);
 		done = c->cons;
 		if (done - c->clear < wanted)
 			return 0;

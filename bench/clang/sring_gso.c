@@ -1,4 +1,7 @@
-/* sring_gso's HELPERFREE programs in C, with the same order of accesses as src/devices/sring_gso/guest.ts. */
+/*
+ * sring_gso's HELPERFREE programs in C, with the same order of accesses as
+ * src/devices/sring_gso/guest.ts; with V1 and CSUM_ONLY see context.h.
+ */
 #include "context.h"
 
 #define DESC_EOP 1
@@ -13,6 +16,56 @@ typedef volatile struct {
 } ctx;
 
 #include "ring.h"
+
+INLINE void put_metadata(ctx *c, volatile struct desc *slot)
+{
+#ifdef V1
+	struct header h = { 0 };
+#ifdef CSUM_ONLY
+	h.flags = pkt_l4_csum_md_get(c, &h.csum_start, &h.csum_offset);
+#else
+	pkt_virtio_net_md_get(c, &h);
+#endif
+#else
+#define h c->header
+#endif
+	slot->csum_start = h.csum_start;
+	slot->csum_offset = h.csum_offset;
+	slot->at24 = h.hdr_len;
+	slot->at26 = h.gso_size;
+	slot->gso_type = h.gso_type;
+	slot->flags = DESC_EOP | ((h.flags & 1) * DESC_NEEDS_CSUM);
+#undef h
+}
+
+INLINE int take_metadata(ctx *c, volatile struct desc *slot)
+{
+#ifdef V1
+	struct header h = { 0 };
+	int failed;
+#else
+#define h c->header
+#endif
+	h.csum_start = slot->csum_start;
+	h.csum_offset = slot->csum_offset;
+	h.hdr_len = slot->at26;
+	h.gso_size = slot->at24;
+	h.gso_type = slot->gso_type;
+	h.flags = (slot->flags & DESC_NEEDS_CSUM) >> 1;
+#ifdef V1
+	failed = rx_pkt_alloc(c);
+	if (failed < 0)
+		return failed;
+#ifdef CSUM_ONLY
+	if (h.flags)
+		pkt_l4_csum_md_set(c, h.csum_start, h.csum_offset);
+#else
+	pkt_virtio_net_md_set(c, &h);
+#endif
+#endif
+#undef h
+	return 1;
+}
 
 INLINE u32 fill(ctx *c, u32 prod, u32 count)
 {
@@ -42,12 +95,7 @@ SECTION(txp) int txp_program(ctx *c)
 	if (fill(c, prod, count) > 0xffff)
 		return -1;
 	slot = &c->ring[(prod + count - 1) & MASK];
-	slot->csum_start = c->header.csum_start;
-	slot->csum_offset = c->header.csum_offset;
-	slot->at24 = c->header.hdr_len;
-	slot->at26 = c->header.gso_size;
-	slot->gso_type = c->header.gso_type;
-	slot->flags = DESC_EOP | ((c->header.flags & 1) * DESC_NEEDS_CSUM);
+	put_metadata(c, slot);
 	return publish(c, count);
 }
 
@@ -108,13 +156,7 @@ SECTION(rxc) int rxc_program(ctx *c)
 	if (take_completed(c) == 0)
 		return 0;
 	slot = &c->ring[(c->clear - 1) & MASK];
-	c->header.csum_start = slot->csum_start;
-	c->header.csum_offset = slot->csum_offset;
-	c->header.hdr_len = slot->at26;
-	c->header.gso_size = slot->at24;
-	c->header.gso_type = slot->gso_type;
-	c->header.flags = (slot->flags & DESC_NEEDS_CSUM) >> 1;
-	return 1;
+	return take_metadata(c, slot);
 }
 
 INLINE void bring_cons(ctx *c, u32 clear, u32 count)

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Assembler, at, R0, R1, R2, R3, R6, R10 } from "./assembler.ts";
-import type { EngineOptions } from "./engine.ts";
+import { type Engine, type EngineOptions, STACK_BASE, STACK_TOP } from "./engine.ts";
 import { createEngine, ENGINES, type EngineName } from "./engines.ts";
 import { EbpfError } from "./errors.ts";
 import { LinearMemory } from "./jit/linear-memory.ts";
@@ -138,6 +138,69 @@ function suite(engine: EngineName): void {
     const program = (p: Assembler) => p.alu64.mov(R1, 4).alu64.mov(R2, 2).call(0x4b8f0009).exit();
     assert.equal(run(program, { helpers }), 42n);
     assert.match(failing(program).message, /no helper 1267662857 \(0x4b8f0009\)/);
+  });
+
+  /** Helper 1 copies R3 bytes from R1 to R2, as the engine lets it. */
+  function copier(p: Assembler, options: EngineOptions) {
+    const outcome = { loaded: false, stored: false };
+    const machine: Engine = load(p.assemble(), {
+      ...options,
+      helpers: new Map([
+        [
+          1,
+          (from, to, length) => {
+            const bytes = new Uint8Array(Number(length));
+            outcome.loaded = machine.memory.load(from, bytes);
+            outcome.stored = machine.memory.store(to, bytes);
+            return 0n;
+          },
+        ],
+      ]),
+    });
+    return { machine, outcome };
+  }
+
+  test("a helper reads the context and writes the stack, and the program sees it", () => {
+    const { bytes, options } = context(16);
+    bytes.set([1, 2, 3, 4], 12);
+    const p = new Assembler()
+      .store(R10, at(-8, 8), -1)
+      .alu64.mov(R2, R10)
+      .alu64.add(R2, -8)
+      .alu64.add(R1, 12)
+      .alu64.mov(R3, 4)
+      .call(1)
+      .load(R0, R10, at(-8, 8))
+      .exit();
+    const { machine, outcome } = copier(p, options);
+    assert.equal(BigInt.asUintN(64, machine.run(BigInt(BASE))), 0xffff_ffff_0403_0201n);
+    assert.deepEqual(outcome, { loaded: true, stored: true });
+  });
+
+  test("a helper gets nothing when not all bytes are in one region", () => {
+    const { bytes, options } = context(16);
+    const p = new Assembler().alu64.mov(R1, R1).call(1).alu64.mov(R0, 0).exit();
+    const { machine } = copier(p, options);
+    machine.run(BigInt(BASE));
+    const ten = new Uint8Array(10).fill(7);
+    const outside = [0n, 1n, BigInt(BASE) - 1n, BigInt(BASE) + 7n, BigInt(STACK_TOP) - 9n];
+    for (const address of [...outside, BigInt(STACK_BASE) - 1n, 1n << 63n, (1n << 64n) - 1n]) {
+      assert.equal(machine.memory.load(address, ten), false, `load at ${address}`);
+      assert.equal(machine.memory.store(address, ten), false, `store at ${address}`);
+    }
+    assert.deepEqual(ten, new Uint8Array(10).fill(7));
+    assert.deepEqual(bytes, new Uint8Array(16));
+    assert.equal(machine.memory.store(BigInt(BASE) + 6n, ten), true);
+    assert.equal(bytes[15], 7);
+  });
+
+  test("a helper reads, and does not write, when a region is read only", () => {
+    const { bytes, options } = context(16, false);
+    const p = new Assembler().alu64.mov(R2, R1).alu64.mov(R3, 8).call(1).exit();
+    const { machine, outcome } = copier(p, options);
+    machine.run(BigInt(BASE));
+    assert.deepEqual(outcome, { loaded: true, stored: false });
+    assert.deepEqual(bytes, new Uint8Array(16));
   });
 
   test("instructions are counted", () => {

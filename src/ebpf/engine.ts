@@ -15,6 +15,17 @@ export const STEP_LIMIT = 1_000_000;
 /** A helper: R1..R5 in, R0 out, as 64 unsigned bits. */
 export type Helper = (r1: bigint, r2: bigint, r3: bigint, r4: bigint, r5: bigint) => bigint;
 
+/**
+ * The memory of a program, for its helpers: what it passes is as hostile as the program. All or
+ * nothing, inside of one region: false where that is not so, or where a region is read only.
+ */
+export interface HelperMemory {
+  /** Fills `into` from the program's address. */
+  load(address: bigint, into: Uint8Array): boolean;
+  /** Copies `bytes` to the program's address. */
+  store(address: bigint, bytes: Uint8Array): boolean;
+}
+
 export interface EngineOptions {
   /** Memory beside the stack. */
   readonly regions?: readonly Region[];
@@ -34,6 +45,8 @@ export interface EngineOptions {
 export interface Engine {
   /** Instructions executed by the last run. */
   readonly executed: number;
+  /** Valid while the program runs: inside of its helpers. */
+  readonly memory: HelperMemory;
   /**
    * Runs the program with R1 and R2 set.
    * @returns R0 as a signed 64-bit value.

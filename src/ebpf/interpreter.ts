@@ -54,7 +54,7 @@ export class Interpreter implements Engine {
   readonly #r = new BigUint64Array(REGISTERS);
   /** The same as low and high halves: register n is at 2n and 2n + 1. */
   readonly #w = new Uint32Array(this.#r.buffer);
-  readonly #memory: Memory;
+  readonly memory: Memory;
   readonly #stack: MappedRegion;
   readonly #helpers: ReadonlyMap<number, Helper>;
   readonly #unwinds: (helper: number, result: bigint) => boolean;
@@ -67,11 +67,11 @@ export class Interpreter implements Engine {
   /** @throws EbpfError where the code is not a valid program. */
   constructor(code: Uint8Array, options: EngineOptions = {}) {
     const stack = new Uint8Array(STACK_SIZE * MAX_FRAMES);
-    this.#memory = new Memory([
+    this.memory = new Memory([
       ...(options.regions ?? []),
       { name: "stack", base: STACK_BASE, bytes: stack },
     ]);
-    this.#stack = this.#memory.regions.at(-1)!;
+    this.#stack = this.memory.regions.at(-1)!;
     this.#helpers = options.helpers ?? new Map();
     this.#unwinds = options.unwinds ?? (() => false);
     this.#stepLimit = options.stepLimit ?? STEP_LIMIT;
@@ -429,14 +429,14 @@ export class Interpreter implements Engine {
   }
 
   #readable(address: number, size: AccessSize, index: number): MappedRegion {
-    const region = this.#memory.find(address, size);
-    if (region === undefined) throw outside(this.#memory, "load", address, size, index);
+    const region = this.memory.find(address, size);
+    if (region === undefined) throw outside(this.memory, "load", address, size, index);
     return region;
   }
 
   #writable(address: number, size: AccessSize, index: number): MappedRegion {
-    const region = this.#memory.find(address, size);
-    if (region === undefined) throw outside(this.#memory, "store", address, size, index);
+    const region = this.memory.find(address, size);
+    if (region === undefined) throw outside(this.memory, "store", address, size, index);
     if (!region.writable) throw readOnly(region, index);
     return region;
   }

@@ -1,5 +1,5 @@
 /** The memory that an interpreted program sees: a few disjoint regions, every access checked. */
-import type { AccessSize } from "./opcode.ts";
+import type { HelperMemory } from "./engine.ts";
 
 /** A range of the program's address space, backed by bytes. */
 export interface Region {
@@ -58,7 +58,7 @@ export class MappedRegion {
   }
 }
 
-export class Memory {
+export class Memory implements HelperMemory {
   readonly regions: readonly MappedRegion[];
   #last: MappedRegion | undefined;
 
@@ -76,7 +76,7 @@ export class Memory {
   }
 
   /** The region that holds all of `address .. address + size`, or undefined. */
-  find(address: number, size: AccessSize): MappedRegion | undefined {
+  find(address: number, size: number): MappedRegion | undefined {
     const last = this.#last;
     if (last !== undefined && address >= last.start && address + size <= last.end) return last;
     for (const region of this.regions) {
@@ -86,5 +86,24 @@ export class Memory {
       }
     }
     return undefined;
+  }
+
+  load(address: bigint, into: Uint8Array): boolean {
+    // Exact below 2^53, and above every region otherwise.
+    const from = Number(address);
+    const region = this.find(from, into.length);
+    if (region === undefined) return false;
+    const offset = from - region.base;
+    for (let i = 0; i < into.length; i++) into[i] = region.u8[offset + i]!;
+    return true;
+  }
+
+  store(address: bigint, bytes: Uint8Array): boolean {
+    const to = Number(address);
+    const region = this.find(to, bytes.length);
+    if (region === undefined || !region.writable) return false;
+    const offset = to - region.base;
+    for (let i = 0; i < bytes.length; i++) region.u8[offset + i] = bytes[i]!;
+    return true;
   }
 }

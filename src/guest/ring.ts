@@ -6,7 +6,6 @@ import {
   BUF,
   BUFS_OFFSET,
   CONTEXT,
-  HELPERS,
   MAX_BUFS,
   METADATA,
   OFLAG_KICK_NEEDED,
@@ -15,6 +14,8 @@ import {
   type ProgramSet,
 } from "../abi/index.ts";
 import { type Engine, fastestEngine, type LinearMemory } from "../ebpf/index.ts";
+import { GuestError } from "./errors.ts";
+import { helpersOf, VNET_HDR_BYTES } from "./helpers.ts";
 
 /** Where programs see the context. Any address would do; this one is easy to spot in a message. */
 const CONTEXT_BASE = 0x1_0000_0000;
@@ -35,14 +36,7 @@ const COOKIE = word(BUF.cookie.offset);
 const PADDR = word(BUF.paddr.offset);
 const LEN = word(BUF.len.offset);
 
-/** The host returned something that was not outstanding, or a program failed. */
-export class GuestError extends Error {
-  readonly code = "GUEST";
-  constructor(message: string) {
-    super(message);
-    this.name = "GuestError";
-  }
-}
+export { GuestError };
 
 export interface RingOptions {
   /** Inside `memory`. */
@@ -65,7 +59,10 @@ export class GuestRing {
   kickNeeded = false;
   /** Called where a version 1 program asks for a full barrier: there tests let the host run. */
   onBarrier: () => unknown = () => {};
-  /** The virtio_net_hdr in the context: of the packet to send, or that was collected last. */
+  /**
+   * The virtio_net_hdr of the packet to send, or that was collected last. HELPERFREE programs find
+   * it in the context; version 1 programs ask helpers for it, the bytes in the context are theirs.
+   */
   readonly metadata: Uint8Array;
   readonly #words: Int32Array;
   readonly #buffers: number;
@@ -86,7 +83,11 @@ export class GuestRing {
     this.bufferSize = options.bufferSize;
     this.#buffers = options.buffers;
     this.#words = new Int32Array(context.buffer, context.byteOffset, context.length >> 2);
-    this.metadata = context.subarray(METADATA.flags.offset, METADATA.flags.offset + 10);
+    const header = METADATA.flags.offset;
+    this.metadata =
+      programs.form === "v1"
+        ? new Uint8Array(VNET_HDR_BYTES)
+        : context.subarray(header, header + VNET_HDR_BYTES);
     this.#freeIds = new Int32Array(bufs);
     this.#busy = new Uint8Array(bufs);
     this.free = 0;
@@ -95,7 +96,18 @@ export class GuestRing {
       const code = programs.code.get(PROGRAM_IDS[name]);
       if (code === undefined) throw new GuestError(`the set has no program ${name}`);
       const regions = [{ name: "context", base: CONTEXT_BASE, bytes: context }];
-      const engine = fastestEngine(code, { regions, memory, helpers: this.#helpers() });
+      const helpers = helpersOf({
+        program: name,
+        context: CONTEXT_BASE,
+        metadata: this.metadata,
+        memory: () => engine.memory,
+        // The host may be another process: barriers are real.
+        fullBarrier: () => {
+          this.onBarrier();
+          Atomics.add(FENCE, 0, 0);
+        },
+      });
+      const engine: Engine = fastestEngine(code, { regions, memory, helpers });
       return { engine, run: engine.bind(CONTEXT_BASE) };
     };
     this.#publish = load(direction === "rx" ? "rxp" : "txp");
@@ -152,6 +164,8 @@ export class GuestRing {
    * @returns how many; 0 where nothing is complete. `take` gets each one's id and length.
    */
   collect(take: (id: number, length: number) => void): number {
+    // Without a helper's word there are none: those of the packet before are not this one's.
+    this.metadata.fill(0);
     const result = this.#run(this.#collect);
     if (result < 0) throw new GuestError(`the collecting program failed: ${result}`);
     return result === 1 ? this.#give(take) : 0;
@@ -194,24 +208,6 @@ export class GuestRing {
       this.#freeIds[this.free++] = id;
     }
     return count;
-  }
-
-  /** What version 1 programs call. The host may be another process: barriers are real. */
-  #helpers(): Map<number, () => bigint> {
-    const nothing = (): bigint => 0n;
-    return new Map([
-      [
-        HELPERS.smp_mb_full,
-        () => {
-          this.onBarrier();
-          return BigInt(Atomics.add(FENCE, 0, 0));
-        },
-      ],
-      [HELPERS.rx_pkt_alloc, nothing],
-      // The programs here keep the header in the context, where the driver has put it, or looks for it.
-      [HELPERS.pkt_virtio_net_md_get, nothing],
-      [HELPERS.pkt_virtio_net_md_set, nothing],
-    ]);
   }
 }
 

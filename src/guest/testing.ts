@@ -1,5 +1,10 @@
 /** What tests of rings, engine and NIC stand on: a guest, a NIC and ports in one process. */
-import { CLANG_DEVICES, CLANG_SIZES } from "../../bench/clang/devices.ts";
+import {
+  CLANG_DEVICES,
+  CLANG_SIZES,
+  ORIGINAL_SHAPE_DEVICES,
+  ORIGINAL_SHAPE_SIZES,
+} from "../../bench/clang/devices.ts";
 import type { ProgramForm } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 import { DEVICES } from "../devices/index.ts";
@@ -141,7 +146,8 @@ export interface Variant {
 
 /**
  * Every device with both forms of its programs, and the same rings with programs that clang made of
- * the same algorithm in C, so that the suites do not depend on our compiler alone.
+ * the same algorithm in C, so that the suites do not depend on our compiler alone. The last of them
+ * call the driver's helpers as the original's programs do.
  */
 export const VARIANTS: readonly Variant[] = [
   ...DEVICES.flatMap((device) =>
@@ -152,5 +158,9 @@ export const VARIANTS: readonly Variant[] = [
   ...CLANG_DEVICES.map((device) => ({
     name: `${device.name}, by clang`,
     ...{ device, form: "helperfree" as const, sizes: FULL ? CLANG_SIZES : [16, 64] },
+  })),
+  ...ORIGINAL_SHAPE_DEVICES.map((device) => ({
+    name: `${device.name}, by clang`,
+    ...{ device, form: "v1" as const, sizes: ORIGINAL_SHAPE_SIZES },
   })),
 ];

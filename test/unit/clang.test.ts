@@ -7,6 +7,8 @@ import {
   CLANG_DEVICES,
   CLANG_SIZES,
   findClang,
+  ORIGINAL_SHAPE_DEVICES,
+  ORIGINAL_SHAPE_SIZES,
   objectPath,
   programSet,
 } from "../../bench/clang/devices.ts";
@@ -28,11 +30,17 @@ const noClang = clang === undefined ? "no clang here that makes eBPF" : false;
 const problem = bpfProblem();
 const noBpf = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
 
+/** Each object: a device, a ring size. */
+const OBJECTS = [
+  ...CLANG_DEVICES.flatMap(({ name }) => CLANG_SIZES.map((bufs) => [name, bufs] as const)),
+  ...ORIGINAL_SHAPE_DEVICES.flatMap(({ name }) =>
+    ORIGINAL_SHAPE_SIZES.map((bufs) => [name, bufs] as const),
+  ),
+];
+
 if (process.env.BPFHV_CREATE === "1") {
-  for (const { name } of CLANG_DEVICES) {
-    for (const bufs of CLANG_SIZES) {
-      writeFileSync(objectPath(name, bufs), buildObject(clang!.tool, name, bufs));
-    }
+  for (const [name, bufs] of OBJECTS) {
+    writeFileSync(objectPath(name, bufs), buildObject(clang!.tool, name, bufs));
   }
 }
 
@@ -52,7 +60,7 @@ function eachProgram(
 function expectAccepted(device: Device, bufs: number, set: ProgramSet): void {
   eachProgram(set, (name, code) => {
     const contextSize = device.contextSize(bufs);
-    const verdict = verify({ name, code }, { contextSize, program: name });
+    const verdict = verify({ name, code }, { contextSize, program: name, form: set.form });
     assert.ok(verdict.accepted, summarise(verdict));
   });
 }
@@ -95,8 +103,22 @@ for (const device of CLANG_DEVICES) {
   });
 }
 
+for (const device of ORIGINAL_SHAPE_DEVICES) {
+  for (const bufs of ORIGINAL_SHAPE_SIZES) {
+    test(`clang's ${device.name} for ${bufs} buffers is accepted, with helpers`, () => {
+      expectAccepted(device, bufs, device.programs({ bufs, form: "v1" }));
+    });
+
+    test(`so is what this machine's clang makes: ${device.name}, ${bufs}`, {
+      skip: noClang,
+    }, () => {
+      expectAccepted(device, bufs, programSet(buildObject(clang!.tool, device.name, bufs), "v1"));
+    });
+  }
+}
+
 test("the objects are small, and there is one of each", () => {
-  for (const { name } of CLANG_DEVICES) {
-    for (const bufs of CLANG_SIZES) assert.ok(readFileSync(objectPath(name, bufs)).length < 16384);
+  for (const [name, bufs] of OBJECTS) {
+    assert.ok(readFileSync(objectPath(name, bufs)).length < 16384, `${name}, ${bufs}`);
   }
 });

@@ -46,7 +46,9 @@ class Unwind {
  */
 export class Jit implements Engine {
   readonly #unit: Unit;
-  readonly #memory: LinearMemory;
+  /** Of all frames, also those that no function has now: their bytes are the program's own. */
+  readonly memory: Memory;
+  readonly #linear: LinearMemory;
   readonly #helpers: ReadonlyMap<number, Helper>;
   readonly #options: JitOptions;
   readonly #traps: TrapContext;
@@ -66,7 +68,8 @@ export class Jit implements Engine {
     checkCompilable(instructions);
     const stepLimit = options.stepLimit ?? STEP_LIMIT;
     const stack = new Uint8Array(memory.buffer, STACK_OFFSET, STACK_TOP - STACK_BASE);
-    this.#memory = memory;
+    this.#linear = memory;
+    this.memory = new Memory([...regions, { name: "stack", base: STACK_BASE, bytes: stack }]);
     this.#options = options;
     this.#helpers = options.helpers ?? new Map();
     const used = calledHelpers(instructions).filter((n) => this.#helpers.has(n));
@@ -130,9 +133,9 @@ export class Jit implements Engine {
   }
 
   #compile(entry: Entry): unknown {
-    const pages = this.#memory.buffer.byteLength / 65536;
+    const pages = this.#linear.buffer.byteLength / 65536;
     const imports: Record<string, unknown> = {
-      memory: this.#memory.wasm,
+      memory: this.#linear.wasm,
       trap: (kind: number, index: number, address: bigint, r10: bigint) => {
         throw trapError(this.#traps, kind, index, address, r10);
       },
