@@ -180,7 +180,7 @@ export class Loop {
       this.moods.sleeps++;
       // The rings first, then the message that rang: what a doorbell wants is in them.
       this.#sinceControl = 0;
-      const longest = this.#unsettled ? LOOK_AGAIN_MS : HOUSEKEEPING_MS;
+      const longest = this.#longestSleep(this.#unsettled ? LOOK_AGAIN_MS : HOUSEKEEPING_MS);
       const ready = this.#epoll.wait(timeout < 0 ? longest : Math.min(timeout, longest));
       if (ready === 0 && timeout !== 0) {
         this.#unsettled = false;
@@ -189,6 +189,15 @@ export class Loop {
       for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
     }
     for (const pair of this.#pairs) pair.disarmKicks();
+  }
+
+  /** Until a direction that rests is due, if that is sooner. */
+  #longestSleep(ms: number): number {
+    let longest = ms;
+    for (const { restMs } of this.#pairs) {
+      if (restMs > 0) longest = Math.min(longest, Math.ceil(restMs));
+    }
+    return longest;
   }
 
   #lookForOverdue(now: number): void {
@@ -213,7 +222,7 @@ export class Loop {
       const { fd, linkUp } = pair.port;
       if (linkUp !== this.#watches[i].linkUp) this.#untidy = true;
       this.#watches[i].linkUp = linkUp;
-      const receive = pair.rx !== null && !pair.rx.broken && !pair.rxStarved;
+      const receive = pair.rx !== null && !pair.rx.broken && !pair.rxStarved && !pair.rxResting;
       const events = (receive ? EPOLLIN : 0) | (pair.txBlocked && pair.tx !== null ? EPOLLOUT : 0);
       this.#watch(i, linkUp && events !== 0 ? fd : -1, events);
     }

@@ -76,7 +76,10 @@ for (const device of DEVICES) {
     });
     loop.run();
     loop.close();
-    assert.equal(received(), 2);
+    assert.ok(
+      received() >= 2,
+      "sent again; on a busy machine even twice before the guest has its turn",
+    );
     assert.equal(bench.take().length, 1);
     bench.close();
   });

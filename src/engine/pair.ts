@@ -5,6 +5,11 @@
  *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back; interrupt?
  */
 import {
+  DROP_BAD_ADDRESS,
+  DROP_BAD_CHAIN,
+  DROP_BAD_CHECKSUM,
+  DROP_BAD_LENGTH,
+  DROP_BAD_SEGMENTATION,
   DROP_PORT,
   DROP_TOO_LONG,
   INTERRUPTS,
@@ -16,6 +21,7 @@ import {
 import type { RxHalf, TxHalf } from "../devices/device.ts";
 import { Batch } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";
+import { Rest } from "./rest.ts";
 
 /** Packets per direction and turn. More would make the other direction and the control wait. */
 export const BUDGET = 64;
@@ -37,6 +43,8 @@ export class QueuePair {
   /** The port would have blocked: until it is writable, the transmit ring is not looked at. */
   txBlocked = false;
   #interruptDue = false;
+  readonly #rxRest = new Rest();
+  readonly #txRest = new Rest();
   readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
   #receiveOffloads = 0;
   readonly #rxVector: number;
@@ -62,7 +70,7 @@ export class QueuePair {
   /** Guest to port. @returns packets moved. */
   drainTx(): number {
     const { tx, port } = this;
-    if (tx === null || this.txBlocked) return 0;
+    if (tx === null || this.txBlocked || this.#txRest.leftMs > 0) return 0;
     const batch = this.#batch;
     batch.clear();
     const droppedBefore = port.dropped;
@@ -73,13 +81,14 @@ export class QueuePair {
     }
     if (tx.consume(batch, consumed)) this.#interruptTx();
     if (port.dropped !== droppedBefore) this.txCounters[DROP_PORT] += port.dropped - droppedBefore;
+    this.#txRest.looked(brokenDescriptors(this.txCounters), consumed);
     return consumed;
   }
 
   /** Port to guest. @returns packets moved. */
   fillRx(): number {
     const { rx, port } = this;
-    if (rx === null) return 0;
+    if (rx === null || this.#rxRest.leftMs > 0) return 0;
     this.#interruptDue = false;
     let total = 0;
     for (let few = FEW; ; few = BUDGET) {
@@ -88,6 +97,7 @@ export class QueuePair {
       if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
     }
     if (this.#interruptDue) this.#interruptRx();
+    this.#rxRest.looked(brokenDescriptors(this.rxCounters) + port.failures, total);
     return total;
   }
 
@@ -129,6 +139,24 @@ export class QueuePair {
     this.txBlocked = false;
   }
 
+  /** Milliseconds until a direction that rests is to be looked at again; 0: none rests. */
+  get restMs(): number {
+    const rx = this.rx === null ? 0 : this.#rxRest.leftMs;
+    const tx = this.tx === null ? 0 : this.#txRest.leftMs;
+    return rx === 0 || tx === 0 ? Math.max(rx, tx) : Math.min(rx, tx);
+  }
+
+  /** It found nothing but errors lately: neither ring nor port is looked at for a while. */
+  get rxResting(): boolean {
+    return this.#rxRest.leftMs > 0;
+  }
+
+  /** Looks at both rings at once, whatever was found there: they are about to be given up, or are new. */
+  endRest(): void {
+    this.#rxRest.end();
+    this.#txRest.end();
+  }
+
   /** A doorbell: only counted, because the loop looks at the ring anyway. */
   kicked(tx: boolean): void {
     (tx ? this.txCounters : this.rxCounters)[KICKS]++;
@@ -136,13 +164,15 @@ export class QueuePair {
 
   /**
    * Before sleeping: asks the guest for kicks where only it can wake us. TX: always, unless the port
-   * blocks (then the port wakes us). RX: only when starved; otherwise the port wakes us.
+   * blocks (then the port wakes us). RX: only when starved; otherwise the port wakes us. Not while a direction rests.
    * @returns true where work is there already.
    */
   armKicks(): boolean {
     let work = false;
-    if (this.tx !== null && !this.txBlocked && this.tx.enableKicks()) work = true;
-    if (this.rx !== null && this.rxStarved && this.rx.enableKicks()) {
+    const { tx, rx } = this;
+    const txRests = this.#txRest.leftMs > 0;
+    if (tx !== null && !this.txBlocked && !txRests && tx.enableKicks()) work = true;
+    if (rx !== null && this.rxStarved && !this.rxResting && rx.enableKicks()) {
       this.rxStarved = false;
       work = true;
     }
@@ -153,7 +183,7 @@ export class QueuePair {
   #portHasMore(): boolean {
     const { rx, port } = this;
     if (port.fd >= 0 || port.receiveDrained) return false;
-    return rx !== null && !rx.broken && !this.rxStarved;
+    return rx !== null && !rx.broken && !this.rxStarved && !this.rxResting;
   }
 
   /**
@@ -180,4 +210,15 @@ export class QueuePair {
     this.rxCounters[INTERRUPTS]++;
     this.#fire(this.#rxVector);
   }
+}
+
+/** Descriptors that were passed over, ever. */
+function brokenDescriptors(counters: QueueCounters): number {
+  return (
+    counters[DROP_BAD_ADDRESS] +
+    counters[DROP_BAD_LENGTH] +
+    counters[DROP_BAD_CHAIN] +
+    counters[DROP_BAD_CHECKSUM] +
+    counters[DROP_BAD_SEGMENTATION]
+  );
 }

@@ -12,6 +12,7 @@ export abstract class BasePort implements Port {
   receiveDrained = true;
   dropped = 0;
   tooLong = 0;
+  failures = 0;
   protected offloads = 0;
   protected notice = "";
 

@@ -31,6 +31,10 @@ export abstract class ForwardingPort implements Port {
     return this.port.dropped;
   }
 
+  get failures(): number {
+    return this.port.failures;
+  }
+
   get tooLong(): number {
     return this.port.tooLong;
   }

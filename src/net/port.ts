@@ -17,6 +17,8 @@ export interface Port {
   readonly receiveDrained: boolean;
   /** Packets that it consumed without passing them on, ever; `tooLong` not among them. */
   readonly dropped: number;
+  /** Times, ever, that it could not receive for another reason than that nothing was there. */
+  readonly failures: number;
   /** Received packets, ever, that were longer than the guest has room for. */
   readonly tooLong: number;
   /** Sends packets from the front of the batch. @returns how many were consumed: sent, or dropped. */

@@ -26,6 +26,8 @@ const IOVEC = 16;
 const IOVEC_WORDS = IOVEC >> 2;
 /** Segments of the largest batch that it takes. */
 const MAX_SEGMENTS = 4096;
+/** Entries that one call takes (UIO_MAXIOV of the kernel); with more it moves nothing. */
+const IOV_MAX = 1024;
 /** The table of struct iovec, one before and one after those of the segments; then a header; then one byte. */
 const TABLE_BYTES = (MAX_SEGMENTS + 2) * IOVEC;
 const HEADER_AT = TABLE_BYTES;
@@ -90,7 +92,7 @@ export class TapPort extends BasePort {
         this.#native.address + first * IOVEC,
         free.entries + batch.used + 1 - first,
       );
-      if (result <= 0) return this.#drained(result);
+      if (result <= 0) return this.#nothing(result);
       this.#received(batch, result - header, free.bytes);
     }
     this.receiveDrained = false;
@@ -101,9 +103,18 @@ export class TapPort extends BasePort {
     this.#native.unmap();
   }
 
-  #drained(result: number): void {
-    if (result === -EBADFD) this.linkUp = false;
+  /**
+   * EAGAIN and EINTR: nothing is there; EBADFD: the interface is gone; whatever else: the kernel had a frame and could
+   * not hand it over, which is lost. It may go on like that, so the next call waits until the loop is back.
+   */
+  #nothing(result: number): void {
     this.receiveDrained = true;
+    if (result === -EAGAIN || result === -EINTR || result === 0) return;
+    if (result === -EBADFD) this.linkUp = false;
+    else {
+      this.failures++;
+      this.dropped++;
+    }
   }
 
   /** Scratch of `#freeVector`. */
@@ -118,11 +129,13 @@ export class TapPort extends BasePort {
     const most = batch.room === 0 ? batch.size[batch.used] : batch.maxPacket;
     let bytes = 0;
     let s = batch.used;
-    for (; s < batch.segments && bytes <= most; s++) bytes += batch.size[s];
+    // Besides these, one entry for a header and one for the byte more.
+    const end = Math.min(batch.segments, batch.used + IOV_MAX - 2);
+    for (; s < end && bytes <= most; s++) bytes += batch.size[s];
     this.#free.bytes = Math.min(bytes, most);
     this.#free.entries = s - batch.used;
     if (bytes <= most) {
-      this.#entry(s + 1, this.#native.address + OVERFLOW_AT, 1);
+      if (s === batch.segments) this.#entry(s + 1, this.#native.address + OVERFLOW_AT, 1);
       this.#free.entries++;
     }
     return this.#free;

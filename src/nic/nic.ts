@@ -298,6 +298,7 @@ export class Nic {
     if (!enable) {
       // Published packets go out, as far as the port takes them: one ring is the bound.
       for (const pair of this.pairs) {
+        pair.endRest();
         for (let n = 0; n < this.config.txBufs; ) {
           const sent = pair.drainTx();
           if (sent === 0) break;

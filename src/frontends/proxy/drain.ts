@@ -11,6 +11,7 @@ const DRAIN_MS = 100;
 export function drainTx(pair: QueuePair, limit: number): void {
   const deadline = performance.now() + DRAIN_MS;
   pair.portWritable();
+  pair.endRest();
   for (let sent = 0; sent < limit && pair.tx !== null; ) {
     const n = pair.drainTx();
     sent += n;

@@ -1,0 +1,169 @@
+/** Guests that publish again at once what was no use to the host: neither side may spin on it. */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { DROP_BAD_ADDRESS, DROP_PORT } from "../devices/counters.ts";
+import type { Device } from "../devices/device.ts";
+import { DEVICES } from "../devices/index.ts";
+import type { GuestRing } from "../guest/ring.ts";
+import { Bench, frameOf, TestPort } from "../guest/testing.ts";
+import type { GuestMemory } from "../memory/index.ts";
+import { createEventFd, signalEventFd } from "../os/eventfd.ts";
+import { close } from "../os/fd.ts";
+import { Loop } from "./loop.ts";
+import { Rest } from "./rest.ts";
+
+const BUFS = 64;
+const BUFFER = 2048;
+const RUN_MS = 400;
+/** Free looks, then ever longer rests: 16 + 1 + 2 + 4 … ms; and the turns beside them. */
+const MOST_LOOKS = 40;
+
+/** A guest whose buffers lie in memory that the VMM does not share, as long as `shared` is false. */
+class UnsharedBench {
+  readonly bench: Bench;
+  shared = false;
+
+  constructor(device: Device) {
+    this.bench = new Bench({ device, config: { rxBufs: BUFS, txBufs: BUFS } });
+    const { nic, driver } = this.bench;
+    const rings = [driver.rx[0], driver.tx[0]];
+    const memory = nic.host!.memory;
+    const translate = (address: number, length: number, write: boolean): number =>
+      !this.shared && rings.some((ring) => holds(ring, address))
+        ? 0
+        : memory.translate(address, length, write);
+    nic.host = { memory: withTranslate(memory, translate), fire: nic.host!.fire };
+    driver.open();
+  }
+
+  /** Runs the loop; `guest` has its turn whenever the loop is awake. @returns turns of the loop */
+  run(guest: () => void): number {
+    const deadline = performance.now() + RUN_MS;
+    const loop = new Loop({
+      pairs: this.bench.local.pairs,
+      control: {
+        timeoutMs: -1,
+        register: () => {},
+        handle: () => {
+          guest();
+          if (performance.now() > deadline) loop.stop();
+          return 0;
+        },
+      },
+      housekeeping: () => {
+        if (performance.now() > deadline) loop.stop();
+      },
+    });
+    loop.run();
+    loop.close();
+    return loop.moods.turns;
+  }
+}
+
+/** The same memory but for `translate`. */
+function withTranslate(memory: GuestMemory, translate: GuestMemory["translate"]): GuestMemory {
+  return new Proxy(memory, {
+    get: (of, key) => {
+      if (key === "translate") return translate;
+      const value: unknown = Reflect.get(of, key, of);
+      return typeof value === "function" ? value.bind(of) : value;
+    },
+  });
+}
+
+function holds(ring: GuestRing, address: number): boolean {
+  const first = ring.addressOf(0);
+  return address >= first && address < first + BUFS * BUFFER;
+}
+
+describe("broken descriptors that the guest publishes again at once", () => {
+  for (const device of DEVICES) {
+    test(`${device.name}: cost few looks when they are receive buffers, and all is well when they are memory`, () => {
+      const host = new UnsharedBench(device);
+      const { bench } = host;
+      let guestTurns = 0;
+      host.run(() => {
+        guestTurns++;
+        bench.take();
+      });
+      const counters = bench.local.pairs[0].rxCounters;
+      assert.ok(counters[DROP_BAD_ADDRESS] >= BUFS, "they were seen");
+      assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_LOOKS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
+      assert.ok(guestTurns < 10 * MOST_LOOKS, `${guestTurns} turns`);
+      host.shared = true;
+      let got = 0;
+      bench.ports[0].incoming.push(frameOf(1), frameOf(2));
+      host.run(() => {
+        got += bench.take().length;
+      });
+      assert.equal(got, 2);
+      bench.close();
+    });
+
+    test(`${device.name}: cost few looks when they are packets to send, and good ones follow`, () => {
+      const host = new UnsharedBench(device);
+      const { bench } = host;
+      let offered = 0;
+      host.run(() => {
+        while (bench.driver.send(0, frameOf(offered))) offered++;
+      });
+      const counters = bench.local.pairs[0].txCounters;
+      assert.ok(counters[DROP_BAD_ADDRESS] >= BUFS, "they were seen");
+      assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_LOOKS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
+      assert.ok(offered <= (MOST_LOOKS + 1) * BUFS, `${offered} packets`);
+      host.shared = true;
+      host.run(() => {
+        bench.driver.send(0, frameOf(7));
+      });
+      assert.ok(bench.ports[0].sent.length > 0);
+      bench.close();
+    });
+  }
+});
+
+/** A port that is always readable and can never be read. */
+class FailingPort extends TestPort {
+  override readonly fd = createEventFd();
+  looks = 0;
+
+  override receive(): void {
+    this.looks++;
+    this.failures++;
+    this.dropped++;
+    this.receiveDrained = true;
+  }
+
+  override close(): void {
+    close(this.fd);
+  }
+}
+
+test("a port that fails to receive, again and again, costs few looks", () => {
+  const host = new UnsharedBench(DEVICES[0]);
+  host.shared = true;
+  const port = new FailingPort();
+  signalEventFd(port.fd);
+  host.bench.local.pairs[0].setPort(port);
+  host.run(() => {});
+  assert.ok(port.looks > 0 && port.looks < MOST_LOOKS, `${port.looks} looks`);
+  assert.equal(host.bench.local.pairs[0].rxCounters[DROP_PORT], port.looks);
+  port.close();
+  host.bench.close();
+});
+
+test("a rest begins after some looks in a row, doubles, and ends with the first packet", () => {
+  const rest = new Rest();
+  let errors = 0;
+  for (let n = 0; n < 16; n++) rest.looked(++errors, 0);
+  assert.equal(rest.leftMs, 0);
+  rest.looked(++errors, 0);
+  assert.ok(rest.leftMs > 0 && rest.leftMs <= 1);
+  for (let n = 0; n < 20; n++) rest.looked(++errors, 0);
+  assert.ok(rest.leftMs > 100 && rest.leftMs <= 128);
+  rest.end();
+  assert.equal(rest.leftMs, 0);
+  for (let n = 0; n < 100; n++) rest.looked(++errors, 1);
+  assert.equal(rest.leftMs, 0, "packets move");
+  for (let n = 0; n < 100; n++) rest.looked(errors, 0);
+  assert.equal(rest.leftMs, 0, "nothing new was broken");
+});
