@@ -1,5 +1,9 @@
-/** What can be said of a program before its values are known: its functions, their shape, and what is read later. */
+/**
+ * What can be said of a program before its values are known: its functions, their shape, and what
+ * is read later.
+ */
 import { HELPERS } from "../../abi/programs.ts";
+import { MAX_FRAMES } from "../engine.ts";
 import { type Instruction, REGISTERS, slotsOf, targetOf } from "../instruction.ts";
 import { endsFlow, fetchesIntoSrc } from "../structure.ts";
 import { HELPER_SIGNATURES } from "./helpers.ts";
@@ -127,37 +131,78 @@ function checkReachable(instructions: readonly Instruction[], at: Flow["at"]): v
   );
 }
 
-/** Every function is called from the program, and none calls itself, directly or through others. */
+/**
+ * No function calls itself, directly or through others, and no chain of calls is too long. Kernels
+ * count calls in code that never runs, too (check_max_stack_depth). Functions are visited callees
+ * first, without recursion: a program may have as many of them as it has instructions.
+ */
 function checkCalls(functions: readonly Fn[]): void {
-  const done = new Set<number>();
-  const open = new Set<number>();
-  const visit = (n: number): void => {
-    if (done.has(n)) return;
-    const fn = functions[n]!;
-    if (open.has(n)) {
-      throw new Refused(
-        "CALL_DEPTH",
-        fn.start,
-        "the function that starts here calls itself, directly or through others",
-        "replace the recursion by a loop with a constant bound",
-      );
+  if (functions.length > MAX_FUNCTIONS) {
+    throw new Refused(
+      "SIZE",
+      functions[MAX_FUNCTIONS]!.start,
+      `${functions.length} functions: kernels take ${MAX_FUNCTIONS}`,
+      "let the compiler inline some of them",
+    );
+  }
+  const callers = functions.map((): number[] => []);
+  functions.forEach(({ calls }, n) => {
+    for (const called of calls) callers[called]!.push(n);
+  });
+  const open = functions.map(({ calls }) => calls.size);
+  /** Frames of the longest chain that starts with each function. */
+  const frames = functions.map(() => 1);
+  const work = functions.flatMap((_, n) => (open[n] === 0 ? [n] : []));
+  for (let n = work.pop(); n !== undefined; n = work.pop()) {
+    for (const caller of callers[n]!) {
+      frames[caller] = Math.max(frames[caller]!, frames[n]! + 1);
+      open[caller]!--;
+      if (open[caller] === 0) work.push(caller);
     }
-    if (open.size === MAX_CHAIN) return;
-    open.add(n);
-    for (const called of fn.calls) visit(called);
-    open.delete(n);
-    done.add(n);
-  };
-  visit(0);
+  }
+  const circular = open.findIndex((left) => left > 0);
+  if (circular >= 0) throw recursion(functions, open);
+  if (frames[0]! <= MAX_FRAMES) return;
+  let at = 0;
+  for (let n = 0; n < MAX_FRAMES; n++) {
+    at = [...functions[at]!.calls].find((called) => frames[called] === frames[at]! - 1)!;
+  }
+  throw new Refused(
+    "CALL_DEPTH",
+    functions[at]!.start,
+    `calls nest ${frames[0]} functions deep, and here starts one too many: ` +
+      `the limit is ${MAX_FRAMES}`,
+    "let the compiler inline some of them",
+  );
 }
 
-/** Deeper chains are refused when they are explored; this only keeps the walk shallow. */
-const MAX_CHAIN = 64;
+/**
+ * Names a function of the circle: each that is still open calls one that is, so the walk comes back
+ * to one.
+ */
+function recursion(functions: readonly Fn[], open: readonly number[]): Refused {
+  const seen = new Set<number>();
+  let at = open.findIndex((left) => left > 0);
+  while (!seen.has(at)) {
+    seen.add(at);
+    at = [...functions[at]!.calls].find((called) => open[called]! > 0)!;
+  }
+  return new Refused(
+    "CALL_DEPTH",
+    functions[at]!.start,
+    "the function that starts here calls itself, directly or through others",
+    "replace the recursion by a loop with a constant bound",
+  );
+}
+
+/** BPF_MAX_SUBPROGS. */
+const MAX_FUNCTIONS = 256;
 
 /**
- * Backwards, to a fixed point: which registers are read later (`live`), and which may decide where memory is
- * accessed, where control goes or what is returned (`relevant`). What is only stored to the context is live and
- * not relevant. What goes to the stack may come back, so it counts as relevant.
+ * Backwards, to a fixed point: which registers are read later (`live`), and which may decide where
+ * memory is accessed, where control goes or what is returned (`relevant`). What is only stored to
+ * the context is live and not relevant. What goes to the stack may come back, so it counts as
+ * relevant.
  */
 function analyseLiveness(
   instructions: readonly Instruction[],
@@ -168,7 +213,8 @@ function analyseLiveness(
   const copiesStack = instructions.some(usesFramePointerAsValue);
   const effects = new Map(instructions.map((i) => [i.index, effectOf(i, copiesStack)]));
   const before = predecessors(instructions, at.length);
-  // Only what may change is looked at again: rounds over all of a program whose blocks lie backwards take minutes.
+  // Only what may change is looked at again: rounds over all of a program whose blocks lie
+  // backwards take minutes.
   const work = instructions.map((i) => i.index);
   const waiting = new Uint8Array(at.length).fill(1);
   for (let slot = work.pop(); slot !== undefined; slot = work.pop()) {
@@ -203,7 +249,10 @@ function predecessors(instructions: readonly Instruction[], slots: number): numb
 }
 
 interface Effect {
-  /** Registers read, written, read to decide something, and those whose value goes into what is written. */
+  /**
+   * Registers read, written, read to decide something, and those whose value goes into what is
+   * written.
+   */
   readonly reads: number;
   readonly writes: number;
   readonly decides: number;

@@ -1,5 +1,5 @@
 /** Jumps, loops and functions. Rows as in `context.ts`. */
-import { chain, end, host, patched, type Row } from "./row.ts";
+import { chain, end, host, patched, type Row, ring } from "./row.ts";
 
 export const CONTROL: readonly Row[] = [
   ["an endless loop", ["r0 = 0", "goto -1"], "ENDLESS_LOOP", 1, /nothing changed/],
@@ -73,7 +73,16 @@ export const CONTROL: readonly Row[] = [
     /no path leads/,
   ],
   ["recursion", ["call pc+1", "exit", "call pc-1", "exit"], "CALL_DEPTH", 2, /calls itself/],
-  ["nine functions deep", chain(9, 8), "CALL_DEPTH", 22, /deeper than 8/],
+  ["nine functions deep", chain(9, 8), "CALL_DEPTH", 24, /nest 9 functions deep/],
+  [
+    "nine functions deep, in code that never runs",
+    ["r2 = 0", "if r2 == 0 goto +1", "call pc+2", ...end, ...chain(8, 8)],
+    "CALL_DEPTH",
+    26,
+    /nest 9 functions deep/,
+  ],
+  ["a ring of a hundred functions", ring(100), "CALL_DEPTH", 2, /calls itself/],
+  ["a ring of four thousand functions", ring(4000), "SIZE", 767, /4001 functions/],
   [
     "more stack than there is, together",
     chain(3, 256),

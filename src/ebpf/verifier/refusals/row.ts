@@ -46,3 +46,12 @@ export function chain(n: number, stack: number): string[] {
     ...end,
   ];
 }
+
+/**
+ * A program that calls the first of `n` functions, each of which calls the next, and the last one
+ * the first.
+ */
+export function ring(n: number): string[] {
+  const inner = Array.from({ length: n - 1 }, () => ["r0 = 0", "call pc+1", "exit"]).flat();
+  return ["call pc+1", "exit", ...inner, "r0 = 0", `call pc-${3 * n - 1}`, "exit"];
+}
