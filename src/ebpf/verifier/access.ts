@@ -2,9 +2,9 @@
 
 import { STACK_SIZE } from "../engine.ts";
 import type { AccessSize } from "../opcode.ts";
-import { loaded, signExtend, truncated } from "./alu.ts";
+import { loaded, movedSigned, truncated } from "./alu.ts";
 import { Refused } from "./refusal.ts";
-import { type Scalar, stepOf } from "./scalar.ts";
+import { type Scalar, unlinked } from "./scalar.ts";
 import { type Frame, FULL_SLOT, type Slot, type State } from "./state.ts";
 import { describe, describeOffset, type Pointer, type Value } from "./value.ts";
 
@@ -36,15 +36,15 @@ export function checkAccess(access: Access, contextSize: number): Pointer {
   }
   const low = value.region === "context" ? 0 : -STACK_SIZE;
   const high = value.region === "context" ? contextSize : 0;
-  const from = value.offset.min + offset;
-  const to = value.offset.max + offset + size;
-  if (from < low || to > high) throw outOfBounds(access, value, from, to, high);
-  if (low === 0 && value.offset.min < 0 && !value.offset.isConstant) {
+  const from = value.min + offset;
+  const to = value.max + offset + size;
+  if (!(from >= low && to <= high)) throw outOfBounds(access, value, from, to, high);
+  if (low === 0 && value.offset.min < 0) {
     throw new Refused(
       "CONTEXT_BOUNDS",
       index,
       `${what} of ${size} bytes through r${register} (${describe(value)}): kernels refuse an index ` +
-        "that may be negative, even where the instruction's offset makes up for it",
+        "that may be negative, even where a constant makes up for it",
       "add the constant to the index before adding the index to the address",
     );
   }
@@ -64,8 +64,8 @@ export function uninitialised(register: number, index: number): Refused {
 
 function outOfBounds(access: Access, p: Pointer, from: number, to: number, high: number): Refused {
   const { what, size, offset, index } = access;
-  const where = `${what} of ${size} bytes at ${p.region} + ${describeOffset(p.offset, offset)}`;
-  const constantOffset = p.offset.isConstant;
+  const where = `${what} of ${size} bytes at ${p.region} + ${describeOffset(p, offset)}`;
+  const constantOffset = p.isConstant;
   if (p.region === "stack") {
     return new Refused(
       "STACK_BOUNDS",
@@ -102,9 +102,10 @@ export function readMemory(state: State, pointer: Pointer, access: Access, signe
   if (pointer.region === "context") return loaded(size, signed);
   const value = readStack(state, pointer, access);
   if (value === undefined) return loaded(size, signed);
-  return signed && !value.isPointer && size !== 8
-    ? signExtend(value, (8 * size) as 8 | 16 | 32)
-    : value;
+  if (value.isPointer) return value;
+  return signed && size !== 8
+    ? movedSigned(value, (8 * size) as 8 | 16 | 32, 64)
+    : truncated(value, size);
 }
 
 /** Writes memory; `value` undefined: bytes of which nothing is known. */
@@ -129,13 +130,19 @@ function frameOf(state: State, pointer: Pointer): Frame {
   return state.frames[pointer.frame]!;
 }
 
+/** True if the offset is a multiple of the size: bits that are not known may be any. */
+export function isAligned({ fixed, offset: { bits } }: Pointer, offset: number, size: number) {
+  const within = size - 1;
+  return (bits.ml & within) === 0 && ((bits.vl + fixed + offset) & within) === 0;
+}
+
 /** Kernels refuse stack accesses that are not aligned, and tracking relies on it. */
 function checkAlignment(pointer: Pointer, { index, what, size, offset }: Access): void {
-  if (stepOf(pointer.offset.bits) >= size && offset % size === 0) return;
+  if (isAligned(pointer, offset, size)) return;
   throw new Refused(
     "STACK_ALIGNMENT",
     index,
-    `${what} of ${size} bytes at stack + ${describeOffset(pointer.offset, offset)} is not aligned`,
+    `${what} of ${size} bytes at stack + ${describeOffset(pointer, offset)} is not aligned`,
     `use a multiple of ${size}`,
   );
 }
@@ -154,8 +161,8 @@ function eachSlot(from: number, size: number, visit: (slot: number, bytes: numbe
 /** What a range of the stack must be like to be read as numbers. */
 export function checkReadable(state: State, pointer: Pointer, access: Access): void {
   const frame = frameOf(state, pointer);
-  const from = pointer.offset.min + access.offset;
-  const size = pointer.offset.max - pointer.offset.min + access.size;
+  const from = pointer.min + access.offset;
+  const size = pointer.max - pointer.min + access.size;
   eachSlot(from, size, (n, bytes) => {
     const slot = frame.stack?.[n];
     if (((slot?.written ?? 0) & bytes) !== bytes) throw unwritten(access, pointer, n);
@@ -168,7 +175,7 @@ function unwritten(access: Access, pointer: Pointer, slot: number): Refused {
   return new Refused(
     "STACK_UNINITIALISED",
     index,
-    `${what} of ${size} bytes at stack + ${describeOffset(pointer.offset, offset)}: ` +
+    `${what} of ${size} bytes at stack + ${describeOffset(pointer, offset)}: ` +
       `not all bytes of ${-8 * (slot + 1)}..${-8 * slot - 1} were written on this path`,
     "write all of them first, on every path",
   );
@@ -185,8 +192,8 @@ function partOfPointer({ what, index }: Access, slot: number): Refused {
 
 function readStack(state: State, pointer: Pointer, access: Access): Value | undefined {
   checkAlignment(pointer, access);
-  if (pointer.offset.isConstant) {
-    const at = pointer.offset.min + access.offset;
+  if (pointer.isConstant) {
+    const at = pointer.min + access.offset;
     const slot = frameOf(state, pointer).stack?.[(-at - 1) >> 3];
     const starts = (at & 7) === 0;
     if (starts && slot?.value !== undefined && slot.size === access.size) return slot.value;
@@ -202,7 +209,7 @@ function writeStack(
   value: Value | undefined,
 ): void {
   checkAlignment(pointer, access);
-  if (value?.isPointer && !(access.size === 8 && pointer.offset.isConstant)) {
+  if (value?.isPointer && !(access.size === 8 && pointer.isConstant)) {
     throw new Refused(
       "POINTER_LEAK",
       access.index,
@@ -218,7 +225,7 @@ function writeStack(
       "return a number, or let the caller pass the address of its own stack",
     );
   }
-  if (pointer.offset.isConstant) writeSlots(state, pointer, access, value);
+  if (pointer.isConstant) writeSlots(state, pointer, access, value);
   else overwriteSome(state, pointer, access);
 }
 
@@ -229,7 +236,7 @@ function writeSlots(
   value: Value | undefined,
 ): void {
   const frame = frameOf(state, pointer);
-  const at = pointer.offset.min + access.offset;
+  const at = pointer.min + access.offset;
   const whole = value !== undefined && (at & 7) === 0 && access.size <= 8;
   eachSlot(at, access.size, (n, bytes) => {
     const before = frame.stack?.[n];
@@ -242,14 +249,16 @@ function writeSlots(
 
 function keep(value: Value, size: number, written: number): Slot {
   if (value.isPointer) return { written: FULL_SLOT, value, size };
-  return { written, value: truncated(value, size as AccessSize), size };
+  // The register keeps what does not fit: the two are no longer the same number.
+  const fits = size === 8 || value.umax < 2 ** (8 * size);
+  return { written, value: fits ? value : unlinked(value), size };
 }
 
 /** A store somewhere in a range: any byte of it may have changed, none is sure to be initialised by it. */
 function overwriteSome(state: State, pointer: Pointer, access: Access): void {
   const frame = frameOf(state, pointer);
-  const from = pointer.offset.min + access.offset;
-  const size = pointer.offset.max - pointer.offset.min + access.size;
+  const from = pointer.min + access.offset;
+  const size = pointer.max - pointer.min + access.size;
   eachSlot(from, size, (n) => {
     const slot = frame.stack?.[n];
     if (slot?.value?.isPointer) {
@@ -267,7 +276,7 @@ function overwriteSome(state: State, pointer: Pointer, access: Access): void {
 /** Bytes that a helper wrote. */
 export function writeUnknown(state: State, pointer: Pointer, access: Access): void {
   if (pointer.region !== "stack") return;
-  if (pointer.offset.isConstant) writeSlots(state, pointer, access, undefined);
+  if (pointer.isConstant) writeSlots(state, pointer, access, undefined);
   else overwriteSome(state, pointer, access);
 }
 

@@ -1,23 +1,27 @@
 /**
- * Arithmetic on what is known of numbers: for every operation, bits by tnum.ts and ranges here. The result allows
- * at least each result of the concrete operation on numbers that the operands allow (held by properties).
+ * Arithmetic on what is known of numbers: bits by tnum.ts, ranges here, then `sync`. The result
+ * allows at least each result of the concrete operation on numbers that the operands allow (held by
+ * properties), and tells no more than Linux 6.18 works out (adjust_scalar_min_max_vals in
+ * kernel/bpf/verifier.c; held by random programs).
  */
 import { ALU32, ALU64 } from "../arithmetic.ts";
 import type { AluOp, Bits, SwapTo } from "../opcode.ts";
 import {
-  between,
-  constant,
+  EXACT,
+  forget32,
+  isExact,
   MAX_S32,
   MAX_U32,
   MIN_S32,
-  narrow,
-  type Scalar,
-  settle,
-  unknown,
-} from "./scalar.ts";
+  TWO_32,
+  update32,
+  updateFromBits,
+} from "./deduce.ts";
+import { blank, constant, Draft, type Scalar, unknown } from "./scalar.ts";
 import {
   addBits,
   andBits,
+  bitsOfRange,
   mulBits,
   orBits,
   shiftLeft,
@@ -25,110 +29,132 @@ import {
   shiftRightSigned,
   subBits,
   Tnum,
+  UNKNOWN_BITS,
   xorBits,
 } from "./tnum.ts";
 
-const EXACT = 2 ** 53;
 const LIMIT = 2 ** 63;
 
-interface Range {
-  readonly min: number;
-  readonly max: number;
-}
-const ANY: Range = { min: -Infinity, max: Infinity };
+type Range = readonly [number, number];
 
-/** A range that an operation computed in doubles; beyond their exact range it says nothing, as it may wrap. */
-const exactly = (min: number, max: number): Range =>
-  min > -EXACT && max < EXACT ? { min, max } : ANY;
-
-function sumRange(a: Range, b: Range): Range {
-  return exactly(a.min + b.min, a.max + b.max);
-}
-
-function differenceRange(a: Range, b: Range): Range {
-  return exactly(a.min - b.max, a.max - b.min);
-}
-
-function productRange(a: Range, b: Range): Range {
-  const bounded = a.min > -LIMIT && a.max < LIMIT && b.min > -LIMIT && b.max < LIMIT;
-  if (!bounded) return ANY;
-  const corners = [a.min * b.min, a.min * b.max, a.max * b.min, a.max * b.max];
-  return exactly(Math.min(...corners), Math.max(...corners));
-}
-
-const RANGES = { add: sumRange, sub: differenceRange, mul: productRange } as const;
+/** The ends of each result, where nothing wraps. */
+const SUMS = {
+  add: (a0: number, a1: number, b0: number, b1: number): Range => [a0 + b0, a1 + b1],
+  sub: (a0: number, a1: number, b0: number, b1: number): Range => [a0 - b1, a1 - b0],
+  mul: (a0: number, a1: number, b0: number, b1: number): Range => {
+    const products = [a0 * b0, a0 * b1, a1 * b0, a1 * b1];
+    return [Math.min(...products), Math.max(...products)];
+  },
+} as const;
 const BITS = { add: addBits, sub: subBits, mul: mulBits } as const;
 
-const low32 = (a: Scalar): Range => ({ min: a.umin32, max: a.umax32 });
-const signed32 = (a: Scalar): Range => ({ min: a.smin32, max: a.smax32 });
+const within = ([min, max]: Range, low: number, high: number): boolean => min >= low && max <= high;
 
-/** Addition, subtraction, multiplication: the low half is computed from low halves, unsigned and signed. */
-function linear(op: "add" | "sub" | "mul", a: Scalar, b: Scalar): Scalar {
-  const whole = RANGES[op](a, b);
-  const u = RANGES[op](low32(a), low32(b));
-  const s = RANGES[op](signed32(a), signed32(b));
-  const u32 = u.min >= 0 && u.max <= MAX_U32;
-  const s32 = s.min >= MIN_S32 && s.max <= MAX_S32;
-  return sound(
-    settle(
-      BITS[op](a.bits, b.bits),
-      whole.min,
-      whole.max,
-      u32 ? u.min : 0,
-      u32 ? u.max : MAX_U32,
-      s32 ? s.min : MIN_S32,
-      s32 ? s.max : MAX_S32,
-    ),
-  );
+/** Addition, subtraction, multiplication: each view on its own, and nothing where it may wrap. */
+function linear(op: "add" | "sub" | "mul", a: Scalar, b: Scalar): Draft {
+  const ends = SUMS[op];
+  const k = blank();
+  k.bits = BITS[op](a.bits, b.bits);
+  if (k.bits.isConstant && a.bits.isConstant && b.bits.isConstant) return k;
+  const signed = ends(a.min, a.max, b.min, b.max);
+  if (signed.every(isExact)) [k.min, k.max] = signed;
+  const whole = ends(a.umin, a.umax, b.umin, b.umax);
+  if (within(whole, 0, EXACT - 1)) [k.umin, k.umax] = whole;
+  const low = ends(a.umin32, a.umax32, b.umin32, b.umax32);
+  if (within(low, 0, MAX_U32)) [k.umin32, k.umax32] = low;
+  const signedLow = ends(a.smin32, a.smax32, b.smin32, b.smax32);
+  if (within(signedLow, MIN_S32, MAX_S32)) [k.smin32, k.smax32] = signedLow;
+  return k;
 }
 
-/** Operands that allow something give results that allow something; if not, say nothing rather than stop. */
-const sound = (result: Scalar | null): Scalar => result ?? unknown();
-
-function of(bits: Tnum, { min, max }: Range): Scalar {
-  return sound(settle(bits, min, max, 0, MAX_U32, MIN_S32, MAX_S32));
-}
-
-function bitwise(op: "and" | "or" | "xor", a: Scalar, b: Scalar): Scalar {
+/**
+ * Bitwise operations: unsigned ranges from operands and bits; the signed ones are the same below
+ * the sign.
+ */
+function bitwise(op: "and" | "or" | "xor", a: Scalar, b: Scalar): Draft {
+  const k = blank();
   if (op === "and") {
-    // The result is no larger than either operand that is not negative.
-    const limit = Math.min(a.min >= 0 ? a.max : Infinity, b.min >= 0 ? b.max : Infinity);
-    const range = a.min >= 0 || b.min >= 0 ? { min: 0, max: limit } : ANY;
-    return of(andBits(a.bits, b.bits), range);
+    k.bits = andBits(a.bits, b.bits);
+    k.umax = Math.min(a.umax, b.umax);
+    k.umax32 = Math.min(a.umax32, b.umax32);
+  } else if (op === "or") {
+    k.bits = orBits(a.bits, b.bits);
+    k.umin = Math.max(a.umin, b.umin);
+    k.umin32 = Math.max(a.umin32, b.umin32);
+  } else {
+    k.bits = xorBits(a.bits, b.bits);
   }
-  if (op === "or") {
-    const range = a.min >= 0 && b.min >= 0 ? { min: Math.max(a.min, b.min), max: Infinity } : ANY;
-    return of(orBits(a.bits, b.bits), range);
+  if (a.bits.ml === 0 && b.bits.ml === 0) {
+    k.umin32 = k.bits.vl >>> 0;
+    k.umax32 = k.umin32;
   }
-  return of(xorBits(a.bits, b.bits), ANY);
+  updateFromBits(k);
+  return k;
 }
 
-function shiftedLeft(a: Scalar, n: number): Scalar {
-  const factor = 2 ** n;
-  // Doubles hold n * 2^k exactly, so sign extension by two shifts keeps its range.
-  const min = a.min * factor;
-  const max = a.max * factor;
-  const fits = min >= -LIMIT && max < LIMIT && Math.abs(a.min) < EXACT && a.max < EXACT;
-  return of(shiftLeft(a.bits, n), fits ? { min, max } : ANY);
+function shiftedLeft(a: Scalar, n: number): Draft {
+  const k = blank();
+  k.bits = shiftLeft(a.bits, n);
+  if (n === 32) {
+    // Sign extension by two shifts: doubles hold these ends exactly.
+    k.min = a.smin32 * TWO_32;
+    k.max = a.smax32 * TWO_32;
+  }
+  if (a.umax <= 2 ** (63 - n) && a.umax < EXACT) {
+    k.umin = a.umin * 2 ** n;
+    k.umax = a.umax * 2 ** n;
+  }
+  shiftedLeft32(k, a, n);
+  updateFromBits(k);
+  return k;
 }
 
-function shiftedRight(a: Scalar, n: number): Scalar {
-  if (n === 0) return a;
-  const range = a.min >= 0 ? divided(a, 2 ** n) : ANY;
-  return of(shiftRight(a.bits, n), range);
+function shiftedLeft32(k: Draft, a: Scalar, n: number): void {
+  if (n > 31 || a.umax32 > 2 ** (31 - n)) return;
+  k.umin32 = a.umin32 * 2 ** n;
+  k.umax32 = a.umax32 * 2 ** n;
 }
 
-function shiftedRightSigned(a: Scalar, n: number): Scalar {
-  const bounded = { min: Math.max(a.min, -LIMIT), max: Math.min(a.max, LIMIT) };
-  const range = divided(bounded, 2 ** n);
-  return of(shiftRightSigned(a.bits, n), n === 0 ? a : range);
+function shiftedRight(a: Scalar, n: number): Draft {
+  const k = blank();
+  k.bits = shiftRight(a.bits, n);
+  k.umin = Math.floor(a.umin / 2 ** n);
+  k.umax = Math.floor(a.umax / 2 ** n);
+  updateFromBits(k);
+  return k;
 }
 
-const divided = (a: Range, by: number): Range => {
-  const min = Math.floor(a.min / by);
-  const max = Math.floor(a.max / by);
-  return { min: min <= -EXACT ? -Infinity : min, max: max >= EXACT ? Infinity : max };
-};
+function shiftedRightSigned(a: Scalar, n: number): Draft {
+  const k = blank();
+  k.bits = shiftRightSigned(a.bits, n);
+  const min = Math.floor(Math.max(a.min, -LIMIT) / 2 ** n);
+  const max = a.max < LIMIT ? Math.floor(a.max / 2 ** n) : LIMIT / 2 ** n - 1;
+  if (isExact(min)) k.min = min;
+  if (isExact(max)) k.max = max;
+  updateFromBits(k);
+  return k;
+}
+
+const low = (bits: Tnum): Tnum => new Tnum(bits.vl, 0, bits.ml, 0);
+
+/** Shifts of the low half; the upper one is zero afterwards. The sign is bit 31. */
+function shift32(op: "lsh" | "rsh" | "arsh", a: Scalar, n: number): Draft {
+  const k = blank();
+  if (op === "lsh") {
+    k.bits = low(shiftLeft(low(a.bits), n));
+    shiftedLeft32(k, a, n);
+  } else if (op === "rsh") {
+    k.bits = shiftRight(low(a.bits), n);
+    k.umin32 = a.umin32 >>> n;
+    k.umax32 = a.umax32 >>> n;
+  } else {
+    k.bits = new Tnum(a.bits.vl >> n, 0, a.bits.ml >> n, 0);
+    k.smin32 = a.smin32 >> n;
+    k.smax32 = a.smax32 >> n;
+  }
+  update32(k, k);
+  return k;
+}
 
 const bigintOf = (a: Scalar): bigint => (BigInt(a.bits.vh >>> 0) << 32n) | BigInt(a.bits.vl >>> 0);
 
@@ -138,14 +164,15 @@ function fold(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
   return constant(Number(BigInt.asIntN(32, value)), Number(BigInt.asIntN(32, value >> 32n)));
 }
 
-/** Kernels follow shifts by constants below the width (is_safe_to_compute_dst_reg_range), and no others. */
+/**
+ * Kernels follow shifts by constants below the width (is_safe_to_compute_dst_reg_range), and no
+ * others.
+ */
 const isCount = (b: Scalar, bits: Bits): boolean =>
   b.isConstant && b.bits.vh === 0 && b.bits.vl >>> 0 < bits;
 
-function alu64(op: AluOp, a: Scalar, b: Scalar): Scalar {
+function alu64(op: AluOp, a: Scalar, b: Scalar): Draft | null {
   switch (op) {
-    case "mov":
-      return b;
     case "add":
     case "sub":
     case "mul":
@@ -155,84 +182,91 @@ function alu64(op: AluOp, a: Scalar, b: Scalar): Scalar {
     case "xor":
       return bitwise(op, a, b);
     case "lsh":
-      return isCount(b, 64) ? shiftedLeft(a, b.bits.vl) : unknown();
+      return isCount(b, 64) ? shiftedLeft(a, b.bits.vl) : null;
     case "rsh":
-      return isCount(b, 64) ? shiftedRight(a, b.bits.vl) : unknown();
+      return isCount(b, 64) ? shiftedRight(a, b.bits.vl) : null;
     case "arsh":
-      return isCount(b, 64) ? shiftedRightSigned(a, b.bits.vl) : unknown();
+      return isCount(b, 64) ? shiftedRightSigned(a, b.bits.vl) : null;
     default:
-      // Division and remainder: kernels before 7.0 follow them no further, so no program may rely on it.
-      return unknown();
+      // Division and remainder: kernels before 7.0 follow them no further, so no program may rely
+      // on it.
+      return null;
   }
+}
+
+/** The low half, zero extended: its ranges are those of the whole (zext_32_to_64). */
+function extendZero(k: Draft): Scalar {
+  k.bits = low(k.bits);
+  k.umin = k.umin32;
+  k.umax = k.umax32;
+  const signed = k.smin32 >= 0 && k.smax32 >= 0;
+  k.min = signed ? k.smin32 : 0;
+  k.max = signed ? k.smax32 : MAX_U32;
+  return k.settled();
 }
 
 /** The low half, zero extended. The same object where that changes nothing. */
 export function zeroExtend(a: Scalar): Scalar {
-  if (a.bits.vh === 0 && a.bits.mh === 0) return a;
-  const bits = new Tnum(a.bits.vl, 0, a.bits.ml, 0);
-  return sound(settle(bits, a.umin32, a.umax32, a.umin32, a.umax32, a.smin32, a.smax32));
-}
-
-/** The low `from` bits, sign extended to 64. */
-export function signExtend(a: Scalar, from: 8 | 16 | 32): Scalar {
-  const limit = 2 ** (from - 1);
-  if (a.min >= -limit && a.max < limit) return a;
-  const bits = shiftRightSigned(shiftLeft(a.bits, 64 - from), 64 - from);
-  if (from === 32) return of(bits, signed32(a));
-  return of(bits, { min: -limit, max: limit - 1 });
+  return a.umax <= MAX_U32 ? a : extendZero(new Draft(a));
 }
 
 /**
- * A move of the low `from` bits, sign extended, as far as kernels follow it (coerce_reg_to_size_sx): constants, and
- * ranges that differ in those bits only and are all of one sign.
+ * What is known of `a op b`: a fresh object, as what is told of the result tells nothing of the
+ * operands.
  */
-export function movedSigned(a: Scalar, from: 8 | 16 | 32, bits: Bits): Scalar {
-  const extended = a.isConstant ? signExtend(a, from) : extendedRange(a, from, bits);
-  return bits === 64 ? extended : zeroExtend(extended);
+export function compute(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
+  if ((op === "lsh" || op === "arsh") && a.isConstant && isCount(b, bits)) {
+    return fold(op, bits, a, b);
+  }
+  if (bits === 64) return alu64(op, a, b)?.settled() ?? unknown();
+  if (op !== "lsh" && op !== "rsh" && op !== "arsh") {
+    const k = alu64(op, a, b);
+    return k === null ? unknown() : extendZero(k);
+  }
+  // What kernels do not follow is unknown to them as a whole: not even zero extended.
+  return isCount(b, 32) ? extendZero(shift32(op, a, b.bits.vl)) : unknown();
 }
 
-function extendedRange(a: Scalar, from: 8 | 16 | 32, bits: Bits): Scalar {
+/**
+ * The variable part of an address plus or minus a number: kernels keep no ranges of its low half.
+ */
+export function displaced(op: "add" | "sub", offset: Scalar, by: Scalar): Scalar {
+  const k = linear(op, offset, by);
+  forget32(k);
+  return k.settled();
+}
+
+/**
+ * A move of the low `from` bits, sign extended, as far as kernels follow it
+ * (coerce_reg_to_size_sx): constants, and ranges that differ in those bits only and are all of one
+ * sign.
+ */
+export function movedSigned(a: Scalar, from: 8 | 16 | 32, bits: Bits): Scalar {
+  const k = blank();
+  if (a.bits.isConstant) {
+    const up = 32 - from;
+    const value = (a.bits.vl << up) >> up;
+    return constant(value, bits === 64 ? value >> 31 : 0);
+  }
   const span = 2 ** from;
   const [min, max] = bits === 64 ? [a.min, a.max] : [a.smin32, a.smax32];
   const above = Math.floor(min / span);
   const sign = (n: number): boolean => n - above * span >= span / 2;
-  if (!Number.isFinite(min) || Math.floor(max / span) !== above || sign(min) !== sign(max)) {
-    return between(-span / 2, span / 2 - 1);
+  const followed = isExact(min) && isExact(max) && Math.floor(max / span) === above;
+  if (followed && sign(min) === sign(max)) {
+    const moved = (above + (sign(min) ? 1 : 0)) * span;
+    k.smin32 = min - moved;
+    k.smax32 = max - moved;
+    k.bits = bitsOfRange(k.smin32, k.smax32);
+  } else {
+    k.smin32 = -span / 2;
+    k.smax32 = span / 2 - 1;
+    k.bits = UNKNOWN_BITS;
   }
-  const moved = (above + (sign(min) ? 1 : 0)) * span;
-  return between(min - moved, max - moved);
-}
-
-/** The sign is bit 31. What kernels do not follow is unknown to them as a whole: not even zero extended. */
-function shift32(op: "lsh" | "rsh" | "arsh", a: Scalar, b: Scalar): Scalar {
-  if (!isCount(b, 32)) return unknown();
-  return zeroExtend(alu64(op, op === "arsh" ? signExtend(a, 32) : zeroExtend(a), b));
-}
-
-function alu32(op: AluOp, a: Scalar, b: Scalar): Scalar {
-  switch (op) {
-    case "mov":
-      return zeroExtend(b);
-    case "lsh":
-    case "rsh":
-    case "arsh":
-      return shift32(op, a, b);
-    case "div":
-    case "mod":
-    case "sdiv":
-    case "smod":
-      return unknown();
-    default:
-      return zeroExtend(alu64(op, a, b));
-  }
-}
-
-const FOLDED: ReadonlySet<AluOp> = new Set<AluOp>(["lsh", "arsh"]);
-
-/** What is known of `a op b`. */
-export function compute(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
-  if (FOLDED.has(op) && a.isConstant && isCount(b, bits)) return fold(op, bits, a, b);
-  return bits === 64 ? alu64(op, a, b) : alu32(op, a, b);
+  if (bits === 32) return extendZero(k);
+  k.min = k.smin32;
+  k.max = k.smax32;
+  return k.settled();
 }
 
 export function negate(a: Scalar, bits: Bits): Scalar {
@@ -241,25 +275,34 @@ export function negate(a: Scalar, bits: Bits): Scalar {
 
 /** Byte order: only lengths are known afterwards, and constants are not worth following. */
 export function swapped(a: Scalar, to: SwapTo, width: 16 | 32 | 64): Scalar {
-  if (width === 64) return to === "le" ? a : unknown();
-  const limit = 2 ** width - 1;
-  if (to !== "le") return between(0, limit);
-  return width === 32 ? zeroExtend(a) : bitwise("and", a, constant(limit, 0));
+  if (width === 64) return to === "le" ? new Draft(a).settled() : unknown();
+  return to === "le"
+    ? truncated(a, width === 32 ? 4 : 2)
+    : truncated(unknown(), width === 32 ? 4 : 2);
 }
 
 /** A value of `size` bytes from memory. */
 export function loaded(size: 1 | 2 | 4 | 8, signed: boolean): Scalar {
   if (size === 8) return unknown();
-  const limit = 2 ** (8 * size);
-  return signed ? between(-limit / 2, limit / 2 - 1) : between(0, limit - 1);
+  return signed
+    ? movedSigned(unknown(), (8 * size) as 8 | 16 | 32, 64)
+    : truncated(unknown(), size);
 }
 
-/** The low `size` bytes, zero extended: what a store keeps. */
+/** The low `size` bytes, zero extended (coerce_reg_to_size): what a load of them gives. */
 export function truncated(a: Scalar, size: 1 | 2 | 4 | 8): Scalar {
   if (size === 8) return a;
-  if (size === 4) return zeroExtend(a);
-  const limit = 2 ** (8 * size) - 1;
-  return a.min >= 0 && a.max <= limit
-    ? a
-    : (narrow(bitwise("and", a, constant(limit, 0)), {}) ?? a);
+  const span = 2 ** (8 * size);
+  const mask = size === 4 ? -1 : span - 1;
+  if (a.umax < span) return a;
+  const k = new Draft(a);
+  k.bits = new Tnum(a.bits.vl & mask, 0, a.bits.ml & mask, 0);
+  const above = Math.floor(a.umin / span);
+  const same = a.umax < EXACT && Math.floor(a.umax / span) === above;
+  k.umin = same ? a.umin - above * span : 0;
+  k.umax = same ? a.umax - above * span : span - 1;
+  k.min = k.umin;
+  k.max = k.umax;
+  if (size < 4) forget32(k);
+  return k.settled();
 }

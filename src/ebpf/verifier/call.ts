@@ -143,25 +143,20 @@ function memoryArgument(
   const access = { index: i.index, what, register, value, offset: 0, size };
   const pointer = checkAccess(access, around.contextSize);
   if (pointer.region === "stack") {
-    around.useStack(state.frames[pointer.frame]!.fn, -pointer.offset.min);
+    around.useStack(state.frames[pointer.frame]!.fn, -pointer.min);
     if (kind === "in") checkReadable(state, pointer, access);
   }
   return { pointer, access };
 }
 
 function isWholeContext(value: Value): boolean {
-  return (
-    value.isPointer &&
-    value.region === "context" &&
-    value.offset.min === 0 &&
-    value.offset.max === 0
-  );
+  return value.isPointer && value.region === "context" && value.min === 0 && value.max === 0;
 }
 
 /** Known bytes, the last of them 0. The context will not do: the host may take the NUL away. */
 function isString(state: State, value: Value): boolean {
-  if (!value.isPointer || value.region !== "stack" || !value.offset.isConstant) return false;
-  for (let at = value.offset.min; at < 0; at++) {
+  if (!value.isPointer || value.region !== "stack" || !value.isConstant) return false;
+  for (let at = value.min; at < 0; at++) {
     const byte = knownByte(state, value.frame, at);
     if (byte === undefined) return false;
     if (byte === 0) return true;

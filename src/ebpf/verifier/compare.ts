@@ -1,155 +1,221 @@
 /**
- * What a conditional jump tells: the operands narrowed to where the comparison holds, or null where it cannot hold.
- * A jump is decided where one of its two outcomes is impossible.
+ * What a conditional jump tells: the operands narrowed to where the comparison holds, or null where
+ * it cannot hold. Both as Linux 6.18 does it (is_scalar_branch_taken and regs_refine_cond_op in
+ * kernel/bpf/verifier.c) and no further: a way that only we know to be impossible is followed by
+ * the kernel, which then refuses what it finds there.
  */
 import type { Bits, JumpOp } from "../opcode.ts";
-import { constant, contains, narrow, type Scalar, settle } from "./scalar.ts";
-import { meetBits, Tnum } from "./tnum.ts";
+import { EXACT, forgetRanges, isExact, type Known } from "./deduce.ts";
+import { constant, Draft, type Scalar } from "./scalar.ts";
+import { meetKnownBits, Tnum } from "./tnum.ts";
 
 export interface Operands {
   readonly a: Scalar;
   readonly b: Scalar;
 }
 
-/** Operands where `a op b` holds (or, with `holds` false, does not), or null where that is impossible. */
+/**
+ * Operands where `a op b` holds (or, with `holds` false, does not), or null where that is
+ * impossible.
+ * @param same both operands are one register
+ */
 export function assume(
   op: JumpOp,
   bits: Bits,
   holds: boolean,
   a: Scalar,
   b: Scalar,
+  same = false,
 ): Operands | null {
+  const outcome = decided(op, bits, a, b);
+  if (outcome !== undefined) return outcome === holds ? { a, b } : null;
+  const first = new Draft(a);
+  const second = same ? first : new Draft(b);
+  refine(op, bits, holds, first, second);
+  const narrowed = first.settled();
+  return { a: narrowed, b: same ? narrowed : second.settled() };
+}
+
+const isKnown = (bits: Bits, a: Readonly<Known>): boolean =>
+  bits === 64 ? a.bits.isConstant : a.bits.ml === 0;
+
+/** The ends of a view of an operand. */
+type Ends = readonly [number, number];
+const unsigned = (bits: Bits, a: Readonly<Known>): Ends =>
+  bits === 64 ? [a.umin, a.umax] : [a.umin32, a.umax32];
+const signed = (bits: Bits, a: Readonly<Known>): Ends =>
+  bits === 64 ? [a.min, a.max] : [a.smin32, a.smax32];
+
+/**
+ * Whether the comparison holds for all operands, or for none; undefined: it depends, as far as is
+ * known.
+ */
+function decided(op: JumpOp, bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
   switch (op) {
     case "eq":
-      return holds ? equal(bits, a, b) : unequal(bits, a, b);
-    case "ne":
-      return holds ? unequal(bits, a, b) : equal(bits, a, b);
+      return differ(bits, a, b);
+    case "ne": {
+      const equal = differ(bits, a, b);
+      return equal === undefined ? undefined : !equal;
+    }
     case "set":
-      return overlap(bits, holds, a, b);
+      return overlap(bits, a, b);
     case "lt":
-    case "slt":
-      return holds ? less(op === "slt", bits, 1, a, b) : swap(less(op === "slt", bits, 0, b, a));
     case "le":
-    case "sle":
-      return holds ? less(op === "sle", bits, 0, a, b) : swap(less(op === "sle", bits, 1, b, a));
     case "gt":
-    case "sgt":
-      return holds ? swap(less(op === "sgt", bits, 1, b, a)) : less(op === "sgt", bits, 0, a, b);
     case "ge":
-    case "sge":
-      return holds ? swap(less(op === "sge", bits, 0, b, a)) : less(op === "sge", bits, 1, a, b);
+      return ordered(op, unsigned(bits, a), unsigned(bits, b));
+    default:
+      return ordered(op.slice(1) as Order, signed(bits, a), signed(bits, b));
   }
 }
 
-const swap = (o: Operands | null): Operands | null => (o === null ? null : { a: o.b, b: o.a });
+type Order = "lt" | "le" | "gt" | "ge";
 
-const both = (a: Scalar | null, b: Scalar | null): Operands | null =>
-  a === null || b === null ? null : { a, b };
-
-/** a + gap <= b, where gap is 0 or 1. */
-function less(signed: boolean, bits: Bits, gap: number, a: Scalar, b: Scalar): Operands | null {
-  if (bits === 32) return signed ? less32Signed(gap, a, b) : less32(gap, a, b);
-  // Unsigned order is signed order where both have the same sign.
-  if (signed || (a.max < 0 && b.max < 0)) {
-    return both(narrow(a, { max: b.max - gap }), narrow(b, { min: a.min + gap }));
+function ordered(op: Order, [a0, a1]: Ends, [b0, b1]: Ends): boolean | undefined {
+  switch (op) {
+    case "lt":
+      return a1 < b0 ? true : a0 >= b1 ? false : undefined;
+    case "le":
+      return a1 <= b0 ? true : a0 > b1 ? false : undefined;
+    case "gt":
+      return a0 > b1 ? true : a1 <= b0 ? false : undefined;
+    case "ge":
+      return a0 >= b1 ? true : a1 < b0 ? false : undefined;
   }
-  if (b.min >= 0) {
-    const from = Math.max(a.min, 0);
-    return both(narrow(a, { min: 0, max: b.max - gap }), narrow(b, { min: from + gap }));
+}
+
+const apart = ([a0, a1]: Ends, [b0, b1]: Ends): boolean => a0 > b1 || a1 < b0;
+
+/** Equality: true or false where it is decided. */
+function differ(bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
+  if (isKnown(bits, a) && isKnown(bits, b)) {
+    return a.bits.vl === b.bits.vl && (bits === 32 || a.bits.vh === b.bits.vh);
   }
-  // a >= 2^63: so is b.
-  if (a.max < 0) return both(a, narrow(b, { min: a.min + gap, max: -1 }));
-  return { a, b };
+  const far =
+    apart(unsigned(bits, a), unsigned(bits, b)) ||
+    apart(signed(bits, a), signed(bits, b)) ||
+    (bits === 64 &&
+      (apart(unsigned(32, a), unsigned(32, b)) || apart(signed(32, a), signed(32, b))));
+  return far ? false : undefined;
 }
 
-function less32(gap: number, a: Scalar, b: Scalar): Operands | null {
-  return both(narrow(a, { umax32: b.umax32 - gap }), narrow(b, { umin32: a.umin32 + gap }));
+/** `a & b`: bits of one are asked for by the constant that is the other. */
+function overlap(bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
+  const [{ bits: x }, { bits: y }] = isKnown(bits, b) ? [a, b] : [b, a];
+  if (!isKnown(bits, isKnown(bits, b) ? b : a)) return undefined;
+  const high = bits === 64 ? -1 : 0;
+  if (((x.vl & y.vl) | (x.vh & y.vh & high)) !== 0) return true;
+  const maybe = ((x.vl | x.ml) & y.vl) | ((x.vh | x.mh) & y.vh & high);
+  return maybe === 0 ? false : undefined;
 }
 
-function less32Signed(gap: number, a: Scalar, b: Scalar): Operands | null {
-  return both(narrow(a, { smax32: b.smax32 - gap }), narrow(b, { smin32: a.smin32 + gap }));
+const OPPOSITE = { lt: "ge", le: "gt", gt: "le", ge: "lt" } as const;
+
+/** Narrows both operands to where the comparison holds, or does not. */
+function refine(op: JumpOp, bits: Bits, holds: boolean, a: Draft, b: Draft): void {
+  switch (op) {
+    case "eq":
+    case "ne":
+      if ((op === "eq") === holds) equate(bits, a, b);
+      else unequal(bits, a, b);
+      return;
+    case "set":
+      if (isKnown(bits, b)) mask(bits, holds, a, b);
+      else if (isKnown(bits, a)) mask(bits, holds, b, a);
+      return;
+    default: {
+      const isSigned = op.length === 3;
+      const plain = (isSigned ? op.slice(1) : op) as Order;
+      const order = holds ? plain : OPPOSITE[plain];
+      const [low, high] = order === "lt" || order === "le" ? [a, b] : [b, a];
+      inOrder(bits, isSigned, order === "lt" || order === "gt" ? 1 : 0, low, high);
+    }
+  }
 }
 
-function equal(bits: Bits, a: Scalar, b: Scalar): Operands | null {
-  return both(restrictTo(bits, a, b), restrictTo(bits, b, a));
+/** Whole numbers beyond 2^53 have no neighbours among doubles. */
+const less = (n: number, by: number): number => (isExact(n) ? n - by : n);
+const more = (n: number, by: number): number => (isExact(n) ? n + by : n);
+
+/** a + gap <= b. */
+function inOrder(bits: Bits, isSigned: boolean, gap: number, a: Draft, b: Draft): void {
+  if (bits === 64) {
+    if (isSigned) {
+      a.max = Math.min(a.max, less(b.max, gap));
+      b.min = Math.max(b.min, more(a.min, gap));
+    } else {
+      a.umax = Math.min(a.umax, less(b.umax, gap));
+      b.umin = Math.max(b.umin, more(a.umin, gap));
+    }
+  } else if (isSigned) {
+    a.smax32 = Math.min(a.smax32, b.smax32 - gap);
+    b.smin32 = Math.max(b.smin32, a.smin32 + gap);
+  } else {
+    a.umax32 = Math.min(a.umax32, b.umax32 - gap);
+    b.umin32 = Math.max(b.umin32, a.umin32 + gap);
+  }
 }
 
-function restrictTo(bits: Bits, a: Scalar, b: Scalar): Scalar | null {
-  // Counters and their bounds are mostly constants: no need to let views learn from each other.
-  if (bits === 64 && a.isConstant && a.min === a.max) return contains(b, a) ? a : null;
-  if (bits === 64 && b.isConstant && b.min === b.max) return contains(a, b) ? b : null;
-  const known = bits === 64 ? b.bits : new Tnum(b.bits.vl, 0, b.bits.ml, -1);
-  const met = meetBits(a.bits, known);
-  if (met === null) return null;
-  const { umin32, umax32, smin32, smax32 } = b;
-  const low = { bits: met, umin32, umax32, smin32, smax32 };
-  return narrow(a, bits === 64 ? { ...low, min: b.min, max: b.max } : low);
+function equate(bits: Bits, a: Draft, b: Draft): void {
+  if (bits === 64) {
+    a.umin = b.umin = Math.max(a.umin, b.umin);
+    a.umax = b.umax = Math.min(a.umax, b.umax);
+    a.min = b.min = Math.max(a.min, b.min);
+    a.max = b.max = Math.min(a.max, b.max);
+    a.bits = b.bits = meetKnownBits(a.bits, b.bits);
+    return;
+  }
+  a.umin32 = b.umin32 = Math.max(a.umin32, b.umin32);
+  a.umax32 = b.umax32 = Math.min(a.umax32, b.umax32);
+  a.smin32 = b.smin32 = Math.max(a.smin32, b.smin32);
+  a.smax32 = b.smax32 = Math.min(a.smax32, b.smax32);
+  const { vl, ml } = meetKnownBits(a.bits, b.bits);
+  a.bits = new Tnum(vl, a.bits.vh, ml, a.bits.mh);
+  b.bits = new Tnum(vl, b.bits.vh, ml, b.bits.mh);
 }
 
-function unequal(bits: Bits, a: Scalar, b: Scalar): Operands | null {
-  if (isKnown(bits, b)) return both(without(bits, a, b), b);
-  if (isKnown(bits, a)) return both(a, without(bits, b, a));
-  return { a, b };
+function unequal(bits: Bits, a: Draft, b: Draft): void {
+  if (isKnown(bits, b)) without(bits, a, b.bits);
+  else if (isKnown(bits, a)) without(bits, b, a.bits);
 }
-
-const isKnown = (bits: Bits, a: Scalar): boolean => (bits === 64 ? a.isConstant : a.bits.ml === 0);
 
 /** `a` without one value: only a value at an end of a range can be told. */
-function without(bits: Bits, a: Scalar, value: Scalar): Scalar | null {
-  const u = value.bits.vl >>> 0;
-  const s = value.bits.vl;
+function without(bits: Bits, a: Draft, { vl, vh }: Tnum): void {
   if (bits === 32) {
-    return narrow(a, {
-      umin32: a.umin32 === u ? u + 1 : a.umin32,
-      umax32: a.umax32 === u ? u - 1 : a.umax32,
-      smin32: a.smin32 === s ? s + 1 : a.smin32,
-      smax32: a.smax32 === s ? s - 1 : a.smax32,
-    });
+    if (a.umin32 === vl >>> 0) a.umin32++;
+    if (a.umax32 === vl >>> 0) a.umax32--;
+    if (a.smin32 === vl) a.smin32++;
+    if (a.smax32 === vl) a.smax32--;
+    return;
   }
-  if (a.isConstant) return a.bits.vl === value.bits.vl && a.bits.vh === value.bits.vh ? null : a;
-  const n = value.min;
-  if (n !== value.max) return a;
-  return narrow(a, {
-    min: a.min === n ? n + 1 : a.min,
-    max: a.max === n ? n - 1 : a.max,
-  });
+  const { min, umin, umax } = constant(vl, vh);
+  if (umax < EXACT) {
+    if (a.umin === umin) a.umin++;
+    if (a.umax === umin) a.umax--;
+  }
+  if (!isExact(min)) return;
+  if (a.min === min) a.min++;
+  if (a.max === min) a.max--;
 }
 
-/** `a & b` is not zero, or is zero. */
-function overlap(bits: Bits, holds: boolean, a: Scalar, b: Scalar): Operands | null {
-  const high = bits === 64 ? -1 : 0;
-  const { bits: x } = a;
-  const { bits: y } = b;
-  const surely = ((x.vl & y.vl) | (x.vh & y.vh & high)) !== 0;
-  const maybeLow = (x.vl | x.ml) & (y.vl | y.ml);
-  const maybeHigh = (x.vh | x.mh) & (y.vh | y.mh) & high;
-  if (holds ? (maybeLow | maybeHigh) === 0 : surely) return null;
-  if (!isKnown(bits, b)) return { a, b };
-  return holds ? withBit(a, b, maybeLow, maybeHigh) : withoutBits(a, b, high);
-}
-
-/** Where a single bit is left that can make `a & b` other than zero, it is set. */
-function withBit(a: Scalar, b: Scalar, low: number, high: number): Operands | null {
-  const single = low === 0 ? isPower(high) : high === 0 && isPower(low);
-  if (!single) return { a, b };
-  const { vl, vh, ml, mh } = a.bits;
-  return both(rebit(a, new Tnum(vl | low, vh | high, ml & ~low, mh & ~high)), b);
-}
-
-function withoutBits(a: Scalar, b: Scalar, half: number): Operands | null {
-  const { vl, vh, ml, mh } = a.bits;
+/**
+ * `a & b` with a constant `b` is not zero, which tells the bit where only one is asked for; or it
+ * is zero, where kernels forget the ranges.
+ */
+function mask(bits: Bits, holds: boolean, a: Draft, b: Draft): void {
   const low = b.bits.vl;
-  const high = b.bits.vh & half;
-  return both(rebit(a, new Tnum(vl, vh, ml & ~low, mh & ~high)), b);
+  const high = bits === 64 ? b.bits.vh : 0;
+  const { vl, vh, ml, mh } = a.bits;
+  if (!holds) {
+    forgetRanges(a);
+    a.bits = new Tnum(vl & ~low, vh & ~high, ml & ~low, mh & ~high);
+  } else if (low === 0 ? isPower(high) : high === 0 && isPower(low)) {
+    a.bits = new Tnum(vl | low, vh | high, ml & ~low, mh & ~high);
+  }
 }
 
 const isPower = (n: number): boolean => n !== 0 && (n & (n - 1)) === 0;
-
-function rebit(a: Scalar, bits: Tnum): Scalar | null {
-  const { ml, mh } = a.bits;
-  if (bits.ml === ml && bits.mh === mh) return a;
-  return settle(bits, a.min, a.max, a.umin32, a.umax32, a.smin32, a.smax32);
-}
 
 /** The immediate of an instruction: sign extended to 64 bits. */
 export function immediate(imm: number): Scalar {

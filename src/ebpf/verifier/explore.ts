@@ -65,7 +65,9 @@ function keyOf({ registers }: State, { relevant }: Liveness): number {
     const value = registers[n];
     if (value === undefined || !((relevant >> n) & 1)) continue;
     const { bits } = value.isPointer ? value.offset : value;
-    if (bits.isConstant) hash = Math.imul(hash ^ (bits.vl + n), 0x9e3779b1) ^ (hash >>> 15);
+    if (!bits.isConstant) continue;
+    const constant = bits.vl + (value.isPointer ? value.fixed : 0);
+    hash = Math.imul(hash ^ (constant + n), 0x9e3779b1) ^ (hash >>> 15);
   }
   return hash;
 }

@@ -1,8 +1,11 @@
-/** The abstract machine at one instruction of one path: registers and stack of every function in the call chain. */
+/**
+ * The abstract machine at one instruction of one path: registers and stack of every function in the
+ * call chain.
+ */
 
-import { MAX_FRAMES, STACK_SIZE } from "../engine.ts";
+import { STACK_SIZE } from "../engine.ts";
 import { FRAME_POINTER, REGISTERS } from "../instruction.ts";
-import { constant, type Scalar } from "./scalar.ts";
+import { constant, type Scalar, unlinked } from "./scalar.ts";
 import { covers, Pointer, type Value } from "./value.ts";
 
 /** Stack is tracked in slots of eight bytes; slot 0 ends at the frame pointer. */
@@ -69,8 +72,8 @@ export class State {
   /** As a program starts: R1 is the context, R10 the frame pointer. */
   static initial(): State {
     const registers = new Array<Value | undefined>(REGISTERS).fill(undefined);
-    registers[1] = new Pointer("context", 0, constant(0, 0));
-    registers[FRAME_POINTER] = new Pointer("stack", 0, constant(0, 0));
+    registers[1] = new Pointer("context", 0, 0, constant(0, 0));
+    registers[FRAME_POINTER] = new Pointer("stack", 0, 0, constant(0, 0));
     return new State([new Frame(registers, null, -1, 0)]);
   }
 
@@ -86,15 +89,15 @@ export class State {
     return new State(this.frames.map((frame) => frame.copy()));
   }
 
-  /** Enters a function: R1..R5 are passed on. @returns false where calls would nest too deeply */
-  call(back: number, fn: number): boolean {
+  /**
+   * Enters a function: R1..R5 are passed on. `analyseFlow` has refused chains that are too long.
+   */
+  call(back: number, fn: number): void {
     const depth = this.frames.length;
-    if (depth === MAX_FRAMES) return false;
     const registers = new Array<Value | undefined>(REGISTERS).fill(undefined);
     for (let n = 1; n <= 5; n++) registers[n] = this.registers[n];
-    registers[FRAME_POINTER] = new Pointer("stack", depth, constant(0, 0));
+    registers[FRAME_POINTER] = new Pointer("stack", depth, 0, constant(0, 0));
     this.frames.push(new Frame(registers, null, back, fn));
-    return true;
   }
 
   /** Leaves a function with its R0. @returns the slot to go on at */
@@ -110,18 +113,31 @@ export class State {
     for (let n = 1; n <= 5; n++) this.registers[n] = undefined;
   }
 
-  /** What is learned of a number holds wherever that very number is kept. */
-  replace(from: Scalar, to: Scalar): void {
-    if (from === to) return;
-    for (const frame of this.frames) {
+  /**
+   * What is learned of a number holds wherever that very number is kept: in so many places at most,
+   * the innermost function's first. Further ones keep what is known of them, apart from the others.
+   * @returns the places that are left
+   */
+  replace(from: Scalar, to: Scalar, places: number): number {
+    // A constant is no link: kernels give ids to numbers that are not known only.
+    if (from.bits.isConstant) return places;
+    let left = places;
+    const next = (): Scalar => {
+      if (left === 0) return unlinked(from);
+      left--;
+      return to;
+    };
+    for (let f = this.frames.length - 1; f >= 0; f--) {
+      const frame = this.frames[f]!;
       const { registers, stack } = frame;
-      for (let n = 0; n < FRAME_POINTER; n++) if (registers[n] === from) registers[n] = to;
+      for (let n = 0; n < FRAME_POINTER; n++) if (registers[n] === from) registers[n] = next();
       if (stack === null) continue;
       for (let n = 0; n < STACK_SLOTS; n++) {
         const slot = stack[n];
-        if (slot?.value === from) frame.setSlot(n, { ...slot, value: to });
+        if (slot?.value === from) frame.setSlot(n, { ...slot, value: next() });
       }
     }
+    return left;
   }
 }
 
@@ -132,8 +148,9 @@ export interface Liveness {
 }
 
 /**
- * True where all that can happen from `now` was seen from `seen`, at the same instruction: each value that can
- * still matter is one of those seen. A number that is only ever stored may be any number.
+ * True where all that can happen from `now` was seen from `seen`, at the same instruction: each
+ * value that can still matter is one of those seen. A number that is only ever stored may be any
+ * number.
  */
 export function covered(seen: State, now: State, liveness: readonly Liveness[]): boolean {
   if (seen.frames.length !== now.frames.length) return false;
@@ -173,7 +190,10 @@ function stackCovered(seen: Frame, now: Frame): boolean {
   return true;
 }
 
-/** Where two places held the same number when seen, they must do so now: one comparison then told of both. */
+/**
+ * Where two places held the same number when seen, they must do so now: one comparison then told of
+ * both.
+ */
 function linksCovered(seen: State, now: State, liveness: readonly Liveness[]): boolean {
   const partner = new Map<Value, Value>();
   const linked = (a: Value | undefined, b: Value | undefined): boolean => {

@@ -7,20 +7,22 @@ import {
   type Access,
   checkAccess,
   checkReadable,
+  isAligned,
   readMemory,
   uninitialised,
   writeMemory,
   writeUnknown,
 } from "./access.ts";
+import { copyPointer, pointerArithmetic } from "./addresses.ts";
 import { compute, loaded, movedSigned, negate, swapped, zeroExtend } from "./alu.ts";
 import { callHelper } from "./call.ts";
 import { assume, immediate } from "./compare.ts";
 import type { Flow } from "./flow.ts";
 import { LARGEST_RESULT } from "./helpers.ts";
 import { Refused } from "./refusal.ts";
-import { constant, type Scalar, stepOf } from "./scalar.ts";
+import { constant, type Scalar } from "./scalar.ts";
 import type { State } from "./state.ts";
-import { describe, describeOffset, Pointer, type Value } from "./value.ts";
+import { describe, describeOffset, type Pointer, type Value } from "./value.ts";
 
 type Of<K extends Operation["kind"]> = Extract<Operation, { kind: K }>;
 
@@ -39,9 +41,6 @@ export interface Surroundings {
 }
 
 export const DONE = -1;
-/** Offsets stay within doubles and far from wrapping (the kernel's BPF_MAX_VAR_OFF). */
-const MAX_OFFSET = 2 ** 29;
-
 /** Follows one instruction. @returns the slot to go on at, or DONE. @throws Refused */
 export function step(around: Surroundings, state: State, i: Instruction): number {
   const { operation } = i.encoding;
@@ -144,56 +143,6 @@ function checkConstant(i: Instruction, op: AluOp, bits: Bits): void {
   }
 }
 
-function copyPointer(pointer: Pointer, bits: Bits, i: Instruction): Pointer {
-  if (bits === 64) return pointer;
-  throw new Refused(
-    "POINTER_ARITHMETIC",
-    i.index,
-    `copies half of an address (r${i.src}: ${describe(pointer)})`,
-    "copy all 64 bits: r, not w",
-  );
-}
-
-function pointerArithmetic(i: Instruction, op: AluOp, bits: Bits, a: Value, b: Value): Value {
-  if (bits === 64 && a.isPointer && b.isPointer && op === "sub") return distance(i, a, b);
-  const allowed =
-    bits === 64 && a.isPointer !== b.isPointer && (op === "add" || (op === "sub" && a.isPointer));
-  if (!allowed) {
-    throw new Refused(
-      "POINTER_ARITHMETIC",
-      i.index,
-      `${bits}-bit ${op} on an address (r${i.dst}: ${describe(a)}, operand: ${describe(b)})`,
-      "only 64-bit addition of a number, or subtraction of one, gives an address",
-    );
-  }
-  const pointer = a.isPointer ? a : (b as Pointer);
-  const scalar = (a.isPointer ? b : a) as Scalar;
-  const offset = compute(op as "add" | "sub", 64, pointer.offset, scalar);
-  checkOffset(i, scalar);
-  checkOffset(i, offset);
-  return new Pointer(pointer.region, pointer.frame, offset);
-}
-
-function distance(i: Instruction, a: Pointer, b: Pointer): Scalar {
-  if (a.region === b.region && a.frame === b.frame) return compute("sub", 64, a.offset, b.offset);
-  throw new Refused(
-    "POINTER_LEAK",
-    i.index,
-    `the distance of ${describe(a)} from ${describe(b)} would tell addresses`,
-    "subtract addresses of the same region only",
-  );
-}
-
-function checkOffset(i: Instruction, offset: Scalar): void {
-  if (offset.min >= -MAX_OFFSET && offset.max <= MAX_OFFSET) return;
-  throw new Refused(
-    "POINTER_ARITHMETIC",
-    i.index,
-    `moves an address by a number that has no bound (${describe(offset)})`,
-    "mask the number with a constant, or compare it with one, before adding it",
-  );
-}
-
 function moveSigned(state: State, i: Instruction, { from, bits }: Of<"movsx">): void {
   state.registers[i.dst] = movedSigned(number(state, i.src, i.index), from, bits);
 }
@@ -219,7 +168,7 @@ function accessOf(
   const access = { index, what, register, value: state.registers[register], offset, size };
   const pointer = checkAccess(access, around.contextSize);
   if (pointer.region === "stack") {
-    around.useStack(state.frames[pointer.frame]!.fn, -(pointer.offset.min + offset));
+    around.useStack(state.frames[pointer.frame]!.fn, -(pointer.min + offset));
   }
   return { access, pointer };
 }
@@ -241,15 +190,25 @@ function atomic(around: Surroundings, state: State, i: Instruction, { op, bits }
   if (operand.isPointer) throw leak(i, `an atomic puts an address (r${i.src}) into memory`);
   if (op === "cmpxchg") number(state, 0, i.index);
   const { access, pointer } = accessOf(around, state, i, "atomic", i.dst, size);
-  if (stepOf(pointer.offset.bits) < size || i.offset % size !== 0) {
+  if (!isAligned(pointer, i.offset, size)) {
     throw new Refused(
       "ATOMIC_ALIGNMENT",
       i.index,
-      `atomic of ${size} bytes at ${pointer.region} + ${describeOffset(pointer.offset, i.offset)} is not aligned`,
+      `atomic of ${size} bytes at ${pointer.region} + ${describeOffset(pointer, i.offset)} ` +
+        "is not aligned",
       `use a multiple of ${size}`,
     );
   }
   if (pointer.region === "stack") {
+    if (!pointer.isConstant) {
+      throw new Refused(
+        "STACK_BOUNDS",
+        i.index,
+        `atomic of ${size} bytes at a variable offset into the stack (${describe(pointer)}), ` +
+          "which kernels refuse",
+        "load, compute and store: the stack is not shared",
+      );
+    }
     checkReadable(state, pointer, access);
     writeUnknown(state, pointer, access);
   }
@@ -268,22 +227,39 @@ function jump(around: Surroundings, state: State, i: Instruction, operation: Of<
   const a = readRegister(state, i.dst, i.index);
   const b = source === "imm" ? immediate(i.imm) : readRegister(state, i.src, i.index);
   if (a.isPointer || b.isPointer) return jumpOnPointer(around, state, i, operation, a, b);
-  const yes = assume(op, bits, true, a, b);
-  const no = assume(op, bits, false, a, b);
+  const same = source === "reg" && i.src === i.dst;
+  const yes = assume(op, bits, true, a, b, same);
+  const no = assume(op, bits, false, a, b, same);
   if (yes === null || no === null) {
     // Only one way is possible, and it is told nothing new: its operands were all within it already.
     return yes === null ? next : target;
   }
-  if (target === next) return next;
   const other = state.copy();
-  other.replace(a, yes.a);
-  if (b !== a) other.replace(b, yes.b);
+  const src = source === "reg" ? i.src : undefined;
+  learn(other, i.dst, src, a, b, yes);
   around.fork(other, target, i.index, true);
-  state.replace(a, no.a);
-  if (b !== a) state.replace(b, no.b);
+  learn(state, i.dst, src, a, b, no);
   around.followed(i.index, false);
   return next;
 }
+
+/** What a comparison told of its operands holds wherever those very numbers are. */
+function learn(
+  state: State,
+  dst: number,
+  src: number | undefined,
+  a: Scalar,
+  b: Scalar,
+  told: { readonly a: Scalar; readonly b: Scalar },
+): void {
+  const left = state.replace(b, b === a ? told.a : told.b, MAX_LINKED);
+  if (b !== a) state.replace(a, told.a, left);
+  if (src !== undefined && src !== dst && b !== a) state.registers[src] = told.b;
+  state.registers[dst] = told.a;
+}
+
+/** Places that kernels keep equal (LINKED_REGS_MAX): further ones are on their own from then on. */
+const MAX_LINKED = 6;
 
 /**
  * An address is never 0, of which kernels (reg_not_null) are sure for the context only: behind a comparison of a stack
@@ -324,13 +300,8 @@ function call(around: Surroundings, state: State, i: Instruction, { target }: Of
       return i.index + 1;
     case "local": {
       const slot = targetOf(i)!;
-      if (state.call(i.index + 1, around.flow.functionAt(slot))) return slot;
-      throw new Refused(
-        "CALL_DEPTH",
-        i.index,
-        "calls nest deeper than 8 functions",
-        "let the compiler inline some of them",
-      );
+      state.call(i.index + 1, around.flow.functionAt(slot));
+      return slot;
     }
     case "register":
       throw unsupported(i, "a call through a register", "call the function itself");
@@ -347,9 +318,9 @@ function exit(around: Surroundings, state: State, i: Instruction): number {
   const result = state.registers[0];
   const whole = state.frames.length === 1;
   if (result === undefined) throw uninitialised(0, i.index);
-  if (result.isPointer) {
-    const own = result.region === "stack" && result.frame === state.frames.length - 1;
-    if (whole || own) throw leak(i, `returns an address (${describe(result)})`);
+  // Kernels refuse addresses of any function's stack as the result of a function.
+  if (result.isPointer && (whole || result.region === "stack")) {
+    throw leak(i, `returns an address (${describe(result)})`);
   }
   if (!whole) return state.leave();
   if (!result.isPointer) checkResult(around, result, i);

@@ -1,7 +1,8 @@
 /**
  * Tristate numbers: of each of 64 bits, whether it is 0, 1 or unknown (as in the Linux kernel's
- * kernel/bpf/tnum.c). A number n is in the set where `(n & ~mask) == value`. 64-bit words are pairs of signed
- * 32-bit halves, which V8 keeps in registers; a BigInt per step would cost ten times as much.
+ * kernel/bpf/tnum.c). A number n is in the set where `(n & ~mask) == value`. 64-bit words are pairs
+ * of signed 32-bit halves, which V8 keeps in registers; a BigInt per step would cost ten times as
+ * much.
  */
 
 const TWO_32 = 2 ** 32;
@@ -140,7 +141,10 @@ export function mulBits(a: Tnum, b: Tnum): Tnum {
   return addBits(new Tnum(vl, vh, 0, 0), sum);
 }
 
-/** The bits that all of `min..max` share. @param min, max whole, 0 <= min <= max < 2^53 */
+/**
+ * The bits that all of `min..max` share. @param min, max whole, of one sign, min <= max, less than
+ * 2^53 from 0
+ */
 export function bitsOfRange(min: number, max: number): Tnum {
   const high = Math.floor(min / TWO_32);
   const differs = high ^ Math.floor(max / TWO_32);
@@ -155,12 +159,17 @@ export function bitsOfRange(min: number, max: number): Tnum {
 
 const lowMask = (bits: number): number => (bits === 32 ? -1 : (1 << bits) - 1);
 
-/** What both allow, or null where that is nothing. */
-export function meetBits(a: Tnum, b: Tnum): Tnum | null {
+/**
+ * The bits that either knows. Where they contradict each other (in code that never runs), those of
+ * both.
+ */
+export function meetKnownBits(a: Tnum, b: Tnum): Tnum {
   const ml = a.ml & b.ml;
   const mh = a.mh & b.mh;
-  const conflict = ((a.vl ^ b.vl) & ~a.ml & ~b.ml) | ((a.vh ^ b.vh) & ~a.mh & ~b.mh);
-  return conflict !== 0 ? null : new Tnum((a.vl | b.vl) & ~ml, (a.vh | b.vh) & ~mh, ml, mh);
+  const vl = (a.vl | b.vl) & ~ml;
+  const vh = (a.vh | b.vh) & ~mh;
+  const same = a.ml === ml && a.mh === mh && a.vl === vl && a.vh === vh;
+  return same ? a : new Tnum(vl, vh, ml, mh);
 }
 
 /** True where every member of `inner` is one of `outer`. */

@@ -1,26 +1,47 @@
 /** What a register or a stack slot holds, as far as is known. */
 import { contains, describeScalar, type Scalar, stepOf } from "./scalar.ts";
 
-/** The address of something in the context or in the stack frame of function number `frame` of the call chain. */
+/**
+ * The address of something in the context or in the stack frame of function number `frame` of the
+ * call chain. The sum of the constants that were added and what else was added are kept apart, as
+ * kernels do (`off` and `var_off`): only the second must not be negative.
+ */
 export class Pointer {
   readonly isPointer = true;
   readonly region: "context" | "stack";
   /** 0 for the program itself, 1 for what it called, …; 0 for the context. */
   readonly frame: number;
   /** From the start of the context, or from the frame pointer (so negative within the stack). */
+  readonly fixed: number;
   readonly offset: Scalar;
 
-  constructor(region: "context" | "stack", frame: number, offset: Scalar) {
+  constructor(region: "context" | "stack", frame: number, fixed: number, offset: Scalar) {
     this.region = region;
     this.frame = frame;
+    this.fixed = fixed;
     this.offset = offset;
+  }
+
+  /** The smallest and the largest offset. */
+  get min(): number {
+    return this.fixed + this.offset.min;
+  }
+
+  get max(): number {
+    return this.fixed + this.offset.max;
+  }
+
+  get isConstant(): boolean {
+    return this.offset.isConstant;
   }
 }
 
 /** Undefined: never written. */
 export type Value = Scalar | Pointer;
 
-/** True where whatever holds for each value that `outer` allows holds for each that `inner` allows. */
+/**
+ * True where whatever holds for each value that `outer` allows holds for each that `inner` allows.
+ */
 export function covers(outer: Value, inner: Value): boolean {
   if (outer === inner) return true;
   if (!outer.isPointer) return !inner.isPointer && contains(outer, inner);
@@ -28,6 +49,7 @@ export function covers(outer: Value, inner: Value): boolean {
     inner.isPointer &&
     outer.region === inner.region &&
     outer.frame === inner.frame &&
+    outer.fixed === inner.fixed &&
     contains(outer.offset, inner.offset)
   );
 }
@@ -38,12 +60,16 @@ export function describe(value: Value | undefined): string {
   if (!value.isPointer) return describeScalar(value);
   const name =
     value.region === "context" ? "context" : value.frame === 0 ? "fp" : `fp${value.frame}`;
-  return `${name} + ${describeOffset(value.offset)}`;
+  return `${name} + ${describeOffset(value)}`;
 }
 
-export function describeOffset(offset: Scalar, displacement = 0): string {
-  const { min, max } = offset;
-  if (!Number.isFinite(min) || !Number.isFinite(max)) return describeScalar(offset);
+/** @param displacement what an instruction adds */
+export function describeOffset(pointer: Pointer, displacement = 0): string {
+  const { min, max, fixed, offset } = pointer;
+  if (!Number.isFinite(min) || !Number.isFinite(max)) {
+    const constant = fixed + displacement;
+    return `${constant === 0 ? "" : `${constant} + `}${describeScalar(offset)}`;
+  }
   if (min === max) return `${min + displacement}`;
   const step = stepOf(offset.bits);
   const steps = step > 1 ? ` in steps of ${step}` : "";

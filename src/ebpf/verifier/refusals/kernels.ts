@@ -1,8 +1,9 @@
 /**
- * What comparing our verifier with the kernel's on mutated programs brought up: ours had accepted these, because it
- * followed an operation further than kernels do. A test beside the kernel holds that it still refuses them.
+ * What comparing our verifier with the kernel's on random programs brought up: ours had accepted
+ * these, because it followed an operation further than kernels do, or knew less of what they
+ * forbid. A test beside the kernel holds that it still refuses them.
  */
-import { host, type Row } from "./row.ts";
+import { end, host, type Row } from "./row.ts";
 
 const use = ["r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"];
 
@@ -58,5 +59,112 @@ export const KERNELS: readonly Row[] = [
     "CONTEXT_BOUNDS",
     5,
     /4096/,
+  ],
+  [
+    "a number subtracted from a stack address",
+    ["r2 = r10", "r2 -= 8", "*(u64 *)(r2 + 0) = 1", ...end],
+    "POINTER_ARITHMETIC",
+    1,
+    /subtracts from a stack address/,
+  ],
+  [
+    "a negative number subtracted from a stack address",
+    ["r2 = r10", "r2 -= -8", ...end],
+    "POINTER_ARITHMETIC",
+    1,
+    /subtracts from a stack address/,
+  ],
+  [
+    "an atomic at a variable offset into the stack",
+    [
+      ...[host(), "r2 &= 8", "*(u64 *)(r10 - 8) = 0", "*(u64 *)(r10 - 16) = 0", "r2 += r10"],
+      ...["r3 = 1", "lock *(u64 *)(r2 - 16) += r3", ...end],
+    ],
+    "STACK_BOUNDS",
+    6,
+    /variable offset into the stack/,
+  ],
+  [
+    "the distance of two addresses, taken for a number that is known",
+    ["r2 = r1", "r2 += 8", "r2 -= r1", ...use],
+    "POINTER_ARITHMETIC",
+    3,
+    /no bound/,
+  ],
+  [
+    "an index subtracted from an address behind a constant that makes up for it",
+    [
+      ...["r4 = *(u8 *)(r1 + 0)", "r4 &= 7", "r1 += 8", "r1 -= r4"],
+      ...["r0 = *(u8 *)(r1 + 0)", "exit"],
+    ],
+    "CONTEXT_BOUNDS",
+    4,
+    /may be negative/,
+  ],
+  [
+    "a negative index with a constant added to the address after it",
+    [...["r4 = *(s8 *)(r1 + 0)", "r1 += r4", "r1 += 128"], ...["r0 = *(u8 *)(r1 + 0)", "exit"]],
+    "CONTEXT_BOUNDS",
+    3,
+    /may be negative/,
+  ],
+  [
+    "a mask that a range excludes, which kernels do not compare with ranges",
+    [
+      ...["r4 = *(u64 *)(r1 + 16)", "r0 = 0", "if r4 s<= 7 goto +2", "if r4 & -8 goto +1"],
+      ...["r0 = *(u8 *)(r1 - 8)", "exit"],
+    ],
+    "CONTEXT_BOUNDS",
+    4,
+    /before its start/,
+  ],
+  [
+    "a 32-bit mask of a sign-extended number, behind which kernels know its bits only",
+    [
+      ...["r3 = *(s8 *)(r1 + 32)", "r0 = 0", "if w3 & -32 goto +2", "r1 += r3"],
+      ...["r0 = *(u8 *)(r1 + 0)", "exit"],
+    ],
+    "POINTER_ARITHMETIC",
+    3,
+    /no bound/,
+  ],
+  [
+    "a range from before a 32-bit mask, which kernels forget",
+    [
+      ...["r3 = *(u64 *)(r1 + 32)", "r0 = 0", "if r3 > 100 goto +3", "if w3 & 1 goto +2"],
+      ...["r1 += r3", "r0 = *(u8 *)(r1 + 3976)", "exit"],
+    ],
+    "CONTEXT_BOUNDS",
+    5,
+    /4096/,
+  ],
+  [
+    "the low half of an index, of which kernels know nothing in an address",
+    [
+      ...["r2 = *(s8 *)(r1 + 16)", "r0 = 0", "if w2 s> 0 goto +2", "r1 -= r2"],
+      ...["r0 = *(u8 *)(r1 + 0)", "exit"],
+    ],
+    "CONTEXT_BOUNDS",
+    4,
+    /may be before its start/,
+  ],
+  [
+    "the address of the caller's stack as a function's result",
+    ["r1 = r10", "call pc+2", ...end, "r0 = r1", "exit"],
+    "POINTER_LEAK",
+    5,
+    /returns an address/,
+  ],
+  [
+    "a comparison of one of eight copies of a number",
+    [
+      ...["r2 = *(u64 *)(r1 + 16)", "r3 = r2", "r4 = r2", "r5 = r2", "r6 = r2", "r7 = r2"],
+      ...["r8 = r2", "r9 = r2", "r0 = 0", "if r2 > 7 goto +9", "r0 += r2", "r0 += r3"],
+      ...["r0 += r4", "r0 += r5", "r0 += r6", "r0 += r7", "r0 += r8", "r1 += r9"],
+      ...["r0 = *(u8 *)(r1 + 0)", "exit"],
+    ],
+    "POINTER_ARITHMETIC",
+    17,
+    /no bound/,
   ],
 ];
