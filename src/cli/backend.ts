@@ -174,7 +174,7 @@ async function backend(flags: BackendFlags): Promise<void> {
       life.atEnd(() => removeTap(tapOf(flags)));
     }
     const worker = new NicProcess(
-      options,
+      { ...options, losesRights: account !== undefined },
       (level, text) => log[level](text),
       new WaitingWorker(WORKER),
       (text) => out.write(text),
@@ -182,7 +182,7 @@ async function backend(flags: BackendFlags): Promise<void> {
     await run(worker, life, () => {
       const control = new ControlServer(flags.path, controlCommands(options.path, worker), access);
       life.atEnd(() => control.close());
-      dropTo(account);
+      dropTo(account, (text) => log.warn(text));
     });
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;

@@ -1,6 +1,7 @@
 /** Rights that are given up once everything that needs them is open. */
 import { readFileSync, rmSync } from "node:fs";
-import { forbidNewPrivileges } from "../os/process.ts";
+import { emptyBoundingSet, forbidNewPrivileges } from "../os/process.ts";
+import { confineThreads } from "../os/seccomp.ts";
 import { failure, Usage } from "./errors.ts";
 
 export interface Account {
@@ -24,16 +25,25 @@ export function prepareToDrop(user: string | undefined): Account | undefined {
   if (line === undefined) throw new Usage(`--user ${user}: there is no such user`);
   if (process.getuid?.() !== 0)
     throw new Usage("--user needs root: there are no rights to give up");
+  emptyBoundingSet();
   return { name: user, uid: Number(line[2]), gid: Number(line[3]) };
 }
 
-/** Becomes that user, in every thread (setuid(3) of the C library), with its main group. */
-export function dropTo(account: Account | undefined): void {
+/**
+ * Becomes that user, in every thread (setuid(3) of the C library), with its main group. From then on no thread starts a
+ * program, or does anything else that only a program that was broken into would do.
+ * @param warn is told if the kernel cannot confine the threads
+ */
+export function dropTo(account: Account | undefined, warn: (text: string) => void): void {
   if (account === undefined) return;
   process.setgroups?.([account.gid]);
   process.setgid?.(account.gid);
   process.setuid?.(account.name);
   if (process.getuid?.() === 0) throw failure(`--user ${account.name}: it has root's rights, too`);
+  if (confineThreads()) return;
+  warn(
+    "this kernel has no seccomp: only the threads of the server itself are kept from new rights",
+  );
 }
 
 /** Removes a file that was made before the rights went; in a folder of root's it stays, and the next start replaces it. */

@@ -246,6 +246,22 @@ test("the sockets are their owner's unless a group or a mode is given", {
   await backend.ended;
 });
 
+test("backend with --user leaves no thread a way to more rights", { skip: !isRoot }, async () => {
+  const at = newSocket();
+  const words = ["backend", "-p", at, "-b", "sink", "--reconnect", "--user", "nobody"];
+  const { child, ended, err } = run(words);
+  await until("an answer", () => status(at));
+  const tasks = `/proc/${child.pid}/task`;
+  for (const id of readdirSync(tasks)) {
+    const thread = readFileSync(`${tasks}/${id}/status`, "utf8");
+    for (const line of [/^Uid:\t65534\t65534\t/m, /^NoNewPrivs:\t1$/m, /^CapPrm:\t0+$/m]) {
+      assert.match(thread, line);
+    }
+  }
+  child.kill("SIGTERM");
+  assert.equal((await ended).code, 0, err());
+});
+
 test("groups and modes that cannot be are status 2", async () => {
   for (const [words, message] of [
     [["--socket-group", "no-such-group"], /there is no such group/],

@@ -210,7 +210,11 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
   const log = new Log({ level: flags.logLevel, nic: flags.socket, json: flags.logJson });
   const life = new Lifetime();
   life.atEnd(() => log.close());
-  const nic = new NicProcess({ ...options, access }, (level, text) => log[level](text), worker);
+  const nic = new NicProcess(
+    { ...options, access, losesRights: account !== undefined },
+    (level, text) => log[level](text),
+    worker,
+  );
   void life.asked.then((signal) => {
     log.info(`${signal}: stopping`);
     return nic.stop().catch(() => {});
@@ -256,7 +260,7 @@ async function run(
   if (shipped === undefined) return;
   const { sets, proof } = shipped;
   // Not before: the compiler reads files that the other user may not read. And clients are let in after it.
-  dropTo(account);
+  dropTo(account, (text) => log.warn(text));
   nic.ship(sets);
   if (proof !== "proved") log.warn(`programs ${proof}`);
   const notice = mtuNotice(flags.mtu);

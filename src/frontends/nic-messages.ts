@@ -23,6 +23,8 @@ export interface NicWorkerData {
   /** Who may connect to the socket. */
   readonly access?: SocketAccess;
   readonly pciDevice: number;
+  /** The process becomes another user once all is open. */
+  readonly losesRights?: boolean;
   /** eventfd: the main thread signals it after each message. */
   readonly wakeFd: number;
   readonly spinUs?: number;

@@ -9,7 +9,7 @@ import { QueuePair } from "../engine/pair.ts";
 import type { PortSpec } from "../net/create.ts";
 import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";
-import { forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
+import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { limitedLog } from "./line-limit.ts";
 import type { NicWorkerData, ToMain } from "./nic-messages.ts";
 import { startPulse } from "./pulse.ts";
@@ -23,6 +23,7 @@ const main = parentPort!;
 forbidNewPrivileges();
 const pulse = startPulse();
 const options = takeTask<NicWorkerData>(main);
+if (options.losesRights === true) emptyBoundingSet();
 /** Do packets of this device carry metadata? */
 const metadata = (findRing(options.device)?.features ?? 0) !== 0;
 const tell = (message: ToMain): void => main.postMessage(message);

@@ -1,6 +1,6 @@
 /** What a process can tell the kernel about itself. */
 import { constants } from "node:os";
-import { check } from "./errors.ts";
+import { check, EINVAL } from "./errors.ts";
 import * as libc from "./libc.ts";
 
 const PR_SET_NO_NEW_PRIVS = 38;
@@ -16,6 +16,25 @@ const IGNORE = 1;
 /** From now on a write beyond RLIMIT_FSIZE fails with EFBIG; by default SIGXFSZ ends the process. */
 export function ignoreFileSizeSignal(): void {
   libc.signal(constants.signals.SIGXFSZ, IGNORE);
+}
+
+const PR_CAPBSET_DROP = 24;
+const PR_CAP_AMBIENT = 47;
+const PR_CAP_AMBIENT_CLEAR_ALL = 4;
+const MAX_CAPABILITY = 63;
+
+/**
+ * Takes from this thread, and from threads that it starts later, what a program that it starts could gain. What the
+ * thread itself has it keeps, until it becomes another user. Needs CAP_SETPCAP.
+ */
+export function emptyBoundingSet(): void {
+  for (let capability = 0; capability <= MAX_CAPABILITY; capability++) {
+    // EINVAL: the kernel knows no more of them.
+    if (libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) === 0) continue;
+    if (libc.errno() === EINVAL) break;
+    check(-1, "prctl(PR_CAPBSET_DROP)", `capability ${capability}`);
+  }
+  libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 }
 
 /** sched_setattr(2), and struct sched_attr: size u32 at 0, policy u32 at 4 (0: the ordinary one), runtime u64 at 24. */

@@ -5,6 +5,7 @@ import { Loop } from "../../engine/loop.ts";
 import { QueuePair } from "../../engine/pair.ts";
 import type { SpoofRules } from "../../engine/spoof-guard.ts";
 import type { PortSpec } from "../../net/create.ts";
+import { emptyBoundingSet, forbidNewPrivileges } from "../../os/process.ts";
 import { LineLimit, limitedLog } from "../line-limit.ts";
 import type { ToMain } from "../nic-messages.ts";
 import { startPulse } from "../pulse.ts";
@@ -27,11 +28,16 @@ export interface ProxyWorkerOptions {
   readonly statistics: boolean;
   readonly verbosity: number;
   readonly antiSpoof?: SpoofRules;
+  /** The process becomes another user once all is open. */
+  readonly losesRights?: boolean;
 }
 
 const main = parentPort!;
 const pulse = startPulse();
+// This thread is older than the main thread's own promise.
+forbidNewPrivileges();
 const options = takeTask<ProxyWorkerOptions & { readonly wakeFd: number }>(main);
+if (options.losesRights === true) emptyBoundingSet();
 const tell = (message: ToMain): void => main.postMessage(message);
 const print = (text: string): void => tell({ kind: "print", text });
 const log = limitedLog(tell);
