@@ -274,7 +274,7 @@ test("a pid file's backend is replaced; the new one waits for its end, and takes
   assert.equal(existsSync(file), false);
 });
 
-test("wrong words are usage errors, a socket without a VMM a failure", async () => {
+test("wrong words are usage errors", async () => {
   const wrong = [
     [["-u", "1001"], /0 to 1000/],
     [["-d", "e1000"], /unknown device/],
@@ -292,7 +292,29 @@ test("wrong words are usage errors, a socket without a VMM a failure", async () 
     assert.equal(status, 2, err);
     assert.match(err, wrong[i][1]);
   }
-  const { status, err } = await run("backend", "-p", newSocket(), "-b", "sink").ended;
+});
+
+test("a backend names QEMU and what to start it with when nobody listens", async () => {
+  const socket = newSocket();
+  const { status, err } = await run("backend", "-p", socket, "-b", "sink").ended;
   assert.equal(status, 1);
-  assert.match(err, /connect .*start the server first/);
+  const words = `-chardev socket,id=c0,path=${socket},server -netdev bpfhv-proxy,id=n0,chardev=c0`;
+  assert.ok(err.includes(`connect ${socket}: `) && err.includes("(ENOENT)"), err);
+  assert.ok(err.includes(words) && err.includes("--reconnect"), err);
+});
+
+test("a backend says that it waits, and serves, when QEMU starts after it", async () => {
+  const socket = newSocket();
+  const backend = run("backend", "-p", socket, "-b", "loopback", "--reconnect");
+  let said = "";
+  backend.child.stderr?.on("data", (chunk) => {
+    said += chunk;
+  });
+  await until("it says so", () => said.includes("waiting for it"));
+  assert.equal(said.split("waiting for it").length, 2, "once");
+  const driven = await run("drive", "--socket", socket, "--packets", "20", "--json").ended;
+  assert.equal(driven.status, 0, driven.err);
+  assert.equal((JSON.parse(driven.out) as DriveResult).received, 20);
+  backend.child.kill("SIGTERM");
+  assert.equal((await backend.ended).status, 0);
 });

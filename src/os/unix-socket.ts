@@ -63,14 +63,14 @@ function withSocket(action: (fd: number) => void): number {
   return fd;
 }
 
-/** Connects to a listening socket. */
-export function connectUnix(path: string): number {
+/** Connects to a listening socket. @param absent what to do when nobody listens there */
+export function connectUnix(path: string, absent = "start the server first"): number {
   return withSocket((fd) => {
     const number = tryConnect(fd, path);
     if (number === 0) return;
     const hint =
       number === ENOENT || number === ECONNREFUSED
-        ? "start the server first"
+        ? absent
         : number === EAGAIN
           ? "the server does not accept: its backlog is full"
           : "";

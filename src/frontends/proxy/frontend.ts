@@ -42,6 +42,15 @@ export interface ProxyFrontendOptions {
   readonly trace?: (text: string) => void;
 }
 
+/** Here the server is the VMM. */
+function howToStartQemu(path: string): string {
+  const words = `-chardev socket,id=c0,path=${path},server -netdev bpfhv-proxy,id=n0,chardev=c0`;
+  return (
+    `start the original's QEMU fork first, with ${words} -device bpfhv-pci,netdev=n0 and shared guest ` +
+    "memory, or wait for it with --reconnect; stock QEMU is served by `bpfhv serve`"
+  );
+}
+
 export class ProxyFrontend implements Control {
   readonly backend: ProxyBackend;
   readonly counters = { connections: 0, messages: 0, kicks: 0 };
@@ -77,10 +86,16 @@ export class ProxyFrontend implements Control {
 
   #connect(path: string): void {
     try {
-      this.adopt(connectUnix(path));
+      this.adopt(connectUnix(path, howToStartQemu(path)));
       this.#connectAt = Number.POSITIVE_INFINITY;
     } catch (error) {
       if (!this.#options.reconnect || !(error instanceof OsError)) throw error;
+      if (this.counters.connections === 0 && this.#connectAt === Number.POSITIVE_INFINITY) {
+        this.#options.log(
+          "warn",
+          `QEMU does not listen on ${path} (${error.code}): waiting for it`,
+        );
+      }
       this.#connectAt = performance.now() + RECONNECT_MS;
     }
   }
