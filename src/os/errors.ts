@@ -59,6 +59,7 @@ export const EBUSY = E.EBUSY;
 export const EEXIST = E.EEXIST;
 export const ENODEV = E.ENODEV;
 export const EINVAL = E.EINVAL;
+export const EMFILE = E.EMFILE;
 export const EFBIG = E.EFBIG;
 export const ENAMETOOLONG = E.ENAMETOOLONG;
 export const ENOSYS = E.ENOSYS;

@@ -29,6 +29,16 @@ export function trySetNonBlocking(fd: number): void {
   if (flags >= 0) libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
+const POLLOUT = 4;
+
+/** Waits until a descriptor of ours can be written to. @returns false if it cannot in time */
+export function waitWritable(fd: number, ms: number): boolean {
+  if (fd < 0 || ms <= 0) return false;
+  libc.scratch.setInt32(libc.STRUCT_OFFSET, fd, true);
+  libc.scratch.setInt32(libc.STRUCT_OFFSET + 4, POLLOUT, true);
+  return libc.poll(libc.STRUCT_ADDRESS, 1, Math.ceil(ms)) > 0;
+}
+
 export interface FileIdentity {
   readonly dev: number;
   readonly ino: number;

@@ -1,5 +1,5 @@
 /** Bytes with descriptors over a UNIX stream socket: struct msghdr and SCM_RIGHTS, built in one mapping. */
-import { EAGAIN, EINTR, EINVAL, EMSGSIZE, OsError } from "./errors.ts";
+import { EAGAIN, EINTR, EINVAL, EMFILE, EMSGSIZE, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 import { type Mapping, mapAnonymous, PAGE } from "./memory.ts";
 
@@ -49,10 +49,12 @@ export class SocketReceiver {
   readonly fds: number[] = [];
   readonly #header: Header;
   readonly #controlLength: number;
+  readonly #maxFds: number;
 
   /** `maxFds`: more than this many in one receive are refused as a whole. */
   constructor(maxFds = 16) {
-    this.#controlLength = CMSG_HEADER + 4 * Math.min(maxFds, MAX_FDS);
+    this.#maxFds = Math.min(maxFds, MAX_FDS);
+    this.#controlLength = CMSG_HEADER + 4 * this.#maxFds;
     this.#header = newHeader();
   }
 
@@ -63,7 +65,7 @@ export class SocketReceiver {
   /**
    * Bytes received, 0 at the end of the stream, -1 when nothing is there.
    * @throws OsError ECONNRESET and the like when the connection is gone; EMSGSIZE when there were more descriptors
-   *   than fit, all of which are closed by then.
+   *   than fit, EMFILE when this process could not take them; all of them are closed by then.
    */
   receiveAt(fd: number, address: number, length: number): number {
     const { data, address: header } = this.#header;
@@ -99,11 +101,17 @@ export class SocketReceiver {
     }
   }
 
+  /** The kernel leaves out what does not fit, and what this process may not open any more. */
   #truncated(fd: number): never {
+    const full = this.fds.length >= this.#maxFds;
     for (const received of this.fds) libc.close(received);
     this.fds.length = 0;
-    const why = "more descriptors came than are allowed; all were closed";
-    throw new OsError("recvmsg", `fd ${fd}`, EMSGSIZE, "disconnect this peer", why);
+    if (full) {
+      const why = "more descriptors came than are allowed; all were closed";
+      throw new OsError("recvmsg", `fd ${fd}`, EMSGSIZE, "disconnect this peer", why);
+    }
+    const why = "descriptors that came with it were lost: too many files are open in this process";
+    throw new OsError("recvmsg", `fd ${fd}`, EMFILE, "raise the limit (ulimit -n)", why);
   }
 
   close(): void {

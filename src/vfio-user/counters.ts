@@ -7,6 +7,7 @@ export const COUNTERS = {
   interrupts: "vectors fired",
   interruptsDropped: "vectors fired without eventfd, or with bus mastering off",
   connections: "clients accepted",
+  acceptFailures: "times a client could not be accepted, and was left waiting for half a second",
   resets: "resets: by message, by function level reset, by loss of the client",
   refusedMalformed: "messages refused: sizes or flags that cannot be",
   refusedUnknown: "messages refused: a command that this server does not know",

@@ -2,7 +2,7 @@
  * A byte stream cut into messages, with their descriptors. One receive call takes many messages; nothing is
  * allocated for a message without descriptors.
  */
-import { EMSGSIZE, type OsError } from "../os/errors.ts";
+import { EMFILE, EMSGSIZE, type OsError } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { SocketReceiver } from "../os/messages.ts";
@@ -10,8 +10,10 @@ import { HEADER, MAX_MESSAGE } from "./protocol.ts";
 
 /** Bytes per receive: bounds the work of one turn to some hundred small messages. */
 const RECEIVE_BYTES = 16384;
-/** Descriptors of one receive, and of one message. */
+/** Descriptors of one message. */
 const MAX_FDS = 16;
+/** Of one receive: the kernel's own limit. What it left out it would close here, and that can block. */
+const KERNEL_MAX_FDS = 253;
 
 export const NO_FDS: readonly number[] = [];
 
@@ -23,7 +25,7 @@ export class MessageStream {
   readonly #memory: Mapping = mapAnonymous(MAX_MESSAGE + RECEIVE_BYTES);
   readonly bytes = new Uint8Array(this.#memory.view(0, this.#memory.length));
   readonly data = new DataView(this.bytes.buffer);
-  readonly #receiver = new SocketReceiver(MAX_FDS);
+  readonly #receiver = new SocketReceiver(KERNEL_MAX_FDS);
   /** Unread bytes are `[#start, #end)`. */
   #start = 0;
   #end = 0;
@@ -108,7 +110,8 @@ export class MessageStream {
       return this.receive(fd) > 0;
     } catch (error) {
       // Too many descriptors (closed by now) do not end the stream; a lost connection does.
-      return error instanceof FramingError || (error as OsError).errno === EMSGSIZE;
+      const { errno } = error as OsError;
+      return error instanceof FramingError || errno === EMSGSIZE || errno === EMFILE;
     }
   }
 

@@ -31,6 +31,9 @@ export interface ServerOptions {
   readonly answerDelayMs?: number;
 }
 
+/** After accept(2) failed. */
+const ACCEPT_AGAIN_MS = 500;
+
 /**
  * The caller owns the poll loop: `register` with its epoll set (or poll `pollFd`), call `handleReadable` when it is
  * readable, or at any time. One thread only.
@@ -55,6 +58,9 @@ export class VfioUserServer implements DeviceHost {
   #busy = false;
   #epoll: Epoll | null = null;
   #tag = 0;
+  /** When the listener is to be watched again; infinity: it is, or a client is there. */
+  #acceptAt = Number.POSITIVE_INFINITY;
+  #acceptTold = false;
 
   /** @throws OsError when the socket cannot be made, RangeError when the device's description cannot be. */
   constructor(device: PciDevice, options: ServerOptions = {}) {
@@ -102,6 +108,7 @@ export class VfioUserServer implements DeviceHost {
     if (this.#listener >= 0) this.#epoll?.remove(this.#listener);
     this.#connection = fd;
     this.#epoll?.add(fd, EPOLLIN, this.#tag);
+    this.#acceptTold = false;
     this.#session.restart();
     this.counters.connections++;
     this.#log("client connected");
@@ -128,10 +135,39 @@ export class VfioUserServer implements DeviceHost {
   }
 
   #accept(): boolean {
-    if (this.#listener < 0) return false;
-    const fd = accept(this.#listener);
-    if (fd >= 0) this.adopt(fd);
-    return fd >= 0;
+    if (this.#listener < 0 || this.#acceptAt !== Number.POSITIVE_INFINITY) return false;
+    let fd = -1;
+    try {
+      fd = accept(this.#listener);
+      if (fd >= 0) this.adopt(fd);
+      return fd >= 0;
+    } catch (error) {
+      this.#acceptLater(fd, error as Error);
+      return false;
+    }
+  }
+
+  /** No descriptor is free, mostly. The client stays in the backlog; the listener is not watched meanwhile. */
+  #acceptLater(fd: number, error: Error): void {
+    this.counters.acceptFailures++;
+    if (!this.#acceptTold) this.#warn("accept-failed", `a client waits: ${error.message}`);
+    this.#acceptTold = true;
+    if (fd >= 0) {
+      close(fd);
+      this.#connection = -1;
+    } else this.#epoll?.remove(this.#listener);
+    this.#acceptAt = performance.now() + ACCEPT_AGAIN_MS;
+  }
+
+  #watchListener(): void {
+    this.#acceptAt = Number.POSITIVE_INFINITY;
+    if (this.#closed || this.#listener < 0 || this.#connection >= 0) return;
+    try {
+      this.#epoll?.add(this.#listener, EPOLLIN, this.#tag);
+    } catch (error) {
+      this.#warn("accept-failed", (error as Error).message);
+      this.#acceptAt = performance.now() + ACCEPT_AGAIN_MS;
+    }
   }
 
   #handleMessages(): number {
@@ -162,13 +198,15 @@ export class VfioUserServer implements DeviceHost {
     this.#pci.fire(vector);
   }
 
-  /** Milliseconds until `handleTimers` has work (late answers), -1 when it has none. */
+  /** Milliseconds until `handleTimers` has work (late answers, a client to accept), -1 when it has none. */
   get timeoutMs(): number {
-    return this.#replies.timeoutMs;
+    if (this.#acceptAt === Number.POSITIVE_INFINITY) return this.#replies.timeoutMs;
+    return Math.max(0, Math.ceil(this.#acceptAt - performance.now()));
   }
 
-  /** Sends late answers that are due. */
+  /** Sends late answers that are due, and accepts again when it could not before. */
   handleTimers(): void {
+    if (performance.now() >= this.#acceptAt) this.#watchListener();
     if (this.#connection < 0 || this.#replies.flush(this.#connection)) return;
     this.#disconnect("client does not take its answers");
   }
@@ -193,8 +231,7 @@ export class VfioUserServer implements DeviceHost {
     this.#replies.clear();
     this.#stopDevice();
     this.#log(`client gone: ${reason}`);
-    if (this.#closed || this.#listener < 0) return;
-    this.#epoll?.add(this.#listener, EPOLLIN, this.#tag);
+    this.#watchListener();
   }
 
   /** Every step runs, whatever the device throws in the one before. */

@@ -7,7 +7,7 @@ import { validQueueBufs } from "../../abi/index.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
 import { mapContiguous } from "../../nic/contexts.ts";
-import { errnoName } from "../../os/errors.ts";
+import { errnoName, OsError } from "../../os/errors.ts";
 import { isEventFd, prepareToSignalPeers, signalPeer } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
 import { drainTx, unsentPackets } from "./drain.ts";
@@ -92,9 +92,19 @@ export class ProxyBackend {
   /** Answers one request whose size is right. It takes the descriptors that it keeps out of `fds`. */
   handle(name: RequestName, payload: DataView, fds: number[]): Reply {
     this.counters.requests++;
-    const reply = this.#answer(name, payload, fds);
+    const reply = this.#answerOrRefuse(name, payload, fds);
     if ("refused" in reply) this.refuse(`${name}: ${reply.refused}`);
     return reply;
+  }
+
+  /** What the system refuses is no reason to end the connection. */
+  #answerOrRefuse(name: RequestName, payload: DataView, fds: number[]): Reply {
+    try {
+      return this.#answer(name, payload, fds);
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+      return { refused: error.message };
+    }
   }
 
   /** Counts a refusal and keeps its reason for `status`. */

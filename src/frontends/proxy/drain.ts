@@ -2,7 +2,7 @@
 import type { TxHalf } from "../../devices/device.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { Batch } from "../../memory/index.ts";
-import { EPOLLOUT, Epoll } from "../../os/epoll.ts";
+import { waitWritable } from "../../os/fd.ts";
 
 /** The VMM waits for the reply with a CPU of the guest: long enough for a busy TAP, too short to be noticed. */
 const DRAIN_MS = 100;
@@ -19,18 +19,6 @@ export function drainTx(pair: QueuePair, limit: number): void {
     if (!pair.txBlocked) return;
     if (!waitWritable(pair.port.fd, deadline - performance.now())) return;
     pair.portWritable();
-  }
-}
-
-/** Waits for room in the port. @returns false where there is none in time */
-function waitWritable(fd: number, ms: number): boolean {
-  if (fd < 0 || ms <= 0) return false;
-  const epoll = new Epoll(1);
-  try {
-    epoll.add(fd, EPOLLOUT, 0);
-    return epoll.wait(Math.ceil(ms)) > 0;
-  } finally {
-    epoll.close();
   }
 }
 

@@ -2,7 +2,6 @@
  * The byte stream cut into messages. A receive never reaches past the message that it is in, so descriptors
  * that come with any byte of a message are that message's.
  */
-import { EMSGSIZE, OsError } from "../../os/errors.ts";
 import { close } from "../../os/fd.ts";
 import { mapAnonymous, PAGE } from "../../os/memory.ts";
 import { SocketReceiver, sendMessage } from "../../os/unix-socket.ts";
@@ -69,20 +68,11 @@ export class ProxyStream {
       const wanted = this.#wanted();
       if (this.#have === wanted) return this.#complete();
       const at = this.#memory.address + this.#have;
-      const n = this.#receive(at, wanted - this.#have);
+      const n = this.#receiver.receiveAt(this.fd, at, wanted - this.#have);
       if (n < 0) return "none";
       if (n === 0) return "end";
       this.#have += n;
       this.#keepFds();
-    }
-  }
-
-  #receive(at: number, length: number): number {
-    try {
-      return this.#receiver.receiveAt(this.fd, at, length);
-    } catch (error) {
-      if (!(error instanceof OsError) || error.errno !== EMSGSIZE) throw error;
-      throw new FramingError("descriptors were cut off: too many files are open here (ulimit -n)");
     }
   }
 
