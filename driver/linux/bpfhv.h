@@ -139,6 +139,7 @@ struct bpfhv_priv {
 	void __iomem *program;
 	struct bpfhv_gen *gen;
 	unsigned int n_pairs;
+	unsigned int n_vectors;
 	u32 abilities;		/* acknowledged */
 	u32 offered;		/* features */
 	u32 selected;

@@ -64,11 +64,14 @@ static void bpfhv_free_irqs(struct bpfhv_priv *bp)
 static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
 {
 	struct bpfhv_priv *bp = q->bp;
-	int irq = pci_irq_vector(bp->pdev, q->index), err;
+	/* Fewer messages of plain MSI than queues: the first is fired for all that have none. */
+	bool own = q->index < bp->n_vectors;
+	int irq = pci_irq_vector(bp->pdev, own ? q->index : 0), err;
 
 	snprintf(q->irq_name, sizeof(q->irq_name), BPFHV_NAME "-%s-%u",
 		 q->tx ? "tx" : "rx", q->tx ? q->index - bp->n_pairs : q->index);
-	err = request_irq(irq, bpfhv_queue_irq, 0, q->irq_name, q);
+	err = request_irq(irq, bpfhv_queue_irq, bp->pdev->msi_enabled ? IRQF_SHARED : 0,
+			  q->irq_name, q);
 	if (!err)
 		q->irq = irq;
 	return err;
@@ -76,7 +79,8 @@ static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
 
 /*
  * One vector for each queue and one for the device, as the ABI numbers them. Where there are fewer, those
- * at the end go without: their queues are looked at by a timer, the device once a second.
+ * at the end go without: their queues are looked at by a timer, the device once a second. With plain MSI,
+ * of which guests without interrupt remapping get one vector, all queues share the first instead.
  */
 static int bpfhv_request_irqs(struct bpfhv_priv *bp)
 {
@@ -85,19 +89,20 @@ static int bpfhv_request_irqs(struct bpfhv_priv *bp)
 	struct pci_dev *pdev = bp->pdev;
 	int got, err = 0;
 
-	got = pci_alloc_irq_vectors(pdev, 1, most, PCI_IRQ_MSIX);
+	got = pci_alloc_irq_vectors(pdev, 1, most, PCI_IRQ_MSIX | PCI_IRQ_MSI);
 	if (got < 0) {
-		dev_err(&pdev->dev, "no MSI-X vectors: %d\n", got);
+		dev_err(&pdev->dev, "no MSI-X and no MSI vectors: %d\n", got);
 		return got;
 	}
-	if (got <= n)
+	bp->n_vectors = got;
+	if (got <= n && !pdev->msi_enabled)
 		dev_warn(&pdev->dev, "%d of %u vectors: a timer replaces the others\n", got, n + 1);
 	if (got > n) {
 		err = request_irq(pci_irq_vector(pdev, n), bpfhv_ctrl_irq, 0, BPFHV_NAME "-ctrl", bp);
 		if (!err)
 			bp->ctrl_irq = pci_irq_vector(pdev, n);
 	}
-	for (i = 0; i < min_t(unsigned int, got, n) && !err; i++)
+	for (i = 0; i < (pdev->msi_enabled ? n : min_t(unsigned int, got, n)) && !err; i++)
 		err = bpfhv_request_queue_irq(&bp->queues[i]);
 	if (err)
 		bpfhv_free_irqs(bp);

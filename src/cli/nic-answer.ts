@@ -10,6 +10,8 @@ export interface ServedNic extends NicStatus {
   readonly uptimeSeconds: number;
   /** What the host's verifier said of the programs, before they were offered. */
   readonly proof: string;
+  /** msix or msi. */
+  readonly interrupts: string;
 }
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -20,7 +22,7 @@ const MAX_FEATURES = 64;
 const TEXTS = ["device", "port", "mac", "link", "step", "programs", "lastRefusal", "socket"];
 const NUMBERS = ["pid", "generation"];
 /** Fields that servers of before have not, and what is shown instead. */
-const LATER: Fields = { version: "-", uptimeSeconds: 0, proof: "-", mtu: 0 };
+const LATER: Fields = { version: "-", uptimeSeconds: 0, proof: "-", mtu: 0, interrupts: "msix" };
 
 /** The answer as a NIC's status; fields that are not known stay. @throws Error if it is none */
 export function readNic(answer: unknown): ServedNic {

@@ -6,6 +6,7 @@ import {
   type Machine,
   parseMemory,
   qemuCommand,
+  rootPort,
   sharedMemoryProblem,
   shellQuote,
   vfioUserDevice,
@@ -38,6 +39,12 @@ test("a vfio-user socket goes to QEMU in JSON form", () => {
     id: "nic0",
     socket: { type: "unix", path: "/run/nic.sock" },
   });
+});
+
+test("a NIC is plugged into a root port when it is given one", () => {
+  assert.deepEqual(rootPort("port0", 1), { driver: "pcie-root-port", id: "port0", chassis: 1 });
+  assert.equal(vfioUserDevice("/s", { bus: "port0" }).bus, "port0");
+  assert.equal("bus" in vfioUserDevice("/s"), false);
 });
 
 test("an original driver gets writes that are answered", () => {

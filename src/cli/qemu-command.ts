@@ -45,14 +45,20 @@ export const MIGRATION_BLOCKER = {
  */
 export function vfioUserDevice(
   socket: string,
-  options: { readonly id?: string; readonly originalDriver?: boolean } = {},
+  options: { readonly id?: string; readonly originalDriver?: boolean; readonly bus?: string } = {},
 ): Device {
   return {
     driver: "vfio-user-pci",
     ...(options.id === undefined ? {} : { id: options.id }),
+    ...(options.bus === undefined ? {} : { bus: options.bus }),
     socket: { type: "unix", path: socket },
     ...(options.originalDriver ? { "x-no-posted-writes": true } : {}),
   };
+}
+
+/** A slot that a NIC can be unplugged from: QEMU refuses to on the root bus. */
+export function rootPort(id: string, chassis: number): Device {
+  return { driver: "pcie-root-port", id, chassis };
 }
 
 /** Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it. */

@@ -1,7 +1,7 @@
 /** `bpfhv serve`: one NIC for one virtual machine, until Ctrl-C. */
 import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { FEATURES, MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 import { findRing, RINGS } from "../devices/rings.ts";
@@ -43,6 +43,7 @@ interface ServeFlags {
   queues: number;
   mtu: number;
   speed: number;
+  interrupts: "msix" | "msi";
   spin: number;
   logLevel: LogLevel;
   logJson: boolean;
@@ -92,6 +93,11 @@ export function serveCommand(worker?: WaitingWorker): Command {
       "largest MTU that the guest may use; without Ethernet header and VLAN tags",
       whole("--mtu", MIN_MTU, MAX_MTU),
       1500,
+    )
+    .addOption(
+      new Option("--interrupts <kind>", "msi: slower, but QEMU can unplug the NIC (docs/qemu.md)")
+        .choices(["msix", "msi"])
+        .default("msix"),
     )
     .option(
       "--speed <mbps>",
@@ -171,6 +177,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       nic,
       port,
       socketPath: flags.socket,
+      interrupts: flags.interrupts,
       pciDevice: flags.originalId ? PCI_DEVICE_ORIGINAL : PCI_DEVICE,
       spinUs: flags.spin,
       answerDelayMs: flags.answerDelay,
@@ -302,6 +309,7 @@ function controlCommands(
 ): ControlCommands {
   const status = async () => ({
     ...{ pid: process.pid, socket: resolve(flags.socket), version },
+    interrupts: flags.interrupts,
     ...{ uptimeSeconds: Math.floor(process.uptime()), proof: (await proving).proof },
     ...(await nic.status()),
   });

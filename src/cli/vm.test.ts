@@ -109,6 +109,8 @@ esac\n`;
     const line = await printed(["--qemu", qemu, ...sockets, ...more, "--", "-trace", "x*"]);
     assert.match(line, /"path":"\/run\/a b\.sock"},"x-no-posted-writes":true}'/);
     assert.match(line, /"id":"nic1".*"path":"\/run\/c\.sock"/);
+    const plugged = await printed(["--qemu", qemu, ...sockets, ...more, "--hotplug"]);
+    assert.match(plugged, /"id":"port1","chassis":2}' -device '{[^}]*"id":"nic1","bus":"port1"/);
     assert.match(line, /share=on .*-serial mon:stdio -trace 'x\*'\n$/);
   });
 
@@ -162,6 +164,8 @@ esac\n`;
     try {
       await assert.rejects(start(), { status: 1, message: /a guest has this NIC .*process 42/ });
       step = "no guest";
+      const hotplug = vmCommand().parseAsync([...words, "--hotplug"], { from: "user" });
+      await assert.rejects(hotplug, { status: 1, message: /served with --interrupts msi/ });
       // The stand-in for QEMU prints its help and ends well.
       await start();
     } finally {

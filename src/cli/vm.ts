@@ -20,8 +20,10 @@ import {
 import {
   type Accelerator,
   type Boot,
+  type Device,
   parseMemory,
   qemuCommand,
+  rootPort,
   sharedMemoryProblem,
   shellQuote,
   vfioUserDevice,
@@ -42,6 +44,7 @@ export interface VmFlags {
   readonly qemu?: string;
   readonly print?: boolean;
   readonly originalDriver?: boolean;
+  readonly hotplug?: boolean;
 }
 
 const MAX_CPUS = 255;
@@ -67,6 +70,7 @@ export function vmCommand(): Command {
     .option("--smp <n>", "virtual CPUs", "1")
     .option("--accel <name>", "kvm, tcg (emulation), or auto: kvm where it really works", "auto")
     .option("--qemu <program>", "QEMU to use (default: the system's, or one that is prepared)")
+    .option("--hotplug", "let QMP unplug the NICs; serve needs --interrupts msi (docs/qemu.md)")
     .option("--original-driver", "answer every write, as an original bpfhv driver needs")
     .option("--print", "show the command line instead of running it")
     .argument("[qemu-arguments...]", "after --: more arguments for QEMU, as they are")
@@ -76,7 +80,9 @@ export function vmCommand(): Command {
 
 async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
   checkUsage(flags, extra);
-  if (!flags.print) await Promise.all(flags.socket!.map(requireFree));
+  if (!flags.print) {
+    await Promise.all(flags.socket!.map((path) => requireFree(path, flags.hotplug === true)));
+  }
   const command = await composeVm(flags, extra);
   if (flags.print) {
     process.stdout.write(`${shellQuote(command)}\n`);
@@ -134,14 +140,16 @@ async function composeVm(flags: VmFlags, extra: readonly string[]): Promise<stri
     memoryMiB: parseMemory(flags.memory)!,
     cpus: Number(flags.smp),
     boot: given ?? (await testGuest(parts!, prepare)),
-    devices: flags.socket!.map((path, index) =>
-      vfioUserDevice(resolve(path), {
-        id: `nic${index}`,
-        originalDriver: flags.originalDriver === true,
-      }),
-    ),
+    devices: flags.socket!.flatMap((path, index) => nicDevices(path, index, flags)),
     extra: ["-serial", "mon:stdio", ...extra],
   });
+}
+
+function nicDevices(path: string, index: number, flags: VmFlags): Device[] {
+  const nic = { id: `nic${index}`, originalDriver: flags.originalDriver === true };
+  if (!flags.hotplug) return [vfioUserDevice(resolve(path), nic)];
+  const bus = `port${index}`;
+  return [rootPort(bus, index + 1), vfioUserDevice(resolve(path), { ...nic, bus })];
 }
 
 async function chooseAccelerator(
@@ -185,7 +193,7 @@ function requireReadable(path: string | undefined): void {
 }
 
 /** QEMU would wait for seconds, and then say that a message timed out. */
-async function requireFree(path: string): Promise<void> {
+async function requireFree(path: string, hotplug: boolean): Promise<void> {
   const missing = `no NIC is served on ${path}: start \`bpfhv serve --socket ${path}\` first`;
   if (!statSync(path, { throwIfNoEntry: false })?.isSocket()) throw failure(missing);
   let answer: unknown;
@@ -196,7 +204,13 @@ async function requireFree(path: string): Promise<void> {
     // Another vfio-user server, or one of another user: QEMU will see.
     return;
   }
-  const { step, pid } = (answer ?? {}) as { step?: unknown; pid?: unknown };
+  const { step, pid, interrupts } = (answer ?? {}) as Record<string, unknown>;
+  if (hotplug && interrupts !== "msi") {
+    throw failure(
+      `${path}: --hotplug needs a NIC that is served with --interrupts msi: ` +
+        "QEMU aborts when one with MSI-X is unplugged",
+    );
+  }
   if (typeof step !== "string" || step === NO_GUEST) return;
   throw failure(
     `${path}: a guest has this NIC already (server's process ${pid}): ` +

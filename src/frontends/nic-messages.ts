@@ -25,6 +25,8 @@ export interface NicWorkerData {
   readonly pciDevice: number;
   /** The process becomes another user once all is open. */
   readonly losesRights?: boolean;
+  /** Default: MSI-X. */
+  readonly interrupts?: "msix" | "msi";
   /** eventfd: the main thread signals it after each message. */
   readonly wakeFd: number;
   readonly spinUs?: number;

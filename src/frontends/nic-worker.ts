@@ -53,6 +53,7 @@ function serve(ports: WorkerPorts): void {
     socketPath: options.socketPath,
     access: options.access,
     pciDevice: options.pciDevice,
+    interrupts: options.interrupts,
     answerDelayMs: options.answerDelayMs,
     log: (text) => log.line({ kind: "log", level: "info", text }),
     onWarning: (code, text) => log.line({ kind: "log", level: "warn", text: `${text} [${code}]` }),

@@ -13,16 +13,22 @@ import {
 
 export interface VfioUserFrontendOptions extends ServerOptions {
   readonly pciDevice?: number;
+  readonly interrupts?: PciDevice["interrupts"];
 }
 
 /** The NIC in the terms of the vfio-user library. */
-export function nicAsPciDevice(nic: Nic, pciDevice = PCI_DEVICE): PciDevice {
+export function nicAsPciDevice(
+  nic: Nic,
+  pciDevice = PCI_DEVICE,
+  interrupts: PciDevice["interrupts"] = "msix",
+): PciDevice {
   const bars: (Bar | null)[] = [null, null, null, null, null, null];
   for (const { index, size } of nic.bars) bars[index] = { size };
   return {
     identity: { vendor: PCI_VENDOR, device: pciDevice, classCode: PCI_CLASS_ETHERNET },
     bars,
     vectors: 2 * nic.config.pairs + 1,
+    interrupts,
     msixBar: BAR_MSIX,
     read: (bar, offset, size) => nic.read(bar, offset, size),
     write: (bar, offset, size, low, high) => {
@@ -47,7 +53,10 @@ export class VfioUserFrontend implements Control {
   /** @throws OsError where the socket cannot be made */
   constructor(nic: Nic, options: VfioUserFrontendOptions) {
     this.#nic = nic;
-    this.server = new VfioUserServer(nicAsPciDevice(nic, options.pciDevice), options);
+    this.server = new VfioUserServer(
+      nicAsPciDevice(nic, options.pciDevice, options.interrupts),
+      options,
+    );
   }
 
   register(epoll: Epoll): void {

@@ -28,6 +28,10 @@ const EXPRESS = 0x50;
 const EXPRESS_CONTROL = EXPRESS + 8;
 const FLR_BYTE = EXPRESS_CONTROL + 1;
 const FLR = 0x80;
+const MSI = 0x90;
+const MSI_64_BIT = 0x80;
+/** Enable, and how many messages the guest uses. */
+const MSI_CONTROL_WRITABLE = 0x71;
 const MSIX = 0x90;
 const MSIX_CONTROL = MSIX + 2;
 
@@ -62,13 +66,15 @@ export class ConfigSpace {
   readonly #data = new DataView(this.bytes.buffer);
   #lastCapability = 0;
 
-  constructor(identity: PciIdentity, msix: MsixPlace | null) {
+  /** @param interrupts the place of MSI-X, or how many messages of plain MSI: a power of two; null: none */
+  constructor(identity: PciIdentity, interrupts: MsixPlace | number | null) {
     this.#putIdentity(identity);
     this.#addCapability(PM, PM_CAPABILITY);
     this.#mask[PM_CONTROL] = PM_STATE;
     this.#addCapability(EXPRESS, EXPRESS_CAPABILITY);
     this.#mask.fill(0xff, EXPRESS_CONTROL, EXPRESS_CONTROL + 2);
-    if (msix !== null) this.#addMsix(msix);
+    if (typeof interrupts === "number") this.#addMsi(interrupts);
+    else if (interrupts !== null) this.#addMsix(interrupts);
     this.#initial = this.bytes.slice();
   }
 
@@ -97,6 +103,16 @@ export class ConfigSpace {
     const link = this.#lastCapability === 0 ? CAPABILITIES : this.#lastCapability + 1;
     this.bytes[link] = at;
     this.#lastCapability = at;
+  }
+
+  /** With 64-bit addresses, without masks. */
+  #addMsi(messages: number): void {
+    this.#addCapability(MSI, [0x05, 0]);
+    this.#data.setUint16(MSI + 2, MSI_64_BIT | (Math.log2(messages) << 1), true);
+    this.#mask[MSI + 2] = MSI_CONTROL_WRITABLE;
+    this.#mask.fill(0xff, MSI + 4, MSI + 14);
+    // Messages go to addresses of whole words.
+    this.#mask[MSI + 4] = 0xfc;
   }
 
   #addMsix({ vectors, bar, tableOffset, pbaOffset }: MsixPlace): void {

@@ -18,7 +18,7 @@ export interface Bar {
 
 /** What a device may do to its machine. */
 export interface DeviceHost {
-  /** Fires an MSI-X vector; nothing happens when the guest does not listen to it or bus mastering is off. */
+  /** Fires a vector; nothing happens when the guest does not listen to it or bus mastering is off. */
   fire(vector: number): void;
   /** Guest memory. */
   readonly dma: RegionTable;
@@ -34,8 +34,10 @@ export interface PciDevice {
   readonly identity: PciIdentity;
   /** Up to six, by BAR index; null where there is none. */
   readonly bars: readonly (Bar | null)[];
-  /** Number of MSI-X vectors, 0 to 2048. */
+  /** Number of interrupt vectors: 0 to 2048, with plain MSI 0 to 32. */
   readonly vectors: number;
+  /** Default: MSI-X. With plain MSI a guest may use fewer vectors than there are: the others fire the first. */
+  readonly interrupts?: "msix" | "msi";
   /** BAR that the library uses for MSI-X; must be null in `bars`. Default: the first free one. */
   readonly msixBar?: number;
 

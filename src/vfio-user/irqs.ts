@@ -36,7 +36,7 @@ export function handleSetIrqs(
   if (payload !== SET_IRQS.SIZE + (data === IRQ_SET.dataBool ? count : 0)) return EINVAL;
   if (fds.length > 0 && data !== IRQ_SET.dataEventfd) return EINVAL;
   if (count === 0) return forgetAll(vectors, index, flags);
-  if (index !== IRQ.msix || start + count > vectors.count) return EINVAL;
+  if (index !== vectors.irqIndex || start + count > vectors.count) return EINVAL;
   if (data === IRQ_SET.dataEventfd) {
     return action === IRQ_SET.trigger ? setEventFds(vectors, start, count, fds) : ENOTSUP;
   }
@@ -50,7 +50,7 @@ export function handleSetIrqs(
 /** "No data, trigger, no vectors" disables an interrupt kind; kinds we do not have are disabled already. */
 function forgetAll(vectors: MsixVectors, index: number, flags: number): number {
   if (flags !== (IRQ_SET.dataNone | IRQ_SET.trigger) || index >= IRQ.COUNT) return EINVAL;
-  if (index === IRQ.msix) vectors.clear();
+  if (index === vectors.irqIndex) vectors.clear();
   return OK;
 }
 

@@ -6,10 +6,13 @@
 import { signalPeer } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import type { MsixPlace } from "./config-space.ts";
+import { IRQ } from "./protocol.ts";
 
 const ENTRY_SIZE = 16;
 const PBA_ALIGNMENT = 0x800;
 export const MAX_VECTORS = 2048;
+/** Of plain MSI (PCI Local Bus 3.0, 6.8.1.3). */
+export const MAX_MSI_VECTORS = 32;
 
 /** Table at 0, pending bits behind it at a multiple of 2 KiB; a BAR of a page or more. */
 export function placeMsix(vectors: number, bar: number): MsixPlace & { readonly barSize: number } {
@@ -22,12 +25,15 @@ export function placeMsix(vectors: number, bar: number): MsixPlace & { readonly 
 
 export class MsixVectors {
   readonly count: number;
+  /** Which of the client's interrupt kinds they are. */
+  readonly irqIndex: number;
   readonly #eventFds: Int32Array;
   readonly #masked: Uint8Array;
   readonly #pending: Uint8Array;
 
-  constructor(count: number) {
+  constructor(count: number, irqIndex: number = IRQ.msix) {
     this.count = count;
+    this.irqIndex = irqIndex;
     this.#eventFds = new Int32Array(count).fill(-1);
     this.#masked = new Uint8Array(count);
     this.#pending = new Uint8Array(count);
@@ -36,7 +42,10 @@ export class MsixVectors {
   /** False: nobody listens. While masked, the vector becomes pending. */
   fire(vector: number): boolean {
     const fd = this.#eventFds[vector];
-    if (fd === undefined || fd < 0) return false;
+    if (fd === undefined || fd < 0) {
+      // A guest may enable fewer messages of plain MSI than there are: the others go with the first.
+      return this.irqIndex === IRQ.msi && vector > 0 && this.fire(0);
+    }
     if (this.#masked[vector] === 0) signalPeer(fd);
     else this.#pending[vector] = 1;
     return true;

@@ -5,8 +5,8 @@
 import { CONFIG_EFFECT, CONFIG_SIZE, ConfigSpace } from "./config-space.ts";
 import type { Counters } from "./counters.ts";
 import type { PciDevice } from "./device.ts";
-import { MAX_VECTORS, MsixVectors, placeMsix } from "./msix.ts";
-import { REGION } from "./protocol.ts";
+import { MAX_MSI_VECTORS, MAX_VECTORS, MsixVectors, placeMsix } from "./msix.ts";
+import { IRQ, REGION } from "./protocol.ts";
 
 const BARS = 6;
 const MIN_BAR = 16;
@@ -29,11 +29,17 @@ export class PciFunction {
     checkShape(device);
     this.device = device;
     this.#counters = counters;
-    this.#msixBar = device.vectors === 0 ? NO_BAR : chooseMsixBar(device);
-    const place = placeMsix(device.vectors, this.#msixBar);
+    const { vectors, identity, interrupts = "msix" } = device;
+    const messages = 2 ** Math.ceil(Math.log2(Math.max(1, vectors)));
+    this.#msixBar = vectors === 0 || interrupts === "msi" ? NO_BAR : chooseMsixBar(device);
+    const place = placeMsix(vectors, this.#msixBar);
     this.#pbaOffset = place.pbaOffset;
-    this.config = new ConfigSpace(device.identity, device.vectors === 0 ? null : place);
-    this.vectors = new MsixVectors(device.vectors);
+    const capability = interrupts === "msi" ? messages : place;
+    this.config = new ConfigSpace(identity, vectors === 0 ? null : capability);
+    this.vectors =
+      interrupts === "msi" && vectors > 0
+        ? new MsixVectors(messages, IRQ.msi)
+        : new MsixVectors(vectors);
     for (const [i, bar] of device.bars.entries()) this.regionSizes[i] = bar?.size ?? 0;
     if (this.#msixBar !== NO_BAR) this.regionSizes[this.#msixBar] = place.barSize;
     this.regionSizes[REGION.config] = CONFIG_SIZE;
@@ -111,7 +117,7 @@ export class PciFunction {
   }
 }
 
-function checkShape({ bars, vectors, identity }: PciDevice): void {
+function checkShape({ bars, vectors, identity, interrupts }: PciDevice): void {
   if (bars.length > BARS) throw new RangeError(`a PCI device has at most ${BARS} BARs`);
   for (const [i, bar] of bars.entries()) {
     if (bar === null) continue;
@@ -119,8 +125,9 @@ function checkShape({ bars, vectors, identity }: PciDevice): void {
     if (size >= MIN_BAR && size <= MAX_BAR && 2 ** Math.round(Math.log2(size)) === size) continue;
     throw new RangeError(`BAR ${i}: ${size} bytes; use a power of two from ${MIN_BAR} to 2^31`);
   }
-  if (!Number.isInteger(vectors) || vectors < 0 || vectors > MAX_VECTORS) {
-    throw new RangeError(`${vectors} MSI-X vectors; use 0 to ${MAX_VECTORS}`);
+  const [kind, most] = interrupts === "msi" ? ["MSI", MAX_MSI_VECTORS] : ["MSI-X", MAX_VECTORS];
+  if (!Number.isInteger(vectors) || vectors < 0 || vectors > most) {
+    throw new RangeError(`${vectors} ${kind} vectors; use 0 to ${most}`);
   }
   for (const [name, id] of Object.entries(identity) as [string, number][]) {
     const limit = name === "classCode" ? 0xffffff : name === "revision" ? 0xff : 0xffff;

@@ -235,7 +235,8 @@ export class Session {
       this.#counters.refusedIrq++;
       return EINVAL;
     }
-    const count = index === IRQ.msix ? this.#pci.vectors.count : 0;
+    const { irqIndex, count: vectors } = this.#pci.vectors;
+    const count = index === irqIndex ? vectors : 0;
     this.#put(IRQ_INFO.argsz, IRQ_INFO.SIZE);
     this.#put(IRQ_INFO.flags, count === 0 ? 0 : IRQ_FLAG.eventfd);
     this.#put(IRQ_INFO.index, index);

@@ -1,4 +1,5 @@
 /** A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from. */
+import { type Device, vfioUserDevice } from "../../src/cli/qemu-command.ts";
 import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
 import {
   buildModule,
@@ -39,6 +40,8 @@ export class NicGuest {
       guest?: Partial<GuestOptions>;
       multiQueue?: boolean;
       label?: string;
+      /** A root port that the NIC is plugged into. */
+      bus?: Device;
     } = {},
   ): Promise<NicGuest> {
     const suite = options.guest?.suite;
@@ -51,7 +54,7 @@ export class NicGuest {
       netns.addTap({ name: "tap0", address: `${HOST}/24`, multiQueue });
       nic = await ServedNic.start(`--net=tap:tap0,netns=${netns.name}`, ...(options.serve ?? []));
       const guest = await startGuest({
-        sockets: [nic.socket],
+        ...pluggedInto(options.bus, nic.socket),
         ...options.guest,
         extraFiles: { [MODULE]: module, ...options.guest?.extraFiles },
       });
@@ -119,6 +122,11 @@ export class NicGuest {
     if (!this.guest.ended) await assertNoLeak(this.guest);
     assertNoAlarm(this.guest);
   }
+}
+
+function pluggedInto(bus: Device | undefined, socket: string): Partial<GuestOptions> {
+  if (bus === undefined) return { sockets: [socket] };
+  return { devices: [bus, vfioUserDevice(socket, { id: "nic0", bus: String(bus.id) })] };
 }
 
 /** Of the module as built for the kernel of a Debian suite. */

@@ -1,0 +1,86 @@
+/** A NIC unplugged and plugged again by QMP, its server replaced meanwhile: what a package upgrade needs. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { rootPort, vfioUserDevice } from "../../src/cli/qemu-command.ts";
+import { patience, until } from "./harness.ts";
+import { ServedNic } from "./nic.ts";
+import { NicGuest } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+const NETS = ["eth0", "eth1"];
+
+describe("a NIC with plain MSI behind a root port", { skip, timeout: patience(180_000) }, () => {
+  let vm: NicGuest;
+  let replaced: ServedNic | undefined;
+
+  before(async () => {
+    vm = await NicGuest.start({
+      label: "hotplug",
+      serve: ["--interrupts", "msi"],
+      bus: rootPort("port0", 1),
+    });
+    await vm.load();
+  });
+
+  after(async () => {
+    await vm.guest.close();
+    await replaced?.stop();
+    await vm.close();
+  });
+
+  const unplug = async (nic: ServedNic) => {
+    await vm.guest.qmp("device_del", { id: "nic0" });
+    await until(patience(15_000), "the NIC is gone", () =>
+      vm.guest.events.some(({ event }) => event === "DEVICE_DELETED"),
+    );
+    await until(5000, "the server notices", async () => (await nic.status()).step === "no guest");
+    assert.equal(vm.guest.ended, false);
+  };
+
+  const plug = async (nic: ServedNic) => {
+    const device = vfioUserDevice(nic.socket, { id: "nic0", bus: "port0" });
+    await vm.guest.qmp("device_add", device);
+    await until(patience(15_000), "its interface", async () => {
+      const { output } = await vm.guest.run("ls /sys/class/net");
+      return NETS.some((name) => output.includes(name));
+    });
+    await vm.configure();
+  };
+
+  test("one interrupt carries traffic both ways when the guest has no more", async () => {
+    assert.equal(await vm.pings(10), 0);
+    assert.ok((await vm.link.tcp("from guest", 1)) > 1);
+    assert.ok((await vm.link.tcp("to guest", 1)) > 1);
+    const lines = await vm.guest.check("grep bpfhv /proc/interrupts");
+    assert.match(lines, /MSI.* bpfhv-rx-0, bpfhv-tx-0/);
+  });
+
+  test("QEMU, guest and server live on when the NIC is unplugged, and it comes back when plugged", async () => {
+    await unplug(vm.nic);
+    assert.equal((await vm.guest.check("ls /sys/class/net")).trim(), "lo");
+    await plug(vm.nic);
+    assert.equal(await vm.pings(10), 0);
+  });
+
+  test("the guest reboots with a new server when the old one was stopped while unplugged", async () => {
+    const { events } = vm.guest;
+    const before = events.filter(({ event }) => event === "DEVICE_DELETED").length;
+    await vm.guest.qmp("device_del", { id: "nic0" });
+    await until(patience(15_000), "the NIC is gone", () => {
+      return vm.guest.events.filter(({ event }) => event === "DEVICE_DELETED").length > before;
+    });
+    assert.equal((await vm.nic.stop()).code, 0);
+    replaced = await ServedNic.start(
+      `--net=tap:tap0,netns=${vm.netns.name}`,
+      "--interrupts",
+      "msi",
+    );
+    await plug(replaced);
+    assert.equal(await vm.pings(5), 0);
+    await vm.guest.reboot();
+    await vm.load();
+    assert.equal(await vm.pings(5), 0);
+    assert.equal(vm.guest.ended, false);
+  });
+});
