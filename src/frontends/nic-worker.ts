@@ -11,6 +11,7 @@ import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { limitedLog } from "./line-limit.ts";
+import { NicEvents } from "./nic-events.ts";
 import type { NicWorkerData, ToMain } from "./nic-messages.ts";
 import { startPulse } from "./pulse.ts";
 import { VfioUserFrontend } from "./vfio-user.ts";
@@ -55,10 +56,15 @@ function serve(ports: WorkerPorts): void {
     pciDevice: options.pciDevice,
     interrupts: options.interrupts,
     answerDelayMs: options.answerDelayMs,
+    handled: () => events.look(),
     log: (text) => log.line({ kind: "log", level: "info", text }),
     onWarning: (code, text) => log.line({ kind: "log", level: "warn", text: `${text} [${code}]` }),
   });
-  const status = () => nicStatus(nic, loop.moods, frontend.server.counters);
+  const events = new NicEvents(nic, (level, text) => log.line({ kind: "log", level, text }));
+  const status = () => ({
+    ...nicStatus(nic, loop.moods, frontend.server.counters),
+    step: frontend.step,
+  });
   const commands = new WorkerControl(
     frontend,
     { port: main, wakeFd: options.wakeFd },
@@ -79,9 +85,12 @@ function serve(ports: WorkerPorts): void {
   const setPorts = (spec: PortSpec): string | null => {
     const error = ports.exchange(spec, pairs, loop);
     nic.followLink();
+    // Another port is no event of the old one.
+    portsUp = arePortsUp();
     return error;
   };
-  let portsUp = true;
+  const arePortsUp = () => pairs.every((pair) => pair.port.linkUp);
+  let portsUp = arePortsUp();
   const loop: Loop = new Loop({
     pairs,
     control: commands,
@@ -92,7 +101,9 @@ function serve(ports: WorkerPorts): void {
       log.tick();
       for (const text of ports.notices()) log.line({ kind: "log", level: "warn", text });
       nic.followLink();
-      const up = pairs.every((pair) => pair.port.linkUp);
+      events.look();
+      events.lookAtLink();
+      const up = arePortsUp();
       if (up !== portsUp) {
         portsUp = up;
         tell({

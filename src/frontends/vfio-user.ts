@@ -1,7 +1,7 @@
 /** The NIC as a vfio-user PCI device: stock QEMU's `vfio-user-pci` is the client. */
 import { BAR_MSIX, PCI_CLASS_ETHERNET, PCI_DEVICE, PCI_VENDOR } from "../abi/index.ts";
 import { CONTROL_TAG, type Control } from "../engine/loop.ts";
-import type { Nic } from "../nic/nic.ts";
+import type { HandshakeStep, Nic } from "../nic/nic.ts";
 import type { Epoll } from "../os/epoll.ts";
 import {
   type Bar,
@@ -14,6 +14,8 @@ import {
 export interface VfioUserFrontendOptions extends ServerOptions {
   readonly pciDevice?: number;
   readonly interrupts?: PciDevice["interrupts"];
+  /** Called after messages were handled. */
+  readonly handled?: () => void;
 }
 
 /** The NIC in the terms of the vfio-user library. */
@@ -47,12 +49,14 @@ export function nicAsPciDevice(
 export class VfioUserFrontend implements Control {
   readonly server: VfioUserServer;
   readonly #nic: Nic;
+  readonly #handled: () => void;
   #epoll: Epoll | null = null;
   #isOpen = false;
 
   /** @throws OsError where the socket cannot be made */
   constructor(nic: Nic, options: VfioUserFrontendOptions) {
     this.#nic = nic;
+    this.#handled = options.handled ?? (() => {});
     this.server = new VfioUserServer(
       nicAsPciDevice(nic, options.pciDevice, options.interrupts),
       options,
@@ -79,8 +83,17 @@ export class VfioUserFrontend implements Control {
     if (!this.#isOpen) return 0;
     this.server.handleTimers();
     const messages = this.server.handleReadable();
-    if (messages > 0) this.#nic.memoryChanged();
+    if (messages > 0) {
+      this.#nic.memoryChanged();
+      this.#handled();
+    }
     return messages;
+  }
+
+  /** How far the guest is; a client that has said nothing yet keeps others out, and is told of, too. */
+  get step(): HandshakeStep {
+    const { step } = this.#nic;
+    return step === "no guest" && this.server.connected ? "client connected" : step;
   }
 
   close(): void {

@@ -55,6 +55,8 @@ export interface NicHost {
 /** How far the guest's driver got: what `status` says when there is no traffic. */
 export type HandshakeStep =
   | "no guest"
+  /** Something has connected, and not said yet that it is a VMM. */
+  | "client connected"
   | "guest attached"
   | "driver found the device"
   | "programs fetched"

@@ -76,7 +76,8 @@ export function nicStatus(
   };
 }
 
-function programsOf(nic: Nic): NicStatus["programs"] {
+/** What the guest's kernel said of the programs that its driver runs. */
+export function programsOf(nic: Nic): NicStatus["programs"] {
   if (nic.state.queues.every((queue) => queue.context === null)) return "-";
   return nic.state.abilities & ABILITY.HELPERFREE ? "verified" : "unverified";
 }

@@ -17,7 +17,7 @@ export const COUNTERS = {
   refusedIrq: "interrupt requests refused",
   refusedReply: "replies nobody asked for",
   strayDescriptors: "descriptors closed that no message should have carried",
-  disconnects: "connections ended by us: framing broken, too many descriptors, answers not read",
+  disconnects: "connections ended by us: framing, descriptors, answers not read, nothing said",
   deviceErrors: "exceptions thrown by the device",
 } as const;
 

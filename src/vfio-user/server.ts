@@ -29,10 +29,14 @@ export interface ServerOptions {
   readonly onWarning?: (code: string, message: string) => void;
   /** Every answer is this late, in order: to see how clients live with a slow server. */
   readonly answerDelayMs?: number;
+  /** A client that has not sent a VERSION message so long after it came is let go: others wait behind it. */
+  readonly greetingMs?: number;
 }
 
 /** After accept(2) failed. */
 const ACCEPT_AGAIN_MS = 500;
+/** QEMU sends VERSION as soon as it has connected. */
+const GREETING_MS = 10_000;
 
 /**
  * The caller owns the poll loop: `register` with its epoll set (or poll `pollFd`), call `handleReadable` when it is
@@ -50,9 +54,12 @@ export class VfioUserServer implements DeviceHost {
   readonly #warn: (code: string, message: string) => void;
   readonly #path: string | undefined;
   readonly #inode: number = 0;
+  readonly #greetingMs: number;
   #listener = -1;
   #connection = -1;
   #attached = false;
+  /** When the client's VERSION is overdue. */
+  #greetBy = 0;
   #closed = false;
   /** In the middle of a message: closing has to wait for its end. */
   #busy = false;
@@ -75,6 +82,7 @@ export class VfioUserServer implements DeviceHost {
       warn: this.#warn,
     });
     prepareToSignalPeers();
+    this.#greetingMs = options.greetingMs ?? GREETING_MS;
     this.#path = options.socketPath;
     if (this.#path === undefined) return;
     this.#listener = listenUnix(this.#path, options.access);
@@ -110,6 +118,7 @@ export class VfioUserServer implements DeviceHost {
     this.#epoll?.add(fd, EPOLLIN, this.#tag);
     this.#acceptTold = false;
     this.#session.restart();
+    this.#greetBy = performance.now() + this.#greetingMs;
     this.counters.connections++;
     this.#log("client connected");
   }
@@ -198,16 +207,28 @@ export class VfioUserServer implements DeviceHost {
     this.#pci.fire(vector);
   }
 
-  /** Milliseconds until `handleTimers` has work (late answers, a client to accept), -1 when it has none. */
+  /**
+   * Milliseconds until `handleTimers` has work: late answers, a client to accept, one that says nothing; -1 when it has
+   * none.
+   */
   get timeoutMs(): number {
-    if (this.#acceptAt === Number.POSITIVE_INFINITY) return this.#replies.timeoutMs;
-    return Math.max(0, Math.ceil(this.#acceptAt - performance.now()));
+    const late = this.#replies.timeoutMs;
+    if (this.#attached) return late;
+    const at = this.#connection < 0 ? this.#acceptAt : this.#greetBy;
+    if (at === Number.POSITIVE_INFINITY) return late;
+    const left = Math.max(0, Math.ceil(at - performance.now()));
+    return late < 0 ? left : Math.min(left, late);
   }
 
-  /** Sends late answers that are due, and accepts again when it could not before. */
+  /** Sends late answers that are due, accepts again when it could not before, lets a client go that says nothing. */
   handleTimers(): void {
     if (performance.now() >= this.#acceptAt) this.#watchListener();
-    if (this.#connection < 0 || this.#replies.flush(this.#connection)) return;
+    if (this.#connection < 0) return;
+    if (!this.#attached && performance.now() >= this.#greetBy) {
+      this.counters.disconnects++;
+      return this.#disconnect(`client sent no VERSION within ${this.#greetingMs / 1000} s`);
+    }
+    if (this.#replies.flush(this.#connection)) return;
     this.#disconnect("client does not take its answers");
   }
 

@@ -1,0 +1,63 @@
+/** What happens to a NIC, as lines for the log: it is looked at after messages, and nothing is logged by the NIC. */
+import type { HandshakeStep, Nic } from "../nic/nic.ts";
+import { programsOf } from "../nic/status.ts";
+
+const STEPS: Partial<Record<HandshakeStep, string>> = {
+  "driver found the device": "the guest's driver found the NIC",
+  "programs fetched": "the guest fetched the programs",
+};
+
+export class NicEvents {
+  readonly #nic: Nic;
+  readonly #log: (level: "info" | "warn", text: string) => void;
+  #step: HandshakeStep;
+  #resets: number;
+  #refusal: string;
+  #linkUp: boolean;
+
+  constructor(nic: Nic, log: (level: "info" | "warn", text: string) => void) {
+    this.#nic = nic;
+    this.#log = log;
+    this.#step = nic.step;
+    this.#resets = nic.resets;
+    this.#refusal = nic.lastRefusal;
+    this.#linkUp = nic.linkUp;
+  }
+
+  /** After messages, which may be many a second: nothing is allocated if nothing has happened. */
+  look(): void {
+    const { step, resets, lastRefusal } = this.#nic;
+    if (lastRefusal !== this.#refusal) {
+      this.#refusal = lastRefusal;
+      this.#log("warn", `refused: ${lastRefusal}`);
+    }
+    if (step === this.#step && resets === this.#resets) return;
+    // One that no driver had found yet has nothing to lose; with its client gone that is what the log says.
+    if (resets !== this.#resets && step === "guest attached" && this.#step !== "no guest") {
+      if (this.#step !== step) this.#log("info", "the NIC was reset");
+    }
+    this.#resets = resets;
+    if (step !== this.#step) this.#stepped(step);
+    this.lookAtLink();
+  }
+
+  #stepped(step: HandshakeStep): void {
+    this.#step = step;
+    const text = step === "enabled" ? this.#enabled() : STEPS[step];
+    if (text !== undefined) this.#log("info", text);
+  }
+
+  #enabled(): string {
+    const { state } = this.#nic;
+    const proved = programsOf(this.#nic) === "verified" ? "verified by" : "not verified by";
+    return `the guest enabled the NIC: programs of set ${state.generation} ${proved} its kernel`;
+  }
+
+  /** Also when no message came: the port's end may have gone. */
+  lookAtLink(): void {
+    const { linkUp } = this.#nic;
+    if (linkUp === this.#linkUp) return;
+    this.#linkUp = linkUp;
+    this.#log("info", `link ${linkUp ? "up" : "down"}`);
+  }
+}

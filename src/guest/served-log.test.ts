@@ -1,0 +1,114 @@
+/** What `bpfhv serve` tells of the life of its NIC: in its log, and by `status`. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { askControl, controlPath } from "../cli/control-socket.ts";
+import { readNic } from "../cli/nic-answer.ts";
+import { GuestDriver } from "./driver.ts";
+import { LocalMemory } from "./memory.ts";
+import { VfioUserClient } from "./vfio-user-client.ts";
+
+const MAIN = fileURLToPath(new URL("../cli/main.js", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "bpfhv-log-"));
+const socket = join(folder, "nic.sock");
+let server: ChildProcess;
+let log = "";
+
+const ask = async (request: object) => readNic(await askControl(controlPath(socket), request));
+const status = () => ask({ kind: "status" });
+
+interface Line {
+  readonly level: string;
+  readonly nic: string;
+  readonly msg: string;
+}
+
+const lines = (from = 0) =>
+  log
+    .slice(from)
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as Line);
+
+before(async () => {
+  server = spawn(process.execPath, [MAIN, "serve", "--socket", socket, "--net", "source"], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  server.stderr?.on("data", (chunk) => {
+    log += chunk;
+  });
+  await until("waiting", () => /waiting for QEMU/.test(log));
+});
+
+after(() => {
+  server.kill("SIGKILL");
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (let n = 0; !(await holds()); n++) {
+    assert.ok(n < 400, `${what} within 20 s: ${log}`);
+    await sleep(50);
+  }
+}
+
+test("serve tells of driver, programs, link and reset, in lines that name the NIC", async () => {
+  const memory = new LocalMemory(16 << 20);
+  const client = new VfioUserClient(socket, memory, 3);
+  new GuestDriver(client, memory).open();
+  await until("enabled", () => /the guest enabled the NIC/.test(log));
+  client.close();
+  memory.close();
+  await until("gone", () => /client gone/.test(log));
+  const texts = lines().map(({ msg }) => msg);
+  const order = [
+    /client connected/,
+    /the guest's driver found the NIC/,
+    /the guest fetched the programs/,
+    /link up/,
+    /the guest enabled the NIC: programs of set 1 verified by its kernel/,
+    /client gone/,
+  ].map((pattern) => texts.findIndex((text) => pattern.test(text)));
+  assert.ok(
+    order.every((at) => at >= 0),
+    texts.join("\n"),
+  );
+  assert.deepEqual(
+    order,
+    order.toSorted((a, b) => a - b),
+    texts.join("\n"),
+  );
+  for (const line of lines()) assert.equal(line.nic, socket);
+});
+
+test("another port is told as what was asked for, and not as a port that has gone", async () => {
+  const from = log.length;
+  for (const net of ["null", "sink", "null", "source"]) await ask({ kind: "set-port", net });
+  await sleep(1200);
+  await ask({ kind: "status" });
+  await until("the last", () => /packets to source from here on/.test(log.slice(from)));
+  for (const { level, msg } of lines(from)) {
+    assert.equal(level, "info", msg);
+    assert.doesNotMatch(msg, /is gone|is back/);
+  }
+});
+
+test("status tells of a client that has connected and said nothing", async () => {
+  assert.equal((await status()).step, "no guest");
+  const silent = connect(socket);
+  await until("connected", async () => (await status()).step === "client connected");
+  silent.destroy();
+  await until("gone", async () => (await status()).step === "no guest");
+});
+
+test("status tells which version runs, and for how long", async () => {
+  const { version, uptimeSeconds } = await status();
+  assert.match(version, /^\d+\.\d+\.\d+/);
+  assert.ok(uptimeSeconds >= 1 && uptimeSeconds < 600, `${uptimeSeconds}`);
+});
