@@ -97,9 +97,8 @@ class ToolchainSession implements Session<Damaged> {
     return 1;
   }
 
-  check(): void {
-    globalThis.gc?.();
-    this.#limit.check();
+  check(): Promise<void> {
+    return this.#limit.check();
   }
 
   resources(): Resources {

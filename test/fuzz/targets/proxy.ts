@@ -134,7 +134,7 @@ class ProxySession implements Session<Connection> {
   }
 
   /** A good VMM is served. */
-  check(): void {
+  check(): Promise<void> {
     for (const bench of this.#benches) {
       try {
         bench.connect();
@@ -148,8 +148,7 @@ class ProxySession implements Session<Connection> {
       bench.port.sent.length = 0;
       bench.port.sentMetadata.length = 0;
     }
-    globalThis.gc?.();
-    this.#limit.check();
+    return this.#limit.check();
   }
 
   resources(): Resources {

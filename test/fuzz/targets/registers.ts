@@ -118,9 +118,8 @@ class NicSession implements Session<Accesses> {
     return steps.length;
   }
 
-  check(): void {
-    globalThis.gc?.();
-    this.#limit.check();
+  check(): Promise<void> {
+    return this.#limit.check();
   }
 
   resources(): Resources {

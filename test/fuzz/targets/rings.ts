@@ -125,9 +125,8 @@ class RingSession implements Session<Ride> {
     while (Atomics.load(this.#state, 1) !== until) Atomics.wait(this.#state, 1, 1 - until, 50);
   }
 
-  check(): void {
-    globalThis.gc?.();
-    this.#limit.check();
+  check(): Promise<void> {
+    return this.#limit.check();
   }
 
   resources(): Resources {

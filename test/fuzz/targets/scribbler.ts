@@ -23,9 +23,20 @@ const EDGES = [0, 1, 2, 15, 16, 17, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x800000
 const PRIVATE_WORD = 2096 / 4;
 const PAGE_WORDS = 1024;
 
+/** Guests' memories by descriptor: they stay open as long as this thread lives, which never lets go of a view. */
+const memories = new Map<number, Uint32Array>();
+
+function memoryOf({ fd, bytes }: ScribblerOrder): Uint32Array {
+  let words = memories.get(fd);
+  if (words === undefined) {
+    words = new Uint32Array(mapFile(fd, 0, bytes, { write: true }).view(0, bytes));
+    memories.set(fd, words);
+  }
+  return words;
+}
+
 function scribble(order: ScribblerOrder, state: Int32Array): void {
-  const mapping = mapFile(order.fd, 0, order.bytes, { write: true });
-  const words = new Uint32Array(mapping.view(0, order.bytes));
+  const words = memoryOf(order);
   const random = new Random(order.seed);
   while (Atomics.load(state, 0) === COMMAND.RUN) {
     for (let n = 0; n < order.burst; n++) {
@@ -37,7 +48,6 @@ function scribble(order: ScribblerOrder, state: Int32Array): void {
     }
     if (order.burst < 64) Atomics.wait(state, 0, COMMAND.RUN, 0.02);
   }
-  mapping.unmap();
 }
 
 function nearby(word: number, random: Random): number {

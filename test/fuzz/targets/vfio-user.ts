@@ -147,7 +147,7 @@ class ServerSession implements Session<Connection> {
       memory.close();
     }
     await this.#released();
-    this.#limit.check();
+    await this.#limit.check();
   }
 
   async #released(): Promise<void> {
