@@ -7,9 +7,20 @@
  * script/demo judges the words before it prepares anything.
  */
 import { writeFileSync } from "node:fs";
+import { cpus, loadavg, release } from "node:os";
 import { parseArgs } from "node:util";
 import { runEmbedded } from "../../src/cli/embedded.ts";
 import { findDevice } from "../../src/devices/index.ts";
+import {
+  legend,
+  MEASURES,
+  median,
+  medians,
+  type Row,
+  ratios,
+  type Sample,
+  table,
+} from "./demo-results.ts";
 import { buildModule, type Guest, Netns, prepareGuest, startGuest } from "./harness.ts";
 import { ServedNic } from "./nic.ts";
 import { withoutVm } from "./requirements.ts";
@@ -26,30 +37,6 @@ interface Contender {
   readonly samples: Sample[];
 }
 
-interface Sample {
-  tcpFromGuestMbps: number;
-  tcpToGuestMbps: number;
-  udpFromGuestPps: number;
-  udpToGuestPps: number;
-  rttMs: number;
-  lost: number;
-}
-
-export interface Row extends Sample {
-  readonly nic: string;
-  readonly offloads: boolean;
-  drops: number;
-  interrupts: number;
-}
-
-const MEASURES = [
-  "tcpFromGuestMbps",
-  "tcpToGuestMbps",
-  "udpFromGuestPps",
-  "udpToGuestPps",
-  "rttMs",
-] as const;
-
 const { values: flags } = parseArgs({
   options: {
     rounds: { type: "string", default: "3" },
@@ -58,6 +45,7 @@ const { values: flags } = parseArgs({
     json: { type: "string" },
   },
 });
+const [rounds, seconds] = [Number(flags.rounds), Number(flags.seconds)];
 
 function say(text: string): void {
   const [bold, plain] =
@@ -89,12 +77,6 @@ const contenders: Contender[] = [
 }));
 const ours = contenders.filter(({ device }) => device !== undefined);
 
-const median = (values: number[]): number => {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-};
-
 /** Pings in a row each way, and how often in a round. */
 const BURST = 20;
 const BURSTS = 3;
@@ -118,10 +100,13 @@ const STEPS: readonly ((link: Link, sample: Sample, seconds: number) => Promise<
     sample.tcpToGuestMbps = await link.tcp("to guest", seconds);
   },
   async (link, sample, seconds) => {
-    sample.udpFromGuestPps = (await link.udp("from guest", seconds)).pps;
+    const udp = await link.udp("from guest", seconds);
+    Object.assign(sample, { udpFromGuest: udp, udpFromGuestPps: udp.pps });
   },
   async (link, sample, seconds) => {
-    sample.udpToGuestPps = (await link.udp("to guest", seconds)).pps;
+    const udp = await link.udp("to guest", seconds);
+    const { pps, nicPps } = udp;
+    Object.assign(sample, { udpToGuest: udp, udpToGuestPps: pps, udpToGuestNicPps: nicPps });
   },
 ];
 
@@ -137,7 +122,9 @@ async function measure(links: readonly Link[], round: number, seconds: number): 
   for (let burst = 0; burst < BURSTS; burst++) {
     for (const i of order) times[i].push(await roundTrip(links[i], samples[i]));
   }
-  for (const [i, sample] of samples.entries()) sample.rttMs = median(times[i]);
+  for (const [i, sample] of samples.entries()) {
+    Object.assign(sample, { rttMs: median(times[i]), burstsRttMs: times[i] });
+  }
   return samples;
 }
 
@@ -175,45 +162,7 @@ async function reloadModule(guest: Guest, link: Link): Promise<void> {
   expect(received === sent, `after reloading the module ${sent - received} of ${sent} pings lost`);
 }
 
-function table(rows: readonly Row[]): string {
-  const head = [
-    ...["NIC", "offloads", "TCP out", "TCP in", "UDP out", "UDP in", "RTT", "lost", "drops"],
-    "irqs",
-  ];
-  const body = rows.map((row) => [
-    row.nic,
-    row.offloads ? "on" : "off",
-    `${row.tcpFromGuestMbps.toFixed(0)} Mb/s`,
-    `${row.tcpToGuestMbps.toFixed(0)} Mb/s`,
-    `${(row.udpFromGuestPps / 1000).toFixed(1)} kp/s`,
-    `${(row.udpToGuestPps / 1000).toFixed(1)} kp/s`,
-    `${row.rttMs.toFixed(2)} ms`,
-    `${row.lost}`,
-    `${row.drops}`,
-    `${row.interrupts}`,
-  ]);
-  const ratios = rows
-    .filter(({ nic }) => nic.startsWith("bpfhv/"))
-    .map((row) => {
-      // Like with like: offloads beside offloads.
-      const rival = rows.find((r) => r.nic === "virtio-net" && r.offloads === row.offloads) as Row;
-      const ratio = MEASURES.map((m) => (row[m] / rival[m]).toFixed(2));
-      return [`${row.nic} to virtio`, row.offloads ? "on" : "off", ...ratio, "", "", ""];
-    });
-  const lines = [head, ...body, ...ratios];
-  const widths = head.map((_, i) => Math.max(...lines.map((line) => line[i].length)));
-  return lines
-    .map((line) =>
-      line
-        .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
-        .join("  "),
-    )
-    .join("\n");
-}
-
 async function run(): Promise<void> {
-  const rounds = Number(flags.rounds);
-  const seconds = Number(flags.seconds);
   const started = performance.now();
   const parts = await prepareGuest();
   const modules = await buildModule();
@@ -294,23 +243,30 @@ async function results(guest: Guest): Promise<Row[]> {
   for (const contender of contenders) {
     const { nic, offloads, samples } = contender;
     const [interrupts, drops] = await counts(guest, contender);
-    const medians = Object.fromEntries(MEASURES.map((m) => [m, median(samples.map((s) => s[m]))]));
     const lost = samples.reduce((sum, sample) => sum + sample.lost, 0);
-    rows.push({ nic, offloads, ...(medians as unknown as Sample), lost, drops, interrupts });
+    const row = { nic, offloads, medians: medians(samples), samples };
+    rows.push({ ...row, lost, drops, interrupts });
   }
   return rows;
 }
 
 function report(rows: Row[], guestLog: string, status: unknown, tookSeconds: number): void {
-  process.stdout.write(`\n${table(rows)}\n\n`);
+  process.stdout.write(`\n${table(rows)}\n\n${legend(rounds, seconds)}\n`);
   process.stdout.write("from the guest's log:\n");
   for (const line of guestLog.split("\n").filter((l) => /verified/.test(l))) {
     process.stdout.write(`  ${line}\n`);
   }
   process.stdout.write(`took ${tookSeconds.toFixed(0)} s\n`);
-  const raw = contenders.map(({ nic, offloads, samples }) => ({ nic, offloads, samples }));
   const ok = problems.length === 0;
-  writeJson({ rows, ok, problems, rounds: raw, status, seconds: tookSeconds });
+  const ran = { rounds, secondsEach: seconds, tookSeconds, machine: machine() };
+  writeJson({ ok, problems, ...ran, rows, ratios: ratios(rows), status });
+}
+
+/** What else decides how fast all of it is. */
+function machine(): object {
+  const { model } = cpus()[0] ?? { model: "unknown" };
+  const { node, v8 } = process.versions;
+  return { cpu: model, cpus: cpus().length, load: loadavg(), kernel: release(), node, v8 };
 }
 
 /** Without a VM: the same NIC, with a guest inside this process. */
@@ -329,15 +285,10 @@ function runWithoutVm(reason: string): void {
       `  round trip  ${(result.rttMs * 1000).toFixed(1)} us\n` +
       `  eBPF        ${tx.toFixed(1)} instructions a packet sent, ${rx.toFixed(1)} received\n`,
   );
+  const { fromGuestPps, toGuestPps, rttMs } = result;
   const row = {
-    nic: "bpfhv/sring (in process)",
-    offloads: false,
-    tcpFromGuestMbps: null,
-    tcpToGuestMbps: null,
-    udpFromGuestPps: result.fromGuestPps,
-    udpToGuestPps: result.toGuestPps,
-    rttMs: result.rttMs,
-    lost,
+    ...{ nic: "bpfhv/sring (in process)", offloads: false, lost },
+    medians: { udpFromGuestPps: fromGuestPps, udpToGuestPps: toGuestPps, rttMs },
   };
   writeJson({ rows: [row], ok: problems.length === 0, problems, withoutVm: reason });
 }

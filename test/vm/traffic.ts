@@ -1,13 +1,22 @@
 /** Traffic between a guest and a namespace of the host, measured: iperf3 and ping, both ways. */
+
+import { added, type NetCounters, parseCounters, SHOW_COUNTERS } from "./datagrams.ts";
+import { untilAnswered } from "./first-answer.ts";
 import type { Guest, GuestParts, Netns } from "./harness.ts";
-import { patience } from "./time.ts";
+import { patience, until } from "./time.ts";
 
 /** One direction of small UDP packets. */
 export interface UdpResult {
-  /** Packets per second that arrived. */
+  /** Datagrams per second that the receiver's socket took: what a program could read. */
   readonly pps: number;
-  /** Packets that were sent and did not arrive (a sender without pacing loses some at the socket). */
-  readonly lost: number;
+  /** Packets per second that the receiver's interface took in, whatever became of them. */
+  readonly nicPps: number;
+  /** Datagrams per second that the sender's socket let out. */
+  readonly offeredPps: number;
+  /** How long the sender sent. */
+  readonly seconds: number;
+  readonly sender: NetCounters;
+  readonly receiver: NetCounters;
 }
 
 export interface PingResult {
@@ -21,18 +30,20 @@ interface IperfReport {
   readonly error?: string;
   readonly end: {
     readonly sum_received?: { readonly bits_per_second: number };
-    readonly sum?: {
-      readonly packets: number;
-      readonly lost_packets: number;
-      readonly seconds: number;
-    };
+    readonly sum?: { readonly seconds: number };
   };
 }
+
+export type Direction = "from guest" | "to guest";
 
 /** Payload of a "small" packet in bytes. */
 const SMALL = 64;
 /** iperf3 sets up and tears down, and an emulated guest is slow at both. */
-const SLACK_MS = 20_000;
+const SLACK_MS = 30_000;
+/** What is in the queues of a link is through by then. */
+const SETTLE_MS = 10_000;
+/** Neighbour discovery goes on. */
+const QUIET_PACKETS = 5;
 
 /** A guest and the host side of one of its NICs. */
 export class Link {
@@ -42,6 +53,8 @@ export class Link {
   readonly host: string;
   readonly peer: string;
   readonly #port: number;
+  /** Interfaces of the two ends, the guest's first. */
+  #devices: [string, string] | null = null;
 
   /** `host` and `peer` are the two ends' IPv4 addresses. Starts an iperf3 server on `port` of the host's. */
   constructor(
@@ -61,15 +74,55 @@ export class Link {
     child.stderr?.resume();
   }
 
-  async tcp(direction: "from guest" | "to guest", seconds: number): Promise<number> {
+  async tcp(direction: Direction, seconds: number): Promise<number> {
     const report = await this.#iperf(direction, seconds, "");
-    return (report.end.sum_received?.bits_per_second ?? 0) / 1e6;
+    const { sum_received: received } = report.end;
+    if (received === undefined) throw new Error(`iperf3 ${direction} says nothing of the receiver`);
+    return received.bits_per_second / 1e6;
   }
 
-  async udp(direction: "from guest" | "to guest", seconds: number): Promise<UdpResult> {
-    const report = await this.#iperf(direction, seconds, `-u -b 0 -l ${SMALL}`);
-    const { packets = 0, lost_packets: lost = 0, seconds: took = 1 } = report.end.sum ?? {};
-    return { pps: (packets - lost) / took, lost };
+  /**
+   * Small packets, as many as the sender can make, or `rate` (in the words of iperf3: "4M"), counted by the receiver's
+   * kernel.
+   */
+  async udp(direction: Direction, seconds: number, rate = "0"): Promise<UdpResult> {
+    const before = await this.#counters();
+    const report = await this.#iperf(direction, seconds, `-u -b ${rate} -l ${SMALL}`);
+    const after = await this.#settled();
+    const took = report.end.sum?.seconds ?? seconds;
+    const guest = added(before.guest, after.guest);
+    const host = added(before.host, after.host);
+    const [sender, receiver] = direction === "to guest" ? [host, guest] : [guest, host];
+    return {
+      pps: receiver.datagramsIn / took,
+      nicPps: receiver.packetsIn / took,
+      offeredPps: sender.datagramsOut / took,
+      ...{ seconds: took, sender, receiver },
+    };
+  }
+
+  async #counters(): Promise<{ guest: NetCounters; host: NetCounters }> {
+    this.#devices ??= [
+      deviceIn(await this.#guest.check(`ip -o -4 addr show to ${this.peer}`)),
+      deviceIn(this.#netns.exec(["ip", "-o", "-4", "addr", "show", "to", this.host])),
+    ];
+    const [guest, host] = this.#devices;
+    return {
+      guest: parseCounters(await this.#guest.check(SHOW_COUNTERS), guest),
+      host: parseCounters(this.#netns.exec(SHOW_COUNTERS.split(" ")), host),
+    };
+  }
+
+  /** The counters once what a flow left in queues has arrived: the next one must not be credited with it. */
+  async #settled(): Promise<{ guest: NetCounters; host: NetCounters }> {
+    let last = await this.#counters();
+    await until(SETTLE_MS, "an end of a flow of packets", async () => {
+      const now = await this.#counters();
+      const moved = added(last.guest, now.guest).packetsIn + added(last.host, now.host).packetsIn;
+      last = now;
+      return moved < QUIET_PACKETS;
+    });
+    return last;
   }
 
   async #iperf(direction: string, seconds: number, flags: string): Promise<IperfReport> {
@@ -86,20 +139,29 @@ export class Link {
     return report;
   }
 
-  /** From the guest to the host. */
+  /** From the guest to the host, counted from the first answer on. @throws Error if there is none */
   async pingFromGuest(count: number, interval = 0.02): Promise<PingResult> {
     const { output } = await this.#guest.run(
-      `ping -n -q -c ${count} -i ${interval} -W 2 ${this.host}`,
+      `${untilAnswered(this.host)}\nping -n -q -c ${count} -i ${interval} -W 2 ${this.host}`,
       { timeoutMs: count * interval * 1000 + SLACK_MS },
     );
     return parsePing(output);
   }
 
-  /** From the host to the guest. */
+  /** From the host to the guest, counted from the first answer on. @throws Error if there is none */
   pingFromHost(count: number, interval = 0.02): PingResult {
-    const words = ["-n", "-q", "-c", `${count}`, "-i", `${interval}`, "-W", "2", this.peer];
-    return parsePing(this.#netns.exec([this.#parts.ping, ...words], patience(30_000)));
+    const { ping } = this.#parts;
+    const counted = `${ping} -n -q -c ${count} -i ${interval} -W 2 ${this.peer}`;
+    const script = `${untilAnswered(this.peer, { ping })}\n${counted} || true`;
+    return parsePing(this.#netns.exec(["sh", "-c", script], patience(45_000)));
   }
+}
+
+/** Of a line of `ip -o addr`. */
+function deviceIn(line: string): string {
+  const name = /^\d+: (\S+)/.exec(line)?.[1];
+  if (name === undefined) throw new Error(`no interface in "${line}"`);
+  return name;
 }
 
 function parsePing(output: string): PingResult {
