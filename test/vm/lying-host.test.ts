@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { after, before, describe, test } from "node:test";
 import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
+import { untilAnswered } from "./first-answer.ts";
 import {
   type Guest,
   isDebugKernel,
@@ -87,7 +88,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
   async function recovers(): Promise<void> {
     nic.mode = "honest";
     if (!isFull) return;
-    await run(`unbind; bind && up && ping -q -c 1 -W 5 ${HOST} >/dev/null`);
+    await run(`unbind; bind && up\n${untilAnswered(HOST)}`);
     assert.match(await run(`ping -q -c 20 -i 0.02 -W 5 ${HOST}`), / 0% packet loss/);
   }
 
@@ -113,6 +114,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
       `other=$(basename $(dirname $(grep -l ${OTHER_MAC} /sys/class/net/*/address)));
        ip addr add ${OTHER_PEER}/24 dev $other; ip link set $other up; insmod ${MODULE}`,
     );
+    netns.exec(["sh", "-c", untilAnswered(OTHER_PEER, { ping: parts.ping })], patience(30_000));
     neighbour = netns.spawn([parts.ping, "-q", "-i", "0.1", OTHER_PEER]);
     neighbour.stdout?.on("data", (text) => {
       neighbourSays += text;

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
+import { untilAnswered } from "./first-answer.ts";
 import { type Guest, Netns, patience, startGuest } from "./harness.ts";
 import { LyingNic } from "./liar/lying-nic.ts";
 import type { Mode } from "./liar/modes.ts";
@@ -62,7 +63,7 @@ describe("liars of every kind", { skip, timeout: patience(700_000) }, () => {
     await run("each unbind; each bind; each up; sleep 1");
     for (const [i] of KINDS.entries()) {
       const { output } = await guest.run(
-        `ping -q -c 1 -W 5 ${host(i)}; ping -q -c 20 -i 0.02 -W 5 ${host(i)}`,
+        `${untilAnswered(host(i))}\nping -q -c 20 -i 0.02 -W 5 ${host(i)}`,
       );
       assert.match(output, /20 received, 0% packet loss/, `liar ${i}, honest: ${output}`);
     }
@@ -173,10 +174,12 @@ describe("liars of every kind", { skip, timeout: patience(700_000) }, () => {
     );
     assert.match(guest.serialLog(), /the device is gone/);
     nics[0].mode = "honest";
-    const { output } = await guest.run(`ping -q -c 20 -i 0.05 -W 5 ${OTHER_HOST}`);
-    assert.match(output, /20 received, 0% packet loss/);
-    const second = await guest.run(`ping -q -c 20 -i 0.05 -W 5 ${host(1)}`);
-    assert.match(second.output, /20 received, 0% packet loss/);
+    for (const address of [OTHER_HOST, host(1)]) {
+      const { output } = await guest.run(
+        `${untilAnswered(address)}\nping -q -c 20 -i 0.05 -W 5 ${address}`,
+      );
+      assert.match(output, /20 received, 0% packet loss/);
+    }
     await guest.check("rmmod bpfhv");
   });
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS, type QueueCounterName } from "../../src/devices/counters.ts";
+import { untilAnswered } from "./first-answer.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
 import { patience, sleep } from "./time.ts";
@@ -75,6 +76,7 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
   });
 
   test("segmentation is switched off and on under TCP and a flood of pings: no ping is lost", async () => {
+    await vm.guest.check(untilAnswered(vm.link.host));
     await vm.guest.check(`iperf3 -J -c ${vm.link.host} -t ${TCP_SECONDS} >/tmp/tcp.json 2>&1 &`);
     await vm.guest.check(`ping -n -q -i 0.01 -c ${PINGS} ${vm.link.host} >/tmp/ping.txt 2>&1 &`);
     await sleep(WINDOW_MS);

@@ -5,6 +5,7 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { DROP_COUNTERS } from "../../src/devices/counters.ts";
+import { untilAnswered } from "./first-answer.ts";
 import { Netns } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
@@ -55,6 +56,7 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
 
   test("moves between TAPs under a flood: no link flap, and every packet is somewhere", async (t) => {
     const changes = await carrierChanges();
+    await vm.guest.check(untilAnswered("10.88.0.1"));
     await vm.guest.check(`ping -n -q -i 0.005 -c ${PINGS} 10.88.0.1 >/tmp/ping.txt 2>&1 &`);
     const stop = vm.floodFromHost(2);
     for (let n = 1; n <= CHANGES; n++) {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { ALARM } from "./alarms.ts";
+import { untilAnswered } from "./first-answer.ts";
 import { patience, until } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
@@ -13,7 +14,7 @@ const SLEEP = `
 {
   sleep 0.5
   echo mem >/sys/power/state
-  ping -q -c 1 -W 10 10.88.0.1
+  ${untilAnswered("10.88.0.1")}
   ping -q -c 20 -i 0.02 -W 5 10.88.0.1
   echo "awake and done"
 } >/dev/ttyS0 2>&1 &

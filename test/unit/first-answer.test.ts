@@ -1,0 +1,65 @@
+/** Counts of lost packets begin after a first answer. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { untilAnswered } from "../vm/first-answer.ts";
+import type { Guest, GuestParts, Netns } from "../vm/harness.ts";
+import { Link } from "../vm/traffic.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "bpfhv-answer-"));
+const ping = join(folder, "ping");
+const asked = join(folder, "asked");
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A `ping` that gets no answer so many times, then all. */
+function makePing(unanswered: number): void {
+  writeFileSync(asked, "");
+  const script = `#!/bin/sh
+echo "$*" >>${asked}
+[ $(wc -l <${asked}) -gt ${unanswered} ] || exit 1
+case "$*" in *"-c 10"*) echo "10 packets transmitted, 10 received, 0% packet loss, time 9ms
+rtt min/avg/max/mdev = 1.0/2.5/3.0/0.1 ms" ;; esac`;
+  writeFileSync(ping, script);
+  chmodSync(ping, 0o755);
+}
+
+const calls = (): string[] => readFileSync(asked, "utf8").trim().split("\n");
+const sh = (script: string) => spawnSync("sh", ["-c", script], { encoding: "utf8" });
+
+test("untilAnswered asks again when the first pings have no answer", () => {
+  makePing(2);
+  const { status } = sh(`${untilAnswered("10.0.0.1", { ping, seconds: 9 })}\necho counted`);
+  assert.equal(status, 0);
+  assert.equal(calls().length, 3);
+});
+
+test("untilAnswered exits with status 1 and says so when there is no answer", () => {
+  makePing(1000);
+  const result = sh(`${untilAnswered("10.0.0.1", { ping, seconds: 3 })}\necho counted`);
+  assert.equal(result.status, 1);
+  assert.match(result.stderr, /10\.0\.0\.1 does not answer/);
+  assert.doesNotMatch(result.stdout, /counted/);
+});
+
+test("Link counts no ping as lost when only those before the first answer were", async () => {
+  const guest = {
+    run: async (script: string) => {
+      const { status, stdout } = sh(`PATH=${folder}:$PATH\n${script}`);
+      return { status, output: stdout };
+    },
+  } as unknown as Guest;
+  const netns = {
+    spawn: () => ({}),
+    exec: ([, , script]: string[]) => sh(script!).stdout,
+  } as unknown as Netns;
+  const parts = { iperf3: "iperf3", ping } as unknown as GuestParts;
+  const link = new Link({ guest, netns, parts, host: "10.0.0.1", peer: "10.0.0.2" });
+  makePing(2);
+  assert.deepEqual(await link.pingFromGuest(10), { sent: 10, received: 10, rttMs: 2.5 });
+  makePing(2);
+  assert.deepEqual(link.pingFromHost(10), { sent: 10, received: 10, rttMs: 2.5 });
+  assert.equal(calls().length, 4);
+});
