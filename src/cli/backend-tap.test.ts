@@ -8,7 +8,7 @@ import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { NicStatus } from "../nic/status.ts";
-import { requires } from "../os/testing.ts";
+import { requires, until } from "../os/testing.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
@@ -53,13 +53,6 @@ const backend = () =>
   );
 const status = () => askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;
 const exit = (child: ChildProcess) => new Promise((resolve) => child.once("exit", resolve));
-
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  for (let n = 0; !(await holds()); n++) {
-    assert.ok(n < 400, `${what} within 20 s`);
-    await sleep(50);
-  }
-}
 
 const mac = (): string => /link\/ether (\S+)/.exec(ip("link", "show", "t0"))?.[1] ?? "";
 

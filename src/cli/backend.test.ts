@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { DEVICES } from "../devices/index.ts";
 import type { NicStatus } from "../nic/status.ts";
+import { until } from "../os/testing.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 import type { DriveResult } from "./drive-traffic.ts";
 
@@ -50,13 +51,6 @@ function run(...words: string[]): Running {
 
 let sockets = 0;
 const newSocket = (): string => join(folder, `s${sockets++}`);
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let n = 0; !(await holds()); n++) {
-    assert.ok(n < 600, `${what} within 30 s`);
-    await sleep(50);
-  }
-}
 
 const statusOf = (socket: string) =>
   askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;

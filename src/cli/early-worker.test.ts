@@ -47,7 +47,7 @@ function eventsOf(...words: string[]): string[] {
   writeFileSync(file, preload(log));
   writeFileSync(join(folder, "hooks.mjs"), HOOKS);
   spawnSync(process.execPath, ["--import", `${pathToFileURL(file)}`, MAIN, ...words], {
-    timeout: 30_000,
+    timeout: 60_000,
   });
   const lines = readFileSync(log, "utf8").trim().split("\n");
   return lines.map((line) => line.replace(/\S+$/, (path) => basename(path)));

@@ -1,14 +1,13 @@
 /** A server whose VMM wants it to hang: what it shares with the server blocks, and the server goes on. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { close } from "../os/fd.ts";
-import { blockingFull, strangers } from "../os/testing.ts";
+import { blockingFull, strangers, until } from "../os/testing.ts";
 import { connectUnix } from "../os/unix-socket.ts";
 import {
   type Answer,
@@ -25,15 +24,6 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 const COMMAND = { map: 2, setIrqs: 8, write: 10 } as const;
 const EINVAL = 22;
-
-async function until<T>(what: string, look: () => T | undefined | false): Promise<T> {
-  for (let n = 0; n < 400; n++) {
-    const seen = look();
-    if (seen !== undefined && seen !== false) return seen;
-    await sleep(25);
-  }
-  throw new Error(`${what} within 10 s`);
-}
 
 class Server {
   readonly socket = join(folder, `${Math.random().toString(36).slice(2)}.sock`);
@@ -53,8 +43,8 @@ class Server {
 
   /** A client that has agreed on the version. */
   async client(): Promise<Client> {
-    await until("the socket", () => existsSync(this.socket));
-    const client = new Client(connectUnix(this.socket));
+    // The file is there before anybody listens.
+    const client = new Client(await until("the socket", () => connected(this.socket)));
     await client.ask(1, VERSION_PAYLOAD);
     return client;
   }
@@ -64,10 +54,18 @@ class Server {
     const start = performance.now();
     const ended = new Promise<number | null>((resolve) => this.child.once("exit", resolve));
     this.child.kill("SIGTERM");
-    const hard = setTimeout(() => this.child.kill("SIGKILL"), 10_000);
+    const hard = setTimeout(() => this.child.kill("SIGKILL"), 60_000);
     const status = await ended;
     clearTimeout(hard);
     return { status, ms: performance.now() - start };
+  }
+}
+
+function connected(path: string): number | null {
+  try {
+    return connectUnix(path);
+  } catch {
+    return null;
   }
 }
 

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { until } from "../os/testing.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
@@ -49,7 +50,9 @@ class Hanging {
   }
 
   async ready(): Promise<void> {
-    await until("an answer", () => askControl(controlPath(this.socket), {}).catch(() => null));
+    await until("an answer", () =>
+      askControl(controlPath(this.socket), { kind: "status" }).catch(() => null),
+    );
   }
 
   /** @returns when its worker reads the pipe */
@@ -63,20 +66,11 @@ class Hanging {
     const start = performance.now();
     const ended = new Promise<number | null>((resolve) => this.child.once("exit", resolve));
     this.child.kill(signal);
-    const hard = setTimeout(() => this.child.kill("SIGKILL"), 10_000);
+    const hard = setTimeout(() => this.child.kill("SIGKILL"), 60_000);
     const status = await ended;
     clearTimeout(hard);
     return { status, ms: performance.now() - start };
   }
-}
-
-async function until<T>(what: string, look: () => Promise<T | null>): Promise<T> {
-  for (let n = 0; n < 200; n++) {
-    const seen = await look();
-    if (seen !== null) return seen;
-    await sleep(50);
-  }
-  throw new Error(`no ${what} within 10 s`);
 }
 
 function serving(name: string): Hanging {
@@ -92,7 +86,9 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     assert.ok(existsSync(server.pidFile));
     await server.hang();
     // Somebody waits for an answer meanwhile.
-    const asked = askControl(controlPath(server.socket), {}).catch((error: Error) => error.message);
+    const asked = askControl(controlPath(server.socket), { kind: "status" }).catch(
+      (error: Error) => error.message,
+    );
     const { status, ms } = await server.end(signal);
     await asked;
     assert.equal(status, 1, server.text);
@@ -108,9 +104,13 @@ test("serve logs once what its worker hangs in, and status says it", async () =>
   const server = serving("watched");
   await server.ready();
   await server.hang();
-  const answer = await askControl(controlPath(server.socket), {}).catch((error: Error) => error);
+  const answer = await askControl(controlPath(server.socket), { kind: "status" }).catch(
+    (error: Error) => error,
+  );
   assert.match(JSON.stringify(answer) + String(answer), /has not moved for 3 s/);
-  const again = await askControl(controlPath(server.socket), {}).catch((error: Error) => error);
+  const again = await askControl(controlPath(server.socket), { kind: "status" }).catch(
+    (error: Error) => error,
+  );
   assert.match(JSON.stringify(again) + String(again), /has not moved for 3 s/);
   await server.end("SIGTERM");
   assert.equal(server.text.match(/has not moved for 3 s: it is in read on fd/g)?.length, 1);

@@ -58,7 +58,7 @@ for (const device of DEVICES) {
     assert.deepEqual(bench.take(), [], "nothing there");
     bench.vectors.splice(0);
     bench.ports[0].incoming.push(frameOf(7));
-    const deadline = performance.now() + 2000;
+    const deadline = performance.now() + 30_000;
     // The loop never sleeps; the guest sends in every turn, and hears of the packet only the second time.
     const loop = new Loop({
       pairs: bench.local.pairs,

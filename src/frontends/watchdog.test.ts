@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { close } from "../os/fd.ts";
 import * as libc from "../os/libc.ts";
-import { pipe } from "../os/testing.ts";
+import { pipe, until } from "../os/testing.ts";
 import { currentThread, whatHolds } from "../os/thread.ts";
 import { PULSE } from "./waiting-worker.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -22,23 +22,16 @@ function watch() {
   return { pulse, said, watchdog: new Watchdog(pulse, events, 10) };
 }
 
-async function until(done: () => boolean): Promise<void> {
-  for (let n = 0; !done(); n++) {
-    assert.ok(n < 500, "within 5 s");
-    await sleep(10);
-  }
-}
-
 test("a watchdog tells once that a worker stands still, and that it goes on", async () => {
   const { pulse, said, watchdog } = watch();
   pulse[PULSE.thread] = currentThread();
   pulse[PULSE.turns] = 1;
-  await until(() => said.length > 0);
+  await until("the watchdog to tell", () => said.length > 0);
   await sleep(100);
   assert.equal(said.length, 1);
   assert.match(said[0], /has not moved for 3 s: it is in/);
   pulse[PULSE.turns]++;
-  await until(() => said.length > 1);
+  await until("the watchdog to tell", () => said.length > 1);
   assert.equal(said[1], "moved after true");
   watchdog.close();
 });
@@ -69,7 +62,7 @@ test("what holds a thread names the call and the descriptor when a read blocks",
   );
   const thread = await new Promise<number>((resolve) => worker.once("message", resolve));
   const wanted = new RegExp(`^read on fd ${reading} \\(pipe:`);
-  await until(() => wanted.test(whatHolds(thread)));
+  await until("the watchdog to tell", () => wanted.test(whatHolds(thread)));
   libc.write(writing, libc.ONE_ADDRESS, 1);
   await worker.terminate();
   assert.match(whatHolds(thread), /a call that the kernel does not name/);

@@ -13,6 +13,23 @@ export function openFds(): number {
   return readdirSync("/proc/self/fd").length - 1;
 }
 
+/** A process starts and ends in a fraction of it, also if the machine has ten times as much to do as it has CPUs. */
+const WAIT_MS = 60_000;
+const LOOK_MS = 20;
+
+/** Looks until there is something other than undefined, null or false. @throws Error after a minute */
+export async function until<T>(
+  what: string,
+  look: () => T | undefined | null | false | Promise<T | undefined | null | false>,
+): Promise<T> {
+  for (const end = performance.now() + WAIT_MS; ; ) {
+    const seen = await look();
+    if (seen !== undefined && seen !== null && seen !== false) return seen;
+    if (performance.now() > end) throw new Error(`not within ${WAIT_MS / 1000} s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
 /** Whether this run must not skip tests that need `what` (BPFHV_REQUIRE, a comma list). */
 export function requires(what: "vm" | "tap" | "bpf"): boolean {
   return (process.env.BPFHV_REQUIRE ?? "").split(",").includes(what);
@@ -83,7 +100,7 @@ export function isolated(
   }
   return (name) => {
     const child = fork(new URL(file), [], { env: { ...process.env, [CHECK]: name } });
-    const timer = setTimeout(() => child.kill("SIGKILL"), 10_000);
+    const timer = setTimeout(() => child.kill("SIGKILL"), WAIT_MS);
     return new Promise((resolve) => {
       child.on("exit", (status) => {
         clearTimeout(timer);

@@ -117,7 +117,7 @@ function compile(expectations: Expectations): { status: number | null; stderr: s
     writeFileSync(file, [PRELUDE, header, ...asserts].join("\n"));
     const run = spawnSync("cc", ["-fsyntax-only", "-std=gnu11", "-Wall", file], {
       encoding: "utf8",
-      timeout: 20_000,
+      timeout: 60_000,
     });
     return { status: run.status, stderr: run.stderr };
   } finally {
@@ -127,7 +127,7 @@ function compile(expectations: Expectations): { status: number | null; stderr: s
 
 function hasCompiler(): boolean {
   try {
-    execFileSync("cc", ["--version"], { stdio: "ignore", timeout: 10_000 });
+    execFileSync("cc", ["--version"], { stdio: "ignore", timeout: 60_000 });
     return true;
   } catch {
     return false;

@@ -1,14 +1,17 @@
 /** Deadlines: nothing in these tests waits without one. */
+import { availableParallelism, loadavg } from "node:os";
 
 /** The kernel of all guests: a Debian suite, or `debug`, as script/lib/provision knows them. */
 export const GUEST_KERNEL = process.env.BPFHV_GUEST_KERNEL ?? "trixie";
 /** Is it the one that looks for mistakes, at the price of its speed? */
 export const isDebugKernel = GUEST_KERNEL === "debug";
-/** Waits for a guest are so many times as long in it. */
-const PATIENCE = isDebugKernel ? 6 : 1;
+/** A machine that has more to do than it has CPUs gives a guest its share only. */
+const LOAD = Math.min(4, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
+/** Waits for a guest are so many times as long in the debug kernel, or on a busy machine. */
+const PATIENCE = isDebugKernel ? 6 : LOAD;
 
-/** For a time limit in milliseconds: what it is with this kernel. */
-export const patience = (ms: number): number => ms * PATIENCE;
+/** For a time limit in milliseconds: what it is with this kernel, on this machine now. */
+export const patience = (ms: number): number => Math.ceil(ms * PATIENCE);
 
 export class DeadlineError extends Error {
   override readonly name = "DeadlineError";
