@@ -184,6 +184,23 @@ test("half a packet stays until the other half is there, and is no reason to sta
   memory.close();
 });
 
+test("RX counts a buffer that goes along with a packet by what is wrong with it", () => {
+  const { memory, context, config, publish, counters } = queue(16, ALL, 1522);
+  put(context, 0, RAM, "0004 0000");
+  put(context, 1, RAM, "0000 0000");
+  put(context, 2, RAM - 8192, "0004 0000");
+  for (let i = 3; i < 16; i++) put(context, i, RAM + i * 4096, "0004 0000");
+  publish(16);
+  const rx = new SringGsoRx(config);
+  const batch = new Batch(8, 64);
+  rx.offer(batch, 8);
+  batch.endReceived(1500);
+  rx.deliver(batch);
+  assert.deepEqual([counters[DROP_BAD_LENGTH], counters[DROP_BAD_ADDRESS]], [1, 1]);
+  assert.equal(counters[PACKETS], 1);
+  memory.close();
+});
+
 test("RX waits for room for the longest packet; half a small ring has to do", () => {
   const { memory, context, config, publish, counters } = queue(16);
   for (let i = 0; i < 16; i++) put(context, i, RAM + i * 4096, "000e 0000");

@@ -31,6 +31,10 @@ const TYPE = GSO_TX_DESC.gso_type.offset >> 2;
 /** An Ethernet header; anything shorter is no packet. */
 const MIN_PACKET = 14;
 
+/** What a buffer of no bytes has for an address: why it is one. */
+const NO_ADDRESS = 0;
+const NO_LENGTH = 1;
+
 abstract class GsoHalf extends SringHalf {
   /** The guest's `prod` when what it had published was not enough to go on with. */
   #stalledAt = -1;
@@ -204,7 +208,7 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
         this.cons = index;
       } else {
         // Behind good ones it goes along with their packet, as a buffer of no bytes.
-        batch.addSegment(0, 0);
+        batch.addSegment(size === 0 ? NO_LENGTH : NO_ADDRESS, 0);
       }
     }
     if (bytes === 0 || (bytes < this.#maxPacket && batch.segments * 2 < this.bufs)) {
@@ -257,7 +261,9 @@ export class SringGsoRx extends GsoHalf implements RxHalf {
       slot = DESCRIPTORS + ((this.cons + s) & mask) * DESC_WORDS;
       const part = Math.min(batch.size[s], rest);
       rest -= part;
-      if (batch.size[s] === 0) this.counters[DROP_BAD_ADDRESS]++;
+      if (batch.size[s] === 0) {
+        this.counters[batch.address[s] === NO_LENGTH ? DROP_BAD_LENGTH : DROP_BAD_ADDRESS]++;
+      }
       words.set(slot + LEN_FLAGS, part | (s === last ? this.#lastFlags(batch, p) << 16 : 0));
     }
     words.set(slot + CSUM, batch.csumStart[p] | (batch.csumOffset[p] << 16));
