@@ -38,7 +38,7 @@ export function isTestFrame(frame: Uint8Array): boolean {
 
 export interface Outside {
   readonly port: Port;
-  /** Frames that came out of the port, as far as it keeps them. */
+  /** Frames that came out of the port since the last call, or all that a capture has. */
   sent(): Uint8Array[];
   close(): void;
 }
@@ -200,7 +200,7 @@ function openTapPair({ frames, metadata }: OutsideOptions): Outside {
   for (const frame of frames) pair.give(frame);
   return {
     port,
-    sent: () => pair.take(),
+    sent: () => pair.take(() => true),
     close: () => {
       port.close();
       pair.close();
