@@ -183,6 +183,7 @@ async function backend(flags: BackendFlags): Promise<void> {
       const control = new ControlServer(flags.path, controlCommands(options.path, worker), access);
       life.atEnd(() => control.close());
       dropTo(account, (text) => log.warn(text));
+      life.followNpx();
     });
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;

@@ -3,6 +3,9 @@
  * every way out: an orderly stop, an error, `process.exit`, a signal that comes before all is up.
  */
 
+import { constants } from "node:os";
+import { signalAtParentsEnd } from "../os/process.ts";
+
 /** A terminal that hangs up and Ctrl-\ end in order, too. */
 const SIGNALS: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"];
 /** Ctrl-C reaches a process twice at once if its starter passes the signal on. */
@@ -22,6 +25,18 @@ export class Lifetime {
     });
     for (const signal of SIGNALS) process.on(signal, () => this.#signal(signal));
     process.once("exit", () => this.end());
+    this.followNpx();
+  }
+
+  /**
+   * `npx bpfhv serve` is three processes: npm, a shell, and this one. A signal to the first ends two of them, and left
+   * this one behind; so it ends with the shell. Call it again after a change of user.
+   */
+  followNpx(): void {
+    if (process.env.npm_lifecycle_event !== "npx") return;
+    const { ppid } = process;
+    signalAtParentsEnd(constants.signals.SIGTERM);
+    if (process.ppid !== ppid) process.kill(process.pid, "SIGTERM");
   }
 
   #signal(signal: NodeJS.Signals): void {

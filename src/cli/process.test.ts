@@ -275,6 +275,37 @@ test("groups and modes that cannot be are status 2", async () => {
   }
 });
 
+/** The shell that npx starts, with a server as its child. */
+async function underShell(env: object, words: string[]) {
+  const socket = newSocket();
+  const shell = spawn("sh", ["-c", '"$0" "$@"; true', process.execPath, MAIN, ...words, socket], {
+    ...{ stdio: "ignore", env: { ...process.env, ...env } },
+  });
+  children.add(shell);
+  await until("an answer", () => status(socket));
+  const { pid } = (await status(socket)) as { pid: number };
+  shell.kill("SIGTERM");
+  return { socket, pid };
+}
+
+test("serve ends with the shell that npx has started, as another user, too", async () => {
+  const drops = isRoot ? [[], ["--user", "nobody"]] : [[]];
+  for (const words of drops) {
+    const npx = { npm_lifecycle_event: "npx" };
+    const { socket, pid } = await underShell(npx, ["serve", ...words, "--socket"]);
+    await until("its end", () => !existsSync(`/proc/${pid}`));
+    if (words.length === 0) assert.equal(existsSync(socket), false);
+  }
+});
+
+test("serve outlives any other shell", async () => {
+  const { socket, pid } = await underShell({ npm_lifecycle_event: "" }, ["serve", "--socket"]);
+  await sleep(300);
+  await status(socket);
+  process.kill(pid, "SIGTERM");
+  await until("its end", () => !existsSync(socket));
+});
+
 test("serve goes on when the reader of its log stops, and tells it what it missed", async () => {
   const { child, ended, socket, err } = await serve();
   child.stderr?.pause();

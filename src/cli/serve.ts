@@ -268,6 +268,7 @@ async function run(
   const { sets, proof } = shipped;
   // Not before: the compiler reads files that the other user may not read. And clients are let in after it.
   dropTo(account, (text) => log.warn(text));
+  life.followNpx();
   nic.ship(sets);
   if (proof !== "proved") log.warn(`programs ${proof}`);
   const notice = mtuNotice(flags.mtu);

@@ -18,6 +18,13 @@ export function ignoreFileSizeSignal(): void {
   libc.signal(constants.signals.SIGXFSZ, IGNORE);
 }
 
+const PR_SET_PDEATHSIG = 1;
+
+/** Has this process get `signal` when its parent ends. A change of user clears that. */
+export function signalAtParentsEnd(signal: number): void {
+  check(libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl", "PR_SET_PDEATHSIG");
+}
+
 const PR_CAPBSET_DROP = 24;
 const PR_CAP_AMBIENT = 47;
 const PR_CAP_AMBIENT_CLEAR_ALL = 4;
