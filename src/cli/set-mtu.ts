@@ -6,7 +6,7 @@ import { Usage } from "./errors.ts";
 
 export function setMtuCommand(): Command {
   return new Command("set-mtu")
-    .description("change the largest MTU that a running NIC's guest may use; the guest follows")
+    .description("change the largest MTU that a running NIC's guest may use; it follows down")
     .argument("<socket>", "the socket given to `bpfhv serve --socket`")
     .argument("<bytes>", "at most what `bpfhv serve --mtu` was given")
     .action(setMtu);

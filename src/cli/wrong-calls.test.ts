@@ -52,6 +52,7 @@ const USAGE: readonly (readonly [string, RegExp])[] = [
   ["drive --socket %/s --bufs 100", /power of two/],
   ["drive --socket %/s --wait 0", /--wait 0: .* from 1/],
   ["drive --socket %/s --load heavy", /--load <kind>/],
+  ["top --count 1.5", /--count 1\.5: .*whole number/],
   ["top --count 0", /--count 0/],
   ["top --interval 0", /--interval 0: .* 0\.1 to 3600/],
   ["set-mtu %/s many", /give a number of bytes/],
@@ -86,12 +87,23 @@ const FAILURES: readonly (readonly [string, RegExp])[] = [
   ["set-mtu %/none 1500", /no NIC is served/],
   ["set-port %/none sink", /no NIC is served/],
   ["compile %/ok.ts --define A=1 --output %/no/x.o", /cannot write .*x\.o \(ENOENT\)/],
+  ["compile %/empty", /no programs here/],
   ["compile %/no.ts", /no\.ts cannot be read/],
   ["disasm %/no", /cannot read .*ENOENT/],
   ["disasm %/empty", /nothing in it/],
   ["run %", /cannot read .*EISDIR/],
   ["verify %/text --context-size 64", /text/],
   ["conformance --cases %/no", /cannot read .*ENOENT/],
+];
+
+/** Wrong only once the server is at work: a process each, all at once. */
+const IN_THE_MIDDLE: readonly (readonly [string, RegExp])[] = [
+  ["serve --socket %/s --pid-file %/no/p", /cannot write the pid file: ENOENT/],
+  ["serve --socket %/s --net pcap:replay=%/no", /no such file; record one/],
+  ["serve --socket %/s --net tap:bpfhv-none", /no such interface .*ip tuntap add/],
+  ["serve --socket %/no/s", /no such file or directory .*make its folder/],
+  ["backend --path %/s --backend sink", /start the original's QEMU fork first/],
+  ["drive --socket %/no/s", /make its folder first/],
 ];
 
 describe("a wrong call", () => {
@@ -121,6 +133,26 @@ describe("a wrong call", () => {
     } finally {
       process.stderr.write = write;
     }
+  }
+
+  for (const [words, reason] of IN_THE_MIDDLE) {
+    test(`bpfhv ${words}: one line, status 1, nothing left`, async () => {
+      const own = mkdtempSync(join(folder, "own-"));
+      const child = spawn(process.execPath, [MAIN, ...words.replaceAll("%", own).split(" ")], {
+        stdio: ["ignore", "ignore", "pipe"],
+        timeout: 30_000,
+      });
+      let errors = "";
+      child.stderr.on("data", (chunk) => {
+        errors += chunk;
+      });
+      const status = await new Promise((resolve) => child.once("close", resolve));
+      assert.match(errors, /^bpfhv: [^\n]+\n$/);
+      assert.match(errors, reason);
+      assert.equal(status, 1);
+      assert.deepEqual(readdirSync(own), []);
+      rmSync(own, { recursive: true });
+    });
   }
 
   for (const [status, table] of [

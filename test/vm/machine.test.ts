@@ -1,9 +1,10 @@
 /** What QEMU is asked from outside while a NIC is in use: migration, snapshots, unplugging. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { patience, until } from "./harness.ts";
+import { rootPort } from "../../src/cli/qemu-command.ts";
+import { patience, until, within } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
+import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
 
@@ -50,5 +51,37 @@ describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
     const refusal = /pcie\.0' does not support hotplugging/;
     await assert.rejects(vm.guest.qmp("device_del", { id: "nic0" }), refusal);
     assert.equal(await vm.pings(3), 0);
+  });
+});
+
+// What docs/qemu.md tells people to keep clear of. When one of these fails, a QEMU has mended it: say so there.
+const limits = { skip: skip || (isFull ? false : "a long run"), timeout: patience(120_000) };
+describe("limits of QEMU", limits, () => {
+  const abortOf = async (vm: NicGuest, reason: RegExp) => {
+    const { aborted, stderr } = await within(patience(30_000), "QEMU ends", vm.guest.exit);
+    assert.equal(aborted, true);
+    assert.match(stderr, reason);
+  };
+
+  test("QEMU aborts when a NIC with MSI-X is unplugged from a root port", async () => {
+    const vm = await NicGuest.start({ label: "msix", bus: rootPort("port0", 1) });
+    try {
+      await vm.guest.qmp("device_del", { id: "nic0" });
+      await abortOf(vm, /memory_region_del_subregion/);
+    } finally {
+      await vm.close();
+    }
+  });
+
+  test("QEMU aborts when the guest reboots after the server was stopped in order", async () => {
+    const vm = await NicGuest.start({ label: "stopped" });
+    try {
+      assert.equal((await vm.nic.stop()).code, 0);
+      await vm.guest.check("(sleep 0.2; reboot -f) >/dev/null 2>&1 &");
+      await abortOf(vm, /DMA mapping failed/);
+    } finally {
+      await vm.guest.close();
+      vm.netns.close();
+    }
   });
 });
