@@ -1,6 +1,10 @@
 /**
- * Frames that say which they are: an experimental EtherType, a number, and bytes, a length and metadata that follow
- * from it. Whoever gets one knows whether it is whole and unchanged, and what is missing before it.
+ * Frames that say which they are: a number, and bytes, a length and metadata that follow from it.
+ * Whoever gets one knows whether it is whole and unchanged, and what is missing before it.
+ *
+ * Those without offloads have an experimental EtherType. Those with a checksum to fill in, or that
+ * are to be cut, are what a kernel takes for such: IP packets whose lengths, checksums and metadata
+ * agree (`ip-frames.ts`).
  */
 import {
   allowsMetadata,
@@ -12,16 +16,21 @@ import {
   GSO_UDP_L4,
   NEEDS_CSUM,
 } from "../memory/index.ts";
+import { HeaderWriter, headersOf, type IpHeaders, shapeOf } from "./ip-frames.ts";
 
 /** Broadcast, from 52:54:00:12:34:56; 88b5 is the IEEE's "local experimental EtherType 1". */
-const HEADER = Uint8Array.from(Buffer.from("ffffffffffff52540012345688b5", "hex"));
-const NUMBER = HEADER.length;
-const CONTENT = NUMBER + 4;
+const ETHERNET = Uint8Array.from(Buffer.from("ffffffffffff52540012345688b5", "hex"));
+/** The payload starts with its number. */
+const NUMBER_BYTES = 4;
 const MIN_FRAME = 60;
 const MAX_FRAME = 1514;
+const MAX_HEADERS = 74;
 
-/** Where segmentation offloads are on: the shortest frame that is to be cut. */
-const MIN_LARGE = 200;
+/** `gso_size` of frames that are to be cut: multiples of 8, as IP fragments have to be. */
+const MIN_GSO_SIZE = 96;
+const MAX_GSO_SIZE = 1440;
+/** Datagrams that one packet is cut into at most: UDP_MAX_SEGMENTS of older kernels, now 128. */
+const MAX_DATAGRAMS = 64;
 
 /** `flags` and `gso_type` that frames have in turn, as far as they are allowed. */
 const KINDS: readonly (readonly [flags: number, gsoType: number])[] = [
@@ -47,40 +56,60 @@ export interface NumberedFramesOptions {
 export class NumberedFrames {
   readonly #size: number;
   readonly #longest: number;
+  readonly #gsoSizes: number;
   readonly #kinds: typeof KINDS;
   readonly #frame: Uint8Array;
-  readonly #view: DataView;
+  readonly #headers = new HeaderWriter(new Uint8Array(MAX_HEADERS + NUMBER_BYTES));
   readonly #metadata = new Uint8Array(METADATA_BYTES);
   readonly #metadataView = new DataView(this.#metadata.buffer);
 
   constructor({ size = 0, offloads = 0, longest = MAX_FRAME }: NumberedFramesOptions = {}) {
     this.#size = size;
     this.#longest = longest;
+    const most = Math.min(MAX_GSO_SIZE, (longest >> 1) - MAX_HEADERS);
+    this.#gsoSizes = ((most - MIN_GSO_SIZE) >> 3) + 1;
     this.#kinds = KINDS.filter(([flags, gsoType]) => allowsMetadata(offloads, flags, gsoType));
     this.#frame = new Uint8Array(Math.max(longest, MAX_FRAME));
-    this.#view = new DataView(this.#frame.buffer);
-    this.#frame.set(HEADER);
   }
 
   /** The frame of a number; valid until the next call. */
   make(number: number): Uint8Array {
     const length = this.#lengthOf(number);
-    this.#view.setUint32(NUMBER, number);
-    this.#frame.fill(number & 0xff, CONTENT, length);
+    const head = this.#head(number, length);
+    this.#frame.set(head);
+    this.#frame.fill(number & 0xff, head.length, length);
     return this.#frame.subarray(0, length);
+  }
+
+  /** All before the bytes that repeat. */
+  #head(number: number, length: number): Uint8Array {
+    const [flags, gsoType] = this.#kind(number);
+    const writer = this.#headers;
+    const payload = flags === 0 ? this.#plain() : writer.write(shapeOf(gsoType), ETHERNET, length);
+    writer.view.setUint32(payload, number);
+    return writer.bytes.subarray(0, payload + NUMBER_BYTES);
+  }
+
+  #plain(): number {
+    this.#headers.bytes.set(ETHERNET);
+    return ETHERNET.length;
   }
 
   /** The virtio_net_hdr that goes with it; valid until the next call. */
   metadata(number: number): Uint8Array {
     const [flags, gsoType] = this.#kind(number);
     const view = this.#metadataView;
-    const large = gsoType === GSO_NONE ? 0 : 1;
+    this.#metadata.fill(0);
+    if (flags === 0) return this.#metadata;
+    const { start, checksum, payload } = shapeOf(gsoType);
     view.setUint8(0, flags);
     view.setUint8(1, gsoType);
-    view.setUint16(2, large * 54, true);
-    view.setUint16(4, large * (100 + (number % 1348)), true);
-    view.setUint16(6, flags === 0 ? 0 : 34, true);
-    view.setUint16(8, flags === 0 ? 0 : 6 + 10 * (number & 1), true);
+    if (gsoType !== GSO_NONE) {
+      view.setUint16(2, payload, true);
+      view.setUint16(4, this.#gsoSize(number), true);
+    }
+    view.setUint16(6, start, true);
+    view.setUint16(8, checksum - start, true);
     return this.#metadata;
   }
 
@@ -89,12 +118,14 @@ export class NumberedFrames {
    * @returns the frame's number; -1 where it is not one of these; -2 where it is, but changed
    */
   check(frame: Uint8Array, metadata: Uint8Array | null = null): number {
-    if (frame.length < MIN_FRAME || frame[12] !== HEADER[12] || frame[13] !== HEADER[13]) return -1;
-    const number = new DataView(frame.buffer, frame.byteOffset).getUint32(NUMBER);
+    const payload = payloadOf(frame);
+    if (payload === -1) return -1;
+    const number = new DataView(frame.buffer, frame.byteOffset).getUint32(payload);
     if (frame.length !== this.#lengthOf(number)) return -2;
-    for (let i = 0; i < NUMBER - 2; i++) if (frame[i] !== HEADER[i]) return -2;
+    const head = this.#head(number, frame.length);
+    for (let i = 0; i < head.length; i++) if (frame[i] !== head[i]) return -2;
     const content = number & 0xff;
-    for (let i = CONTENT; i < frame.length; i++) if (frame[i] !== content) return -2;
+    for (let i = head.length; i < frame.length; i++) if (frame[i] !== content) return -2;
     if (metadata === null) return number;
     const expected = this.metadata(number);
     for (let i = 0; i < METADATA_BYTES; i++) if (metadata[i] !== expected[i]) return -2;
@@ -105,9 +136,29 @@ export class NumberedFrames {
     return this.#kinds[number % this.#kinds.length];
   }
 
+  #gsoSize(number: number): number {
+    return MIN_GSO_SIZE + 8 * (number % this.#gsoSizes);
+  }
+
+  /** What is to be cut is longer than one segment. */
   #lengthOf(number: number): number {
     const [, gsoType] = this.#kind(number);
-    if (gsoType !== GSO_NONE) return MIN_LARGE + ((number * 97) % (this.#longest - MIN_LARGE + 1));
+    if (gsoType !== GSO_NONE) {
+      const { payload } = shapeOf(gsoType);
+      const size = this.#gsoSize(number);
+      const shortest = payload + size + 1;
+      const segments = gsoType === GSO_UDP_L4 ? MAX_DATAGRAMS : Number.POSITIVE_INFINITY;
+      const longest = Math.min(this.#longest, payload + segments * size);
+      return shortest + ((number * 97) % (longest - shortest + 1));
+    }
     return this.#size === 0 ? MIN_FRAME + (number % (MAX_FRAME - MIN_FRAME + 1)) : this.#size;
   }
+}
+
+/** Where a frame's number is; -1: it is none of these. */
+function payloadOf(frame: Uint8Array): number {
+  if (frame.length < MIN_FRAME) return -1;
+  if (frame[12] === ETHERNET[12] && frame[13] === ETHERNET[13]) return ETHERNET.length;
+  const headers: IpHeaders | null = headersOf(frame);
+  return headers === null || frame.length < headers.payload + NUMBER_BYTES ? -1 : headers.payload;
 }
