@@ -4,9 +4,9 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { keep } from "./corpus.ts";
+import { CORPUS, keep } from "./corpus.ts";
 import type { Progress, RunnerMessage } from "./runner.ts";
-import { CASE_MS, caseRandom, type Resources, type Target } from "./target.ts";
+import { CASE_MS, caseRandom, type Input, type Resources, type Target } from "./target.ts";
 
 const RUNNER = fileURLToPath(new URL("./runner.js", import.meta.url));
 /** The same fault is found again and again: after so many finds the target is given up. */
@@ -18,7 +18,7 @@ export interface Finding {
   readonly case: number;
   readonly during: "case" | "check" | "hang" | "crash";
   readonly error: string;
-  /** The input, kept; null for what many cases together did. */
+  /** The inputs that may have caused it, kept; null if they are not. */
   readonly file: string | null;
 }
 
@@ -41,8 +41,8 @@ export interface CampaignOptions {
   /** Ends the campaign early. */
   readonly signal?: AbortSignal;
   readonly progress?: (result: Result) => void;
-  /** Whether failing inputs are written to the corpus; default true. */
-  readonly keep?: boolean;
+  /** Where failing inputs are written; default: to the corpus in the tree. */
+  readonly corpus?: string;
   /** Without a word for so long, the process hangs. */
   readonly caseMs?: number;
 }
@@ -133,12 +133,18 @@ export class Campaign {
 
   #finding(during: Finding["during"], error: string): Finding {
     const number = this.#currentCase();
-    this.#next = number + 1;
     const { seed } = this.#options;
-    const input = this.#target.generate(caseRandom(seed, number));
-    const entry = { target: this.#target.name, seed, case: number, error, input };
-    const isKept = during !== "check" && this.#options.keep !== false;
-    return { case: number, during, error, file: isKept ? keep(entry, tmpdir()) : null };
+    // A check judges all cases since the one before.
+    const checked = this.#now?.next ?? this.#next;
+    const first = during === "check" ? checked : number - (this.#target.lag ?? 0);
+    const inputs: Input[] = [];
+    for (let n = Math.max(this.#next, first); n <= number; n++) {
+      inputs.push(this.#target.generate(caseRandom(seed, n)));
+    }
+    this.#next = number + 1;
+    const entry = { target: this.#target.name, seed, case: number, error, inputs };
+    const { corpus = CORPUS } = this.#options;
+    return { case: number, during, error, file: inputs.length > 0 ? keep(entry, corpus) : null };
   }
 
   #currentCase(): number {
@@ -199,7 +205,7 @@ function endGroup(child: ChildProcess): void {
   }
 }
 
-/** Runs one input of the corpus. @returns why it fails, or null */
+/** Runs an entry of the corpus. @returns why it fails, or null */
 export async function replay(target: string, file: string): Promise<string | null> {
   const child = spawn(
     process.execPath,

@@ -1,6 +1,7 @@
 /** Inputs that were found to fail, one file each: kept in the tree if small, and run by every test run. */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Input } from "./target.ts";
@@ -16,14 +17,15 @@ export interface CorpusEntry {
   readonly seed: number;
   readonly case: number;
   readonly error: string;
-  readonly input: Input;
+  /** In the order in which they ran; the last one is that of the case. */
+  readonly inputs: readonly Input[];
 }
 
-/** Writes the entry to the corpus, or to `elsewhere` if it is large. @returns the file */
-export function keep(entry: CorpusEntry, elsewhere: string): string {
+/** Writes the entry to the corpus, or to the folder for temporary files if it is large. @returns the file */
+export function keep(entry: CorpusEntry, corpus: string): string {
   const text = `${JSON.stringify(entry)}\n`;
-  const digest = createHash("sha256").update(JSON.stringify(entry.input)).digest("hex");
-  const folder = text.length > LARGE_BYTES ? elsewhere : CORPUS;
+  const digest = createHash("sha256").update(JSON.stringify(entry.inputs)).digest("hex");
+  const folder = text.length > LARGE_BYTES ? tmpdir() : corpus;
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${entry.target}-${digest.slice(0, 12)}.json`);
   writeFileSync(file, text);

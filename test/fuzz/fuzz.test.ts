@@ -4,7 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Campaign, type Result, replay } from "./campaign.ts";
 import { corpusFiles, readEntry } from "./corpus.ts";
@@ -14,10 +14,13 @@ import { findTarget, TARGETS } from "./targets/index.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const SEED = 20_261_127;
+/** Not that of the tree. */
+const corpus = mkdtempSync(join(tmpdir(), "bpfhv-fuzz-corpus-"));
+after(() => rmSync(corpus, { recursive: true, force: true }));
 
 function campaign(name: string, milliseconds: number, caseMs?: number): Promise<Result> {
   const more = caseMs === undefined ? {} : { caseMs };
-  const options = { milliseconds, seed: SEED, keep: false, ...more };
+  const options = { milliseconds, seed: SEED, corpus, ...more };
   return new Campaign(findTarget(name)!, options).run();
 }
 
@@ -42,8 +45,11 @@ for (const during of ["find", "crash", "hang", "check"] as const) {
     assert.ok(finds.length > 0, "nothing found");
     const [first] = finds;
     assert.equal(first!.during, during === "find" ? "case" : during);
-    if (during === "check") assert.match(first!.error, /a check that fails/);
-    else assert.equal(first!.case, FAULTY_CASE);
+    if (during !== "check") return assert.equal(first!.case, FAULTY_CASE);
+    assert.match(first!.error, /a check that fails/);
+    const { inputs } = readEntry(first!.file!);
+    assert.ok(inputs.length > FAULTY_CASE, "all since the check before are kept");
+    assert.match((await replay("faulty-check", first!.file!)) ?? "", /a check that fails/);
   });
 }
 

@@ -3,9 +3,10 @@
  * before it runs it, so that whoever started it can make the input again even if this process dies or hangs.
  *
  *     node runner.js TARGET SEED FIRST MILLISECONDS FILE      cases of a campaign, from number FIRST on
- *     node runner.js TARGET replay INPUT                      one input of the corpus
+ *     node runner.js TARGET replay FILE                       an entry of the corpus
  */
-import { openSync, readFileSync, writeSync } from "node:fs";
+import { openSync, writeSync } from "node:fs";
+import { readEntry } from "./corpus.ts";
 import { caseRandom, type Input, type Resources, type Session } from "./target.ts";
 import { findTarget } from "./targets/index.ts";
 
@@ -97,8 +98,7 @@ async function campaign(name: string, numbers: readonly number[], file: string):
 async function replay(name: string, file: string): Promise<boolean> {
   const session = await findTarget(name)!.open();
   try {
-    const { input } = JSON.parse(readFileSync(file, "utf8")) as { input: Input };
-    await session.run(input);
+    for (const input of readEntry(file).inputs) await session.run(input);
     await session.check?.();
     return true;
   } catch (error) {

@@ -35,6 +35,8 @@ export interface Target<I extends Input = Input> {
   readonly description: string;
   /** What `run` counts. */
   readonly unit: string;
+  /** Cases that may pass before a fault shows, because another process has it; default 0. */
+  readonly lag?: number;
   /** The same input for the same state of `random`. */
   generate(random: Random): I;
   open(): Session<I> | Promise<Session<I>>;

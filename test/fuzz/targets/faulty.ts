@@ -13,6 +13,8 @@ class FaultySession implements Session<Case> {
   #broken = false;
 
   run({ fault }: Case): number {
+    // So that few fit between two checks.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
     if (this.#cases++ !== FAULTY_CASE) return 1;
     if (fault === "find") throw new Find("a find");
     if (fault === "crash") process.kill(process.pid, "SIGSEGV");

@@ -208,6 +208,8 @@ export const vfioUser: Target<Connection> = {
   name: "vfio-user",
   description: "raw messages with strange descriptors over connections to a server process",
   unit: "messages",
+  // As many connections wait in the socket's backlog.
+  lag: 8,
   generate,
   open: () => new ServerSession().ready(),
 };
