@@ -28,8 +28,13 @@ const IOVEC_WORDS = IOVEC >> 2;
 const MAX_SEGMENTS = 4096;
 /** Entries that one call takes (UIO_MAXIOV of the kernel); with more it moves nothing. */
 const IOV_MAX = 1024;
-/** The table of struct iovec, one before and one after those of the segments; then a header; then one byte. */
-const TABLE_BYTES = (MAX_SEGMENTS + 2) * IOVEC;
+/** Entries of a packet of one segment: the segment, and a byte of our own. */
+const SINGLE = MAX_SEGMENTS + 2;
+/**
+ * The table of struct iovec: one entry before and one after those of the segments, two for single
+ * segments. Then a header; then one byte.
+ */
+const TABLE_BYTES = (SINGLE + 2) * IOVEC;
 const HEADER_AT = TABLE_BYTES;
 const OVERFLOW_AT = HEADER_AT + 16;
 
@@ -51,6 +56,7 @@ export class TapPort extends BasePort {
     this.fd = this.#tap.fd;
     this.#table = new Uint32Array(this.#native.view(0, TABLE_BYTES));
     this.#header = new Uint16Array(this.#native.view(HEADER_AT, HEADER));
+    this.#entry(SINGLE + 1, this.#native.address + OVERFLOW_AT, 1);
   }
 
   override setReceiveOffloads(offloads: number): void {
@@ -80,6 +86,30 @@ export class TapPort extends BasePort {
   }
 
   receive(batch: Batch): void {
+    if (this.#tap.vnetHeader !== 0 || batch.room !== 0) this.#receiveVectors(batch);
+    else this.#receiveSingles(batch);
+  }
+
+  /** Without headers, into one segment each: some 300 ns less per packet than `#receiveVectors`. */
+  #receiveSingles(batch: Batch): void {
+    const { fd } = this;
+    const entries = this.#native.address + SINGLE * IOVEC;
+    let s = 0;
+    for (let left = batch.maxPackets; left > 0 && s < batch.segments; left--) {
+      const room = batch.size[s];
+      this.#entry(SINGLE, batch.address[s], room);
+      const result = readv(fd, entries, 2);
+      if (result <= 0) return this.#nothing(result);
+      if (result > room) this.tooLong++;
+      else {
+        batch.endReceived(result);
+        s++;
+      }
+    }
+    this.receiveDrained = false;
+  }
+
+  #receiveVectors(batch: Batch): void {
     this.#layOut(batch);
     const header = this.#tap.vnetHeader;
     // Bounded, too, while all that comes has to be dropped: the loop has others to serve.
