@@ -112,19 +112,21 @@ describe("a vfio-user client", () => {
     }
   });
 
-  test("is refused what is no event descriptor as an interrupt, and no memory file as memory", async () => {
+  test("gives nothing but event descriptors as interrupts, and memory files as memory", async () => {
     const server = new Server();
     try {
       const client = await server.client();
       const before = server.openFds;
-      for (const { name, fd } of strangers()) {
+      for (const [i, { name, fd }] of strangers().entries()) {
         const irqs = await client.ask(COMMAND.setIrqs, setIrqs(TRIGGER_FDS, 0, 1), [fd]);
         assert.equal(irqs.errno, EINVAL, name);
-        const map = pack([4, 32], [4, 3], [8, 0], [8, 0], [8, 4096]);
-        assert.notEqual((await client.ask(COMMAND.map, map, [fd])).errno, 0, name);
+        // Noted as memory that is there and out of reach: an error would end the VMM.
+        const map = pack([4, 32], [4, 3], [8, 0], [8, i * 4096], [8, 4096]);
+        assert.equal((await client.ask(COMMAND.map, map, [fd])).errno, 0, name);
         close(fd);
       }
       assert.ok(server.openFds <= before, "descriptors of the server");
+      assert.equal(server.text.match(/is not used, because/g)?.length, 1, server.text);
       client.close();
     } finally {
       assert.equal((await server.stop()).status, 0, server.text);
