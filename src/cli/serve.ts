@@ -228,6 +228,7 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
   });
   try {
     await run(flags, { options, account, access, log, life, nic });
+    log.info("stopped");
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;
   } finally {
@@ -275,7 +276,6 @@ async function run(
   if (notice !== null) log.warn(notice);
   log.info(`${flags.device} on ${flags.socket}, packets to ${flags.net}: waiting for QEMU`);
   await nic.ended;
-  log.info("stopped");
 }
 
 /** The worker does it, unless it dies. */

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { QUEUE_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
 import { controlSockets } from "./find-nics.ts";
+import { window } from "./top-screen.ts";
 import { count, type Look, ratesOf, render } from "./top-view.ts";
 
 const ZERO = Object.fromEntries(QUEUE_COUNTERS.map(([name]) => [name, 0]));
@@ -64,6 +65,31 @@ test("the fill of a ring is shown as it is now; of a queue that does not run, or
 
 test("with no NIC it says how to get one", () => {
   assert.match(render([]).join("\n"), /bpfhv serve/);
+});
+
+test("a narrow terminal has fewer columns, and the packets and drops of every queue", () => {
+  const rates = ratesOf(look(1000, {}), look(2000, { packets: 12_345, dropPort: 77 }));
+  for (const width of [79, 72, 60, 40, 30, 20]) {
+    const lines = render([rates], width);
+    for (const line of lines) assert.ok(line.length <= width, `${width}: ${line}`);
+    const at = lines.findIndex((line) => line.startsWith("  rx0"));
+    assert.match(lines[at], /12\.3k/);
+    assert.equal(lines[at].length, lines[at - 1].length, "heads stand above their columns");
+    if (width >= 60) assert.match(lines[at], / 77 .*250\/256$/);
+  }
+});
+
+test("lines that do not fit are counted, and can be scrolled to", () => {
+  const lines = Array.from({ length: 50 }, (_, i) => `line ${i}`);
+  const first = window(lines, 0, 20, 80);
+  assert.equal(first.length, 21);
+  assert.equal(first[0], "line 0");
+  assert.match(first[20], /0 lines above, 30 below/);
+  const last = window(lines, 30, 20, 80);
+  assert.equal(last[19], "line 49");
+  assert.match(last[20], /30 lines above, 0 below/);
+  assert.match(window(lines.slice(0, 5), 0, 20, 80)[5], /q quits/);
+  assert.ok(window(lines, 10, 5, 30).every((line) => line.length <= 30));
 });
 
 test("counts stay short", () => {

@@ -115,6 +115,31 @@ test("a listening socket accepts, knows its peer and is private to the owner", (
   });
 });
 
+test("a listening socket has the mode and the group that were asked for, whatever the umask", () => {
+  inFolder((folder) => {
+    const before = process.umask(0o077);
+    try {
+      const path = join(folder, "s");
+      const [gid] = process.getgroups!();
+      close(listenUnix(path, { mode: 0o660, gid }));
+      assert.equal(statSync(path).mode & 0o777, 0o660);
+      assert.equal(statSync(path).gid, gid);
+    } finally {
+      process.umask(before);
+    }
+  });
+});
+
+test("a socket that cannot be given away is not left behind", {
+  skip: process.getuid!() !== 0 ? false : "root may give it to anybody",
+}, () => {
+  inFolder((folder) => {
+    const path = join(folder, "s");
+    assert.throws(() => listenUnix(path, { gid: 0 }), { code: "EPERM", message: /only root/ });
+    assert.equal(existsSync(path), false);
+  });
+});
+
 test("a stale socket is replaced, a live one and other files are not", () => {
   inFolder((folder) => {
     const path = join(folder, "s");
