@@ -1,11 +1,12 @@
 /** What keeps a loop from sleeping: work that nobody would wake it for. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { INTERRUPTS } from "../devices/counters.ts";
+import { DROP_PORT, INTERRUPTS } from "../devices/counters.ts";
 import type { Device } from "../devices/device.ts";
 import { DEVICES } from "../devices/index.ts";
 import { sring } from "../devices/sring/index.ts";
 import { Bench, frameOf } from "../guest/testing.ts";
+import { LoopbackPort } from "../net/loopback.ts";
 import { SourcePort } from "../net/synthetic.ts";
 import { Loop } from "./loop.ts";
 
@@ -48,6 +49,24 @@ test("a source that is paced goes on looking at the clock, until its count is gi
   assert.equal(busy.given, 3);
   assert.equal(pair.armKicks(), false);
   for (const port of [source, busy]) port.close();
+  bench.close();
+});
+
+test("packets under way in a port are counted when another takes its place", () => {
+  const bench = opened();
+  const [pair] = bench.local.pairs;
+  const loopback = new LoopbackPort("drop");
+  pair.setPort(loopback);
+  // Two rings' worth: the guest takes none meanwhile.
+  for (let n = 0; n < 32; n++) {
+    assert.ok(bench.driver.send(0, frameOf(n)));
+    bench.settle();
+  }
+  pair.setPort(new SourcePort({ count: 0 }));
+  const arrived = bench.take().length;
+  assert.ok(arrived > 0 && arrived < 32);
+  assert.equal(arrived + pair.rxCounters[DROP_PORT], 32);
+  assert.equal(pair.txCounters[DROP_PORT], 0);
   bench.close();
 });
 

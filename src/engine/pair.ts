@@ -129,6 +129,9 @@ export class QueuePair {
 
   /** Another port from here on; the guest does not notice. The old one is the caller's to close. */
   setPort(port: Port): void {
+    const { dropped } = this.port;
+    this.port.discard();
+    this.rxCounters[DROP_PORT] += this.port.dropped - dropped;
     this.port = port;
     port.setReceiveOffloads(this.#receiveOffloads);
     this.portWritable();

@@ -23,6 +23,8 @@ export abstract class BasePort implements Port {
     this.offloads = offloads;
   }
 
+  discard(): void {}
+
   takeNotice(): string {
     const { notice } = this;
     this.notice = "";

@@ -49,6 +49,10 @@ export abstract class ForwardingPort implements Port {
     this.port.setReceiveOffloads(offloads);
   }
 
+  discard(): void {
+    this.port.discard();
+  }
+
   takeNotice(): string {
     return this.port.takeNotice();
   }

@@ -38,6 +38,11 @@ export class LoopbackPort extends BasePort {
     return batch.packets;
   }
 
+  override discard(): void {
+    this.dropped += this.#packets.splice(0).length;
+    this.receiveDrained = true;
+  }
+
   receive(batch: Batch): void {
     while (batch.canReceive && this.#packets.length > 0) {
       this.#give(batch, this.#packets.shift() as Packet);

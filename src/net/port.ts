@@ -27,6 +27,8 @@ export interface Port {
   receive(batch: Batch): void;
   /** OFFLOAD_* that received packets may need of the guest from now on. Packets that need others are dropped. */
   setReceiveOffloads(offloads: number): void;
+  /** Counts the packets that it holds for the guest as dropped: the guest takes no more from it. */
+  discard(): void;
   /** What people should be told since the last call; "": nothing. */
   takeNotice(): string;
   close(): void;
