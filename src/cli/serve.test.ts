@@ -176,11 +176,10 @@ test("what others can make it log is bounded, and the rest counted", async () =>
     const before = performance.now();
     let clients = 0;
     // A client that comes and goes is two lines.
-    for (; performance.now() - before < 1500; clients++) await comeAndGo(at);
+    for (; performance.now() - before < 1500 || clients <= 40; clients++) await comeAndGo(at);
     await until("what was suppressed to be told", () => /suppressed \d+ more messages/.test(log));
     const seconds = (performance.now() - before) / 1000;
     const lines = log.split("\n").filter((line) => /client (connected|gone)/.test(line)).length;
-    assert.ok(clients > 40, `${clients} clients`);
     assert.ok(lines <= 10 * (seconds + 2), `${lines} lines in ${seconds} s`);
   } finally {
     child.kill("SIGTERM");

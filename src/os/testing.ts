@@ -1,7 +1,7 @@
 /** For the tests of every room: what a process holds open. */
 import { fork } from "node:child_process";
 import { mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { check } from "./errors.ts";
 import { prepareToSignalPeers } from "./eventfd.ts";
@@ -16,6 +16,12 @@ export function openFds(): number {
 /** A process starts and ends in a fraction of it, also if the machine has ten times as much to do as it has CPUs. */
 const WAIT_MS = 60_000;
 const LOOK_MS = 20;
+
+/** How many runnable tasks each CPU has, 1 to 8: everything takes so many times as long. */
+const LOAD = Math.min(8, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
+
+/** For a bound on how long something may take: what it is on a machine with this load. */
+export const atMost = (ms: number): number => Math.ceil(ms * LOAD);
 
 /** Looks until there is something other than undefined, null or false. @throws Error after a minute */
 export async function until<T>(
