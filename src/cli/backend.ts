@@ -38,6 +38,7 @@ export interface BackendFlags {
   antiSpoof?: string;
   reconnect: boolean;
   allowUnverified: boolean;
+  allowUnsealed: boolean;
   createTap: boolean;
   tapAddress?: string;
   netns?: string;
@@ -74,6 +75,7 @@ export function backendCommand(): Command {
     .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
+    .option("--allow-unsealed", "use guest RAM in files that QEMU could shrink, too", false)
     .option("--create-tap", "make the TAP interface, and remove it at the end", false)
     .option("--tap-address <address/bits>", "address of the TAP interface that is made")
     .option("--netns <name>", "network namespace of the TAP interface")
@@ -115,6 +117,7 @@ export function workerOptions(flags: BackendFlags): ProxyWorkerOptions {
     path: flags.path,
     reconnect: flags.reconnect,
     allowUnverified: flags.allowUnverified,
+    allowUnsealed: flags.allowUnsealed,
     spinUs: flags.busyWait ? Number.POSITIVE_INFINITY : flags.adaptive ? DEFAULT_SPIN_US : 0,
     pauseUs: flags.sleep,
     statistics: flags.stats,

@@ -54,6 +54,7 @@ interface ServeFlags {
   originalId: boolean;
   answerDelay: number;
   allowUnverified: boolean;
+  allowUnsealed: boolean;
 }
 
 /** As a TAP interface of the host says; without one, bonds do not aggregate links (802.3ad). */
@@ -119,6 +120,7 @@ export function serveCommand(worker?: WaitingWorker): Command {
     .option("--socket-mode <mode>", SOCKET_MODE)
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
+    .option("--allow-unsealed", "use guest RAM in files that QEMU could shrink, too", false)
     .option("--answer-delay <ms>", "answer the VMM this late (for tests)", lateness, 0)
     .action((flags: ServeFlags) => serve(flags, worker ?? nicWorker()));
 }
@@ -181,6 +183,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       pciDevice: flags.originalId ? PCI_DEVICE_ORIGINAL : PCI_DEVICE,
       spinUs: flags.spin,
       answerDelayMs: flags.answerDelay,
+      allowUnsealed: flags.allowUnsealed,
       ...(flags.antiSpoof === undefined
         ? {}
         : { antiSpoof: parseAntiSpoof(flags.antiSpoof, nic.mac) }),

@@ -31,6 +31,8 @@ export interface NicWorkerData {
   readonly wakeFd: number;
   readonly spinUs?: number;
   readonly answerDelayMs?: number;
+  /** Guest memory in files that cannot be sealed is used, too. */
+  readonly allowUnsealed?: boolean;
   /** Frames in another's name are dropped. */
   readonly antiSpoof?: SpoofRules;
 }

@@ -57,6 +57,7 @@ function serve(ports: WorkerPorts): void {
     interrupts: options.interrupts,
     answerDelayMs: options.answerDelayMs,
     handled: () => events.look(),
+    allowUnsealed: options.allowUnsealed,
     log: (text) => log.line({ kind: "log", level: "info", text }),
     onWarning: (code, text) => log.line({ kind: "log", level: "warn", text: `${text} [${code}]` }),
   });

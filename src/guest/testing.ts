@@ -9,7 +9,7 @@ import type { ProgramForm } from "../abi/index.ts";
 import type { Device } from "../devices/device.ts";
 import { DEVICES } from "../devices/index.ts";
 import { sring } from "../devices/sring/index.ts";
-import type { Batch } from "../memory/index.ts";
+import type { Batch, GuestMemory } from "../memory/index.ts";
 import {
   BasePort,
   metadataOf,
@@ -92,13 +92,15 @@ export class Bench {
       config?: Partial<NicConfig>;
       mib?: number;
       guest?: Omit<GuestDriverOptions, "form">;
+      /** How the device sees the memory; default: as it is. */
+      machine?: (memory: LocalMemory) => GuestMemory;
     } = {},
   ) {
     this.memory = new LocalMemory((options.mib ?? 16) << 20);
     this.ports = Array.from({ length: options.pairs ?? 1 }, () => new TestPort());
     this.local = new LocalNic({
       device: options.device ?? sring,
-      memory: this.memory,
+      memory: options.machine?.(this.memory) ?? this.memory,
       ports: this.ports,
       interrupt: (vector) => this.vectors.push(vector),
       ...(options.config === undefined ? {} : { config: options.config }),

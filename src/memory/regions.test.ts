@@ -1,9 +1,15 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { ftruncateSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import test from "node:test";
+import { Worker } from "node:worker_threads";
 import fc from "fast-check";
-import { close, dup } from "../os/fd.ts";
+import { close, dup, fstat } from "../os/fd.ts";
 import { createMemfd, PAGE } from "../os/memory.ts";
-import { openFds } from "../os/testing.ts";
+import { openFds, strangers } from "../os/testing.ts";
+import { whyRefused } from "./guest-memory.ts";
 import { RegionTable } from "./regions.ts";
 
 const FILE_PAGES = 16;
@@ -188,4 +194,114 @@ test("files of a replaced table stay mapped until they are pruned", () => {
     assert.equal(table.translate(0, 4 * PAGE, true), 0);
     assert.notEqual(table.translate(0, PAGE, true), 0);
   });
+});
+
+/** Shrinks files and lets them grow again, one after the other, until it is told to stop. */
+const SHRINKER = `
+  const { parentPort, workerData } = require("node:worker_threads");
+  import(workerData.libc).then(({ ftruncate }) => {
+    const control = new Int32Array(workerData.control);
+    parentPort.postMessage("ready");
+    while (Atomics.load(control, 0) === 0) {
+      Atomics.store(control, 2, 1);
+      const fd = Atomics.load(control, 1);
+      ftruncate(fd, 0);
+      ftruncate(fd, workerData.size);
+      Atomics.store(control, 2, 0);
+    }
+  });`;
+
+test("a mapped file holds all of its mapping when a peer shrinks it meanwhile", async () => {
+  const size = 4 * PAGE;
+  /** Stop; the descriptor; whether it is being used. */
+  const control = new Int32Array(new SharedArrayBuffer(12));
+  control[1] = -1;
+  const libc = new URL("../os/libc.js", import.meta.url).href;
+  const workerData = { libc, size, control: control.buffer };
+  const worker = new Worker(SHRINKER, { eval: true, workerData });
+  await once(worker, "message");
+  let [mapped, refused] = [0, 0];
+  try {
+    for (let n = 0; n < 3000; n++) {
+      const memfd = createMemfd("shrinking", size);
+      Atomics.store(control, 1, memfd);
+      const table = new RegionTable();
+      const request = { address: 0, size, offset: 0, readable: true, writable: true };
+      if (table.map(request, dup(memfd)) === 0) {
+        mapped++;
+        assert.ok(
+          fstat(memfd).size >= table.files[0].mapping.length,
+          "pages that are gone: SIGBUS",
+        );
+      } else refused++;
+      // The number of a closed descriptor may be another file's soon.
+      Atomics.store(control, 1, -1);
+      while (Atomics.load(control, 2) !== 0);
+      table.clear();
+      close(memfd);
+    }
+  } finally {
+    Atomics.store(control, 0, 1);
+    await worker.terminate();
+  }
+  assert.ok(mapped > 0 && refused > 0, `${mapped} mapped, ${refused} refused: no race`);
+});
+
+test("a file is let go with its last range, so memory can be plugged for ever", () => {
+  withTable((table) => {
+    const mapped = () => readFileSync("/proc/self/maps", "latin1").includes("memfd:plugged");
+    const fds = openFds();
+    for (let n = 0; n < 600; n++) {
+      const memfd = createMemfd("plugged", 4 * PAGE);
+      assert.equal(table.map(whole(0, 2), dup(memfd)), 0, `file ${n}`);
+      assert.equal(table.map(whole(2, 2, 2 * PAGE), memfd), 0);
+      assert.equal(table.files.length, 1);
+      assert.equal(table.unmap(0, 2 * PAGE), 0);
+      assert.notEqual(table.translate(2 * PAGE, PAGE, true), 0, "the other range is there");
+      assert.equal(table.unmap(2 * PAGE, 2 * PAGE), 0);
+      assert.equal(table.files.length, 0);
+      assert.equal(table.translate(2 * PAGE, 1, false), 0);
+    }
+    assert.equal(openFds(), fds);
+    assert.ok(!mapped(), "not mapped any more");
+  });
+});
+
+test("memory that cannot be sealed is used only if that is asked for, with one warning", () => {
+  // One that knows no seals, if the folder is on a disk, and one whose seals cannot be changed.
+  const paths = [tmpdir(), "/dev/shm"].map((folder) => join(folder, `unsealed-${process.pid}`));
+  const open = (path: string): number => {
+    const fd = openSync(path, "w+");
+    ftruncateSync(fd, PAGE);
+    return fd;
+  };
+  try {
+    for (const allowUnsealed of [false, true]) {
+      const warnings: string[] = [];
+      const table = new RegionTable({ allowUnsealed, warn: (_code, text) => warnings.push(text) });
+      assert.equal(table.map(whole(0, 1), open(paths[0])), 0);
+      assert.equal(table.map(whole(1, 1), open(paths[1])), 0);
+      assert.equal(table.translate(0, PAGE, true) !== 0, allowUnsealed);
+      assert.equal(table.translate(PAGE, PAGE, true) !== 0, allowUnsealed);
+      assert.equal(table.files.length, allowUnsealed ? 2 : 0);
+      assert.equal(warnings.length, 1);
+      assert.match(warnings[0], allowUnsealed ? /kills this process/ : /is not used.*memfd/);
+      const why = whyRefused(table, 0, PAGE, true);
+      assert.equal(/cannot be sealed/.test(why), !allowUnsealed, why);
+      table.clear();
+    }
+  } finally {
+    for (const path of paths) rmSync(path, { force: true });
+  }
+});
+
+test("what is no file is no memory, also when unsealed files are allowed", () => {
+  for (const allowUnsealed of [false, true]) {
+    for (const { fd, name } of strangers()) {
+      const table = new RegionTable({ allowUnsealed });
+      assert.equal(table.map(whole(0, 1), fd) === 0, table.ranges.length === 1, name);
+      assert.equal(table.translate(0, 1, false), 0, name);
+      table.clear();
+    }
+  }
 });

@@ -138,10 +138,14 @@ export class RegionTable implements GuestMemory {
       close(fd);
       return refusal;
     }
-    if (shrinkSeal(fd) === "unsealable" && !this.#mayTrust(request, fd)) {
-      close(fd);
-      this.#insert(request, null, UNSEALED);
-      return OK;
+    if (shrinkSeal(fd) === "unsealable") {
+      // A pipe, a socket, an eventfd: the link says so without asking a file system.
+      const isFile = fdTarget(fd).startsWith("/");
+      if (!isFile || !this.#mayTrust(request, fd)) {
+        close(fd);
+        if (isFile) this.#insert(request, null, UNSEALED);
+        return isFile ? OK : EINVAL;
+      }
     }
     const file = this.#fileOf(request, fd);
     if (typeof file === "number") return file;

@@ -31,6 +31,8 @@ export interface ServerOptions {
   readonly answerDelayMs?: number;
   /** A client that has not sent a VERSION message so long after it came is let go: others wait behind it. */
   readonly greetingMs?: number;
+  /** Use guest memory in files that cannot be sealed, too: whoever shrinks one kills this process. */
+  readonly allowUnsealed?: boolean;
 }
 
 /** After accept(2) failed. */
@@ -75,7 +77,10 @@ export class VfioUserServer implements DeviceHost {
     this.#log = options.log ?? (() => {});
     this.#warn = options.onWarning ?? (() => {});
     this.#pci = new PciFunction(device, this.counters);
-    this.dma = new RegionTable({ warn: this.#warn });
+    this.dma = new RegionTable({
+      warn: this.#warn,
+      allowUnsealed: options.allowUnsealed ?? false,
+    });
     this.#replies = new ReplyWriter(options.answerDelayMs);
     this.#session = new Session(this.#pci, this.dma, this.#stream, this.#replies, this.counters, {
       negotiated: () => this.#attach(),

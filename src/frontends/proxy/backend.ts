@@ -34,6 +34,8 @@ export interface BackendOptions extends QueueWatch, OfferOptions {
   /** Features that may be offered, of those that the device has. */
   readonly features: number;
   readonly pair: QueuePair;
+  /** Use guest memory in files that cannot be sealed, too. */
+  readonly allowUnsealed?: boolean;
 }
 
 /** What a request comes to. A refusal changes nothing. */
@@ -76,6 +78,7 @@ export class ProxyBackend {
     this.memory = new RegionTable({
       maxRegions: MAX_REGIONS,
       granularity: 1,
+      allowUnsealed: options.allowUnsealed ?? false,
       warn: (_code, message) => options.warn(message),
     });
   }

@@ -31,6 +31,8 @@ export interface ProxyFrontendOptions {
   readonly path: string | null;
   /** Hand out programs that the verifier refuses, too. */
   readonly allowUnverified?: boolean;
+  /** Use guest memory in files that cannot be sealed, too. */
+  readonly allowUnsealed?: boolean;
   /** Connect again when the VMM goes away, and wait for it at the start. */
   readonly reconnect: boolean;
   /** The loop spins for ever. */
@@ -71,6 +73,7 @@ export class ProxyFrontend implements Control {
     this.backend = new ProxyBackend({
       ...{ device: options.device, features: options.features, pair: options.pair },
       allowUnverified: options.allowUnverified ?? false,
+      allowUnsealed: options.allowUnsealed ?? false,
       // Each kick is reported once and never read: no call of ours waits for the VMM, whatever flags it sets, and a
       // counter that it keeps above 0 does not wake the loop again.
       watchKick: (queue, fd) => this.#epoll?.add(fd, EPOLLIN | EPOLLET, KICK_TAG + queue),

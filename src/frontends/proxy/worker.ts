@@ -22,6 +22,7 @@ export interface ProxyWorkerOptions {
   readonly path: string;
   readonly reconnect: boolean;
   readonly allowUnverified: boolean;
+  readonly allowUnsealed: boolean;
   /** Longest spin; 0: poll, Infinity: busy-wait, with no kicks at all. */
   readonly spinUs: number;
   readonly pauseUs: number;
@@ -99,6 +100,7 @@ function serve(ports: WorkerPorts): void {
     ...{ device, pair, features: options.features, path: options.path },
     reconnect: options.reconnect,
     allowUnverified: options.allowUnverified,
+    allowUnsealed: options.allowUnsealed,
     busy: options.spinUs === Number.POSITIVE_INFINITY,
     log: (level, text) => log.line({ kind: "log", level, text }),
     ended: (why) => {
