@@ -136,7 +136,8 @@ export class CaptureReader {
     const skipped = parts.length > 0 ? `; not replayed: ${parts.join(", ")}` : "";
     if (skipped === "" && this.problem === "") return "";
     const end = this.problem === "" ? "" : `; the rest is not: ${this.problem}`;
-    return `${this.#path}: ${this.found} packets replayed${skipped}${end}`;
+    const packets = this.found === 1 ? "1 packet" : `${this.found} packets`;
+    return `${this.#path}: ${packets} replayed${skipped}${end}`;
   }
 
   close(): void {
