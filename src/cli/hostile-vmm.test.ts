@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { close, fdTarget } from "../os/fd.ts";
 import { blockingFull, strangers, until } from "../os/testing.ts";
@@ -17,6 +18,7 @@ import {
   u32s,
   VERSION_PAYLOAD,
 } from "../vfio-user/testing.ts";
+import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-hostile-"));
@@ -133,5 +135,39 @@ describe("a vfio-user client", () => {
       assert.equal((await server.stop()).status, 0, server.text);
     }
     assert.equal(server.text.match(/is not used.*memory-backend-memfd/g)?.length, 1, server.text);
+  });
+
+  test("finds each kind of refusal told once in the log, the first and the last one in status", async () => {
+    const server = new Server();
+    try {
+      const client = await server.client();
+      for (let n = 0; n < 50; n++) {
+        // A doorbell that is none, and an interrupt of another kind.
+        await client.ask(COMMAND.write, pack([8, 800 + n * 8], [4, 1], [4, 4], [4, 0]));
+        await client.ask(COMMAND.setIrqs, setIrqs(TRIGGER_FDS, 0, 99));
+      }
+      const told = () => server.text.split("\n").filter((line) => /refused[^:]* \(/.test(line));
+      await until("two lines", () => told().length >= 2);
+      await sleep(1200);
+      assert.equal(
+        told().filter((line) => /doorbells refused \(doorbell\); doorbell of queue 1/.test(line))
+          .length,
+        1,
+      );
+      assert.equal(
+        told().filter((line) => /interrupt requests refused.*SET_IRQS .*EINVAL/.test(line)).length,
+        1,
+      );
+      assert.equal(told().length, 2, server.text);
+      const status = (await askControl(controlPath(server.socket), { kind: "status" })) as Record<
+        string,
+        string
+      >;
+      assert.match(status.firstRefusal, /doorbell of queue 100 of 2/);
+      assert.match(status.lastRefusal, /doorbell of queue 149 of 2/);
+      client.close();
+    } finally {
+      assert.equal((await server.stop()).status, 0, server.text);
+    }
   });
 });

@@ -94,7 +94,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     assert.equal(status, 1, server.text);
     assert.ok(ms < atMost(2000), `${ms} ms`);
     assert.match(server.text, /does not stop: it hangs in read on fd \d+ \(pipe:/);
-    for (const path of [controlPath(server.socket), server.pidFile]) {
+    for (const path of [server.socket, controlPath(server.socket), server.pidFile]) {
       assert.equal(existsSync(path), false, path);
     }
   });

@@ -22,7 +22,9 @@ const MAX_FEATURES = 64;
 const TEXTS = ["device", "port", "mac", "link", "step", "programs", "lastRefusal", "socket"];
 const NUMBERS = ["pid", "generation"];
 /** Fields that servers of before have not, and what is shown instead. */
-const LATER: Fields = { version: "-", uptimeSeconds: 0, proof: "-", mtu: 0, interrupts: "msix" };
+const LATER: Fields = {
+  ...{ version: "-", uptimeSeconds: 0, proof: "-", mtu: 0, interrupts: "msix", firstRefusal: "" },
+};
 
 /** The answer as a NIC's status; fields that are not known stay. @throws Error if it is none */
 export function readNic(answer: unknown): ServedNic {

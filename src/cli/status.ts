@@ -31,7 +31,9 @@ export function describe(status: ServedNic): string {
     `  proof       ${status.proof}`,
     `  features    ${status.features.join(" ") || "none"}`,
   ];
-  if (status.lastRefusal !== "") lines.push(`  refused     ${status.lastRefusal}`);
+  const { firstRefusal: first, lastRefusal: last } = status;
+  if (last !== "") lines.push(`  refused     ${last}`);
+  if (first !== "" && first !== last) lines.push(`    at first  ${first}`);
   lines.push("", "  queue      packets        bytes  batches    kicks interrupts    drops");
   return [...lines, ...status.queues.flatMap(describeQueue)].join("\n");
 }

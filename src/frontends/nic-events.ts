@@ -20,16 +20,17 @@ export class NicEvents {
     this.#log = log;
     this.#step = nic.step;
     this.#resets = nic.resets;
-    this.#refusal = nic.lastRefusal;
+    this.#refusal = nic.firstRefusal;
     this.#linkUp = nic.linkUp;
   }
 
   /** After messages, which may be many a second: nothing is allocated if nothing has happened. */
   look(): void {
-    const { step, resets, lastRefusal } = this.#nic;
-    if (lastRefusal !== this.#refusal) {
-      this.#refusal = lastRefusal;
-      this.#log("warn", `refused: ${lastRefusal}`);
+    const { step, resets, firstRefusal } = this.#nic;
+    if (firstRefusal !== this.#refusal) {
+      this.#refusal = firstRefusal;
+      // The others are told by their counters.
+      if (firstRefusal !== "") this.#log("warn", `refused: ${firstRefusal}`);
     }
     if (step === this.#step && resets === this.#resets) return;
     // One that no driver had found yet has nothing to lose; with its client gone that is what the log says.

@@ -10,6 +10,8 @@ import type { PortSpec } from "../net/create.ts";
 import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
+import { COUNTERS } from "../vfio-user/counters.ts";
+import { Complaints, counted, droppedIn, pick, unsharedMemory } from "./complaints.ts";
 import { limitedLog } from "./line-limit.ts";
 import { NicEvents } from "./nic-events.ts";
 import type { NicWorkerData, ToMain } from "./nic-messages.ts";
@@ -32,6 +34,22 @@ const log = limitedLog(tell);
 
 /** The shortest that Linux grants. */
 const TIME_SLICE_NS = 100_000;
+
+/** Counters of refusals and losses, as they read in the log. */
+const REFUSED_BY_NIC = {
+  register: "register writes refused",
+  doorbell: "doorbells refused",
+  programWindow: "writes to the program window refused",
+  context: "contexts refused",
+  blob: "requests for the program blob refused",
+  features: "feature selections refused",
+  enable: "enables refused, or the guest gave up",
+} as const;
+const REFUSED_BY_SERVER = pick(COUNTERS, [
+  ...(["refusedMalformed", "refusedUnknown", "refusedState", "refusedRegion"] as const),
+  ...(["refusedDma", "refusedIrq", "refusedReply"] as const),
+]);
+const LOST_BY_SERVER = pick(COUNTERS, ["strayDescriptors", "interruptsDropped"]);
 
 function serve(ports: WorkerPorts): void {
   const device = findRing(options.device);
@@ -92,6 +110,18 @@ function serve(ports: WorkerPorts): void {
   };
   const arePortsUp = () => pairs.every((pair) => pair.port.linkUp);
   let portsUp = arePortsUp();
+  const { server } = frontend;
+  const complaints = new Complaints(
+    [
+      ...droppedIn(pairs, (name) =>
+        name === "dropBadAddress" ? unsharedMemory(nic.host?.memory.ranges ?? []) : "",
+      ),
+      ...counted(nic.refused, REFUSED_BY_NIC, () => nic.lastRefusal),
+      ...counted(server.counters, REFUSED_BY_SERVER, () => server.lastRefusal),
+      ...counted(server.counters, LOST_BY_SERVER),
+    ],
+    (text) => log.line({ kind: "log", level: "warn", text }),
+  );
   const loop: Loop = new Loop({
     pairs,
     control: commands,
@@ -99,6 +129,7 @@ function serve(ports: WorkerPorts): void {
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     housekeeping: () => {
       commands.receive();
+      complaints.tick();
       log.tick();
       for (const text of ports.notices()) log.line({ kind: "log", level: "warn", text });
       nic.followLink();

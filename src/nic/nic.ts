@@ -78,6 +78,8 @@ export class Nic {
     features: 0,
     enable: 0,
   };
+  /** Of the guest that is attached, or was: the cause, and what followed from it. */
+  firstRefusal = "";
   lastRefusal = "";
   step: HandshakeStep = "no guest";
   resets = 0;
@@ -166,7 +168,7 @@ export class Nic {
   read(bar: number, offset: number, size: number): number {
     if (bar === BAR_REGISTERS) return this.#readRegisters(offset, size);
     if (bar === BAR_PROGRAM) return this.#readProgram(offset, size);
-    this.refused.doorbell++;
+    this.refuse("doorbell", `doorbell at ${offset} was read: doorbells are written`);
     return 0;
   }
 
@@ -174,11 +176,15 @@ export class Nic {
   write(bar: number, offset: number, size: number, value: number): void {
     if (bar === BAR_REGISTERS) {
       if (size === 4 && offset % 4 === 0) writeRegister(this, offset, value >>> 0);
-      else this.refused.register++;
+      else
+        this.refuse("register", `write of ${size} bytes to register ${hex(offset)}: 4 are needed`);
     } else if (bar === BAR_DOORBELLS) {
       this.#ring(Math.floor(offset / this.config.doorbellSize));
     } else {
-      this.refused.programWindow++;
+      this.refuse(
+        "programWindow",
+        `write to the program window at ${hex(offset)}: it is read only`,
+      );
     }
   }
 
@@ -199,7 +205,7 @@ export class Nic {
 
   #ring(queue: number): void {
     const { pairs } = this.config;
-    if (queue >= 2 * pairs) this.refused.doorbell++;
+    if (queue >= 2 * pairs) this.refuse("doorbell", `doorbell of queue ${queue} of ${2 * pairs}`);
     else if (queue < pairs) this.pairs[queue].kicked(false);
     else this.pairs[queue - pairs].kicked(true);
   }
@@ -208,6 +214,7 @@ export class Nic {
 
   refuse(reason: keyof Nic["refused"], message: string): void {
     this.refused[reason]++;
+    if (this.firstRefusal === "") this.firstRefusal = message;
     this.lastRefusal = message;
   }
 
@@ -410,6 +417,8 @@ export class Nic {
 
   attach(host: NicHost): void {
     this.host = host;
+    this.firstRefusal = "";
+    this.lastRefusal = "";
     this.reached("guest attached");
   }
 
@@ -487,4 +496,8 @@ export class Nic {
     this.state.events |= event;
     this.host?.fire(2 * this.config.pairs);
   }
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
 }

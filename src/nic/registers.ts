@@ -123,7 +123,7 @@ const WRITE = new Map<number, Write>([
     (nic, value) => {
       nic.state.blobHigh = value;
       if (has(nic, ABILITY.BLOB)) nic.deliverBlob(value * 2 ** 32 + nic.state.blobLow);
-      else nic.refused.register++;
+      else nic.refuse("register", "blob asked for without the ability BLOB");
     },
   ],
   [
@@ -137,7 +137,7 @@ const WRITE = new Map<number, Write>([
     (nic, value) => {
       nic.state.pagesHigh = value;
       if (has(nic, ABILITY.CTX_PAGES)) nic.setContextPages(value * 2 ** 32 + nic.state.pagesLow);
-      else nic.refused.register++;
+      else nic.refuse("register", "page list given without the ability CTX_PAGES");
     },
   ],
 ]);
@@ -150,8 +150,8 @@ export function readRegister(nic: Nic, offset: number): number {
 /** @param offset a multiple of 4 */
 export function writeRegister(nic: Nic, offset: number, value: number): void {
   const write = WRITE.get(offset);
-  if (write === undefined) nic.refused.register++;
-  else write(nic, value);
+  if (write !== undefined) write(nic, value);
+  else nic.refuse("register", `write to register 0x${offset.toString(16)}: it takes none`);
 }
 
 function has(nic: Nic, ability: number): boolean {
@@ -164,13 +164,12 @@ function programSize(nic: Nic): number {
 
 function selectQueue(nic: Nic, value: number): void {
   if (value < 2 * nic.config.pairs) nic.state.queueSelect = value;
-  else nic.refused.register++;
+  else nic.refuse("register", `queue ${value} selected of ${2 * nic.config.pairs}`);
 }
 
 function selectProgram(nic: Nic, value: number): void {
   if (value > MAX_PROGRAM_ID) {
-    nic.refused.register++;
-    return;
+    return nic.refuse("register", `program ${value} selected: there are ${MAX_PROGRAM_ID}`);
   }
   nic.state.programSelect = value;
   if (value !== 0 && nic.step === "driver found the device") nic.reached("programs fetched");
@@ -190,9 +189,10 @@ function selectFeatures(nic: Nic, value: number): void {
   }
 }
 
-function selectDumpOffset({ state, refused }: Nic, value: number): void {
+function selectDumpOffset(nic: Nic, value: number): void {
+  const { state } = nic;
   if (value <= Buffer.byteLength(state.dump)) state.dumpOffset = value & ~3;
-  else refused.register++;
+  else nic.refuse("register", `dump offset ${value} is behind the dump`);
 }
 
 function dumpWord(dump: string, offset: number): number {
@@ -205,8 +205,8 @@ function dumpWord(dump: string, offset: number): number {
 function acknowledge(nic: Nic, value: number): void {
   const { state } = nic;
   if ((value & ~OFFERED_ABILITIES) !== 0 || state.rxEnabled || state.txEnabled) {
-    nic.refused.register++;
-    return;
+    const abilities = `abilities 0x${value.toString(16)}`;
+    return nic.refuse("register", `${abilities} were not offered, or the NIC is enabled`);
   }
   state.abilities = value;
   if (value !== 0 && nic.step === "guest attached") nic.reached("driver found the device");
@@ -221,7 +221,11 @@ const VERDICT_REASONS: Record<number, string> = {
 
 function takeVerdict(nic: Nic, value: number): void {
   const reason = VERDICT_REASONS[value & 0xff];
-  if (reason === undefined) return;
+  if (reason === undefined) {
+    // READY is the other verdict that means something.
+    if ((value & 0xff) !== VERDICT.READY) nic.refuse("register", `verdict ${value} means nothing`);
+    return;
+  }
   const { verdictInfo } = nic.state;
   const program = PROGRAM_NAMES[(verdictInfo >>> 24) - 1] ?? `${verdictInfo >>> 24}`;
   nic.refuse(

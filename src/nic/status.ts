@@ -36,6 +36,8 @@ export interface NicStatus {
   readonly mtu: number;
   readonly link: "up" | "down";
   readonly step: HandshakeStep;
+  /** Of the guest that is attached, or was. */
+  readonly firstRefusal: string;
   readonly lastRefusal: string;
   readonly generation: number;
   /** Which programs the guest's driver took: proved by its kernel, or not. "-": none yet. */
@@ -64,6 +66,7 @@ export function nicStatus(
     mtu: nic.mtu,
     link: nic.linkUp ? "up" : "down",
     step: nic.step,
+    firstRefusal: nic.firstRefusal,
     lastRefusal: nic.lastRefusal,
     generation: nic.state.generation,
     programs: programsOf(nic),

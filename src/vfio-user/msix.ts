@@ -46,8 +46,8 @@ export class MsixVectors {
       // A guest may enable fewer messages of plain MSI than there are: the others go with the first.
       return this.irqIndex === IRQ.msi && vector > 0 && this.fire(0);
     }
-    if (this.#masked[vector] === 0) signalPeer(fd);
-    else this.#pending[vector] = 1;
+    if (this.#masked[vector] === 0) return signalPeer(fd);
+    this.#pending[vector] = 1;
     return true;
   }
 

@@ -99,6 +99,11 @@ export class VfioUserServer implements DeviceHost {
     return this.#connection >= 0 ? this.#connection : this.#listener;
   }
 
+  /** The client's last message that was refused, and how; "": none was. */
+  get lastRefusal(): string {
+    return this.#session.lastRefusal;
+  }
+
   get connected(): boolean {
     return this.#connection >= 0;
   }

@@ -1,7 +1,7 @@
 /** The messages of one client: each is checked, carried out and answered. State of a connection lives here. */
 
 import { OK, type RegionTable } from "../memory/regions.ts";
-import { EINVAL, EIO, ENOTSUP } from "../os/errors.ts";
+import { EINVAL, EIO, ENOTSUP, errnoName } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import type { Counters } from "./counters.ts";
 import { type MessageStream, NO_FDS } from "./framing.ts";
@@ -33,6 +33,12 @@ import type { ReplyWriter } from "./replies.ts";
 const CAPABILITIES = `{"capabilities":{"max_msg_fds":${MAX_MESSAGE_FDS},"max_data_xfer_size":${MAX_DATA}}}\0`;
 const NO_CAPABILITIES = "{}\0";
 
+const COMMAND_NAMES = new Map<number, string>(
+  Object.entries(COMMAND).map(([name, number]) => [number, name]),
+);
+/** Of a refused message, for `lastRefusal`. */
+const NOTED_BYTES = 40;
+
 export interface SessionEvents {
   /** VERSION was accepted. */
   negotiated(): void;
@@ -46,6 +52,8 @@ export class Session {
   readonly #replies: ReplyWriter;
   readonly #counters: Counters;
   readonly #events: SessionEvents;
+  /** The last message of this client that was refused, and how; "": none was. */
+  lastRefusal = "";
   #negotiated = false;
   /** Of the message at hand: its descriptors, until somebody takes them; bytes of its answer's payload. */
   #fds: readonly number[] = NO_FDS;
@@ -70,6 +78,7 @@ export class Session {
   /** For the next client. */
   restart(): void {
     this.#negotiated = false;
+    this.lastRefusal = "";
   }
 
   /** Carries out the stream's current message. @returns false when its answer could not be sent. */
@@ -82,10 +91,19 @@ export class Session {
     this.#answer = 0;
     const isReply = (flags & FLAG.typeMask) === FLAG.reply;
     const errno = isReply ? this.#refuseReply() : this.#guarded(command, flags);
+    if (errno !== OK) this.#noteRefusal(command, errno);
     if (this.#fds.length > 0) this.#closeStray();
     if (isReply || flags & FLAG.noReply) return true;
     const id = data.getUint16(at + HEADER.id, true);
     return this.#replies.reply(fd, id, command, errno, this.#answer);
+  }
+
+  #noteRefusal(command: number, errno: number): void {
+    const name = COMMAND_NAMES.get(command) ?? `command ${command}`;
+    const start = this.#stream.at + HEADER.SIZE;
+    const end = Math.min(this.#stream.at + this.#stream.size, start + NOTED_BYTES);
+    const payload = Buffer.from(this.#stream.bytes.subarray(start, end)).toString("hex");
+    this.lastRefusal = `${name} [${payload}] with ${this.#fds.length} descriptors: ${errnoName(errno)}`;
   }
 
   #refuseReply(): number {

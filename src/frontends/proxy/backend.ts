@@ -60,9 +60,12 @@ export class ProxyBackend {
     unsentAtStop: 0,
     /** Times a changed memory table took a registered context away. */
     contextsLost: 0,
+    /** Interrupts that had no descriptor to go to. */
+    interruptsDropped: 0,
     /** Times a request stopped the device because the machine was reset without a word. */
     impliedStops: 0,
   };
+  firstRefusal = "";
   lastRefusal = "";
   selectedFeatures = 0;
   parameters: Parameters | null = null;
@@ -113,6 +116,7 @@ export class ProxyBackend {
   /** Counts a refusal and keeps its reason for `status`. */
   refuse(reason: string): void {
     this.counters.refused++;
+    if (this.firstRefusal === "") this.firstRefusal = reason;
     this.lastRefusal = reason;
   }
 
@@ -291,7 +295,7 @@ export class ProxyBackend {
 
   /** Interrupts the guest; the vector is the queue's index. */
   fire(vector: number): void {
-    this.queues[vector].fire();
+    if (!this.queues[vector].fire()) this.counters.interruptsDropped++;
   }
 
   /* Directions */

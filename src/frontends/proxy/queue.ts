@@ -148,9 +148,9 @@ export class ProxyQueue {
     this.irqFd = fd;
   }
 
-  /** Interrupts the guest. */
-  fire(): void {
-    if (this.irqFd >= 0) signalPeer(this.irqFd);
+  /** Interrupts the guest. @returns false if it cannot be reached */
+  fire(): boolean {
+    return this.irqFd >= 0 && signalPeer(this.irqFd);
   }
 
   /** Lets go of all that belongs to the connection. */

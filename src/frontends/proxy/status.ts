@@ -22,6 +22,7 @@ export function proxyStatus(
     mtu: MTU,
     link: frontend.connected && pair.port.linkUp ? "up" : "down",
     step: stepOf(frontend),
+    firstRefusal: backend.firstRefusal,
     lastRefusal: backend.lastRefusal,
     generation: 1,
     programs: rx.address === null && tx.address === null ? "-" : "unverified",

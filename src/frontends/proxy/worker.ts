@@ -6,6 +6,7 @@ import { QueuePair } from "../../engine/pair.ts";
 import type { SpoofRules } from "../../engine/spoof-guard.ts";
 import type { PortSpec } from "../../net/create.ts";
 import { emptyBoundingSet, forbidNewPrivileges } from "../../os/process.ts";
+import { Complaints, counted, droppedIn, unsharedMemory } from "../complaints.ts";
 import { LineLimit, limitedLog } from "../line-limit.ts";
 import type { ToMain } from "../nic-messages.ts";
 import { startPulse } from "../pulse.ts";
@@ -110,6 +111,17 @@ function serve(ports: WorkerPorts): void {
     ...(trace === undefined ? {} : { trace }),
   });
   const reports = new Reports(frontend, pair);
+  const { backend } = frontend;
+  const complaints = new Complaints(
+    [
+      ...droppedIn([pair], (name) =>
+        name === "dropBadAddress" ? unsharedMemory(backend.memory.ranges) : "",
+      ),
+      ...counted(backend.counters, { refused: "requests refused" }, () => backend.lastRefusal),
+      ...counted(backend.counters, { interruptsDropped: "interrupts without a descriptor" }),
+    ],
+    (text) => log.line({ kind: "log", level: "warn", text }),
+  );
   const commands = new WorkerControl(
     frontend,
     { port: main, wakeFd: options.wakeFd },
@@ -131,6 +143,7 @@ function serve(ports: WorkerPorts): void {
     housekeeping: () => {
       commands.receive();
       for (const text of ports.notices()) log.line({ kind: "log", level: "warn", text });
+      complaints.tick();
       reports.housekeeping();
     },
   });
