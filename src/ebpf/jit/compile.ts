@@ -13,6 +13,8 @@ import { type Signature, TYPE, WasmModule } from "./wasm.ts";
 const MAX_COMPILED = 100_000;
 // V8's time grows with the square of the blocks that are nested.
 const MAX_JUMPS = 4000;
+/** As many as kernels take. */
+const MAX_FUNCTIONS = 256;
 
 const HELPER: Signature = { params: Array(5).fill(TYPE.i64), results: [TYPE.i64] };
 const BY_NUMBER: Signature = {
@@ -52,6 +54,13 @@ export function checkCompilable(instructions: readonly Instruction[]): void {
     throw new EbpfError("UNSUPPORTED", `${jumps} conditional jumps: ${MAX_JUMPS} are compiled`);
   }
   const functions = calledFunctions(instructions);
+  // Each is looked for in the whole program.
+  if (functions.length > MAX_FUNCTIONS) {
+    throw new EbpfError(
+      "UNSUPPORTED",
+      `${functions.length} functions: ${MAX_FUNCTIONS} are compiled`,
+    );
+  }
   // No function is longer than the program: only many calls take a closer look.
   if ((functions.length + 1) * instructions.length <= MAX_COMPILED) return;
   let size = 0;

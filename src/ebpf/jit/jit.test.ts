@@ -150,6 +150,14 @@ test("functions that share too much code are left to the interpreter", () => {
   assert.ok(fastestEngine(code) instanceof Interpreter);
 });
 
+test("so many functions that each takes long to find are left to the interpreter", () => {
+  const p = new Assembler();
+  for (let n = 0; n < 7000; n++) p.callLocal(`f${n}`).exit().label(`f${n}`);
+  const code = p.alu64.mov(R0, 0).exit().assemble();
+  assert.throws(() => new Jit(code), /7000 functions: 256 are compiled/);
+  assert.ok(fastestEngine(code) instanceof Interpreter);
+});
+
 test("so many jumps that V8 would take long are left to the interpreter", () => {
   const p = new Assembler();
   for (let n = 0; n < 4001; n++) p.jump.eq(R1, n, "out");
