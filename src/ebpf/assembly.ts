@@ -1,7 +1,8 @@
 /**
- * What the dialects of assembly text share: a cursor over one line that knows its column, and the two passes that
- * turn statements and labels into code.
+ * What the dialects of assembly text share: a cursor over one line that knows its column, and the
+ * two passes that turn statements and labels into code.
  */
+import { MAX_INSTRUCTIONS } from "../abi/programs.ts";
 import { EbpfError, TextError } from "./errors.ts";
 import { encodeProgram, type Fields, makeInstruction } from "./instruction.ts";
 import type { Operation } from "./opcode.ts";
@@ -22,7 +23,7 @@ export interface Target {
 
 /** How one dialect is read. */
 export interface Dialect {
-  /** From here to the end of the line is comment. */
+  /** Begins a comment, which goes to the end of the line. */
   readonly comment: RegExp;
   /** What may stand before a statement and means nothing, such as its position in a listing. */
   readonly prefix?: RegExp;
@@ -37,6 +38,15 @@ const LABEL_DEFINITION = /([A-Za-z_.$][\w.$]*)\s*:/y;
 const LABEL = /[A-Za-z_.$][\w.$]*/y;
 /** What an error shows of a line. */
 const SHOWN = 100;
+/**
+ * Slots: more than a program window holds, so that what is too long for one can be told from what
+ * is no program.
+ */
+const MAX_SLOTS = 4 * MAX_INSTRUCTIONS;
+/** Listings have several lines for an instruction: source, labels, bytes. */
+const MAX_LINES = 4 * MAX_SLOTS;
+/** Characters of one line. */
+const MAX_LINE = 4096;
 
 /** A position in a line; every `take…` passes over white space first. */
 export class Cursor {
@@ -157,24 +167,47 @@ interface Placed extends Statement {
  * @throws TextError with line and column
  */
 export function assembleDialect(text: string | readonly string[], dialect: Dialect): Uint8Array {
-  const lines = typeof text === "string" ? text.split(/\r?\n/) : text;
   const labels = new Map<string, number>();
   const placed: Placed[] = [];
   let index = 0;
-  for (const [i, raw] of lines.entries()) {
-    const cursor = new Cursor(raw.replace(dialect.comment, ""), i + 1);
+  let line = 0;
+  for (const raw of typeof text === "string" ? linesOf(text) : text) {
+    line++;
+    if (raw.length === 0) continue;
+    const comment = raw.search(dialect.comment);
+    const cursor = new Cursor(comment < 0 ? raw : raw.slice(0, comment), line);
     readLabels(cursor, dialect, labels, index);
     if (cursor.atEnd) continue;
     const statement = dialect.statement(cursor);
     if (!cursor.atEnd) cursor.fail("nothing more was expected here");
     placed.push({ ...statement, index, cursor });
     index += statement.operation.kind === "wide" ? 2 : 1;
+    if (index > MAX_SLOTS) cursor.fail(`texts have at most ${MAX_SLOTS} instructions`, 1);
   }
   const firstExit = placed.find((p) => p.operation.kind === "exit");
   if (dialect.exitLabel !== undefined && firstExit && !labels.has(dialect.exitLabel)) {
     labels.set(dialect.exitLabel, firstExit.index);
   }
   return encodeProgram(placed.map((p) => resolve(p, labels)));
+}
+
+/**
+ * The lines of a text, one at a time: a list of all lines of a large text would take a hundred
+ * times its size.
+ * @throws TextError if there are too many, or one is too long
+ */
+function* linesOf(text: string): Generator<string> {
+  let start = 0;
+  for (let line = 1; start <= text.length; line++) {
+    const found = text.indexOf("\n", start);
+    const end = found < 0 ? text.length : found;
+    if (line > MAX_LINES) throw new TextError(`programs have at most ${MAX_LINES} lines`, line, 1);
+    if (end - start > MAX_LINE) {
+      throw new TextError(`lines have at most ${MAX_LINE} characters`, line, 1);
+    }
+    yield text.slice(start, text[end - 1] === "\r" && end > start ? end - 1 : end);
+    start = end + 1;
+  }
 }
 
 function readLabels(cursor: Cursor, dialect: Dialect, labels: Map<string, number>, index: number) {
@@ -212,7 +245,10 @@ function make(cursor: Cursor, operation: Operation, fields: Partial<Fields>, ind
   }
 }
 
-/** Number of a register name such as "r10"; the pattern has seen to its form. @throws TextError above 10 */
+/**
+ * Number of a register name such as "r10"; the pattern has seen to its form. @throws TextError
+ * above 10
+ */
 export function registerNumber(cursor: Cursor, digits: string, column: number): number {
   const number = Number(digits);
   if (number > 10) cursor.fail(`there is no register r${digits}`, column);

@@ -7,7 +7,7 @@
  *     .BTF.ext  the same start | func_info offset, length | line_info offset, length | …
  *     line_info record size | per section: name, count | records: instruction, file, text, line << 10 | column
  */
-import { type ElfSection, elfError, stringAt, viewOf } from "./elf.ts";
+import { type ElfSection, elfError, stringsOf, viewOf } from "./elf.ts";
 import { SLOT } from "./instruction.ts";
 import type { Program, SourceLine } from "./program.ts";
 
@@ -29,7 +29,7 @@ export interface LineAt {
 
 /** Lines of each section by its name, sorted by slot. @throws EbpfError ELF */
 export function readLines(btf: ElfSection, ext: ElfSection): Map<string, LineAt[]> {
-  const strings = stringsOf(btf.content);
+  const strings = stringsOf(part(btf.content, ".BTF", BTF_HEADER, 16));
   const table = part(ext.content, ".BTF.ext", EXT_HEADER, 16);
   if (table.length === 0) return new Map();
   if (table.length < 4) throw elfError(".BTF.ext: line information is cut short");
@@ -66,17 +66,6 @@ function readRecord(view: DataView, at: number, strings: (offset: number) => str
       column: place & MAX_COLUMN,
       text: strings(view.getUint32(at + 8, true)).trim(),
     },
-  };
-}
-
-/** Looks strings up, each read once. */
-function stringsOf(btf: Uint8Array): (offset: number) => string {
-  const table = part(btf, ".BTF", BTF_HEADER, 16);
-  const known = new Map<number, string>();
-  return (offset) => {
-    const text = known.get(offset) ?? stringAt(table, offset);
-    known.set(offset, text);
-    return text;
   };
 }
 

@@ -1,6 +1,7 @@
 /**
- * The ELF container as BPF objects use it: ELF64, little endian, relocatable, machine EM_BPF. Everything read is
- * checked against the file's size, and no section is read twice: work and memory are bounded by the file.
+ * The ELF container as BPF objects use it: ELF64, little endian, relocatable, machine EM_BPF.
+ * Everything read is checked against the file's size, and no section is read twice: work and memory
+ * are bounded by the file.
  */
 import { EbpfError } from "./errors.ts";
 
@@ -72,7 +73,8 @@ export function viewOf(bytes: Uint8Array): DataView {
 }
 
 /**
- * The string at `offset` of a string table, at most 512 bytes, without control characters: it may be printed.
+ * The string at `offset` of a string table, at most 512 bytes, without control characters: it may
+ * be printed.
  * @throws EbpfError ELF
  */
 export function stringAt(table: Uint8Array, offset: number): string {
@@ -81,6 +83,26 @@ export function stringAt(table: Uint8Array, offset: number): string {
   const end = window.indexOf(0);
   const text = Buffer.from(end < 0 ? window : window.subarray(0, end)).toString("utf8");
   return text.replace(/\p{Cc}+/gu, " ");
+}
+
+/**
+ * Reads the strings of a table, each once. Together they may not be longer than a file: entries
+ * that lie in each other would take hundreds of times the table's size.
+ * @throws EbpfError ELF
+ */
+export function stringsOf(table: Uint8Array): (offset: number) => string {
+  const known = new Map<number, string>();
+  let total = 0;
+  return (offset) => {
+    let text = known.get(offset);
+    if (text === undefined) {
+      text = stringAt(table, offset);
+      total += text.length;
+      if (total > MAX_OBJECT_SIZE) throw elfError("the strings of a table overlap");
+      known.set(offset, text);
+    }
+    return text;
+  };
 }
 
 /** A 64-bit size or offset; those that no file here can have are refused. */
@@ -127,9 +149,10 @@ function readSections(bytes: Uint8Array, view: DataView): ElfSection[] {
   if (total > bytes.length) throw elfError("sections overlap");
   const names = headers[view.getUint16(62, true)];
   if (names?.type !== ELF.SHT_STRTAB) throw elfError("there is no table of section names");
+  const strings = stringsOf(names.content);
   return headers.map(({ nameAt, ...header }) => ({
     ...header,
-    name: header.type === 0 ? "" : stringAt(names.content, nameAt),
+    name: header.type === 0 ? "" : strings(nameAt),
   }));
 }
 
@@ -169,11 +192,12 @@ export class ElfFile {
     const names = this.sections[table.link];
     if (names?.type !== ELF.SHT_STRTAB) throw elfError("there is no table of symbol names");
     const view = viewOf(table.content);
+    const nameAt = stringsOf(names.content);
     return Array.from({ length: whole(table, ELF.SYMBOL_SIZE) }, (_, i) => {
       const at = i * ELF.SYMBOL_SIZE;
       const info = view.getUint8(at + 4);
       return {
-        name: stringAt(names.content, view.getUint32(at, true)),
+        name: nameAt(view.getUint32(at, true)),
         type: info & 15,
         binding: info >> 4,
         section: view.getUint16(at + 6, true),
@@ -183,7 +207,9 @@ export class ElfFile {
     });
   }
 
-  /** Entries of a relocation table. @throws EbpfError ELF for those with addends, which BPF has not */
+  /**
+   * Entries of a relocation table. @throws EbpfError ELF for those with addends, which BPF has not
+   */
   relocationsIn(table: ElfSection): ElfRelocation[] {
     if (table.type === ELF.SHT_RELA) throw elfError(`${table.name}: relocations with addends`);
     const view = viewOf(table.content);

@@ -29,7 +29,7 @@ import {
 import { ALU_SIGNS, JUMP_SIGNS, LOCK_SIGNS } from "./text-signs.ts";
 
 const DIALECT: Dialect = {
-  comment: /(?:;|#|\/\/).*$/,
+  comment: /;|#|\/\//,
   // "12:", as listings have it; behind it the kernel has the opcode, "12: (b7)", and llvm-objdump all bytes.
   prefix: /\d+:\s*(?:\([0-9a-f]{2}\)\s*|(?:[0-9a-f]{2}\s+){8,16})?/y,
   statement: readStatement,

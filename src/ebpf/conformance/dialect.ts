@@ -42,7 +42,7 @@ export function assembleSuiteText(text: string | readonly string[]): Uint8Array 
   return assembleDialect(text, DIALECT);
 }
 
-const DIALECT: Dialect = { comment: /#.*$/, statement: readStatement, exitLabel: "exit" };
+const DIALECT: Dialect = { comment: /#/, statement: readStatement, exitLabel: "exit" };
 
 /** The forms, tried in turn on the mnemonic. */
 const FORMS: readonly (readonly [RegExp, (line: Cursor, match: RegExpExecArray) => Statement])[] = [
