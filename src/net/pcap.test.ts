@@ -16,6 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import fc from "fast-check";
 import { Batch } from "../memory/index.ts";
 import { mapAnonymous } from "../os/memory.ts";
 import { packetBytes } from "./base.ts";
@@ -122,6 +123,21 @@ describe("a replay", () => {
     assert.deepEqual(
       replay(capture).frames,
       FRAMES.map((frame) => frame.subarray(0, -4)),
+    );
+  });
+
+  test("ends when the capture is damaged anywhere, and gives only bytes of it", () => {
+    const whole = captureOf(FRAMES);
+    const damage = fc.array(fc.tuple(fc.nat(whole.length - 1), fc.nat(255)), { maxLength: 6 });
+    fc.assert(
+      fc.property(damage, fc.nat(whole.length), (changes, length) => {
+        const capture = Buffer.from(whole);
+        // Magic and link type stay, so that it is opened.
+        for (const [at, value] of changes) if (at >= 4 && (at < 20 || at > 23)) capture[at] = value;
+        const bytes = capture.subarray(0, Math.max(length, 24));
+        for (const frame of replay(bytes).frames) assert.ok(bytes.includes(Buffer.from(frame)));
+      }),
+      { numRuns: 500, seed: 17 },
     );
   });
 
