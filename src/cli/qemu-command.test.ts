@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import fc from "fast-check";
 import {
   type Machine,
+  MIGRATION_BLOCKER,
   parseMemory,
   qemuCommand,
   rootPort,
@@ -88,6 +90,17 @@ test("live migration is blocked when a vfio-user NIC is there, and only then", (
   assert.equal(blocker["node-name"], "no-live-migration-with-bpfhv");
   assert.equal(qemuCommand({ ...machine, devices: [] }).includes("-blockdev"), false);
   assert.equal(qemuCommand({ ...machine, withoutBlocker: true }).includes("-blockdev"), false);
+});
+
+test("documents show the option that blocks live migration when they show a NIC's", () => {
+  const { rw, "read-only": readOnly, ...words } = MIGRATION_BLOCKER;
+  const fields = Object.entries(words).map(([name, value]) => `${name}=${value}`);
+  const option = `-blockdev ${fields.join(",")},rw=${rw ? "on" : "off"}`;
+  const line = `${option},read-only=${readOnly ? "on" : "off"}`;
+  for (const path of ["README.md", "docs/qemu.md", "src/vfio-user/README.md"]) {
+    const text = readFileSync(new URL(`../../../${path}`, import.meta.url), "utf8");
+    assert.ok(text.includes(line), `${path} lacks ${line}`);
+  }
 });
 
 test("extra arguments come last and unchanged", () => {

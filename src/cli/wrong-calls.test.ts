@@ -207,6 +207,23 @@ test("a command ends in silence when whoever reads its output goes away", async 
   assert.deepEqual([errors, status], ["", 0]);
 });
 
+test("an object is not written to a terminal", () => {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-elf-"));
+  try {
+    const file = join(folder, "ok.ts");
+    writeFileSync(file, "export function rxr(): number {\n  return 1;\n}\n");
+    const words = `'${process.execPath}' '${MAIN}' compile '${file}' --to elf`;
+    const atTerminal = spawnSync("script", ["-qec", words, "/dev/null"], { encoding: "utf8" });
+    const refusal = "bpfhv: --to elf is binary: give -o FILE, or redirect the output";
+    assert.equal(atTerminal.stdout.trim(), refusal);
+    assert.equal(atTerminal.status, 2);
+    const piped = spawnSync("/bin/sh", ["-c", words]);
+    assert.equal(piped.stdout.subarray(1, 4).toString(), "ELF");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test("the process's status and its one line are those of the command", () => {
   const { status, stderr } = spawnSync(process.execPath, [MAIN, "verify", "--bufs", "1"], {
     encoding: "utf8",
