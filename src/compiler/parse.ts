@@ -5,6 +5,7 @@
 import { parseSync } from "oxc-parser";
 import type { SourceLine } from "../ebpf/program.ts";
 import { CompileError, type CompileErrorCode } from "./errors.ts";
+import { tooDeep } from "./nesting.ts";
 import type { Project } from "./project.ts";
 
 /** A node of the tree. Offsets are UTF-16 positions in the source. */
@@ -95,6 +96,8 @@ export function errorAt(
 export function parseFile(file: string, text: string, project: Project, start: number): Source {
   // Semantic errors, too: a name that is declared twice would silently mean the later one.
   const options = { sourceType: "module", lang: "ts", showSemanticErrors: true } as const;
+  const deep = tooDeep(text);
+  if (deep !== null) throw errorAt({ file, text }, deep, "SYNTAX", deep.reason, deep.hint);
   const result = parseSync("guest.ts", text, options);
   const [problem] = result.errors;
   if (problem !== undefined) {
