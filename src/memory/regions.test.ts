@@ -305,3 +305,38 @@ test("what is no file is no memory, also when unsealed files are allowed", () =>
     }
   }
 });
+
+test("ranges go together when an unmapped stretch covers them whole, and stay when it cuts one", () => {
+  const stretch = fc.record({ page: fc.nat(48), pages: fc.integer({ min: 1, max: 48 }) });
+  fc.assert(
+    fc.property(fc.array(piece, { maxLength: 12 }), stretch, (pieces, { page, pages }) => {
+      withTable((table, newFd) => {
+        const held = pieces.filter((p) => add(table, newFd, p) === 0);
+        const end = page + pages;
+        const touched = held.filter((p) => p.page < end && p.page + p.pages > page);
+        const whole = touched.every((p) => p.page >= page && p.page + p.pages <= end);
+        const wanted = touched.length > 0 && whole ? 0 : 2;
+        const { generation } = table;
+        assert.equal(table.unmap(page * PAGE, pages * PAGE), wanted);
+        assert.equal(table.generation > generation, wanted === 0);
+        const left = wanted === 0 ? held.filter((p) => !touched.includes(p)) : held;
+        const starts = left.map((p) => p.page * PAGE).sort((a, b) => a - b);
+        assert.deepEqual(
+          table.ranges.map((range) => range.address),
+          starts,
+        );
+        assert.equal(table.files.length, left.some((p) => p.shared) ? 1 : 0);
+      });
+    }),
+    { numRuns: 500 },
+  );
+  withTable((table, newFd) => {
+    assert.equal(table.map(whole(0, 1), newFd()), 0);
+    for (const size of [2 ** 64, Number.POSITIVE_INFINITY]) {
+      assert.equal(table.unmap(2 ** 64, size), 2);
+      assert.equal(table.unmap(PAGE, size), 2);
+      assert.equal(table.unmap(0, Number.NaN), 2);
+    }
+    assert.equal(table.unmap(0, 2 ** 64), 0, "all of the address space");
+  });
+});

@@ -219,13 +219,33 @@ export class RegionTable implements GuestMemory {
     this.#generation++;
   }
 
-  /** Takes one range out, and unmaps its file if it was the last one there. @returns OK or ENOENT. */
+  /** The ranges in `[address, +size)`; none if one of them would be cut. */
+  wholeIn(address: number, size: number): Region[] {
+    const found: Region[] = [];
+    if (!(size > 0)) return found;
+    for (let i = Math.max(indexBelow(this.#ranges, address), 0); i < this.#ranges.length; i++) {
+      const range = this.#ranges[i];
+      const before = address - range.address;
+      if (-before >= size) break;
+      if (before >= range.size) continue;
+      if (before > 0 || range.size - before > size) return [];
+      found.push(range);
+    }
+    return found;
+  }
+
+  /**
+   * Takes out the ranges in `[address, +size)`, and unmaps each file with its last range. An IOMMU that
+   * forgets many of its pages says so once: as with VFIO's type 1, that may be any number of ranges, each
+   * of them whole. @returns OK, or ENOENT if there are none or one would be cut.
+   */
   unmap(address: number, size: number): number {
-    const range = this.exact(address, size);
-    if (range === undefined) return ENOENT;
-    this.#ranges = this.#ranges.filter((other) => other !== range);
+    const gone = this.wholeIn(address, size);
+    if (gone.length === 0) return ENOENT;
+    const first = this.#ranges.indexOf(gone[0]);
+    this.#ranges = this.#ranges.toSpliced(first, gone.length);
     this.#generation++;
-    if (range.file !== null) this.#letGo(range.file);
+    for (const { file } of gone) if (file !== null) this.#letGo(file);
     return OK;
   }
 
@@ -238,8 +258,9 @@ export class RegionTable implements GuestMemory {
 
   /** Unmaps and closes a file that has no range. */
   #letGo(file: RegionFile): void {
-    if (this.#ranges.some((range) => range.file === file)) return;
-    this.#files.splice(this.#files.indexOf(file), 1);
+    const index = this.#files.indexOf(file);
+    if (index < 0 || this.#ranges.some((range) => range.file === file)) return;
+    this.#files.splice(index, 1);
     release(file);
   }
 

@@ -357,8 +357,7 @@ export class Session {
       return OK;
     }
     if (flags !== 0) return ENOTSUP;
-    const range = this.#dma.exact(address, size);
-    if (range !== undefined) this.#pci.device.dmaUnmapping?.(range);
+    for (const range of this.#dma.wholeIn(address, size)) this.#pci.device.dmaUnmapping?.(range);
     return this.#dma.unmap(address, size);
   }
 
