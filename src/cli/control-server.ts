@@ -1,6 +1,6 @@
 /**
- * The server's end of a control socket. Its clients are local and allowed to connect, yet none may cost it memory or
- * time: each has one request under way, and what it does not read is not written.
+ * The server's end of a control socket. Its clients are local and allowed to connect, yet none may
+ * cost it memory or time: each has one request under way, and what it does not read is not written.
  */
 
 import { createServer, type Server, type Socket } from "node:net";
@@ -37,7 +37,8 @@ export class ControlServer {
   #unanswered = 0;
 
   /**
-   * Listens beside the NIC's socket. A socket file left by a dead server is replaced, nothing else is touched.
+   * Listens beside the NIC's socket. A socket file left by a dead server is replaced, nothing else
+   * is touched.
    * @throws CommandError
    */
   constructor(
@@ -74,7 +75,9 @@ export class ControlServer {
       .finally(() => socket.destroy());
   }
 
-  /** Nothing is read while an answer is under way: the client's next request waits in its socket. */
+  /**
+   * Nothing is read while an answer is under way: the client's next request waits in its socket.
+   */
   async #converse(socket: Socket): Promise<void> {
     let pending = "";
     socket.setEncoding("utf8");

@@ -1,6 +1,7 @@
 /**
- * The client's end of a control socket, `SOCKET.ctl`: one JSON request per line, one JSON answer per line. Whoever
- * listens there may be hostile: the answer has a deadline, a length limit, and comes without control characters.
+ * The client's end of a control socket, `SOCKET.ctl`: one JSON request per line, one JSON answer
+ * per line. Whoever listens there may be hostile: the answer has a deadline, a length limit, and
+ * comes without control characters.
  */
 import { Socket } from "node:net";
 import { connectUnix, peerCredentials } from "../os/unix-socket.ts";

@@ -1,4 +1,7 @@
-/** Finds and asks the NICs of this machine. Any local user may listen at a path that looks like a NIC's. */
+/**
+ * Finds and asks the NICs of this machine. Any local user may listen at a path that looks like a
+ * NIC's.
+ */
 import { readFileSync } from "node:fs";
 import { askControl, controlPath, ForeignServer } from "./control-socket.ts";
 import { readNic } from "./nic-answer.ts";

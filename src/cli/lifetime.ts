@@ -1,6 +1,7 @@
 /**
- * The end of a long-running command. Signals ask for it, and what the command has made is removed in one place, on
- * every way out: an orderly stop, an error, `process.exit`, a signal that comes before all is up.
+ * The end of a long-running command. Signals ask for it, and what the command has made is removed
+ * in one place, on every way out: an orderly stop, an error, `process.exit`, a signal that comes
+ * before all is up.
  */
 
 import { constants } from "node:os";
@@ -29,8 +30,9 @@ export class Lifetime {
   }
 
   /**
-   * `npx bpfhv serve` is three processes: npm, a shell, and this one. A signal to the first ends two of them, and left
-   * this one behind; so it ends with the shell. Call it again after a change of user.
+   * `npx bpfhv serve` is three processes: npm, a shell, and this one. A signal to the first ends
+   * two of them, and left this one behind; so it ends with the shell. Call it again after a change
+   * of user.
    */
   followNpx(): void {
     if (process.env.npm_lifecycle_event !== "npx") return;
@@ -45,7 +47,8 @@ export class Lifetime {
       this.#askedAt = now;
       this.#ask(signal);
     } else if (now - this.#askedAt > SAME_SIGNAL_MS) {
-      // Asked again: whatever hangs, and a thread in a system call cannot be ended, it hangs no longer.
+      // Asked again: whatever hangs, and a thread in a system call cannot be ended, it hangs no
+      // longer.
       this.end();
       process.kill(process.pid, "SIGKILL");
     }

@@ -1,4 +1,7 @@
-/** Lines to standard output or error. A reader that does not read loses lines, and is told how many; nobody waits. */
+/**
+ * Lines to standard output or error. A reader that does not read loses lines, and is told how many;
+ * nobody waits.
+ */
 import { Output } from "../os/output.ts";
 
 /** What waits for a slow reader: some thousand lines. */
@@ -33,7 +36,9 @@ export class LineWriter {
     this.#flush();
   }
 
-  /** What is not taken within a moment is lost. Blocks for that moment only if the reader is slow. */
+  /**
+   * What is not taken within a moment is lost. Blocks for that moment only if the reader is slow.
+   */
   close(): void {
     clearTimeout(this.#timer);
     const end = performance.now() + LAST_MS;

@@ -1,4 +1,7 @@
-/** The log of a served NIC on standard error: text for people at a terminal, one line of JSON per event otherwise. */
+/**
+ * The log of a served NIC on standard error: text for people at a terminal, one line of JSON per
+ * event otherwise.
+ */
 import { isatty } from "node:tty";
 import { LineWriter } from "./line-writer.ts";
 import { printable } from "./printable.ts";

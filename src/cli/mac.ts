@@ -11,8 +11,8 @@ export function stableMac(name: string): Uint8Array {
 const MACHINE_ID = "/etc/machine-id";
 
 /**
- * For the NIC on the socket of this absolute path: hosts with equal paths give different addresses. On a host without
- * a machine-id the path is all there is.
+ * For the NIC on the socket of this absolute path: hosts with equal paths give different addresses.
+ * On a host without a machine-id the path is all there is.
  */
 export function machineMac(path: string, machineId = MACHINE_ID): Uint8Array {
   return stableMac(`${idIn(machineId)} ${path}`);

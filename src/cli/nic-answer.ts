@@ -1,4 +1,7 @@
-/** What a running NIC says of itself, checked: its server may be another version, or no server of ours at all. */
+/**
+ * What a running NIC says of itself, checked: its server may be another version, or no server of
+ * ours at all.
+ */
 import { QUEUE_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
 import type { NicStatus, QueueStatus } from "../nic/status.ts";
 

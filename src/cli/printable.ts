@@ -1,6 +1,9 @@
 /** Text of others on its way to a terminal or a log: no control characters, and an end. */
 
-/** Controls (with those of 8 bits), formats such as direction overrides, separators of lines, halves of pairs. */
+/**
+ * Controls (with those of 8 bits), formats such as direction overrides, separators of lines, halves
+ * of pairs.
+ */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 const LONGEST = 1000;
 

@@ -30,8 +30,9 @@ export function prepareToDrop(user: string | undefined): Account | undefined {
 }
 
 /**
- * Becomes that user, in every thread (setuid(3) of the C library), with its main group. From then on no thread starts a
- * program, or does anything else that only a program that was broken into would do.
+ * Becomes that user, in every thread (setuid(3) of the C library), with its main group. From then
+ * on no thread starts a program, or does anything else that only a program that was broken into
+ * would do.
  * @param warn is told if the kernel cannot confine the threads
  */
 export function dropTo(account: Account | undefined, warn: (text: string) => void): void {

@@ -1,4 +1,7 @@
-/** `bpfhv serve` and `backend` as processes: signals, what they leave behind, whom they let in, who stops them. */
+/**
+ * `bpfhv serve` and `backend` as processes: signals, what they leave behind, whom they let in, who
+ * stops them.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import {
@@ -45,7 +48,8 @@ interface Running {
 }
 
 function run(words: readonly string[], options: SpawnOptions = {}): Running {
-  // Were a debugger opened, it would have a port of its own: another process may have the usual one.
+  // Were a debugger opened, it would have a port of its own: another process may have the usual
+  // one.
   const child = spawn(process.execPath, ["--inspect-port=0", MAIN, ...words], {
     stdio: ["ignore", "ignore", "pipe"],
     ...options,
@@ -197,7 +201,7 @@ test("serve leaves nothing behind when it is stopped at any moment of its start"
   }
 });
 
-test("serve leaves nothing behind when the pid file or the control socket cannot be made", async () => {
+test("serve leaves nothing behind when pid file or control socket fail", async () => {
   const socket = newSocket();
   const wrong = await run(["serve", "--socket", socket, "--pid-file", "/nonexistent/p"]).ended;
   assert.equal(wrong.code, 1);

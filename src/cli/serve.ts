@@ -270,7 +270,8 @@ async function run(
   const shipped = await Promise.race([proving, nic.ended]);
   if (shipped === undefined) return;
   const { sets, proof } = shipped;
-  // Not before: the compiler reads files that the other user may not read. And clients are let in after it.
+  // Not before: the compiler reads files that the other user may not read. And clients are let in
+  // after it.
   dropTo(account, (text) => log.warn(text));
   life.followNpx();
   nic.ship(sets);

@@ -1,4 +1,7 @@
-/** What people see at a terminal, which script(1) of util-linux makes: text in the log, and `top` with its keys. */
+/**
+ * What people see at a terminal, which script(1) of util-linux makes: text in the log, and `top`
+ * with its keys.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";

@@ -69,7 +69,7 @@ async function until(holds: () => Promise<unknown> | boolean): Promise<void> {
   for (let n = 0; ; n++) {
     const result = await Promise.resolve(holds()).catch(() => false);
     if (result !== false) return;
-    assert.ok(n < 200, "within 10 s");
+    assert.ok(n < 400, "within 20 s");
     await sleep(50);
   }
 }
@@ -92,16 +92,16 @@ async function top(...words: string[]) {
 
 test("shows a NIC whose socket was given as a relative path, whoever else listens", async () => {
   const begun = performance.now();
-  const { status, out } = await top("--count", "2");
+  const { status, out } = await top("--count", "4");
   assert.equal(status, 0);
   assert.ok(performance.now() - begun < atMost(10_000), "no answer is waited for");
-  assert.equal(out.split(NAME).length - 1, 2, out);
+  assert.equal(out.split(NAME).length - 1, 4, out);
   assert.match(out, /rx0 +[\d.]/);
   assert.doesNotMatch(out.replaceAll("\n", ""), /[\p{Cc}\p{Cf}]/u);
   assert.match(out, /flooding: its answer is longer/);
   assert.match(out, /dripping: it does not answer within/);
   assert.match(out, /lying: it does not answer as a NIC does/);
-  assert.ok(out.length < 60_000, `${out.length} characters`);
+  assert.ok(out.length < 120_000, `${out.length} characters`);
 });
 
 test("asks no server of another user unless it is named", { skip: !isRoot }, async () => {

@@ -1,4 +1,6 @@
-/** The terminal of `bpfhv top`: what does not fit is scrolled to, and said to be there; `q` quits. */
+/**
+ * The terminal of `bpfhv top`: what does not fit is scrolled to, and said to be there; `q` quits.
+ */
 
 const HOME = "\x1b[H";
 const CLEAR = "\x1b[2J";

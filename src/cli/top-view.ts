@@ -1,4 +1,6 @@
-/** What `bpfhv top` shows: rates between two looks at each NIC, as lines that fit a terminal. Pure. */
+/**
+ * What `bpfhv top` shows: rates between two looks at each NIC, as lines that fit a terminal. Pure.
+ */
 import { DROP_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
 import type { QueueStatus } from "../nic/status.ts";
 import type { ServedNic } from "./nic-answer.ts";
@@ -74,7 +76,10 @@ function queueRates(
   };
 }
 
-/** A column of the table of queues; those that a narrow terminal has no room for go by rank, highest first. */
+/**
+ * A column of the table of queues; those that a narrow terminal has no room for go by rank, highest
+ * first.
+ */
 interface Column {
   readonly head: string;
   readonly width: number;

@@ -1,4 +1,7 @@
-/** What happens to a NIC, as lines for the log: it is looked at after messages, and nothing is logged by the NIC. */
+/**
+ * What happens to a NIC, as lines for the log: it is looked at after messages, and nothing is
+ * logged by the NIC.
+ */
 import type { HandshakeStep, Nic } from "../nic/nic.ts";
 import { programsOf } from "../nic/status.ts";
 
@@ -33,10 +36,10 @@ export class NicEvents {
       if (firstRefusal !== "") this.#log("warn", `refused: ${firstRefusal}`);
     }
     if (step === this.#step && resets === this.#resets) return;
-    // One that no driver had found yet has nothing to lose; with its client gone that is what the log says.
-    if (resets !== this.#resets && step === "guest attached" && this.#step !== "no guest") {
-      if (this.#step !== step) this.#log("info", "the NIC was reset");
-    }
+    // One that no driver had found has nothing to lose; of one whose client has gone, the log says
+    // that.
+    const hadDriver = this.#step !== "no guest" && this.#step !== "guest attached";
+    if (hadDriver && step === "guest attached") this.#log("info", "the NIC was reset");
     this.#resets = resets;
     if (step !== this.#step) this.#stepped(step);
     this.lookAtLink();

@@ -1,6 +1,7 @@
 /**
- * Writes to a descriptor that others share (standard output and error) without ever blocking this thread, and without
- * O_NONBLOCK on it: that flag would be set for everybody who has the same open file.
+ * Writes to a descriptor that others share (standard output and error) without ever blocking this
+ * thread, and without O_NONBLOCK on it: that flag would be set for everybody who has the same open
+ * file.
  */
 import { fstatSync } from "node:fs";
 import { EAGAIN, EINTR, OsError } from "./errors.ts";
@@ -29,13 +30,15 @@ export class Output {
     }
     if (stat.isFIFO() || stat.isCharacterDevice()) this.#own = reopened(fd);
     const to = this.#own < 0 ? fd : this.#own;
-    // A pipe of another user cannot be opened again. Regular files never block, and have their offset in `fd`.
+    // A pipe of another user cannot be opened again. Regular files never block, and have their
+    // offset in `fd`.
     const asks = this.#own < 0 && !stat.isFile();
     this.#write = (at, length) => (asks && !isWritable(fd) ? 0 : libc.write(to, at, length));
   }
 
   /**
-   * Writes what is taken at once of `bytes` from `from` on. @returns how many bytes, 0 when the reader is slow
+   * Writes what is taken at once of `bytes` from `from` on. @returns how many bytes, 0 when the
+   * reader is slow
    * @throws OsError when there is no reader any more, or no room (EPIPE, ENOSPC, EIO)
    */
   write(bytes: Uint8Array, from = 0): number {
@@ -57,7 +60,9 @@ function reopened(fd: number): number {
   return libc.open(`/proc/self/fd/${fd}`, O_WRONLY_NONBLOCK_NOCTTY_CLOEXEC, 0);
 }
 
-/** struct pollfd: fd i32, events i16, revents i16. An error counts as writable: the write tells it. */
+/**
+ * struct pollfd: fd i32, events i16, revents i16. An error counts as writable: the write tells it.
+ */
 function isWritable(fd: number): boolean {
   const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
   scratch.setInt32(STRUCT_OFFSET, fd, true);

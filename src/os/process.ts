@@ -13,7 +13,9 @@ export function forbidNewPrivileges(): void {
 /** SIG_IGN of signal(2). */
 const IGNORE = 1;
 
-/** From now on a write beyond RLIMIT_FSIZE fails with EFBIG; by default SIGXFSZ ends the process. */
+/**
+ * From now on a write beyond RLIMIT_FSIZE fails with EFBIG; by default SIGXFSZ ends the process.
+ */
 export function ignoreFileSizeSignal(): void {
   libc.signal(constants.signals.SIGXFSZ, IGNORE);
 }
@@ -31,8 +33,9 @@ const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 const MAX_CAPABILITY = 63;
 
 /**
- * Takes from this thread, and from threads that it starts later, what a program that it starts could gain. What the
- * thread itself has it keeps, until it becomes another user. Needs CAP_SETPCAP.
+ * Takes from this thread, and from threads that it starts later, what a program that it starts
+ * could gain. What the thread itself has it keeps, until it becomes another user. Needs
+ * CAP_SETPCAP.
  */
 export function emptyBoundingSet(): void {
   for (let capability = 0; capability <= MAX_CAPABILITY; capability++) {
@@ -60,7 +63,10 @@ export function setTimeSlice(ns: number): boolean {
   return libc.syscall(SYS_SCHED_SETATTR, 0, STRUCT_ADDRESS, 0) === 0;
 }
 
-/** Ends the process though a thread hangs in a system call; Node's own ways out wait for every thread. */
+/**
+ * Ends the process though a thread hangs in a system call; Node's own ways out wait for every
+ * thread.
+ */
 export function exitWithoutThreads(status: number): void {
   libc.exitGroup(status);
 }

@@ -1,6 +1,7 @@
 /**
- * A seccomp filter for every thread of the process, those that Node.js has made included: what a server never does
- * once it is up is refused for good. It is also the only way to set no_new_privs in threads that are not ours.
+ * A seccomp filter for every thread of the process, those that Node.js has made included: what a
+ * server never does once it is up is refused for good. It is also the only way to set no_new_privs
+ * in threads that are not ours.
  */
 import { constants } from "node:os";
 import * as libc from "./libc.ts";

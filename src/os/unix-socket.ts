@@ -97,12 +97,13 @@ export interface ListenOptions extends SocketAccess {
 }
 
 /**
- * Listens at `path`, by default for its owner only (mode 0600). A socket file whose server is gone is replaced;
- * a live server or a file of another kind is an error, and nothing is deleted.
+ * Listens at `path`, by default for its owner only (mode 0600). A socket file whose server is gone
+ * is replaced; a live server or a file of another kind is an error, and nothing is deleted.
  */
 export function listenUnix(path: string, options: ListenOptions = {}): number {
   return withSocket((fd) => {
-    // The mode of the socket, minus the umask, becomes that of the file: others can connect at no time.
+    // The mode of the socket, minus the umask, becomes that of the file: others can connect at no
+    // time.
     check(libc.fchmod(fd, PRIVATE), "fchmod", path);
     if (!tryBind(fd, path)) {
       removeStale(path);
@@ -118,7 +119,10 @@ export function listenUnix(path: string, options: ListenOptions = {}): number {
   });
 }
 
-/** Before `listen`: until then every connect is refused. The path is opened once, and no link followed. */
+/**
+ * Before `listen`: until then every connect is refused. The path is opened once, and no link
+ * followed.
+ */
 function grant(path: string, { mode = PRIVATE, uid = -1, gid = -1 }: SocketAccess): void {
   if (mode === PRIVATE && uid < 0 && gid < 0) return;
   const file = check(libc.open(path, O_PATH_NOFOLLOW_CLOEXEC, 0), "open", path);

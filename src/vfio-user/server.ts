@@ -29,9 +29,14 @@ export interface ServerOptions {
   readonly onWarning?: (code: string, message: string) => void;
   /** Every answer is this late, in order: to see how clients live with a slow server. */
   readonly answerDelayMs?: number;
-  /** A client that has not sent a VERSION message so long after it came is let go: others wait behind it. */
+  /**
+   * A client that has not sent a VERSION message so long after it came is let go: others wait
+   * behind it.
+   */
   readonly greetingMs?: number;
-  /** Use guest memory in files that cannot be sealed, too: whoever shrinks one kills this process. */
+  /**
+   * Use guest memory in files that cannot be sealed, too: whoever shrinks one kills this process.
+   */
   readonly allowUnsealed?: boolean;
 }
 
@@ -166,7 +171,10 @@ export class VfioUserServer implements DeviceHost {
     }
   }
 
-  /** No descriptor is free, mostly. The client stays in the backlog; the listener is not watched meanwhile. */
+  /**
+   * No descriptor is free, mostly. The client stays in the backlog; the listener is not watched
+   * meanwhile.
+   */
   #acceptLater(fd: number, error: Error): void {
     this.counters.acceptFailures++;
     if (!this.#acceptTold) this.#warn("accept-failed", `a client waits: ${error.message}`);
@@ -218,8 +226,8 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Milliseconds until `handleTimers` has work: late answers, a client to accept, one that says nothing; -1 when it has
-   * none.
+   * Milliseconds until `handleTimers` has work: late answers, a client to accept, one that says
+   * nothing; -1 when it has none.
    */
   get timeoutMs(): number {
     const late = this.#replies.timeoutMs;
@@ -230,7 +238,10 @@ export class VfioUserServer implements DeviceHost {
     return late < 0 ? left : Math.min(left, late);
   }
 
-  /** Sends late answers that are due, accepts again when it could not before, lets a client go that says nothing. */
+  /**
+   * Sends late answers that are due, accepts again when it could not before, lets a client go that
+   * says nothing.
+   */
   handleTimers(): void {
     if (performance.now() >= this.#acceptAt) this.#watchListener();
     if (this.#connection < 0) return;
