@@ -8,7 +8,7 @@ import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { close, fdTarget } from "../os/fd.ts";
-import { blockingFull, strangers, until } from "../os/testing.ts";
+import { blockingFull, lingering, strangers, until } from "../os/testing.ts";
 import { connectUnix } from "../os/unix-socket.ts";
 import {
   type Answer,
@@ -135,6 +135,29 @@ describe("a vfio-user client", () => {
       assert.equal((await server.stop()).status, 0, server.text);
     }
     assert.equal(server.text.match(/is not used.*memory-backend-memfd/g)?.length, 1, server.text);
+  });
+
+  test("gets its answers when what it gives lingers at its last close", async () => {
+    const server = new Server();
+    const { fd, others } = lingering(30);
+    try {
+      const client = await server.client();
+      // The server's is the last reference.
+      server.child.kill("SIGSTOP");
+      const answer = client.ask(COMMAND.setIrqs, setIrqs(TRIGGER_FDS, 0, 1), [fd]);
+      close(fd);
+      const start = performance.now();
+      server.child.kill("SIGCONT");
+      assert.equal((await answer).errno, EINVAL);
+      assert.equal((await client.ask(COMMAND.setIrqs, setIrqs(TRIGGER_NONE, 0, 1))).errno, 0);
+      assert.ok(performance.now() - start < 10_000, "long before it is closed");
+      client.close();
+    } finally {
+      const { status, ms } = await server.stop();
+      assert.equal(status, 0, server.text);
+      assert.ok(ms < 5000, `${ms} ms`);
+      for (const other of others) close(other);
+    }
   });
 
   test("finds each kind of refusal told once in the log, the first and the last one in status", async () => {

@@ -9,8 +9,9 @@
  * take for ever), so the seal comes before every other call, and what has none is not touched.
  */
 import { EACCES, EEXIST, EFBIG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, OsError } from "../os/errors.ts";
-import { close, fdTarget, fstat } from "../os/fd.ts";
+import { fdTarget, fstat } from "../os/fd.ts";
 import { type Mapping, mapFile, mappingUnit, PAGE, shrinkSeal } from "../os/memory.ts";
+import { closePeer } from "../os/peer-close.ts";
 import { type GuestMemory, indexBelow, type MemoryFile, type MemoryRange } from "./guest-memory.ts";
 
 /** Addresses beyond this cannot be told apart as numbers; no CPU has more physical address bits than 52. */
@@ -135,14 +136,14 @@ export class RegionTable implements GuestMemory {
       return refusal;
     }
     if (refusal !== OK) {
-      close(fd);
+      closePeer(fd);
       return refusal;
     }
     if (shrinkSeal(fd) === "unsealable") {
       // A pipe, a socket, an eventfd: the link says so without asking a file system.
       const isFile = fdTarget(fd).startsWith("/");
       if (!isFile || !this.#mayTrust(request, fd)) {
-        close(fd);
+        closePeer(fd);
         if (isFile) this.#insert(request, null, UNSEALED);
         return isFile ? OK : EINVAL;
       }
@@ -205,7 +206,7 @@ export class RegionTable implements GuestMemory {
     } catch (error) {
       return error instanceof OsError ? error.errno : EINVAL;
     } finally {
-      if (!kept) close(fd);
+      if (!kept) closePeer(fd);
     }
   }
 
@@ -277,7 +278,7 @@ export class RegionTable implements GuestMemory {
     for (const [i, request] of requests.entries()) {
       const refusal = this.map(request, fds[i]!);
       if (refusal === OK) continue;
-      for (const fd of fds.slice(i + 1)) close(fd);
+      for (const fd of fds.slice(i + 1)) closePeer(fd);
       this.#ranges = before;
       this.prune();
       return refusal;
@@ -302,7 +303,7 @@ export class RegionTable implements GuestMemory {
 
 function release(file: RegionFile): void {
   file.mapping.unmap();
-  close(file.fd);
+  closePeer(file.fd);
 }
 
 /** Read and write where the descriptor allows it, else read only. */

@@ -124,6 +124,14 @@ export const syscall = declare<(number: number, a: number, b: number, c: number)
 export const syscall6 = declare<
   (number: number, a: number, b: number, c: number, d: number, e: number, f: number) => number
 >("int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)");
+/** Handle 0: of the whole process. */
+export const dlsym = declare<(handle: number, name: string) => number>(
+  "uint64_t dlsym(uint64_t, const char *)",
+);
+export const pthreadCreate = declare<
+  (thread: Address, attributes: Address, start: Address, argument: number) => number
+>("int pthread_create(uint64_t, uint64_t, uint64_t, uint64_t)");
+export const pthreadDetach = declare<(thread: number) => number>("int pthread_detach(uint64_t)");
 
 const memmove = declare<(to: ArrayBufferView, from: ArrayBufferView, n: number) => number>(
   "uint64_t memmove(void *, const void *, size_t)",

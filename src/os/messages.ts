@@ -2,6 +2,7 @@
 import { EAGAIN, EINTR, EINVAL, EMFILE, EMSGSIZE, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 import { type Mapping, mapAnonymous, PAGE } from "./memory.ts";
+import { closePeer } from "./peer-close.ts";
 
 const MSG_CTRUNC = 0x08;
 const MSG_DONTWAIT = 0x40;
@@ -104,7 +105,7 @@ export class SocketReceiver {
   /** The kernel leaves out what does not fit, and what this process may not open any more. */
   #truncated(fd: number): never {
     const full = this.fds.length >= this.#maxFds;
-    for (const received of this.fds) libc.close(received);
+    for (const received of this.fds) closePeer(received);
     this.fds.length = 0;
     if (full) {
       const why = "more descriptors came than are allowed; all were closed";

@@ -1,6 +1,7 @@
 /** Event descriptors whose open file a peer shares: no call on them may block, whatever the peer does to it. */
 import assert from "node:assert/strict";
 import test from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { AioSignaller } from "./aio.ts";
 import { EPOLLET, EPOLLIN, Epoll } from "./epoll.ts";
 import {
@@ -11,9 +12,10 @@ import {
   signalPeer,
   signalWritable,
 } from "./eventfd.ts";
-import { close } from "./fd.ts";
+import { close, fdTarget } from "./fd.ts";
 import * as libc from "./libc.ts";
-import { blockingFull, isolated, openFds, strangers } from "./testing.ts";
+import { closePeer } from "./peer-close.ts";
+import { blockingFull, isolated, lingering, openFds, strangers } from "./testing.ts";
 
 const inChild = isolated(import.meta.url, {
   "signal a full counter": () => {
@@ -30,6 +32,12 @@ const inChild = isolated(import.meta.url, {
     assert.equal(signalWritable(fd), true);
     assert.equal(drainEventFd(fd), 1);
   },
+  "close what lingers": () => {
+    const { fd } = lingering(8);
+    const start = performance.now();
+    assert.equal(closePeer(fd), true);
+    assert.ok(performance.now() - start < 2000);
+  },
   "drain an empty counter": () => {
     assert.equal(drainEventFd(libc.eventfd(0, 0)), 0);
   },
@@ -41,6 +49,7 @@ for (const [name, what] of [
     "signal a full counter without asynchronous requests",
     "signalling a peer returns when its counter is full and the system has no context to give",
   ],
+  ["close what lingers", "closing a peer's descriptor returns when its socket lingers"],
   ["drain an empty counter", "draining returns when a peer made the descriptor blocking"],
 ] as const) {
   test(what, async () => assert.equal(await inChild(name), 0));
@@ -77,4 +86,12 @@ test("epoll reports a kick once when nobody reads the counter", () => {
   }
   close(fd);
   epoll.close();
+});
+
+test("closing a peer's descriptor closes it when it is of any kind", async () => {
+  const all = strangers().map(({ fd }) => fd);
+  for (const fd of [...all, createEventFd()]) assert.equal(closePeer(fd), true);
+  const isOpen = (fd: number) => fdTarget(fd) !== "closed";
+  for (let n = 0; n < 200 && all.some(isOpen); n++) await sleep(10);
+  assert.deepEqual(all.filter(isOpen), []);
 });

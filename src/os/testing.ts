@@ -115,3 +115,35 @@ export function isolated(
     });
   };
 }
+
+const AF_INET = 2;
+const SOCK_STREAM = 1;
+const SOL_SOCKET = 1;
+const SO_LINGER = 13;
+const MSG_DONTWAIT = 0x40;
+const SYS_SETSOCKOPT = process.arch === "x64" ? 54 : 208;
+const SYS_GETSOCKNAME = process.arch === "x64" ? 51 : 204;
+
+/**
+ * A TCP socket whose close waits `seconds`, because its peer takes nothing any more.
+ * @returns it, and what to close afterwards
+ */
+export function lingering(seconds: number): { readonly fd: number; readonly others: number[] } {
+  const { scratch, STRUCT_OFFSET: at, STRUCT_ADDRESS: address } = libc;
+  const listener = check(libc.socket(AF_INET, SOCK_STREAM, 0), "socket", "TCP");
+  scratch.setUint32(at, AF_INET, true);
+  // 127.0.0.1, any port.
+  scratch.setUint32(at + 4, 0x0100007f, true);
+  check(libc.bind(listener, address, 16), "bind", "127.0.0.1");
+  check(libc.listen(listener, 1), "listen", "127.0.0.1");
+  scratch.setUint32(at + 32, 16, true);
+  check(libc.syscall(SYS_GETSOCKNAME, listener, address, address + 32), "getsockname", "");
+  const fd = check(libc.socket(AF_INET, SOCK_STREAM, 0), "socket", "TCP");
+  check(libc.connect(fd, address, 16), "connect", "127.0.0.1");
+  const peer = check(libc.accept4(listener, 0, 0, 0), "accept", "127.0.0.1");
+  while (libc.send(fd, libc.scratchAddress, 4096, MSG_DONTWAIT) > 0);
+  scratch.setUint32(at, 1, true);
+  scratch.setUint32(at + 4, seconds, true);
+  check(libc.syscall6(SYS_SETSOCKOPT, fd, SOL_SOCKET, SO_LINGER, address, 8, 0), "setsockopt", "");
+  return { fd, others: [listener, peer] };
+}

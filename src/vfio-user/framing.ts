@@ -3,9 +3,9 @@
  * allocated for a message without descriptors.
  */
 import { EMFILE, EMSGSIZE, type OsError } from "../os/errors.ts";
-import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { SocketReceiver } from "../os/messages.ts";
+import { closePeer } from "../os/peer-close.ts";
 import { HEADER, MAX_MESSAGE } from "./protocol.ts";
 
 /** Bytes per receive: bounds the work of one turn to some hundred small messages. */
@@ -89,7 +89,7 @@ export class MessageStream {
 
   /** Forgets everything, for the next connection. */
   clear(): void {
-    for (const fd of this.#fds) close(fd);
+    for (const fd of this.#fds) closePeer(fd);
     this.#fds = [];
     this.#start = 0;
     this.#end = 0;

@@ -2,7 +2,7 @@
 
 import { OK, type RegionTable } from "../memory/regions.ts";
 import { EINVAL, EIO, ENOTSUP, errnoName } from "../os/errors.ts";
-import { close } from "../os/fd.ts";
+import { closePeer } from "../os/peer-close.ts";
 import type { Counters } from "./counters.ts";
 import { type MessageStream, NO_FDS } from "./framing.ts";
 import { handleSetIrqs } from "./irqs.ts";
@@ -113,7 +113,7 @@ export class Session {
 
   #closeStray(): void {
     this.#counters.strayDescriptors += this.#fds.length;
-    for (const fd of this.#fds) close(fd);
+    for (const fd of this.#fds) closePeer(fd);
     this.#fds = NO_FDS;
   }
 

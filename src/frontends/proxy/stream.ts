@@ -4,6 +4,7 @@
  */
 import { close } from "../../os/fd.ts";
 import { mapAnonymous, PAGE } from "../../os/memory.ts";
+import { closePeer } from "../../os/peer-close.ts";
 import { SocketReceiver, sendMessage } from "../../os/unix-socket.ts";
 import { HEADER, MAX_FDS, MAX_PAYLOAD } from "./protocol.ts";
 
@@ -90,7 +91,7 @@ export class ProxyStream {
     for (const fd of this.#receiver.fds) {
       if (this.fds.length < MAX_FDS) this.fds.push(fd);
       else {
-        close(fd);
+        closePeer(fd);
         this.tooManyFds = true;
       }
     }
@@ -107,7 +108,7 @@ export class ProxyStream {
 
   /** Closes the descriptors that nobody took. */
   dropFds(): void {
-    for (const fd of this.fds.splice(0)) close(fd);
+    for (const fd of this.fds.splice(0)) closePeer(fd);
     this.tooManyFds = false;
   }
 
