@@ -2,6 +2,7 @@
 import { DEVICES } from "../../../src/devices/index.ts";
 import type { Random } from "../../../src/ebpf/fuzz/random.ts";
 import { message, ProxyBench, table, words } from "../../../src/frontends/proxy/testing.ts";
+import { frameOf } from "../../../src/guest/testing.ts";
 import { openFds } from "../../../src/os/testing.ts";
 import { expect, Find, type Resources, type Session, type Target } from "../target.ts";
 import { ResourceLimit, resourcesOf } from "./resources.ts";
@@ -19,6 +20,7 @@ const STEPS = 30;
 const REQUESTS = 15;
 const WARM_UP_CHECKS = 20;
 const SIZES = [0, 0, 8, 16, 0, 264, 16, 4, 4, 4, 0, 0, 0, 0];
+const FRAME = frameOf(1);
 const ODD = [
   0, 1, 2, 8, 9, 15, 16, 17, 256, 8192, 0x1000, 0x10000, 0x7fffffff, 0xfffff000, 0xffffffff,
 ];
@@ -88,7 +90,7 @@ function step(random: Random): Step {
 }
 
 function attached(type: number, random: Random): FdKind {
-  if (random.once(8)) return random.pick(FD_KINDS);
+  if (random.once(5)) return random.pick(FD_KINDS);
   return type === 5 || random.once(10) ? "memfd" : "eventfd";
 }
 
@@ -121,8 +123,12 @@ class ProxySession implements Session<Connection> {
       if (error instanceof Error && /EPIPE|ECONNRESET/.test(error.message)) return false;
       throw error;
     }
+    if (bench.port.incoming.length === 0) bench.port.incoming.push(FRAME);
     bench.pair.drainTx();
     bench.pair.fillRx();
+    this.#fds.block();
+    // As if the guest wanted an interrupt: what it gave for it must not block.
+    for (const queue of [0, 1]) bench.frontend.backend.fire(queue);
     const reply = bench.reply();
     if (reply === null || reply === "closed") return false;
     bench.eventFds.push(...reply.fds);

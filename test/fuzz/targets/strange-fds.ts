@@ -33,6 +33,8 @@ export const FD_KINDS = [
 ] as const;
 export type FdKind = (typeof FD_KINDS)[number];
 
+const BLOCKING: readonly FdKind[] = ["full blocking eventfd", "blocking pipe"];
+
 export const GUEST_BYTES = 1 << 20;
 const F_SETFL = 4;
 /** An eventfd's counter takes no more after this. */
@@ -65,6 +67,11 @@ export class StrangeFds {
 
   get(kind: FdKind): number {
     return this.#fds[kind];
+  }
+
+  /** Makes those that block block again: who was given one may have changed that, and the peer changes it back. */
+  block(): void {
+    for (const kind of BLOCKING) libc.fcntl(this.#fds[kind], F_SETFL, constants.O_RDWR);
   }
 
   #fifo(): number {

@@ -66,6 +66,17 @@ const GENERATORS: ((below: Below) => Buffer)[] = [
   (b) => message(b(20), bytesOf(b, b(64)), { flags: odd(b) }),
 ];
 
+const MSIX = 2;
+const FLAGS = { descriptors: 0x24, trigger: 0x21 } as const;
+
+/** For one vector: its descriptor comes along, or it is triggered. */
+export const setIrqs = (vector: number, what: keyof typeof FLAGS): Buffer =>
+  message(8, u32s(20, FLAGS[what], MSIX, vector, 1));
+
+/** Memory space, bus mastering, no INTx. */
+export const busMaster = (): Buffer =>
+  message(10, pack([8, 4], [4, CONFIG_REGION], [4, 2], [2, 0x0406]));
+
 export const vfioUserMessage = (below: Below): Buffer =>
   GENERATORS[below(GENERATORS.length)]!(below);
 

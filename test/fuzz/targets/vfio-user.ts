@@ -17,7 +17,7 @@ import { message, RawClient, VERSION_PAYLOAD } from "../../../src/vfio-user/test
 import { expect, Find, type Resources, type Session, type Target } from "../target.ts";
 import { isAlive, ResourceLimit, resourcesOf } from "./resources.ts";
 import { FD_KINDS, type FdKind, StrangeFds } from "./strange-fds.ts";
-import { damaged, vfioUserMessage } from "./vfio-user-messages.ts";
+import { busMaster, damaged, setIrqs, vfioUserMessage } from "./vfio-user-messages.ts";
 
 /** A message in hexadecimal, and what is attached to it. */
 type Step = readonly [hex: string, fds: readonly FdKind[]];
@@ -35,11 +35,22 @@ function generate(random: Random): Connection {
   const below = (limit: number): number => random.below(limit);
   const greets = !random.once(10);
   const steps: Step[] = greets ? [[message(1, VERSION_PAYLOAD).toString("hex"), []]] : [];
+  // Without bus mastering nothing is sent to interrupts.
+  if (random.once(2)) steps.push([busMaster().toString("hex"), []]);
   for (let n = 1 + random.below(STEPS); n > 0; n--) {
+    if (random.once(12)) steps.push(...interrupt(random));
     const bytes = damaged(vfioUserMessage(below), below);
     if (bytes.length === 0) continue;
     steps.push([bytes.toString("hex"), attached(random)]);
   }
+  return steps;
+}
+
+/** A vector gets its descriptor, and then an interrupt. */
+function interrupt(random: Random): Step[] {
+  const vector = random.below(5);
+  const steps: Step[] = [[setIrqs(vector, "descriptors").toString("hex"), [random.pick(FD_KINDS)]]];
+  if (!random.once(4)) steps.push([setIrqs(vector, "trigger").toString("hex"), []]);
   return steps;
 }
 
@@ -98,6 +109,7 @@ class ServerSession implements Session<Connection> {
       for (const [hex, kinds] of steps) {
         const fds = kinds.map((kind) => this.#fds.get(kind));
         this.#send(client, Buffer.from(hex, "hex"), fds, epoll);
+        this.#fds.block();
       }
       client.answers();
     } catch (error) {
