@@ -102,7 +102,7 @@ class ServerSession implements Session<Connection> {
 
   run(steps: Connection): number {
     this.#expectAlive();
-    const client = new RawClient(this.#connect());
+    const client = new RawClient(this.#connected(() => connectUnix(this.#socket)));
     const epoll = new Epoll(1);
     try {
       epoll.add(client.fd, EPOLLOUT, 0);
@@ -131,11 +131,12 @@ class ServerSession implements Session<Connection> {
   }
 
   /** The backlog is short: connections that were closed are still in it. */
-  #connect(): number {
+  #connected<T>(connect: () => T): T {
     for (const end = performance.now() + DEADLINE_MS; ; ) {
       try {
-        return connectUnix(this.#socket);
+        return connect();
       } catch (error) {
+        if (!(error instanceof OsError)) throw error;
         if (performance.now() > end) throw this.#explained(error);
         pause(1);
       }
@@ -147,7 +148,7 @@ class ServerSession implements Session<Connection> {
     this.#expectAlive();
     const memory = new LocalMemory(4 << 20);
     try {
-      const client = new VfioUserClient(this.#socket, memory, 5);
+      const client = this.#connected(() => new VfioUserClient(this.#socket, memory, 5));
       try {
         exchange(new GuestDriver(client, memory));
       } finally {
