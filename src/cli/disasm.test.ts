@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { assembleText } from "../ebpf/text.ts";
 
 const MAIN = fileURLToPath(new URL("main.js", import.meta.url));
 const OBJECT = fileURLToPath(
@@ -28,6 +30,50 @@ test("an object gives its programs, one section where asked, with source lines w
   const { stdout, status } = disasm(["--section", "rxc", "--source", OBJECT]);
   assert.equal(status, 0);
   assert.match(stdout, /^; rxc\n; \.\/calls\.c:24: return mix\(context\[1\], 3\);\n {3}0: r1 = /);
+});
+
+const TESTDATA = new URL("../../../src/ebpf/testdata/", import.meta.url);
+const GLOBALS = readFileSync(new URL("globals.clang-19.o", TESTDATA));
+
+test("disasm names maps, data and functions when an object needs a loader", () => {
+  const { stdout, stderr, status } = disasm(["-"], GLOBALS);
+  assert.deepEqual([status, stderr], [0, ""]);
+  const listing =
+    "; global\n   0: r1 = address(.data) ll\n   2: r0 = *(u32 *)(r1 + 0)\n   3: exit\n\n" +
+    "; elsewhere\n   0: w1 = 1\n   1: call extern(unknown)\n   2: exit\n";
+  assert.equal(stdout, listing);
+  const maps = Buffer.from(
+    GLOBALS.toString("latin1").replaceAll("\0.data\0", "\0.maps\0"),
+    "latin1",
+  );
+  assert.match(disasm(["-"], maps).stdout, / 0: r1 = map\(\.maps\) ll\n/);
+  const [program] = JSON.parse(disasm(["--json", "-"], GLOBALS).stdout);
+  assert.equal(program.instructions[0].text, "r1 = address(.data) ll");
+});
+
+test("what disasm prints of a reference assembles to the object's bytes", () => {
+  const text = "r1 = address(.data) ll\nr0 = *(u32 *)(r1 + 0)\nexit\n";
+  const code = Buffer.from(assembleText(text));
+  assert.ok(GLOBALS.includes(code));
+  assert.equal(
+    Buffer.from(assembleText("r2 = map(a + 8) ll")).toString("hex", 0, 8),
+    "1802000008000000",
+  );
+  assert.equal(
+    Buffer.from(assembleText("call extern(f)\nexit")).toString("hex", 0, 8),
+    "85100000ffffffff",
+  );
+  assert.throws(() => assembleText("r2 = map(a + 4294967296) ll"), /more than 32 bits/);
+});
+
+test("disasm shows the other programs when one of an object is broken", () => {
+  const at = GLOBALS.indexOf(Buffer.from(assembleText("w1 = 1")));
+  const broken = Buffer.from(GLOBALS);
+  broken[at] = 0xff;
+  const { stdout, stderr, status } = disasm(["-"], broken);
+  assert.equal(status, 1);
+  assert.match(stdout, /^; global\n {3}0: r1 = address\(\.data\) ll\n/);
+  assert.match(stderr, /elsewhere, function \w+: instruction 0: /);
 });
 
 test("--json has fields and source of each instruction", () => {

@@ -24,7 +24,8 @@ export function disasmCommand(): Command {
     .option("--source", "with the source lines that the instructions come from", false)
     .option("--json", "as JSON", false)
     .action((file: string, flags: DisasmFlags) => {
-      const programs = readPrograms(file, flags);
+      const problems: string[] = [];
+      const programs = readPrograms(file, { ...flags, problem: (m) => problems.push(m) });
       const text = flags.json
         ? JSON.stringify(
             programs.map((p) => refusing(p, describe)),
@@ -32,7 +33,8 @@ export function disasmCommand(): Command {
             2,
           )
         : programs.map((p) => refusing(p, (q) => listing(q, flags.source))).join("\n\n");
-      process.stdout.write(`${text}\n`);
+      if (programs.length > 0) process.stdout.write(`${text}\n`);
+      if (problems.length > 0) throw failure(problems.join("\n"));
     });
 }
 
@@ -51,7 +53,7 @@ function describe(program: Program) {
       const { dst, src, offset, imm } = i;
       return {
         slot: i.index,
-        text: formatInstruction(i),
+        text: formatInstruction(i, program.references?.get(i.index)),
         ...{ opcode, dst, src, offset, imm, group },
         ...(line === undefined ? {} : { source: line }),
       };

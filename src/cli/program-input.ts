@@ -5,7 +5,7 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { basename } from "node:path";
 import { MAX_INSTRUCTIONS } from "../abi/programs.ts";
-import { looksLikeElf, readElf } from "../ebpf/elf-reader.ts";
+import { looksLikeElf, readElf, readForeignElf } from "../ebpf/elf-reader.ts";
 import { EbpfError } from "../ebpf/errors.ts";
 import { SLOT } from "../ebpf/instruction.ts";
 import type { Program } from "../ebpf/program.ts";
@@ -20,6 +20,11 @@ export interface InputOptions {
   readonly format?: ProgramFormat;
   /** Of an object, this section or function alone. */
   readonly section?: string;
+  /**
+   * To look at: what needs a loader is named, and what is wrong with one of an object's programs is
+   * told here.
+   */
+  readonly problem?: (message: string) => void;
 }
 
 const MAX_INPUT = 16 * 1024 * 1024;
@@ -38,13 +43,19 @@ export function readPrograms(path: string, options: InputOptions = {}): readonly
     throw new Usage(`--section is for ELF objects, and ${path} is ${format}`);
   }
   try {
-    if (format === "elf") return readElf(bytes, options.section);
+    if (format === "elf") return readObject(bytes, path, options);
     const name = path === "-" ? "stdin" : basename(path).replace(/\.\w+$/, "");
     return [{ name, code: codeOf(bytes, format) }];
   } catch (error) {
     if (error instanceof EbpfError) throw failure(`${path}: ${error.message}`);
     throw error;
   }
+}
+
+function readObject(bytes: Uint8Array, path: string, options: InputOptions): Program[] {
+  const { section, problem } = options;
+  if (problem === undefined) return readElf(bytes, section);
+  return readForeignElf(bytes, section, ({ message }) => problem(`${path}: ${message}`));
 }
 
 /** Objects by their magic; text that is hexadecimal, or else assembly; bytes that are not text. */

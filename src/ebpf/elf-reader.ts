@@ -1,7 +1,7 @@
 /**
- * Programs from objects that clang makes: each function of a section is one, and the functions that it calls,
- * wherever they stand, are put behind it and their calls resolved. What would need a loader (maps, global data,
- * functions of the kernel) is refused by name.
+ * Programs from objects that clang makes: each function of a section is one, and the functions that
+ * it calls, wherever they stand, are put behind it and their calls resolved. What would need a
+ * loader (maps, global data, functions of the kernel) is refused by name.
  */
 import { MAX_INSTRUCTIONS, MAX_PROGRAM_ID } from "../abi/programs.ts";
 import { ELF, type ElfRelocation, type ElfSection, elfError, parseElf } from "./elf.ts";
@@ -25,8 +25,8 @@ export interface ElfProgram extends Program {
 }
 
 /**
- * Slots of all programs of an object together: what the largest set has. Functions that several call count for
- * each.
+ * Slots of all programs of an object together: what the largest set has. Functions that several
+ * call count for each.
  */
 const MAX_SLOTS = MAX_PROGRAM_ID * MAX_INSTRUCTIONS;
 
@@ -39,19 +39,50 @@ const RELOCATIONS: Readonly<Record<number, string>> = {
 };
 
 /**
- * Reads the programs of an object. A section with one entry makes a program of the section's name, one with
- * several makes programs of the functions' names; `.text` holds entries only where no other section has code.
- * Of sections with the same name the first counts.
+ * Reads the programs of an object. A section with one entry makes a program of the section's name,
+ * one with several makes programs of the functions' names; `.text` holds entries only where no
+ * other section has code. Of sections with the same name the first counts.
  * @param only reads this section alone, or where there is none of that name, this function
  * @throws EbpfError ELF where the file is corrupt or needs a loader, ENCODING where code is invalid
  */
 export function readElf(bytes: Uint8Array, only?: string): ElfProgram[] {
+  return readEach(bytes, only, false, (error) => {
+    throw error;
+  });
+}
+
+/**
+ * The same to look at: what needs a loader becomes a reference by name, and a program that cannot
+ * be read does not keep the others from being read.
+ * @param problem is called with what is wrong with a program
+ */
+export function readForeignElf(
+  bytes: Uint8Array,
+  only: string | undefined,
+  problem: (error: EbpfError) => void,
+): ElfProgram[] {
+  return readEach(bytes, only, true, problem);
+}
+
+function readEach(
+  bytes: Uint8Array,
+  only: string | undefined,
+  foreign: boolean,
+  problem: (error: EbpfError) => void,
+): ElfProgram[] {
   const index = new ElfIndex(parseElf(bytes));
   const budget = { slots: MAX_SLOTS };
-  return chosenEntries(index, only).map(({ name, entry }): ElfProgram => {
-    const linked = new Linker(index, name, budget).link(entry);
-    return { name, section: entry.section.name, entry: entry.name, ...linked };
-  });
+  const programs: ElfProgram[] = [];
+  for (const { name, entry } of chosenEntries(index, only)) {
+    try {
+      const linked = new Linker(index, name, budget, foreign).link(entry);
+      programs.push({ name, section: entry.section.name, entry: entry.name, ...linked });
+    } catch (error) {
+      if (!(error instanceof EbpfError)) throw error;
+      problem(error);
+    }
+  }
+  return programs;
 }
 
 /** True where bytes begin as ELF files do. */
@@ -107,17 +138,21 @@ class Linker {
   readonly #index: ElfIndex;
   readonly #name: string;
   readonly #budget: { slots: number };
+  /** What needs a loader is named rather than refused. */
+  readonly #foreign: boolean;
+  readonly #references = new Map<number, string>();
   /** Functions in their order, each with the slot of the program where it begins. */
   readonly #bases = new Map<FunctionRange, number>();
   #end = 0;
 
-  constructor(index: ElfIndex, name: string, budget: { slots: number }) {
+  constructor(index: ElfIndex, name: string, budget: { slots: number }, foreign: boolean) {
     this.#index = index;
     this.#name = name;
     this.#budget = budget;
+    this.#foreign = foreign;
   }
 
-  link(entry: FunctionRange): Pick<Program, "code" | "lines"> {
+  link(entry: FunctionRange): Pick<Program, "code" | "lines" | "references"> {
     this.#place(entry);
     const code: Instruction[] = [];
     const lines = new Map<number, SourceLine>();
@@ -128,7 +163,11 @@ class Linker {
         lines.set(base + slot - f.start, source);
       }
     }
-    return { code: encodeProgram(code), ...(lines.size === 0 ? {} : { lines }) };
+    return {
+      code: encodeProgram(code),
+      ...(lines.size === 0 ? {} : { lines }),
+      ...(this.#references.size === 0 ? {} : { references: this.#references }),
+    };
   }
 
   #place(f: FunctionRange): number {
@@ -161,7 +200,9 @@ class Linker {
     return list;
   }
 
-  /** The instruction at its place in the program; a local call leads to where its function is put. */
+  /**
+   * The instruction at its place in the program; a local call leads to where its function is put.
+   */
   #resolve(f: FunctionRange, i: Instruction, index: number): Instruction {
     const { operation } = i.encoding;
     const slot = f.start + i.index;
@@ -169,18 +210,24 @@ class Linker {
     const second = slotsOf(i) === 2 ? relocations.get(slot + 1) : undefined;
     const relocation = relocations.get(slot) ?? second;
     const local = operation.kind === "call" && operation.target === "local";
+    const here = local && relocation?.type === R_BPF_64_32 && this.#isHere(relocation);
+    if (relocation !== undefined && this.#foreign && !here) {
+      this.#references.set(index, this.#nameOf(relocation, i, local));
+      return { ...i, index };
+    }
     if (relocation !== undefined && !(local && relocation.type === R_BPF_64_32)) {
       throw this.#unresolved(relocation, f, slot);
     }
-    // A call within the function's own code stays as it is: that is how linked programs are written.
+    // A call within the function's own code stays as it is: that is how linked programs are
+    // written.
     const within = relocation === undefined && isWithin(f, slot + i.imm + 1);
     if (!local || within) return { ...i, index };
     return { ...i, index, imm: this.#place(this.#callee(f, i, relocation)) - index - 1 };
   }
 
   /**
-   * The function that a local call leads to: without relocation `imm` counts from the next instruction, with one
-   * from the symbol, less 1.
+   * The function that a local call leads to: without relocation `imm` counts from the next
+   * instruction, with one from the symbol, less 1.
    */
   #callee(f: FunctionRange, i: Instruction, relocation: ElfRelocation | undefined): FunctionRange {
     const slot = f.start + i.index;
@@ -196,6 +243,26 @@ class Linker {
     if (callee !== undefined) return callee;
     const where = `slot ${target} of ${section.name}, where no function begins`;
     throw this.#refusal(`instruction ${i.index} of ${f.name} calls ${where}`);
+  }
+
+  /** True if the object has the function that a call is to lead to. */
+  #isHere({ symbol }: ElfRelocation): boolean {
+    const { sections, symbols } = this.#index.file;
+    const section = sections[symbols[symbol]!.section];
+    return section !== undefined && isCode(section);
+  }
+
+  /**
+   * What a loader would put at an instruction. `imm` is what it would add to the symbol's address.
+   */
+  #nameOf({ symbol }: ElfRelocation, { imm }: Instruction, call: boolean): string {
+    const { symbols, sections } = this.#index.file;
+    const { name, section, type } = symbols[symbol]!;
+    const home = sections[section]?.name ?? "";
+    if (call) return `extern(${name})`;
+    const shown = type === ELF.STT_SECTION || name === "" ? home : name;
+    const kind = home === ".maps" || home === "maps" ? "map" : "address";
+    return `${kind}(${shown}${imm === 0 ? "" : ` + ${imm}`})`;
   }
 
   #unresolved({ type, symbol }: ElfRelocation, f: FunctionRange, slot: number): EbpfError {

@@ -1,4 +1,7 @@
-/** A program with what is known of where its instructions come from: what compilers make and ELF objects hold. */
+/**
+ * A program with what is known of where its instructions come from: what compilers make and ELF
+ * objects hold.
+ */
 
 /** A place in a source file, 1-based. */
 export interface SourceLine {
@@ -16,6 +19,11 @@ export interface Program {
   readonly code: Uint8Array;
   /** By slot: where the instructions from there on come from, until the next entry. */
   readonly lines?: ReadonlyMap<number, SourceLine>;
+  /**
+   * By slot: what a loader would put there, as text: `map(events)`, `address(.rodata + 8)`,
+   * `extern(f)`.
+   */
+  readonly references?: ReadonlyMap<number, string>;
 }
 
 /** The source line of the instruction at `slot`: the entry there or the nearest before it. */

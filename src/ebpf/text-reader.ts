@@ -1,12 +1,10 @@
 /**
- * Reads the dialect that `text.ts` writes, and what clang, llvm-objdump and the kernel's verifier write beside it:
- * labels, hexadecimal numbers, positions, `pc+3`, `<symbols>` behind targets, atomics in each spelling.
+ * Reads the dialect that `text.ts` writes, and what clang, llvm-objdump and the kernel's verifier
+ * write beside it: labels, hexadecimal numbers, positions, `pc+3`, `<symbols>` behind targets,
+ * atomics in each spelling.
  *
- *     loop: if r1 == 0 goto done ; or # or //: comment
- *     r1 -= 1
- *     goto loop
- *     done: call helper_of_this_file
- *     exit
+ * loop: if r1 == 0 goto done ; or # or //: comment r1 -= 1 goto loop done: call helper_of_this_file
+ * exit
  */
 import {
   assembleDialect,
@@ -30,7 +28,8 @@ import { ALU_SIGNS, JUMP_SIGNS, LOCK_SIGNS } from "./text-signs.ts";
 
 const DIALECT: Dialect = {
   comment: /;|#|\/\//,
-  // "12:", as listings have it; behind it the kernel has the opcode, "12: (b7)", and llvm-objdump all bytes.
+  // "12:", as listings have it; behind it the kernel has the opcode, "12: (b7)", and llvm-objdump
+  // all bytes.
   prefix: /\d+:\s*(?:\([0-9a-f]{2}\)\s*|(?:[0-9a-f]{2}\s+){8,16})?/y,
   statement: readStatement,
 };
@@ -124,6 +123,13 @@ function operand(line: Cursor, bits: Bits): { source: "reg" | "imm"; fields: Par
     : { source: "imm", fields: { imm: line.immediate("register or immediate") } };
 }
 
+/**
+ * What a loader would put there: `map(events)`, `address(.rodata + 8)`, `extern(f)`. The object has
+ * what is to be added to it in its place, and -1 for a call.
+ */
+const REFERENCE = /(?:map|address)\(\s*[^()\s]+\s*(?:\+\s*(-?\d{1,10})\s*)?\)\s*ll\b/y;
+const EXTERN = /extern\(\s*[^()\s]+\s*\)/y;
+
 /** `+3`, `pc+3` or a label; a symbol in angle brackets behind it is passed over. */
 function target(line: Cursor, field: "offset" | "imm"): Pick<Statement, "fields" | "target"> {
   line.take(/pc(?=\s*[+-])/y);
@@ -151,6 +157,9 @@ function conditional(line: Cursor): Statement {
 function call(line: Cursor): Statement {
   if (line.take(/btf(?=\s+[-+\d])/y) !== null) {
     return { operation: { kind: "call", target: "btf" }, fields: { imm: line.immediate("id") } };
+  }
+  if (line.take(EXTERN) !== null) {
+    return { operation: { kind: "call", target: "local" }, fields: { imm: -1 } };
   }
   if (line.sees(/-?\d/y)) {
     const imm = line.immediate("helper");
@@ -245,6 +254,12 @@ function assignment(line: Cursor, left: Register): Statement {
     return { operation, fields: { dst, src: registerOf(line, bits) } };
   }
   if (line.accept("*")) return load(line, left);
+  const reference = bits === 64 ? line.take(REFERENCE) : null;
+  if (reference !== null) {
+    const imm = Number(reference[1] ?? 0);
+    if (imm !== (imm | 0)) line.fail(`what is added, ${imm}, has more than 32 bits`);
+    return { operation: { kind: "wide", value: "value" }, fields: { dst, imm } };
+  }
   const word = line.sees(/[rw]\d/y) ? null : line.take(WORD);
   if (word !== null) return named(line, left, word[0]);
   return value(line, left);
@@ -268,13 +283,14 @@ function load(line: Cursor, left: Register): Statement {
   return { operation, fields: { dst: left.number, src: from.register, offset: from.offset } };
 }
 
-/** Behind `r0 = *(u8 *)skb`: `[12]` or `[r1 + 4]`. */
+/** Behind `r0 = *(u8 *)skb`: `[12]`, `[r1]`, `[r1 + 4]` or, as the kernel has it, `[r1 + -4]`. */
 function packet(line: Cursor, left: Register, bits: number): Statement {
   if (left.number !== 0 || bits === 64)
     line.fail("packet loads are r0 = *(u8, u16 or u32 *)skb[…]");
   line.need("[");
   const indirect = line.sees(/r\d/y);
   const src = indirect ? { src: wideRegister(line) } : {};
+  if (indirect) line.take(/\+(?=\s*-)/y);
   const imm = line.sees(/\]/y) ? 0 : line.immediate();
   line.need("]");
   return {
@@ -294,7 +310,8 @@ function named(line: Cursor, left: Register, word: string): Statement {
     return { operation: { kind: "swap", to, width }, fields: { dst: left.number } };
   }
   if (Object.hasOwn(WIDE_KINDS, word) && word !== "value") return wideKind(line, left, word);
-  // atomic_fetch_add; the kernel's atomic64_fetch_add and atomic64_xchg; LLVM's xchg_64 and cmpxchg32_32.
+  // atomic_fetch_add; the kernel's atomic64_fetch_add and atomic64_xchg; LLVM's xchg_64 and
+  // cmpxchg32_32.
   const op = word.replace(/^atomic(?:64)?_/, "").replace(/(?:32_32|_64)$/, "");
   const fetches = /^(?:fetch_\w+|xchg|cmpxchg)$/.test(op) && Object.hasOwn(ATOMIC_OPS, op);
   return fetches

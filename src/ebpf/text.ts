@@ -2,12 +2,12 @@
  * Programs as text, in the dialect of clang and of the kernel's verifier: `r0 = *(u64 *)(r1 + 8)`.
  * What `disassemble` writes, `assembleText` reads back to the same bytes.
  *
- *     r1 += r2      w1 s/= 3      r0 = -r0      r0 = (s8)r1      r0 = be16 r0      r0 = bswap32 r0
- *     if r1 s< 5 goto +3          if w1 & w2 goto -2             goto +1           gotol +70000
- *     r0 = *(s16 *)(r1 - 2)       *(u32 *)(r10 - 4) = 7          r1 = 0x1122334455667788 ll
- *     lock *(u64 *)(r1 + 0) += r2                                r2 = atomic_fetch_or((u32 *)(r1 + 4), r2)
- *     r2 = xchg((u64 *)(r1 + 0), r2)                             r0 = cmpxchg((u64 *)(r1 + 0), r0, r2)
- *     call 12       call pc+3     call btf 7    callx r1         exit
+ * r1 += r2      w1 s/= 3      r0 = -r0      r0 = (s8)r1      r0 = be16 r0      r0 = bswap32 r0 if
+ * r1 s< 5 goto +3          if w1 & w2 goto -2             goto +1           gotol +70000 r0 = *(s16
+ * *)(r1 - 2)       *(u32 *)(r10 - 4) = 7          r1 = 0x1122334455667788 ll lock *(u64 *)(r1 + 0)
+ * += r2                                r2 = atomic_fetch_or((u32 *)(r1 + 4), r2) r2 = xchg((u64
+ * *)(r1 + 0), r2)                             r0 = cmpxchg((u64 *)(r1 + 0), r0, r2) call 12
+ * call pc+3     call btf 7    callx r1         exit
  */
 import { decodeProgram, type Instruction, wideValue } from "./instruction.ts";
 import { type AtomicOp, type Bits, WIDE_KINDS, type WideKind } from "./opcode.ts";
@@ -23,9 +23,14 @@ const at = (n: number, offset: number): string =>
 const memory = (letter: "u" | "s", bits: number, n: number, offset: number): string =>
   `*(${letter}${bits} *)(${at(n, offset)})`;
 
-/** One instruction, without its position. */
-export function formatInstruction(i: Instruction): string {
+/**
+ * One instruction, without its position.
+ * @param reference what a loader would put there
+ */
+export function formatInstruction(i: Instruction, reference?: string): string {
   const { operation } = i.encoding;
+  if (reference !== undefined && operation.kind === "wide") return `r${i.dst} = ${reference} ll`;
+  if (reference !== undefined && operation.kind === "call") return `call ${reference}`;
   switch (operation.kind) {
     case "alu": {
       const { bits } = operation;
@@ -65,7 +70,9 @@ export function formatInstruction(i: Instruction): string {
     case "wide":
       return `r${i.dst} = ${formatWide(i, operation.value)}`;
     case "packet": {
-      const where = operation.indirect ? `r${i.src} ${signed(i.imm)}` : `${i.imm}`;
+      // llvm-mc reads a register alone; with a number, this is how the kernel writes it.
+      const index = i.imm === 0 ? `r${i.src}` : `r${i.src} + ${i.imm}`;
+      const where = operation.indirect ? index : `${i.imm}`;
       return `r0 = *(u${operation.size * 8} *)skb[${where}]`;
     }
   }
@@ -95,17 +102,20 @@ function formatWide(i: Instruction, kind: WideKind): string {
 }
 
 /** The program as lines, each with the slot where its instruction stands. */
-export function disassemble(code: Uint8Array): string[] {
-  return decodeProgram(code).map((i) => `${String(i.index).padStart(4)}: ${formatInstruction(i)}`);
+export function disassemble(code: Uint8Array, references?: Program["references"]): string[] {
+  return decodeProgram(code).map((i) => {
+    const text = formatInstruction(i, references?.get(i.index));
+    return `${String(i.index).padStart(4)}: ${text}`;
+  });
 }
 
 /**
- * The same of a program; with `source`, each instruction that begins a new source line has that line before it, as
- * a comment.
+ * The same of a program; with `source`, each instruction that begins a new source line has that
+ * line before it, as a comment.
  */
 export function disassembleProgram(program: Program, options: { source?: boolean } = {}): string[] {
   let last: SourceLine | undefined;
-  const instructions = disassemble(program.code);
+  const instructions = disassemble(program.code, program.references);
   if (options.source !== true) return instructions;
   return instructions.flatMap((instruction) => {
     const line = program.lines?.get(Number.parseInt(instruction, 10));
