@@ -61,8 +61,8 @@ test("package holds no tests, fuzzers, fixtures or hostile module", () => {
   assert.deepEqual(wrong, []);
   assert.ok(packed.includes("dist/src/cli/main.js"));
   assert.ok(packed.includes("driver/linux/main.c"));
-  // 1.32 MB with 1527 files before tests were left out.
-  assert.ok(size < 1_100_000, `${size} bytes`);
+  // Tests and fixtures are a quarter of the whole: with them it would be past this.
+  assert.ok(size < 1_300_000, `${size} bytes`);
 });
 
 test("package holds what each of its modules imports", () => {
