@@ -66,6 +66,7 @@ describe("a TAP port", { skip }, () => {
       receiveInBytes(port, 100);
       assert.deepEqual([port.failures, port.dropped, port.linkUp], [1, 1, true]);
       assert.equal(port.receiveDrained, true);
+      assert.match(port.takeNotice(), /tap:nic: receiving fails, packets are lost: EBADF$/);
       assert.equal(port.send(batch), 1);
       assert.deepEqual([port.dropped, port.sendBlocked], [2, false]);
       memory.unmap();
@@ -78,9 +79,13 @@ describe("a TAP port", { skip }, () => {
       execFileSync("ip", ["-n", pair.netns, "link", "set", "dev", "nic", "down"]);
       assert.equal(port.send(batch), 2);
       assert.deepEqual([port.dropped, port.sendBlocked, port.linkUp], [2, false, true]);
+      assert.match(port.takeNotice(), /tap:nic: sending fails, .* the interface is down \(EIO\)/);
+      port.send(batch);
+      assert.equal(port.takeNotice(), "", "told once");
       execFileSync("ip", ["-n", pair.netns, "link", "delete", "dev", "nic"]);
       assert.equal(port.send(batch), 2);
-      assert.deepEqual([port.dropped, port.linkUp], [4, false]);
+      assert.deepEqual([port.dropped, port.linkUp], [6, false]);
+      assert.match(port.takeNotice(), /the interface was removed \(EBADFD\)/);
       memory.unmap();
     });
   });

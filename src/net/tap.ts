@@ -10,7 +10,7 @@
  * interface was removed.
  */
 import { allowsMetadata, type Batch, GSO_NONE, NEEDS_CSUM } from "../memory/index.ts";
-import { EAGAIN, EINTR } from "../os/errors.ts";
+import { EAGAIN, EINTR, EINVAL, EIO, errnoName } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { openTap, setTapOffloads, type Tap, type TapOptions } from "../os/tap.ts";
@@ -19,6 +19,12 @@ import { BasePort } from "./base.ts";
 
 /** "File descriptor in bad state"; Node's table of error numbers lacks it. */
 const EBADFD = 77;
+
+const REASONS = new Map([
+  [EIO, "the interface is down (EIO); ip link set dev NAME up"],
+  [EINVAL, "no Ethernet frame, or its offload header contradicts it (EINVAL)"],
+  [EBADFD, "the interface was removed (EBADFD)"],
+]);
 
 const HEADER = 12;
 /** struct iovec: address u64, length u64. */
@@ -47,6 +53,8 @@ export class TapPort extends BasePort {
   readonly #table: Uint32Array;
   readonly #header: Uint16Array;
   #taken = -1;
+  readonly #toldSending = new Set<number>();
+  readonly #toldReceiving = new Set<number>();
 
   /** @throws OsError where the interface cannot be had; the message says what to do. */
   constructor(options: TapOptions) {
@@ -80,6 +88,7 @@ export class TapPort extends BasePort {
         return p;
       }
       if (result === -EBADFD) this.linkUp = false;
+      this.#note("sending", result);
       this.dropped++;
     }
     return batch.packets;
@@ -142,9 +151,20 @@ export class TapPort extends BasePort {
     if (result === -EAGAIN || result === -EINTR || result === 0) return;
     if (result === -EBADFD) this.linkUp = false;
     else {
+      this.#note("receiving", result);
       this.failures++;
       this.dropped++;
     }
+  }
+
+  /** Tells the first of each error; how often packets are lost is in `dropped`. @param result minus errno, or bytes */
+  #note(what: "sending" | "receiving", result: number): void {
+    const told = what === "sending" ? this.#toldSending : this.#toldReceiving;
+    const number = Math.max(-result, 0);
+    if (told.has(number)) return;
+    told.add(number);
+    const why = number === 0 ? "the frame was cut" : (REASONS.get(number) ?? errnoName(number));
+    this.notice = `${this.name}: ${what} fails, packets are lost: ${why}`;
   }
 
   /** Scratch of `#freeVector`. */
