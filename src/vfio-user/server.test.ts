@@ -145,14 +145,20 @@ test("GET_REGION_INFO: BARs, the MSI-X BAR, configuration space, absent ones wit
   });
 });
 
-test("GET_IRQ_INFO: MSI-X has the vectors, the error interrupt is refused", () => {
-  bench(({ ask }) => {
+test("GET_IRQ_INFO: MSI-X has the vectors, an error for error interrupts is an answer and no refusal", () => {
+  bench(({ ask, server }) => {
     assert.deepEqual(ask(7, u32s(16, 0, 2, 0))?.payload, u32s(16, 1, 2, 5));
     for (const index of [0, 1, 4]) {
       assert.deepEqual(ask(7, u32s(16, 0, index, 0))?.payload, u32s(16, 0, index, 0));
     }
     refused(ask(7, u32s(16, 0, 3, 0)), EINVAL);
+    assert.deepEqual([server.counters.refusedIrq, server.lastRefusal], [0, ""]);
     refused(ask(7, u32s(16, 0, 5, 0)), EINVAL);
+    assert.equal(server.counters.refusedIrq, 1);
+    assert.match(
+      server.lastRefusal,
+      /^DEVICE_GET_IRQ_INFO \[10000000.*\] with 0 descriptors: EINVAL$/,
+    );
   });
 });
 

@@ -58,6 +58,8 @@ export class Session {
   /** Of the message at hand: its descriptors, until somebody takes them; bytes of its answer's payload. */
   #fds: readonly number[] = NO_FDS;
   #answer = 0;
+  /** False: its error is a plain answer. */
+  #isRefusal = true;
 
   constructor(
     pci: PciFunction,
@@ -89,9 +91,10 @@ export class Session {
     this.#counters.messages++;
     this.#fds = this.#stream.takeFds();
     this.#answer = 0;
+    this.#isRefusal = true;
     const isReply = (flags & FLAG.typeMask) === FLAG.reply;
     const errno = isReply ? this.#refuseReply() : this.#guarded(command, flags);
-    if (errno !== OK) this.#noteRefusal(command, errno);
+    if (errno !== OK && this.#isRefusal) this.#noteRefusal(command, errno);
     if (this.#fds.length > 0) this.#closeStray();
     if (isReply || flags & FLAG.noReply) return true;
     const id = data.getUint16(at + HEADER.id, true);
@@ -248,8 +251,12 @@ export class Session {
   #irqInfo(at: number, payload: number): number {
     if (payload !== IRQ_INFO.SIZE || this.#u32(at) < IRQ_INFO.SIZE) return this.#malformed();
     const index = this.#u32(at + IRQ_INFO.index);
-    // Error interrupts are refused rather than counted as 0, which QEMU would warn about.
-    if (index >= IRQ.COUNT || index === IRQ.error) {
+    // "There are none" of error interrupts: a count of 0 would have QEMU warn. It asks every device, so it is no refusal.
+    if (index === IRQ.error) {
+      this.#isRefusal = false;
+      return EINVAL;
+    }
+    if (index >= IRQ.COUNT) {
       this.#counters.refusedIrq++;
       return EINVAL;
     }
