@@ -82,7 +82,7 @@ export const CONTROL: readonly Row[] = [
     /nest 9 functions deep/,
   ],
   ["a ring of a hundred functions", ring(100), "CALL_DEPTH", 2, /calls itself/],
-  ["a ring of four thousand functions", ring(4000), "SIZE", 767, /4001 functions/],
+  ["a ring of four thousand functions", ring(4000), "SIZE", 1022, /4001 functions/],
   [
     "more stack than there is, together",
     chain(3, 256),

@@ -49,9 +49,10 @@ export function chain(n: number, stack: number): string[] {
 
 /**
  * A program that calls the first of `n` functions, each of which calls the next, and the last one
- * the first.
+ * the first; none of the calls within the ring is ever made.
  */
 export function ring(n: number): string[] {
-  const inner = Array.from({ length: n - 1 }, () => ["r0 = 0", "call pc+1", "exit"]).flat();
-  return ["call pc+1", "exit", ...inner, "r0 = 0", `call pc-${3 * n - 1}`, "exit"];
+  const skip = ["r0 = 0", "if r0 == 0 goto +1"];
+  const inner = Array.from({ length: n - 1 }, () => [...skip, "call pc+1", "exit"]).flat();
+  return ["call pc+1", "exit", ...inner, ...skip, `call pc-${4 * n - 1}`, "exit"];
 }
