@@ -1,6 +1,6 @@
 /** For tests: ports of each kind with their outside, which gives frames and takes what the port sent. */
-import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Batch } from "../memory/index.ts";
@@ -130,6 +130,17 @@ function openPcap({ frames }: OutsideOptions): Outside {
 let namespaces = 0;
 const BRIDGE_MS = 5000;
 
+/** Namespaces of test processes that were killed. */
+function removeOrphans(): void {
+  const all = existsSync("/run/netns") ? readdirSync("/run/netns") : [];
+  for (const name of all) {
+    const [, pid] = /^bpfhv-net-(\d+)-/.exec(name) ?? [];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    // Another process may remove it at the same time.
+    spawnSync("ip", ["netns", "delete", name]);
+  }
+}
+
 /** Two TAPs on a bridge, in a namespace: what is written to one comes out of the other. */
 export class TapPair {
   readonly netns = `bpfhv-net-${process.pid}-${namespaces++}`;
@@ -139,6 +150,7 @@ export class TapPair {
 
   constructor() {
     const { netns } = this;
+    removeOrphans();
     execFileSync("ip", ["netns", "add", netns]);
     const run = ["netns", "exec", netns, "sh", "-c"];
     execFileSync("ip", [...run, "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || true"]);
