@@ -273,6 +273,8 @@ bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id);
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp);
 netdev_features_t bpfhv_netdev_features(u32 features);
 void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
+void bpfhv_want_later_features(struct bpfhv_priv *bp);
+netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features);
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features);
 int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
 bool bpfhv_tx_suits(const struct bpfhv_priv *bp, struct sk_buff *skb);

@@ -272,6 +272,7 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	/* No longer ours alone: features that were switched since, or by the registration, have replaced it. */
 	if (bp->gen)
 		bpfhv_gen_announce(bp->gen);
+	bpfhv_want_later_features(bp);
 	bp->dying = false;
 	rtnl_unlock();
 	/* For what was said before anybody listened. */

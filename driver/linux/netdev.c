@@ -362,5 +362,6 @@ const struct net_device_ops bpfhv_netdev_ops = {
 	.ndo_tx_timeout = bpfhv_tx_timeout,
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_set_mac_address = eth_mac_addr,
+	.ndo_fix_features = bpfhv_fix_features,
 	.ndo_set_features = bpfhv_set_features,
 };

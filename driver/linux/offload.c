@@ -9,9 +9,6 @@
 #include "bpfhv.h"
 
 #define BPFHV_F_LRO	(BPFHV_F_TCP_V4_LRO | BPFHV_F_TCP_V6_LRO | BPFHV_F_UDP_LRO)
-#define BPFHV_NETIF_LIVE						\
-	(NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_ALL_TSO |		\
-	 NETIF_F_GSO_UDP_L4 | NETIF_F_RXCSUM | NETIF_F_GRO_HW)
 
 /* Features that this driver makes use of. */
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp)
@@ -46,25 +43,55 @@ netdev_features_t bpfhv_netdev_features(u32 features)
 	return to;
 }
 
+/* What depends on the set. All other bits are the core's. */
+static netdev_features_t bpfhv_managed(void)
+{
+	return bpfhv_netdev_features(~0U) & ~NETIF_F_HIGHDMA;
+}
+
+/* What can be on with the current set: also what the user switched off. */
+static netdev_features_t bpfhv_able(const struct bpfhv_priv *bp)
+{
+	u32 off = bp->offered & bp->switched_off;
+
+	return bpfhv_netdev_features(bp->selected | off) & bpfhv_managed();
+}
+
+/* The user's wishes outlive sets; of them, what the current set can do. */
+netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features)
+{
+	return features & (bpfhv_able(netdev_priv(dev)) | ~bpfhv_managed());
+}
+
+static void bpfhv_show_features(struct bpfhv_priv *bp)
+{
+	netdev_features_t managed = bpfhv_managed(), sent;
+	struct net_device *dev = bp->netdev;
+
+	sent = managed & ~(NETIF_F_RXCSUM | NETIF_F_GRO_HW);
+	dev->hw_features = (dev->hw_features & ~managed) | bpfhv_able(bp);
+	dev->vlan_features = (dev->vlan_features & ~managed) | (bp->features & sent);
+}
+
 /* Under RTNL, after features were negotiated. */
 void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 {
-	const netdev_features_t soft = NETIF_F_SOFT_FEATURES | NETIF_F_SOFT_FEATURES_OFF;
-	u32 off = bp->offered & bp->switched_off;
 	struct net_device *dev = bp->netdev;
-	netdev_features_t before = dev->hw_features;
 
-	dev->hw_features = bpfhv_netdev_features(bp->selected | off) & BPFHV_NETIF_LIVE;
-	dev->vlan_features = bp->features & ~(NETIF_F_RXCSUM | NETIF_F_GRO_HW);
-	if (dev->reg_state != NETREG_REGISTERED) {
+	bpfhv_show_features(bp);
+	if (dev->reg_state == NETREG_REGISTERED)
+		netdev_update_features(dev);
+	else
 		dev->features = bp->features;
-		return;
-	}
-	/* What this set can do and the one before could not is wanted; what was switched off stays so. */
-	dev->hw_features |= before & soft;
-	dev->wanted_features |= bp->features & dev->hw_features & ~before;
-	dev->features = bp->features | (dev->features & soft);
-	netdev_update_features(dev);
+}
+
+/* Under RTNL, once registered: what only later sets can do is wanted, too. */
+void bpfhv_want_later_features(struct bpfhv_priv *bp)
+{
+	struct net_device *dev = bp->netdev;
+
+	/* Of the others the user may have switched some off by now. */
+	dev->wanted_features |= bpfhv_managed() & ~dev->hw_features;
 }
 
 /*
@@ -75,6 +102,7 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
 	u32 before = bp->switched_off, off = 0;
+	netdev_features_t able;
 	int err;
 
 	if (!(features & NETIF_F_RXCSUM))
@@ -87,9 +115,17 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 		return 0;
 	bp->switched_off = off;
 	err = bpfhv_renew(bp);
-	if (err)
+	if (err) {
 		bp->switched_off = before;
-	return err;
+		return err;
+	}
+	/* The set that came of it may have less than what was asked for. */
+	bpfhv_show_features(bp);
+	able = bpfhv_fix_features(dev, features);
+	if (able == features)
+		return 0;
+	dev->features = able;
+	return 1;
 }
 
 int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)

@@ -44,6 +44,7 @@ export class Liar {
   #announced = 0;
   #tickedAt = 0;
   #upgradedAt = 0;
+  #withholds = false;
   /** The guest's contexts, or its programs, are not what they should be. */
   #ringsLie = false;
   #programsLie = false;
@@ -96,6 +97,7 @@ export class Liar {
     if (mode === "gone") return this.#gone();
     if (mode === "impossible registers") return this.#impossible(offset, value);
     if (offset === REG.BLOB_LEN) value = this.#chooseBlob(mode);
+    if (this.#withholds && (offset === REG.OFFERED || offset === REG.FEATURES)) return 0;
     if (mode !== "random registers" || !this.#random.oneIn(WRONG_READ)) return value;
     this.told(mode);
     this.#programsLie = true;
@@ -183,6 +185,11 @@ export class Liar {
     this.#tickedAt = now;
     if (this.#nic.state.queues.every(({ context }) => context === null)) this.#ringsLie = false;
     const { mode } = this;
+    if (this.#withholds !== (mode === "no features")) {
+      this.#withholds = !this.#withholds;
+      this.told("no features");
+      this.#announce();
+    }
     if (mode === "rings") this.#scribble();
     else if (mode === "lying programs") this.#interrupt();
     else if (mode === "interrupts") this.told(mode, this.#interrupt());
@@ -206,11 +213,15 @@ export class Liar {
   #upgrade(mode: Mode, now: number): void {
     if (now - this.#upgradedAt < UPGRADE_MS) return;
     this.#upgradedAt = now;
+    this.#announce();
+    if (mode === "upgrade storm") this.told(mode);
+  }
+
+  #announce(): void {
     this.#nic.state.upgradePending = true;
     // A driver of version 1 knows no events, only the vector.
     if (this.#nic.state.abilities === 0) this.#nic.host?.fire(2 * this.#nic.config.pairs);
     else this.#nic.raise(EVENT.STAGED);
-    if (mode === "upgrade storm") this.told(mode);
   }
 }
 

@@ -16,6 +16,8 @@ export const MODES = [
   "rings",
   /** Interrupts without work, only. */
   "interrupts",
+  /** Offers no features from here on, and then all again: an upgrade each time. */
+  "no features",
   /** One upgrade after the other. */
   "upgrade storm",
   /** Upgrades to sets of all the kinds above. */

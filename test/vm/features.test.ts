@@ -1,0 +1,94 @@
+/** Features that come and go with the host's sets: what the guest shows is what the set can do. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { untilAnswered } from "./first-answer.ts";
+import { type Guest, Netns, patience, prepareGuest, startGuest, until } from "./harness.ts";
+import { LyingNic } from "./liar/lying-nic.ts";
+import { MODULE, modulePath } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+
+const skip = await withoutVm();
+const PEER = "10.90.0.2";
+const HOST = "10.90.0.1";
+
+/** What the current set can do decides about these. */
+const OF_THE_SET = [
+  ...["tx-checksum-ip-generic", "tx-scatter-gather", "rx-checksumming", "rx-gro-hw"],
+  ...["tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation"],
+];
+/** Switched by the user before the set changes: off stays off, on stays on. */
+const SWITCHED_OFF = "tx-tcp6-segmentation";
+const SWITCHED_ON = "tx-nocache-copy";
+
+describe("features in a guest", { skip, timeout: patience(120_000) }, () => {
+  let netns: Netns;
+  let nic: LyingNic;
+  let guest: Guest;
+
+  before(async () => {
+    await prepareGuest();
+    netns = Netns.make("features");
+    netns.addTap({ name: "tap0", address: `${HOST}/24` });
+    nic = await LyingNic.start(
+      { kind: "tap", tap: "tap0", netns: netns.name, create: false },
+      ...([1, { device: "sring_gso" }] as const),
+    );
+    guest = await startGuest({
+      sockets: [nic.socket],
+      extraFiles: { [MODULE]: await modulePath() },
+    });
+    await guest.check(`insmod ${MODULE} && ip addr add ${PEER}/24 dev eth0 && ip link set eth0 up`);
+  });
+
+  after(async () => {
+    await guest?.close();
+    await nic?.stop();
+    netns?.close();
+  });
+
+  /** Each feature as `ethtool -k` shows it. */
+  async function features(): Promise<Map<string, string>> {
+    const lines = (await guest.check("ethtool -k eth0")).matchAll(/^\s*([\w-]+): (.*)$/gm);
+    return new Map([...lines].map(([, name, state]) => [name, state]));
+  }
+
+  async function untilFeature(name: string, state: string): Promise<Map<string, string>> {
+    let seen = new Map<string, string>();
+    await until(patience(20_000), `${name} is ${state}`, async () => {
+      seen = await features();
+      return seen.get(name) === state;
+    });
+    return seen;
+  }
+
+  test("features follow the set, and the user's wishes hold, when it changes", async () => {
+    await guest.check(`ethtool -K eth0 ${SWITCHED_OFF} off ${SWITCHED_ON} on`);
+    const first = await features();
+    assert.equal(first.get(SWITCHED_OFF), "off");
+    assert.equal(first.get(SWITCHED_ON), "on");
+    nic.mode = "no features";
+    const none = await untilFeature("tx-tcp-segmentation", "off [fixed]");
+    for (const name of OF_THE_SET) assert.equal(none.get(name), "off [fixed]", name);
+    assert.equal(none.get(SWITCHED_ON), "on", "the core's own");
+    assert.equal(none.get("highdma"), first.get("highdma"));
+    assert.equal(none.get("generic-receive-offload"), first.get("generic-receive-offload"));
+    await guest.check(untilAnswered(HOST));
+    nic.mode = "honest";
+    await untilFeature("tx-tcp-segmentation", "on");
+    assert.deepEqual(await features(), first);
+    assert.match(await guest.check(`ping -q -c 20 -i 0.02 -W 5 ${HOST}`), / 0% packet loss/);
+  });
+
+  test("features come when a driver was loaded while the host had none", async () => {
+    nic.mode = "no features";
+    await untilFeature("tx-tcp-segmentation", "off [fixed]");
+    await guest.check(`rmmod bpfhv && insmod ${MODULE}`);
+    for (const [name, state] of await features()) {
+      if (OF_THE_SET.includes(name)) assert.equal(state, "off [fixed]", name);
+    }
+    nic.mode = "honest";
+    await untilFeature("tx-tcp-segmentation", "on");
+    const all = await features();
+    for (const name of OF_THE_SET) assert.equal(all.get(name), "on", name);
+  });
+});
