@@ -1,6 +1,6 @@
 /**
  * The demo where there is no virtual machine: a guest driver in this process, over shared memory, against
- * the same NIC, ring, engine and programs. The programs run in the reference interpreter, so rates say
+ * the same NIC, ring, engine and programs. The programs run compiled to WebAssembly, so rates say
  * little about a real guest; that every packet arrives, in order and unchanged, says more.
  */
 import { findDevice } from "../devices/index.ts";
