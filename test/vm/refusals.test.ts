@@ -1,0 +1,37 @@
+/** A normal session: the NIC and its server refuse nothing, so that what they do refuse means something. */
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { NicGuest } from "./nic-guest.ts";
+import { withoutVm } from "./requirements.ts";
+import { patience } from "./time.ts";
+
+const skip = await withoutVm();
+
+describe("a normal session with stock QEMU", { skip, timeout: patience(120_000) }, () => {
+  let vm: NicGuest;
+
+  before(async () => {
+    vm = await NicGuest.start({ label: "refuse" });
+    await vm.load();
+  });
+
+  after(async () => {
+    assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
+  });
+
+  test("refuses nothing, and logs no refusal, when the driver is loaded, works, and is loaded again", async () => {
+    assert.equal(await vm.pings(), 0);
+    await vm.guest.check("ip link set eth0 down && ip link set eth0 up");
+    await vm.guest.check("rmmod bpfhv");
+    await vm.load();
+    assert.equal(await vm.pings(), 0);
+    const { refused, transport, lastRefusal } = await vm.nic.status();
+    const told = vm.nic.log.split("\n").filter((line) => /refused/.test(line));
+    assert.deepEqual(told, []);
+    assert.equal(lastRefusal, "");
+    for (const [name, count] of Object.entries({ ...refused, ...transport })) {
+      if (!name.startsWith("refused") && !(name in refused)) continue;
+      assert.equal(count, 0, `${name}; ${vm.nic.log}`);
+    }
+  });
+});
