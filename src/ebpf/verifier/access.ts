@@ -1,10 +1,13 @@
-/** Memory as a program sees it: the context, whose content anyone may change, and the stack, which is tracked. */
+/**
+ * Memory as a program sees it: the context, whose content anyone may change, and the stack, which
+ * is tracked.
+ */
 
 import { STACK_SIZE } from "../engine.ts";
 import type { AccessSize } from "../opcode.ts";
 import { loaded, movedSigned, truncated } from "./alu.ts";
 import { Refused } from "./refusal.ts";
-import { type Scalar, unlinked } from "./scalar.ts";
+import { linkedCopy, type Scalar, unknown, unlinked } from "./scalar.ts";
 import { type Frame, FULL_SLOT, type Slot, type State } from "./state.ts";
 import { describe, describeOffset, type Pointer, type Value } from "./value.ts";
 
@@ -103,9 +106,13 @@ export function readMemory(state: State, pointer: Pointer, access: Access, signe
   const value = readStack(state, pointer, access);
   if (value === undefined) return loaded(size, signed);
   if (value.isPointer) return value;
-  return signed && size !== 8
-    ? movedSigned(value, (8 * size) as 8 | 16 | 32, 64)
-    : truncated(value, size);
+  if (!signed || size === 8) return truncated(value, size);
+  if (value.bits.isConstant || value.umax >= 2 ** (8 * size)) {
+    return movedSigned(value, (8 * size) as 8 | 16 | 32, 64);
+  }
+  // Kernels take what is extended for the same number as what was spilled: neither is known then.
+  state.forget(value);
+  return unknown();
 }
 
 /** Writes memory; `value` undefined: bytes of which nothing is known. */
@@ -251,10 +258,13 @@ function keep(value: Value, size: number, written: number): Slot {
   if (value.isPointer) return { written: FULL_SLOT, value, size };
   // The register keeps what does not fit: the two are no longer the same number.
   const fits = size === 8 || value.umax < 2 ** (8 * size);
-  return { written, value: fits ? value : unlinked(value), size };
+  return { written, value: fits ? linkedCopy(value) : unlinked(value), size };
 }
 
-/** A store somewhere in a range: any byte of it may have changed, none is sure to be initialised by it. */
+/**
+ * A store somewhere in a range: any byte of it may have changed, none is sure to be initialised by
+ * it.
+ */
 function overwriteSome(state: State, pointer: Pointer, access: Access): void {
   const frame = frameOf(state, pointer);
   const from = pointer.min + access.offset;

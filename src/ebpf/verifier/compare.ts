@@ -6,7 +6,7 @@
  */
 import type { Bits, JumpOp } from "../opcode.ts";
 import { EXACT, forgetRanges, isExact, type Known } from "./deduce.ts";
-import { constant, Draft, type Scalar } from "./scalar.ts";
+import { constant, Draft, related, type Scalar } from "./scalar.ts";
 import { meetKnownBits, Tnum } from "./tnum.ts";
 
 export interface Operands {
@@ -32,8 +32,16 @@ export function assume(
   const first = new Draft(a);
   const second = same ? first : new Draft(b);
   refine(op, bits, holds, first, second);
-  const narrowed = first.settled();
-  return { a: narrowed, b: same ? narrowed : second.settled() };
+  const narrowed = settled(first, a);
+  return { a: narrowed, b: same ? narrowed : settled(second, b) };
+}
+
+/** What was learned of a number that is linked as `before` was. */
+function settled(draft: Draft, before: Scalar): Scalar {
+  const narrowed = draft.settled();
+  if (before.related && !narrowed.isConstant) return related(narrowed);
+  draft.linked = before.linked;
+  return narrowed;
 }
 
 const isKnown = (bits: Bits, a: Readonly<Known>): boolean =>

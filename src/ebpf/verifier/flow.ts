@@ -278,7 +278,10 @@ function effectOf(i: Instruction, copiesStack: boolean): Effect {
   switch (operation.kind) {
     case "alu": {
       const reads = operation.op === "mov" ? src : dst | src;
-      return { ...none, reads, writes: dst, flows: reads };
+      // If one of the two is an address, the other must be bounded, whatever becomes of the sum.
+      const moves = operation.bits === 64 && (operation.op === "add" || operation.op === "sub");
+      const decides = moves && operation.source === "reg" ? reads : 0;
+      return { ...none, reads, writes: dst, decides, flows: reads };
     }
     case "movsx":
       return { ...none, reads: src, writes: dst, flows: src };

@@ -31,6 +31,10 @@ export class Draft implements Known {
   umax32: number;
   smin32: number;
   smax32: number;
+  /** It was copied: kernels give it an id then. */
+  linked = false;
+  /** A constant was added to a copy: kernels compute one from the other after a comparison. */
+  related = false;
 
   constructor(k: Readonly<Known>) {
     this.bits = k.bits;
@@ -69,6 +73,34 @@ export const blank = (): Draft => new Draft(NOTHING);
 
 /** A number of which nothing is known; a fresh one, equal to no other register. */
 export const unknown = (): Scalar => blank();
+
+/** Notes that a number is copied. Constants are no links. */
+export function linkedCopy(a: Scalar): Scalar {
+  if (!a.bits.isConstant) (a as Draft).linked = true;
+  return a;
+}
+
+/** Ranges that survive the addition and subtraction of any 32-bit constant. */
+const RELATED = 2 ** 31;
+
+/**
+ * What is left of a number that kernels may compute anew from another one by adding a constant
+ * (sync_linked_regs): its ends and its low bits, but not single bits between.
+ */
+export function related(a: Scalar): Scalar {
+  const k = blank();
+  const { vl, ml } = a.bits;
+  const unknownBelow = ml === 0 ? -1 : (ml & -ml) - 1;
+  k.bits = new Tnum(vl & unknownBelow, 0, ~unknownBelow, -1);
+  if (a.min >= -RELATED && a.max <= RELATED) {
+    k.min = a.min;
+    k.max = a.max;
+  }
+  k.settled();
+  k.linked = true;
+  k.related = true;
+  return k;
+}
 
 /** Another number of which the same is known. */
 export const unlinked = (a: Scalar): Scalar => new Draft(a);
@@ -122,7 +154,9 @@ const unsigned = (low: number, high: number): number => (high >>> 0) * TWO_32 + 
 export function contains(outer: Scalar, inner: Scalar): boolean {
   return (
     outer === inner ||
-    (outer.min <= inner.min &&
+    ((outer.linked || !inner.linked) &&
+      (outer.related || !inner.related) &&
+      outer.min <= inner.min &&
       outer.max >= inner.max &&
       outer.umin <= inner.umin &&
       outer.umax >= inner.umax &&

@@ -5,7 +5,7 @@
 
 import { STACK_SIZE } from "../engine.ts";
 import { FRAME_POINTER, REGISTERS } from "../instruction.ts";
-import { constant, type Scalar, unlinked } from "./scalar.ts";
+import { constant, type Scalar, unknown, unlinked } from "./scalar.ts";
 import { covers, Pointer, type Value } from "./value.ts";
 
 /** Stack is tracked in slots of eight bytes; slot 0 ends at the frame pointer. */
@@ -122,11 +122,36 @@ export class State {
     // A constant is no link: kernels give ids to numbers that are not known only.
     if (from.bits.isConstant) return places;
     let left = places;
-    const next = (): Scalar => {
+    this.#substitute(from, () => {
       if (left === 0) return unlinked(from);
       left--;
       return to;
-    };
+    });
+    return left;
+  }
+
+  /** Nothing is known any more of a number, wherever it is kept. */
+  forget(number: Scalar): void {
+    this.#substitute(number, unknown);
+  }
+
+  /**
+   * Nothing is known any more of numbers that kernels may compute anew from one of which they
+   * forget the ranges.
+   */
+  forgetRelated(): void {
+    const known = new Set<Scalar>();
+    for (const { registers, stack } of this.frames) {
+      for (const value of registers)
+        if (value?.isPointer === false && value.related) known.add(value);
+      for (const slot of stack ?? []) {
+        if (slot?.value?.isPointer === false && slot.value.related) known.add(slot.value);
+      }
+    }
+    for (const number of known) this.forget(number);
+  }
+
+  #substitute(from: Scalar, next: () => Scalar): void {
     for (let f = this.frames.length - 1; f >= 0; f--) {
       const frame = this.frames[f]!;
       const { registers, stack } = frame;
@@ -137,7 +162,6 @@ export class State {
         if (slot?.value === from) frame.setSlot(n, { ...slot, value: next() });
       }
     }
-    return left;
   }
 }
 

@@ -1,4 +1,7 @@
-/** What each kind of instruction does to what is known. One function per kind; `step` chooses by the opcode's row. */
+/**
+ * What each kind of instruction does to what is known. One function per kind; `step` chooses by the
+ * opcode's row.
+ */
 import type { ProgramForm, ProgramName } from "../../abi/programs.ts";
 import { type Instruction, slotsOf, targetOf } from "../instruction.ts";
 import type { AccessSize, AluOp, Bits, Operation } from "../opcode.ts";
@@ -20,13 +23,16 @@ import { assume, immediate } from "./compare.ts";
 import type { Flow } from "./flow.ts";
 import { LARGEST_RESULT } from "./helpers.ts";
 import { Refused } from "./refusal.ts";
-import { constant, type Scalar } from "./scalar.ts";
+import { constant, linkedCopy, related, type Scalar } from "./scalar.ts";
 import type { State } from "./state.ts";
 import { describe, describeOffset, type Pointer, type Value } from "./value.ts";
 
 type Of<K extends Operation["kind"]> = Extract<Operation, { kind: K }>;
 
-/** What a step needs to know besides the state, and where it leaves the paths that it does not follow at once. */
+/**
+ * What a step needs to know besides the state, and where it leaves the paths that it does not
+ * follow at once.
+ */
 export interface Surroundings {
   readonly flow: Flow;
   readonly contextSize: number;
@@ -119,12 +125,22 @@ function alu(state: State, i: Instruction, { op, bits, source }: Of<"alu">): voi
   if (source === "imm") checkConstant(i, op, bits);
   const b = source === "imm" ? immediate(i.imm) : readRegister(state, i.src, i.index);
   if (op === "mov") {
-    registers[i.dst] = b.isPointer ? copyPointer(b, bits, i) : bits === 64 ? b : zeroExtend(b);
+    if (b.isPointer) registers[i.dst] = copyPointer(b, bits, i);
+    else {
+      const moved = bits === 64 ? b : zeroExtend(b);
+      registers[i.dst] = moved === b ? linkedCopy(b) : moved;
+    }
     return;
   }
   const a = readRegister(state, i.dst, i.index);
-  registers[i.dst] =
-    a.isPointer || b.isPointer ? pointerArithmetic(i, op, bits, a, b) : compute(op, bits, a, b);
+  if (a.isPointer || b.isPointer) {
+    registers[i.dst] = pointerArithmetic(i, op, bits, a, b);
+    return;
+  }
+  const result = compute(op, bits, a, b);
+  const relates = (op === "add" || op === "sub") && a.linked && b.bits.isConstant;
+  registers[i.dst] = relates && !result.isConstant ? related(result) : result;
+  if (relates && !a.related) state.replace(a, related(a), Number.POSITIVE_INFINITY);
 }
 
 function checkConstant(i: Instruction, op: AluOp, bits: Bits): void {
@@ -144,7 +160,13 @@ function checkConstant(i: Instruction, op: AluOp, bits: Bits): void {
 }
 
 function moveSigned(state: State, i: Instruction, { from, bits }: Of<"movsx">): void {
-  state.registers[i.dst] = movedSigned(number(state, i.src, i.index), from, bits);
+  const value = number(state, i.src, i.index);
+  const extended = movedSigned(value, from, bits);
+  // Nothing changes: kernels link the two, and know of both what the extension left.
+  if (!value.bits.isConstant && value.umax < 2 ** (from - 1)) {
+    state.replace(value, linkedCopy(extended), Number.POSITIVE_INFINITY);
+  }
+  state.registers[i.dst] = extended;
 }
 
 function wide(i: Instruction, { value }: Of<"wide">): Scalar {
@@ -231,13 +253,15 @@ function jump(around: Surroundings, state: State, i: Instruction, operation: Of<
   const yes = assume(op, bits, true, a, b, same);
   const no = assume(op, bits, false, a, b, same);
   if (yes === null || no === null) {
-    // Only one way is possible, and it is told nothing new: its operands were all within it already.
+    // Only one way is possible, and it is told nothing new: its operands were all within it
+    // already.
     return yes === null ? next : target;
   }
   const other = state.copy();
   const src = source === "reg" ? i.src : undefined;
   learn(other, i.dst, src, a, b, yes);
   around.fork(other, target, i.index, true);
+  if (op === "set" && (a.related || b.related)) state.forgetRelated();
   learn(state, i.dst, src, a, b, no);
   around.followed(i.index, false);
   return next;
@@ -262,8 +286,9 @@ function learn(
 const MAX_LINKED = 6;
 
 /**
- * An address is never 0, of which kernels (reg_not_null) are sure for the context only: behind a comparison of a stack
- * address they follow both ways. Addresses of one region may be compared, but that bounds nothing.
+ * An address is never 0, of which kernels (reg_not_null) are sure for the context only: behind a
+ * comparison of a stack address they follow both ways. Addresses of one region may be compared, but
+ * that bounds nothing.
  */
 function jumpOnPointer(
   around: Surroundings,

@@ -167,4 +167,45 @@ export const KERNELS: readonly Row[] = [
     17,
     /no bound/,
   ],
+  [
+    "single bits of a number of which a copy had a constant added and was compared",
+    [
+      ...["r2 = *(u8 *)(r1 + 16)", "r2 &= 65", "r5 = r2", "r5 += 15", "r0 = 0"],
+      ...["if r5 > 79 goto +2", "if r2 & 32 goto +2", "exit", "exit"],
+      ...["r0 = *(u8 *)(r1 - 8)", "exit"],
+    ],
+    "CONTEXT_BOUNDS",
+    9,
+    /before its start/,
+  ],
+  [
+    "a spilled byte that was refilled with its sign, which kernels take for the same number",
+    [
+      ...["r2 = *(u8 *)(r1 + 16)", "*(u8 *)(r10 - 8) = r2", "r3 = *(s8 *)(r10 - 8)", "r0 = 0"],
+      ...["if r3 s< 0 goto +1", "exit", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
+    ],
+    "POINTER_ARITHMETIC",
+    6,
+    /no bound/,
+  ],
+  [
+    "the range of a number of which a copy had a constant added and was masked",
+    [
+      ...["r9 = *(u8 *)(r1 + 5)", "w3 = w9", "r3 += 16", "r0 = 0", "if r3 & 2 goto +2"],
+      ...["if w9 <= -255 goto +1", "r0 = *(u8 *)(r1 - 8)", "exit"],
+    ],
+    "CONTEXT_BOUNDS",
+    6,
+    /before its start/,
+  ],
+  [
+    "a number without a bound added to an address that nobody uses, behind one that has a bound",
+    [
+      ...["r9 = 0", "r2 = *(u8 *)(r1 + 7)", "r0 = 0", "if r2 == 104 goto +1", "goto +1"],
+      ...["r9 = *(u64 *)(r1 + 16)", "r9 += r1", "exit"],
+    ],
+    "POINTER_ARITHMETIC",
+    6,
+    /no bound/,
+  ],
 ];
