@@ -78,9 +78,10 @@ static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
 }
 
 /*
- * One vector for each queue and one for the device, as the ABI numbers them. Where there are fewer, those
- * at the end go without: their queues are looked at by a timer, the device once a second. With plain MSI,
- * of which guests without interrupt remapping get one vector, all queues share the first instead.
+ * One vector for each queue and one for the device, as the ABI numbers them. If
+ * there are fewer, those at the end go without: their queues are looked at by a timer,
+ * the device once a second. With plain MSI, of which guests without interrupt remapping
+ * get one vector, all queues share the first instead.
  */
 static int bpfhv_request_irqs(struct bpfhv_priv *bp)
 {
@@ -269,7 +270,10 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		goto free_irqs;
 	bpfhv_spread_cpus(bp);
 	rtnl_lock();
-	/* No longer ours alone: features that were switched since, or by the registration, have replaced it. */
+	/*
+	 * No longer ours alone: features that were switched since, or
+	 * by the registration, have replaced it.
+	 */
 	if (bp->gen)
 		bpfhv_gen_announce(bp->gen);
 	bpfhv_want_later_features(bp);

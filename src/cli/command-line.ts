@@ -1,4 +1,6 @@
-/** The words of a command line, run as one command. All errors end here: one line, one exit status. */
+/**
+ * The words of a command line, run as one command. All errors end here: one line, one exit status.
+ */
 import { Command, CommanderError } from "commander";
 import type { WaitingWorker } from "../frontends/waiting-worker.ts";
 import { report, STATUS } from "./errors.ts";

@@ -94,7 +94,10 @@ function read(file: string): string {
   }
 }
 
-/** Values of what the program's files import. Files that are compiled are not loaded: they need not run. */
+/**
+ * Values of what the program's files import. Files that are
+ * compiled are not loaded: they need not run.
+ */
 async function imported(source: Source): Promise<Record<string, unknown>> {
   const given = new Map<string, unknown>();
   const files = programFiles(source);
@@ -124,8 +127,8 @@ async function load(from: string, module: string): Promise<Record<string, unknow
 }
 
 /**
- * The text as data, with those of the files that it is compiled with: `parseSource(file, text, (path) => files[path])`
- * takes it where the files themselves are not shipped.
+ * The text as data, with those of the files that it is compiled with: `parseSource(file, text,
+ * (path) => files[path])` takes it where the files themselves are not shipped.
  */
 function moduleOf(source: Source): string {
   const [, ...others] = programFiles(source);

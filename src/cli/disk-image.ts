@@ -1,7 +1,7 @@
 /**
- * What a disk image says of itself, judged before QEMU opens it. The first bytes of a raw image belong to the guest, so
- * they never choose a format: a guest that writes a qcow2 header there could name any file of the host as backing file.
- * Layout of qcow2: QEMU, docs/interop/qcow2.rst.
+ * What a disk image says of itself, judged before QEMU opens it. The first bytes of a raw image
+ * belong to the guest, so they never choose a format: a guest that writes a qcow2 header there
+ * could name any file of the host as backing file. Layout of qcow2: QEMU, docs/interop/qcow2.rst.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { failure } from "./errors.ts";

@@ -1,4 +1,7 @@
-/** Errors of commands: one line that says what to do, and an exit status: 2 for usage, 1 for failure, 70 for a bug. */
+/**
+ * Errors of commands: one line that says what to do, and an exit status: 2 for usage, 1 for
+ * failure, 70 for a bug.
+ */
 
 export const STATUS = { failure: 1, usage: 2, bug: 70 } as const;
 

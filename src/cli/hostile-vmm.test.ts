@@ -1,4 +1,7 @@
-/** A server whose VMM wants it to hang: what it shares with the server blocks, and the server goes on. */
+/**
+ * A server whose VMM wants it to hang: what it shares with the
+ * server blocks, and the server goes on.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
@@ -124,7 +127,8 @@ describe("a vfio-user client", () => {
         assert.equal(irqs.errno, EINVAL, name);
         const map = pack([4, 32], [4, 3], [8, 0], [8, i * 4096], [8, 4096]);
         const { errno } = await client.ask(COMMAND.map, map, [fd]);
-        // What has a path may be RAM of a VM that lives on without a NIC: a range that cannot be used.
+        // What has a path may be RAM of a VM that lives on without a
+        // NIC: a range that cannot be used.
         assert.equal(errno, fdTarget(fd).startsWith("/") ? 0 : EINVAL, name);
         close(fd);
       }

@@ -1,4 +1,7 @@
-/** Servers whose worker hangs in a system call: they say so, and a signal ends them in time, cleaned up. */
+/**
+ * Servers whose worker hangs in a system call: they say so, and a
+ * signal ends them in time, cleaned up.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +18,10 @@ const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-hung-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** In the worker: as soon as the flag is there, the loop's next look at the clock reads a pipe that stays empty. */
+/**
+ * In the worker: as soon as the flag is there, the loop's next look at
+ * the clock reads a pipe that stays empty.
+ */
 const preload = (flag: string): string => `
 import { existsSync } from "node:fs";
 import { isMainThread } from "node:worker_threads";

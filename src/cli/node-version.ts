@@ -1,6 +1,6 @@
 /**
- * Ends the process if this Node.js is older than package.json's `engines`. Imported before everything
- * else: an older one may start, and fail later at whatever it lacks.
+ * Ends the process if this Node.js is older than package.json's `engines`. Imported before
+ * everything else: an older one may start, and fail later at whatever it lacks.
  */
 const NEEDED = [20, 19] as const;
 

@@ -1,4 +1,7 @@
-/** Composes QEMU's command line for a guest with vfio-user NICs. Pure: touches neither files nor processes. */
+/**
+ * Composes QEMU's command line for a guest with vfio-user NICs.
+ * Pure: touches neither files nor processes.
+ */
 import type { DiskImage } from "./disk-image.ts";
 
 export type Accelerator = "kvm" | "tcg";
@@ -26,10 +29,11 @@ export interface Machine {
 }
 
 /**
- * Makes QEMU refuse live migration and snapshots of a running guest. Its vfio-user-pci registers no migration blocker,
- * and what the NIC writes is in no dirty log: without this, memory is corrupt behind a migration that "completed". A
- * writable vvfat node blocks migration, QEMU's refusal names the node, and nothing is attached to it: no guest sees it.
- * The folder only has to be small: QEMU reads its list of names once.
+ * Makes QEMU refuse live migration and snapshots of a running guest. Its vfio-user-pci registers no
+ * migration blocker, and what the NIC writes is in no dirty log: without this, memory is corrupt
+ * behind a migration that "completed". A writable vvfat node blocks migration, QEMU's refusal names
+ * the node, and nothing is attached to it: no guest sees it. The folder only has to be small: QEMU
+ * reads its list of names once.
  */
 export const MIGRATION_BLOCKER = {
   driver: "vvfat",
@@ -40,8 +44,8 @@ export const MIGRATION_BLOCKER = {
 } as const;
 
 /**
- * The NIC as QEMU sees it. An original driver reads registers right after it wrote them and needs writes that
- * are answered (`originalDriver`); ours fences posted writes itself.
+ * The NIC as QEMU sees it. An original driver reads registers right after it wrote them and needs
+ * writes that are answered (`originalDriver`); ours fences posted writes itself.
  */
 export function vfioUserDevice(
   socket: string,
@@ -61,7 +65,9 @@ export function rootPort(id: string, chassis: number): Device {
   return { driver: "pcie-root-port", id, chassis };
 }
 
-/** Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it. */
+/**
+ * Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it.
+ */
 export function qemuCommand(machine: Machine): string[] {
   const ram = `${machine.memoryMiB}M`;
   return [
@@ -97,8 +103,8 @@ function bootArguments(boot: Boot): string[] {
 const DISK_DEVICE = '{"driver":"virtio-blk-pci","drive":"disk"}';
 
 /**
- * Every layer is named, so that QEMU guesses no format from what the guest wrote, and no layer is opened because the
- * image names it.
+ * Every layer is named, so that QEMU guesses no format from what the guest wrote, and no layer is
+ * opened because the image names it.
  */
 function diskArguments({ path, format, isDevice }: DiskImage, snapshot: boolean): string[] {
   const file = { driver: isDevice ? "host_device" : "file", filename: path };
@@ -116,7 +122,10 @@ export function shellQuote(words: readonly string[]): string {
     .join(" ");
 }
 
-/** "512", "512M", "2G" to MiB; undefined for anything else, or for less than 32 MiB or more than 1 TiB. */
+/**
+ * "512", "512M", "2G" to MiB; undefined for anything else, or
+ * for less than 32 MiB or more than 1 TiB.
+ */
 export function parseMemory(text: string): number | undefined {
   const match = /^(\d{1,7})(?:([MG])(?:iB)?)?$/i.exec(text);
   if (match === null) return undefined;
@@ -125,8 +134,9 @@ export function parseMemory(text: string): number | undefined {
 }
 
 /**
- * Why these extra arguments would give the guest RAM that the NIC's process cannot see, and what to do; or
- * undefined where they are fine. QEMU itself does not complain: packets would silently go nowhere.
+ * Why these extra arguments would give the guest RAM that the NIC's process
+ * cannot see, and what to do; or undefined where they are fine. QEMU itself does
+ * not complain: packets would silently go nowhere.
  */
 export function sharedMemoryProblem(extra: readonly string[]): string | undefined {
   const backends = new Map<string, string | undefined>([["ram", undefined]]);

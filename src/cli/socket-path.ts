@@ -1,7 +1,10 @@
 /** How long the path of a NIC's socket may be. */
 import { Usage } from "./errors.ts";
 
-/** sun_path holds 108 bytes with the NUL, and the control socket's path has ".ctl" behind it (unix(7)). */
+/**
+ * sun_path holds 108 bytes with the NUL, and the control
+ * socket's path has ".ctl" behind it (unix(7)).
+ */
 export const MAX_SOCKET_PATH = 107 - ".ctl".length;
 
 /** Node and the kernel cut longer ones off, or refuse them when half is done. @throws Usage */

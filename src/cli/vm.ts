@@ -160,7 +160,8 @@ async function chooseAccelerator(
   if (flags.accel === "kvm" || flags.accel === "tcg") return flags.accel;
   const kernel = parts?.kernel ?? flags.kernel;
   if (kernel !== undefined) return detectAccelerator({ qemu, kernel });
-  // A disk image with the system's QEMU: nothing small to try KVM with, so QEMU's own judgement it is.
+  // A disk image with the system's QEMU: nothing small to try KVM
+  // with, so QEMU's own judgement it is.
   return isAccessible("/dev/kvm", constants.R_OK | constants.W_OK) ? "kvm" : "tcg";
 }
 

@@ -1,4 +1,6 @@
-/** Wrong calls of every command: one line on standard error, the right status, nothing left behind. */
+/**
+ * Wrong calls of every command: one line on standard error, the right status, nothing left behind.
+ */
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";

@@ -143,7 +143,9 @@ function comparison(unit: Unit, scope: Scope, node: Node): Comparison {
   };
 }
 
-/** Refuses an unsigned value's order to a literal zero: it is never below, whatever was subtracted. */
+/**
+ * Refuses an unsigned value's order to a literal zero: it is never below, whatever was subtracted.
+ */
 function refuseAlwaysKnown(unit: Unit, node: Node, type: IntType): void {
   // A constant by name may be zero in one specialisation only.
   const isZero = (side: Node): boolean => [0, 0n].includes(unwrap(side).value);

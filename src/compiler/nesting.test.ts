@@ -1,4 +1,5 @@
-// Sources of any depth give a program or an error: neither the parser nor the compiler runs out of stack.
+// Sources of any depth give a program or an error: neither the
+// parser nor the compiler runs out of stack.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { fileURLToPath } from "node:url";

@@ -1,6 +1,7 @@
 /**
- * How deep a source nests, before it is parsed: the parser and the compiler walk trees by recursion, and a parser that
- * runs out of stack ends the process without a word. Tokens suffice, as each level of a tree takes at least one.
+ * How deep a source nests, before it is parsed: the parser and the compiler walk trees by
+ * recursion, and a parser that runs out of stack ends the process without a word. Tokens suffice,
+ * as each level of a tree takes at least one.
  */
 
 /** Brackets in each other. */

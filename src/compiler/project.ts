@@ -1,7 +1,8 @@
 /**
- * The files of a set of programs: the one that is compiled, and those that it imports functions and constants from
- * by relative paths. A file is read when something in it is needed that the compiler was not given: modules of
- * layouts and tables are not looked at. Positions of all files are numbers in one row, as if they were one text.
+ * The files of a set of programs: the one that is compiled, and those that it imports functions and
+ * constants from by relative paths. A file is read when something in it is needed that the compiler
+ * was not given: modules of layouts and tables are not looked at. Positions of all files are
+ * numbers in one row, as if they were one text.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -63,8 +64,10 @@ export class Project {
   }
 
   /**
-   * The file that an import names; undefined where it names a package, the language, or no file that can be read.
-   * @throws CompileError IMPORT for files that import each other in a ring, LIMIT for too many or too long ones
+   * The file that an import names; undefined where it names a package,
+   * the language, or no file that can be read.
+   * @throws CompileError IMPORT for files that import each other in a
+   * ring, LIMIT for too many or too long ones
    */
   follow(from: Source, { module, node }: Import): Source | undefined {
     if (!/^\.\.?\//.test(module) || isLanguage(module)) return undefined;
@@ -80,7 +83,9 @@ export class Project {
     return source;
   }
 
-  /** The function or constant that a file exports under a name, through the files that pass it on. */
+  /**
+   * The function or constant that a file exports under a name, through the files that pass it on.
+   */
   exportOf(source: Source, name: string): Declaration | undefined {
     const exported = source.exports.get(name);
     if (exported === undefined) return undefined;
@@ -130,8 +135,8 @@ function asTypeScript(path: string): string {
 
 /**
  * Parses a file with guest programs.
- * @param read finds the files that it imports from, by paths relative to the same place as `file`; without it the
- * file stands alone
+ * @param read finds the files that it imports from, by paths relative to the same place as `file`;
+ * without it the file stands alone
  * @throws CompileError SYNTAX where the text is no TypeScript
  */
 export function parseSource(file: string, text: string, read: ReadText = () => undefined): Source {
@@ -142,8 +147,9 @@ const AS_PROGRAM = "write export function NAME(context: Context): number";
 
 /**
  * The exported functions of a file, in order: its programs.
- * @throws CompileError IMPORT if a file that they are passed on from is not there, or does not export them, or if
- * there are none; UNSUPPORTED for a function that is exported in another form than a program's
+ * @throws CompileError IMPORT if a file that they are passed on from is not
+ * there, or does not export them, or if there are none; UNSUPPORTED for a
+ * function that is exported in another form than a program's
  */
 export function programsIn(source: Source): string[] {
   const names = [...source.exports].flatMap(([name, exported]) => {
@@ -161,7 +167,9 @@ export function programsIn(source: Source): string[] {
   return names;
 }
 
-/** Refuses `export const txp = (context) => …`, which would be taken for a constant and passed over. */
+/**
+ * Refuses `export const txp = (context) => …`, which would be taken for a constant and passed over.
+ */
 function refuseFunctionValue({ source, name }: Declaration): void {
   const value = source.constants.get(name);
   if (value?.type !== "ArrowFunctionExpression" && value?.type !== "FunctionExpression") return;
@@ -193,8 +201,9 @@ export function importsOf(source: Source): Import[] {
 }
 
 /**
- * The files that the programs of `source` are written in: it, and those that guest functions or constants are imported
- * from. Files that are loaded as modules, for their layouts and tables, are not among them.
+ * The files that the programs of `source` are written in: it, and those that
+ * guest functions or constants are imported from. Files that are loaded as
+ * modules, for their layouts and tables, are not among them.
  * @throws CompileError as `follow`
  */
 export function programFiles(source: Source): Source[] {
@@ -208,7 +217,9 @@ export function programFiles(source: Source): Source[] {
   return [...files];
 }
 
-/** True where a name is a function, or may depend on what is only known when a program is compiled. */
+/**
+ * True where a name is a function, or may depend on what is only known when a program is compiled.
+ */
 function isProgramFile(found: Source, from: Source, imported: Import): boolean {
   const { name } = from.project.importOf(from, imported)!;
   return found.declared.size > 0 || found.functions.has(name);

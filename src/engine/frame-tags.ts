@@ -1,10 +1,11 @@
 /**
  * Walks the tags of an Ethernet frame: which VLANs could a receiver take it for?
  *
- * Receivers differ. Linux removes priority tags (VID 0) one after the other and delivers by the first
- * tag that names a VLAN, a switch may look at the outermost tag only, and old ones take 0x9100 for a
- * tag. CVE-2021-27853 and CVE-2021-27861 (VU#855201) list filters that stacked tags and LLC/SNAP headers
- * pass. So each tag has to be allowed, and what could hide another one is refused.
+ * Receivers differ. Linux removes priority tags (VID 0) one after the other and
+ * delivers by the first tag that names a VLAN, a switch may look at the outermost tag
+ * only, and old ones take 0x9100 for a tag. CVE-2021-27853 and CVE-2021-27861
+ * (VU#855201) list filters that stacked tags and LLC/SNAP headers pass. So each tag has
+ * to be allowed, and what could hide another one is refused.
  */
 
 /** Tags of one frame at most, whatever the rules say. */
@@ -12,7 +13,9 @@ export const MAX_TAGS = 2;
 const TAG = 4;
 /** Of the first type, behind two addresses. */
 const TYPE_AT = 12;
-/** LLC (3 bytes), organisation (3 bytes), type (2 bytes), behind a length (IEEE 802.2, RFC 1042). */
+/**
+ * LLC (3 bytes), organisation (3 bytes), type (2 bytes), behind a length (IEEE 802.2, RFC 1042).
+ */
 const SNAP = 8;
 /** Bytes to look at: addresses, tags, the type behind them, a SNAP header. */
 export const LONGEST_HEADER = TYPE_AT + MAX_TAGS * TAG + 2 + SNAP;

@@ -38,7 +38,9 @@ export class QueuePair {
   port: Port;
   readonly rxCounters: QueueCounters;
   readonly txCounters: QueueCounters;
-  /** The port had packets, the guest no buffers: until it publishes some, the port is not looked at. */
+  /**
+   * The port had packets, the guest no buffers: until it publishes some, the port is not looked at.
+   */
   rxStarved = false;
   /** The port would have blocked: until it is writable, the transmit ring is not looked at. */
   txBlocked = false;
@@ -154,7 +156,10 @@ export class QueuePair {
     return this.#rxRest.leftMs > 0;
   }
 
-  /** Looks at both rings at once, whatever was found there: they are about to be given up, or are new. */
+  /**
+   * Looks at both rings at once, whatever was found there: they
+   * are about to be given up, or are new.
+   */
   endRest(): void {
     this.#rxRest.end();
     this.#txRest.end();
@@ -166,8 +171,9 @@ export class QueuePair {
   }
 
   /**
-   * Before sleeping: asks the guest for kicks where only it can wake us. TX: always, unless the port
-   * blocks (then the port wakes us). RX: only when starved; otherwise the port wakes us. Not while a direction rests.
+   * Before sleeping: asks the guest for kicks where only it can wake us. TX: always, unless the
+   * port blocks (then the port wakes us). RX: only when starved; otherwise the port wakes us. Not
+   * while a direction rests.
    * @returns true where work is there already.
    */
   armKicks(): boolean {
@@ -190,9 +196,10 @@ export class QueuePair {
   }
 
   /**
-   * A while after all was quiet, and now and then while it is not. Each side tells the other of its wish and then looks at the ring, with full barriers;
-   * but QEMU's translator (TCG) makes those of a guest with one CPU none at all, so that both may look in vain. The
-   * rings are looked at again anyway; here the interrupts that are overdue are sent.
+   * A while after all was quiet, and now and then while it is not. Each side tells the other of its
+   * wish and then looks at the ring, with full barriers; but QEMU's translator (TCG) makes those of
+   * a guest with one CPU none at all, so that both may look in vain. The rings are looked at again
+   * anyway; here the interrupts that are overdue are sent.
    */
   lookAgain(): void {
     if (this.rx?.interruptOverdue()) this.#interruptRx();

@@ -18,7 +18,9 @@ const RUN_MS = 400;
 /** Free looks, then ever longer rests: 16 + 1 + 2 + 4 … ms; and the turns beside them. */
 const MOST_LOOKS = 40;
 
-/** A guest whose buffers lie in memory that the VMM does not share, as long as `shared` is false. */
+/**
+ * A guest whose buffers lie in memory that the VMM does not share, as long as `shared` is false.
+ */
 class UnsharedBench {
   readonly bench: Bench;
   shared = false;

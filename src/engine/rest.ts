@@ -1,6 +1,7 @@
 /**
- * How often a direction looks at a ring in which it finds nothing but errors. A driver takes a broken descriptor back as
- * a packet of no bytes and publishes the buffer anew, so host and guest would hand it to and fro as fast as they can.
+ * How often a direction looks at a ring in which it finds nothing but errors. A driver takes a
+ * broken descriptor back as a packet of no bytes and publishes the buffer anew, so host and guest
+ * would hand it to and fro as fast as they can.
  */
 
 /** Looks in a row that are free: single errors cost nobody time. */

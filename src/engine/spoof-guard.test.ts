@@ -1,4 +1,7 @@
-/** Spoofed frames: which are dropped and counted, and that everything else of a batch stays as it was. */
+/**
+ * Spoofed frames: which are dropped and counted, and that
+ * everything else of a batch stays as it was.
+ */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
@@ -146,7 +149,10 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  /** Words behind the addresses, and the least `tags` that passes them, VLANs 0 and 10 being allowed. */
+  /**
+   * Words behind the addresses, and the least `tags` that passes
+   * them, VLANs 0 and 10 being allowed.
+   */
   const TAGS: readonly [string, number[], number, number?][] = [
     ["untagged", [0x0800], 1],
     ["a VLAN of the list", [0x8100, 10, 0x0800], 1],

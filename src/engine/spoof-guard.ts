@@ -1,10 +1,11 @@
 /**
- * A port's guard against spoofed frames: what a guest sends must have its own source address, and be
- * tagged for VLANs that it may use. What arrives for the guest is not looked at.
+ * A port's guard against spoofed frames: what a guest sends must have its own source address, and
+ * be tagged for VLANs that it may use. What arrives for the guest is not looked at.
  *
- * The guest can write to a frame while we look at it. So the header is copied, judged, and the copy is
- * sent. A checksum that the guest leaves to the host is stored into the frame later: if the guest could
- * have it stored into the header, the kernel would change addresses and tags that passed the guard.
+ * The guest can write to a frame while we look at it. So the header is copied,
+ * judged, and the copy is sent. A checksum that the guest leaves to the host is
+ * stored into the frame later: if the guest could have it stored into the header, the
+ * kernel would change addresses and tags that passed the guard.
  */
 import { DROP_SPOOFED, type QueueCounters } from "../devices/counters.ts";
 import { Batch, NEEDS_CSUM } from "../memory/index.ts";

@@ -1,6 +1,7 @@
 /**
- * One line of log for each kind of refusal and loss. The counters know them all, and cost nothing while nothing is
- * wrong; here each is told when it begins, and while it goes on at most once a minute, with how often.
+ * One line of log for each kind of refusal and loss. The counters know them all, and cost nothing
+ * while nothing is wrong; here each is told when it begins, and while it goes on at most once a
+ * minute, with how often.
  */
 import { QUEUE_COUNTERS, type QueueCounters } from "../devices/counters.ts";
 import type { QueuePair } from "../engine/pair.ts";
@@ -10,7 +11,10 @@ const AGAIN_MS = 60_000;
 const LOOK_MS = 500;
 
 export interface Complaint {
-  /** For people, without the number: "rx0: descriptors whose memory is not the guest's (dropBadAddress)". */
+  /**
+   * For people, without the number: "rx0: descriptors whose memory
+   * is not the guest's (dropBadAddress)".
+   */
   readonly text: string;
   readonly count: () => number;
   /** The case at hand, or what to do; "": nothing to add. */
@@ -99,7 +103,9 @@ function queueComplaints(
   );
 }
 
-/** Guest memory that the VMM does not share is the usual reason for addresses that are no memory. */
+/**
+ * Guest memory that the VMM does not share is the usual reason for addresses that are no memory.
+ */
 export function unsharedMemory(
   ranges: readonly { readonly address: number; readonly size: number; readonly file: unknown }[],
 ): string {

@@ -132,7 +132,9 @@ export class NicProcess<Options extends object = NicOptions> {
     return this.#await(this.#asked, (id) => ({ kind: "status", id }));
   }
 
-  /** Another port for the running NIC. Rejects where it cannot be opened; then the old one stays. */
+  /**
+   * Another port for the running NIC. Rejects where it cannot be opened; then the old one stays.
+   */
   setPort(port: PortSpec): Promise<void> {
     return this.#change((id) => ({ kind: "set-port", id, port }));
   }
@@ -167,9 +169,9 @@ export class NicProcess<Options extends object = NicOptions> {
   }
 
   /**
-   * Ends the loop in order: the client is let go, ports are closed. A worker that a system call holds is given up after
-   * a bounded time: then this rejects with what held it, and the process, which cannot end such a thread, ends without it
-   * and with a status other than 0.
+   * Ends the loop in order: the client is let go, ports are closed. A worker that a system call
+   * holds is given up after a bounded time: then this rejects with what held it, and the process,
+   * which cannot end such a thread, ends without it and with a status other than 0.
    */
   async stop(): Promise<void> {
     if (!this.#hasEnded) {
@@ -186,7 +188,8 @@ export class NicProcess<Options extends object = NicOptions> {
   #terminate(): void {
     const { held, begun } = this.#watchdog;
     this.#stopTimer = setTimeout(() => this.#giveUp(held), TERMINATE_MS);
-    // Ends JavaScript at once, a system call never. One that has served nobody yet has nothing to put in order.
+    // Ends JavaScript at once, a system call never. One that has served
+    // nobody yet has nothing to put in order.
     this.#worker.removeAllListeners("exit");
     this.#worker.once("exit", () => {
       close(this.#wakeFd);

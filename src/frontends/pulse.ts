@@ -1,4 +1,7 @@
-/** A worker's pulse in shared memory: its thread, and the turns of its loop. The main thread's watchdog looks at it. */
+/**
+ * A worker's pulse in shared memory: its thread, and the turns of its
+ * loop. The main thread's watchdog looks at it.
+ */
 import { workerData } from "node:worker_threads";
 import { currentThread } from "../os/thread.ts";
 import { PULSE } from "./waiting-worker.ts";

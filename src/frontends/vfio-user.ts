@@ -90,7 +90,9 @@ export class VfioUserFrontend implements Control {
     return messages;
   }
 
-  /** How far the guest is; a client that has said nothing yet keeps others out, and is told of, too. */
+  /**
+   * How far the guest is; a client that has said nothing yet keeps others out, and is told of, too.
+   */
   get step(): HandshakeStep {
     const { step } = this.#nic;
     return step === "no guest" && this.server.connected ? "client connected" : step;

@@ -1,12 +1,13 @@
 /**
- * A worker that starts before it is known what it is to do: its modules load while the command line is read. Then it
- * waits at a gate; its task is the first message, taken by hand, because no event loop turns in such a worker.
+ * A worker that starts before it is known what it is to do: its modules load while the command line
+ * is read. Then it waits at a gate; its task is the first message, taken by hand, because no event
+ * loop turns in such a worker.
  */
 import { type MessagePort, receiveMessageOnPort, Worker, workerData } from "node:worker_threads";
 
 /**
- * Words that the worker shares with whoever started it: open at 1; its thread, 0 until known; turns of its loop; 1 once
- * its modules are loaded.
+ * Words that the worker shares with whoever started it: open at 1; its thread, 0 until known; turns
+ * of its loop; 1 once its modules are loaded.
  */
 export const PULSE = { gate: 0, thread: 1, turns: 2, loaded: 3, WORDS: 4 } as const;
 
@@ -26,8 +27,9 @@ export class WaitingWorker {
   }
 
   /**
-   * Waits until the modules are loaded, as long as that may take. Before that the process must not end: a thread that is
-   * stopped in the middle of loading native code takes the process with it, by SIGABRT.
+   * Waits until the modules are loaded, as long as that may take. Before that the
+   * process must not end: a thread that is stopped in the middle of loading
+   * native code takes the process with it, by SIGABRT.
    */
   waitUntilLoaded(): void {
     Atomics.wait(this.pulse, PULSE.loaded, 0, LOAD_MS);

@@ -1,6 +1,7 @@
 /**
- * Notices a worker whose loop stands still. A worker that hangs in a system call runs no JavaScript, answers nothing
- * and cannot be ended, so whoever waits for it has to be told by the main thread.
+ * Notices a worker whose loop stands still. A worker that hangs in a system
+ * call runs no JavaScript, answers nothing and cannot be ended, so whoever
+ * waits for it has to be told by the main thread.
  */
 import { whatHolds } from "../os/thread.ts";
 import { PULSE } from "./waiting-worker.ts";

@@ -1,6 +1,6 @@
 /**
- * Conservation of frames: with every ring format, port and guard, and whatever is sent, a frame is delivered
- * whole, once and in order, or it is counted in one drop counter.
+ * Conservation of frames: with every ring format, port and guard, and whatever is sent, a frame is
+ * delivered whole, once and in order, or it is counted in one drop counter.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";

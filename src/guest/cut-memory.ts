@@ -1,6 +1,7 @@
 /**
- * For tests: the memory of a `LocalMemory` as a machine shows it that has it in pieces. Neighbouring
- * pieces never follow each other in this process, so whatever takes them for one meets other bytes.
+ * For tests: the memory of a `LocalMemory` as a machine shows it that has it in
+ * pieces. Neighbouring pieces never follow each other in this process, so
+ * whatever takes them for one meets other bytes.
  */
 import type { GuestMemory, MemoryFile, MemoryRange } from "../memory/index.ts";
 import { type Mapping, mapFile, PAGE } from "../os/memory.ts";

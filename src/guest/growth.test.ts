@@ -1,10 +1,11 @@
 /**
- * Nothing that a guest, its VMM or a packet may repeat makes memory pile up. Views of native memory do,
- * because the worker's event loop never runs: so their number is what is compared, and the resident size
- * where many repetitions are affordable. These tests run without returning to the event loop, either.
+ * Nothing that a guest, its VMM or a packet may repeat makes memory pile up. Views of
+ * native memory do, because the worker's event loop never runs: so their number is
+ * what is compared, and the resident size where many repetitions are affordable. These
+ * tests run without returning to the event loop, either.
  *
- * BPFHV_FULL=1: every operation of a guest 10^6 times, requests of a peer 10^5 times, every port 10^7
- * packets.
+ * BPFHV_FULL=1: every operation of a guest 10^6 times, requests of a
+ * peer 10^5 times, every port 10^7 packets.
  */
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
@@ -22,7 +23,9 @@ import { Bench, frameOf } from "./testing.ts";
 
 const FULL = process.env.BPFHV_FULL === "1";
 const MIB = 1 << 20;
-/** What garbage collection may leave lying about; the leaks that these tests are for took 230 MiB. */
+/**
+ * What garbage collection may leave lying about; the leaks that these tests are for took 230 MiB.
+ */
 const SLACK = 64 * MIB;
 
 /** Runs `action(0)` to `action(times - 1)` and checks that nothing is left of it. */
@@ -96,7 +99,8 @@ describe("what a guest may repeat", () => {
     bench.driver.open();
     for (const bar of [BAR_REGISTERS, BAR_DOORBELLS, BAR_PROGRAM]) {
       for (const size of [1, 2, 4]) {
-        // Not the registers' slow writes, which are four bytes long: those have a test of their own.
+        // Not the registers' slow writes, which are four bytes long:
+        // those have a test of their own.
         const step = bar === BAR_REGISTERS && size === 4 ? 0 : size;
         expectNoGrowth(`BAR ${bar}, ${size} bytes`, FULL ? 1_000_000 : 100_000, (n) => {
           bench.nic.read(bar, (n * size) % 4096, size);

@@ -1,6 +1,6 @@
 /**
- * Memory in pieces: buffers, blobs, page lists and contexts that lie on several mappings, several files,
- * or huge pages. Every kind of cut, every format, both directions, whole drivers.
+ * Memory in pieces: buffers, blobs, page lists and contexts that lie on several mappings, several
+ * files, or huge pages. Every kind of cut, every format, both directions, whole drivers.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";

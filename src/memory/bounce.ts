@@ -1,10 +1,10 @@
 /**
- * Buffers in several pieces, on their way between guest memory and a port. Rings and ports know a buffer
- * as one address and length, so such a buffer is copied through an area of our own: gathered before it
- * is sent, scattered after it was received. Rare, and correct for every format and port.
+ * Buffers in several pieces, on their way between guest memory and a port. Rings and ports know a
+ * buffer as one address and length, so such a buffer is copied through an area of our own: gathered
+ * before it is sent, scattered after it was received. Rare, and correct for every format and port.
  *
- * One batch at a time per thread and direction, as queue pairs work: the engine sends or delivers a batch
- * before the next one is begun. That is why one area for each direction is enough.
+ * One batch at a time per thread and direction, as queue pairs work: the engine sends or delivers a
+ * batch before the next one is begun. That is why one area for each direction is enough.
  */
 import { mapAnonymous } from "../os/memory.ts";
 import type { Batch } from "./batch.ts";
@@ -12,8 +12,9 @@ import type { GuestMemory } from "./guest-memory.ts";
 import { contiguousHost, gatherPieces, isReachable, scatterPieces } from "./pieces.ts";
 
 /**
- * More than a batch can have in buffers that count: 64 packets of 64 KiB, and a chain of 64 descriptors
- * of 64 KiB each that is looked at before its length is judged. A first packet always fits.
+ * More than a batch can have in buffers that count: 64 packets of 64 KiB, and
+ * a chain of 64 descriptors of 64 KiB each that is looked at before its
+ * length is judged. A first packet always fits.
  */
 const AREA = 1 << 23;
 /** Segments of the largest batch. */
@@ -83,8 +84,9 @@ export function beginReceive(): void {
 }
 
 /**
- * Host address of a buffer that `translate` refused, with its bytes; 0 if they are not all readable
- * guest memory, or if the batch holds so much of this already that the buffer has to wait for the next.
+ * Host address of a buffer that `translate` refused, with its bytes; 0 if they
+ * are not all readable guest memory, or if the batch holds so much of this
+ * already that the buffer has to wait for the next.
  */
 export function splitToSend(memory: GuestMemory, address: number, length: number): number {
   const direct = contiguousHost(memory, address, length, false);

@@ -1,7 +1,8 @@
 /**
- * A queue's context as 32-bit words. Mostly it lies in one piece; scattered over huge pages, which cannot
- * be mapped side by side in pieces of 4 KiB, it does not. Ring halves call the same four functions on
- * both: a process serves one kind, so the calls are inlined (measured: 18.6 ns a packet to 18.4 without).
+ * A queue's context as 32-bit words. Mostly it lies in one piece; scattered over huge pages, which
+ * cannot be mapped side by side in pieces of 4 KiB, it does not. Ring halves call the same four
+ * functions on both: a process serves one kind, so the calls are inlined (measured: 18.6 ns a
+ * packet to 18.4 without).
  *
  * Indices are the caller's to keep inside the context.
  */

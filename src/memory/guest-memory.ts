@@ -1,8 +1,9 @@
 /**
- * Guest memory as devices see it: translate an address *with its length*, or nothing. Who keeps the table
- * (a vfio-user client's DMA maps, the proxy protocol's memory table, a guest in this very process) does
- * not matter here. A host address holds until the table next changes, which never happens while packets
- * are under way: nobody keeps one from one turn of the engine's loop to the next.
+ * Guest memory as devices see it: translate an address *with its length*, or nothing.
+ * Who keeps the table (a vfio-user client's DMA maps, the proxy protocol's memory
+ * table, a guest in this very process) does not matter here. A host address holds until
+ * the table next changes, which never happens while packets are under way: nobody keeps
+ * one from one turn of the engine's loop to the next.
  */
 
 /** A file behind guest memory. */
@@ -33,9 +34,9 @@ export interface GuestMemory {
   /** Sorted by address, never overlapping. */
   readonly ranges: readonly MemoryRange[];
   /**
-   * Host virtual address of `length` bytes at guest address `address`; 0 if not all of them are in one
-   * range that may be accessed so. Never throws, never allocates: the hot path. What lies in several
-   * ranges is for `pieces.ts`.
+   * Host virtual address of `length` bytes at guest address `address`; 0 if not all of them are in
+   * one range that may be accessed so. Never throws, never allocates: the hot path. What lies in
+   * several ranges is for `pieces.ts`.
    */
   translate(address: number, length: number, write: boolean): number;
 }

@@ -1,7 +1,7 @@
 /**
- * What virtio-net says of a packet beside its bytes: a checksum that is still to be filled in, and how a
- * large packet is to be cut (VIRTIO 1.1, section 5.1.6.2). The same numbers stand in `virtio_net_hdr`, in
- * the header of a TAP, and in a HELPERFREE context at offset 36.
+ * What virtio-net says of a packet beside its bytes: a checksum that is still to be filled in, and
+ * how a large packet is to be cut (VIRTIO 1.1, section 5.1.6.2). The same numbers stand in
+ * `virtio_net_hdr`, in the header of a TAP, and in a HELPERFREE context at offset 36.
  */
 
 /** `flags`: the checksum from `csumStart` on is to be stored at `csumStart + csumOffset`. */
@@ -30,7 +30,9 @@ export const OFFLOAD_USO = 0x60;
 /** Any offload that makes packets longer than the MTU. */
 export const OFFLOAD_SEGMENTATION = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_UFO | OFFLOAD_USO;
 
-/** Longest packet with segmentation: IP's 65535 bytes after an Ethernet header with two VLAN tags. */
+/**
+ * Longest packet with segmentation: IP's 65535 bytes after an Ethernet header with two VLAN tags.
+ */
 export const MAX_GSO_PACKET = 65535 + 14 + 8;
 
 const NEEDED: readonly number[] = [0, OFFLOAD_TSO4, -1, OFFLOAD_UFO, OFFLOAD_TSO6, OFFLOAD_USO];

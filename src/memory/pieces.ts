@@ -1,7 +1,7 @@
 /**
- * What lies in several ranges of guest memory: two mappings of an IOMMU, two memory backends, a DIMM
- * beside the first RAM. `translate` answers for one range; here a buffer, a table or a context is taken
- * piece by piece. Walks are bounded by the length that the caller has checked.
+ * What lies in several ranges of guest memory: two mappings of an IOMMU, two memory backends, a
+ * DIMM beside the first RAM. `translate` answers for one range; here a buffer, a table or a context
+ * is taken piece by piece. Walks are bounded by the length that the caller has checked.
  */
 import { copyBytes, copyFromAddress, copyToAddress } from "../os/memory.ts";
 import { bytesLeft, type GuestMemory, indexBelow, type MemoryFile } from "./guest-memory.ts";
@@ -100,8 +100,8 @@ export function writeGuest(memory: GuestMemory, address: number, bytes: Uint8Arr
 }
 
 /**
- * Where `[address, +length)` lies in the files behind guest memory; runs that follow each other in the
- * same file are one. @returns null if not all of it may be written
+ * Where `[address, +length)` lies in the files behind guest memory; runs that follow each other in
+ * the same file are one. @returns null if not all of it may be written
  */
 export function fileRuns(memory: GuestMemory, address: number, length: number): FileRun[] | null {
   const runs: FileRun[] = [];

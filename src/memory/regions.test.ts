@@ -22,7 +22,8 @@ function withTable(action: (table: RegionTable, newFd: () => number) => void, co
     table.clear();
     close(memfd);
   }
-  // After tests of the process's other descriptors, whose ends may close late, they cannot be counted.
+  // After tests of the process's other descriptors, whose ends
+  // may close late, they cannot be counted.
   if (count) assert.equal(openFds(), before);
 }
 

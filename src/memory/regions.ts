@@ -1,12 +1,13 @@
 /**
- * Guest memory as a VMM shares it: a sorted table of guest address ranges over memory files. Each file is
- * mapped once, whole, and let go with its last range: an address that was handed out does not outlive its
- * range. One VMM adds and removes ranges (vfio-user), another sends the whole table (bpfhv-proxy:
- * `replace`; there files stay until `prune`).
+ * Guest memory as a VMM shares it: a sorted table of guest address ranges over memory files. Each
+ * file is mapped once, whole, and let go with its last range: an address that was handed out does
+ * not outlive its range. One VMM adds and removes ranges (vfio-user), another sends the whole table
+ * (bpfhv-proxy: `replace`; there files stay until `prune`).
  *
- * Descriptors are a peer's. A file that can be sealed against shrinking is a memfd: its calls never block,
- * and once it is sealed its pages stay. All other files may be anything (FUSE: fstat and page faults may
- * take for ever), so the seal comes before every other call, and what has none is not touched.
+ * Descriptors are a peer's. A file that can be sealed against shrinking is a memfd: its
+ * calls never block, and once it is sealed its pages stay. All other files may be
+ * anything (FUSE: fstat and page faults may take for ever), so the seal comes before
+ * every other call, and what has none is not touched.
  */
 import { EACCES, EEXIST, EFBIG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, OsError } from "../os/errors.ts";
 import { fdTarget, fstat } from "../os/fd.ts";
@@ -14,7 +15,10 @@ import { type Mapping, mapFile, mappingUnit, PAGE, shrinkSeal } from "../os/memo
 import { closePeer } from "../os/peer-close.ts";
 import { type GuestMemory, indexBelow, type MemoryFile, type MemoryRange } from "./guest-memory.ts";
 
-/** Addresses beyond this cannot be told apart as numbers; no CPU has more physical address bits than 52. */
+/**
+ * Addresses beyond this cannot be told apart as numbers; no CPU
+ * has more physical address bits than 52.
+ */
 const ADDRESS_END = 2 ** 53;
 /** Ranges of one VMM: what a vfio-user client may hold where the server announces nothing. */
 export const MAX_REGIONS = 65535;
@@ -100,8 +104,8 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Host address of `[address, +length)`, or 0 when any byte of it is not mapped, has no file, does not lie in the
-   * same range, or must not be written. Allocates nothing.
+   * Host address of `[address, +length)`, or 0 when any byte of it is not mapped, has no file, does
+   * not lie in the same range, or must not be written. Allocates nothing.
    */
   translate(address: number, length: number, write: boolean): number {
     let range = this.#ranges[this.#last];
@@ -124,9 +128,9 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Adds a range. `fd` is -1 for memory that cannot be shared; otherwise it belongs to the table from now
-   * on. Memory in a file that cannot be sealed becomes a range that nobody can use, with a warning: a VMM
-   * ends when a request to map its RAM fails, and its guest can do without a NIC.
+   * Adds a range. `fd` is -1 for memory that cannot be shared; otherwise it belongs to the table
+   * from now on. Memory in a file that cannot be sealed becomes a range that nobody can use, with a
+   * warning: a VMM ends when a request to map its RAM fails, and its guest can do without a NIC.
    * @returns OK or an errno value.
    */
   map(request: RegionRequest, fd: number): number {
@@ -236,9 +240,9 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Takes out the ranges in `[address, +size)`, and unmaps each file with its last range. An IOMMU that
-   * forgets many of its pages says so once: as with VFIO's type 1, that may be any number of ranges, each
-   * of them whole. @returns OK, or ENOENT if there are none or one would be cut.
+   * Takes out the ranges in `[address, +size)`, and unmaps each file with its last range. An IOMMU
+   * that forgets many of its pages says so once: as with VFIO's type 1, that may be any number of
+   * ranges, each of them whole. @returns OK, or ENOENT if there are none or one would be cut.
    */
   unmap(address: number, size: number): number {
     const gone = this.wholeIn(address, size);
@@ -266,9 +270,9 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Puts a whole new table in the place of the old one, or, where any part of it is refused, leaves the old one as
-   * it was. `fds[i]` belongs to `requests[i]`, and to the table from now on.
-   * Files that only the old table used stay mapped until `prune`.
+   * Puts a whole new table in the place of the old one, or, where any part of it is refused, leaves
+   * the old one as it was. `fds[i]` belongs to `requests[i]`, and to the table from now on. Files
+   * that only the old table used stay mapped until `prune`.
    * @returns OK or an errno value.
    */
   replace(requests: readonly RegionRequest[], fds: readonly number[]): number {
@@ -286,7 +290,9 @@ export class RegionTable implements GuestMemory {
     return OK;
   }
 
-  /** Unmaps and closes the files that no range uses any more: no address in them may be used then. */
+  /**
+   * Unmaps and closes the files that no range uses any more: no address in them may be used then.
+   */
   prune(): void {
     const used = new Set(this.#ranges.map((range) => range.file));
     for (const file of this.#files.filter((file) => !used.has(file))) release(file);

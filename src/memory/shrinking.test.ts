@@ -1,4 +1,7 @@
-/** A peer that shrinks its memory files while they are mapped: in a process of its own, with a second thread. */
+/**
+ * A peer that shrinks its memory files while they are mapped: in a
+ * process of its own, with a second thread.
+ */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import test from "node:test";

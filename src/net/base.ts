@@ -88,7 +88,8 @@ export function freeBytes(batch: Batch): number {
 
 /**
  * Copies a packet into the batch's free segments, where the batch can receive one.
- * @returns false where the guest has not granted its offloads or has no room: then it is the caller's to count
+ * @returns false where the guest has not granted its offloads or has
+ * no room: then it is the caller's to count
  */
 export function receiveCopy(
   batch: Batch,
@@ -110,7 +111,8 @@ export function receiveCopy(
 }
 
 /**
- * Copies a packet of `length` bytes, without metadata, from native memory into the batch's free segments.
+ * Copies a packet of `length` bytes, without metadata, from native
+ * memory into the batch's free segments.
  * @returns false if the guest has no room: then it is the caller's to count
  */
 export function receiveFrom(batch: Batch, address: number, length: number): boolean {

@@ -1,6 +1,7 @@
 /**
- * Reads the packets of a capture file one after the other, through a buffer of fixed size: a file may be
- * of any length. The format is libpcap's classic one (draft-ietf-opsawg-pcap), in both byte orders.
+ * Reads the packets of a capture file one after the other, through a buffer of
+ * fixed size: a file may be of any length. The format is libpcap's classic one
+ * (draft-ietf-opsawg-pcap), in both byte orders.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";

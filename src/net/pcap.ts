@@ -1,6 +1,6 @@
 /**
- * The pcap port: writes the packets that the guest sends into a file, and replays those of a file to it,
- * once, as fast as they are taken.
+ * The pcap port: writes the packets that the guest sends into a file, and replays those of a file
+ * to it, once, as fast as they are taken.
  */
 import { statSync } from "node:fs";
 import type { Batch } from "../memory/index.ts";

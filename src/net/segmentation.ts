@@ -1,6 +1,6 @@
 /**
- * What network hardware does with the packets that a guest leaves unfinished: stores the checksum, and
- * cuts a large TCP or UDP packet into those that go over the wire.
+ * What network hardware does with the packets that a guest leaves unfinished: stores the checksum,
+ * and cuts a large TCP or UDP packet into those that go over the wire.
  */
 import { type Batch, GSO_ECN, GSO_TCP_V4, GSO_TCP_V6, GSO_UDP_L4 } from "../memory/index.ts";
 
@@ -45,7 +45,9 @@ const get16 = (bytes: Uint8Array, at: number): number => (bytes[at] << 8) | byte
 const get32 = (bytes: Uint8Array, at: number): number =>
   ((get16(bytes, at) << 16) | get16(bytes, at + 2)) >>> 0;
 
-/** Stores the checksum that the packet at `frame` needs: its field holds the pseudo header's sum. */
+/**
+ * Stores the checksum that the packet at `frame` needs: its field holds the pseudo header's sum.
+ */
 export function finishChecksum(
   bytes: Uint8Array,
   frame: number,

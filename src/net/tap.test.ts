@@ -1,4 +1,7 @@
-/** What the kernel refuses of a TAP's reads and writes: each error has one outcome, and none makes the loop spin. */
+/**
+ * What the kernel refuses of a TAP's reads and writes: each error has
+ * one outcome, and none makes the loop spin.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { describe, test } from "node:test";

@@ -1,13 +1,13 @@
 /**
  * The TAP port: one system call per packet, straight from and into guest memory.
  *
- * With metadata, every packet has a header of 12 bytes before it, gathered and scattered along with the
- * packet's segments. What received packets may leave to the guest follows what the guest negotiated, also
- * for packets that the kernel had queued before: those are dropped.
+ * With metadata, every packet has a header of 12 bytes before it, gathered and scattered along with
+ * the packet's segments. What received packets may leave to the guest follows what the guest
+ * negotiated, also for packets that the kernel had queued before: those are dropped.
  *
  * The kernel refuses a packet with EIO while the interface is down and with EINVAL where it is no
- * Ethernet frame or its header contradicts it: such a packet is dropped and counted. EBADFD means that the
- * interface was removed.
+ * Ethernet frame or its header contradicts it: such a packet is dropped and counted. EBADFD means
+ * that the interface was removed.
  */
 import { allowsMetadata, type Batch, GSO_NONE, NEEDS_CSUM } from "../memory/index.ts";
 import { EAGAIN, EINTR, EINVAL, EIO, errnoName } from "../os/errors.ts";
@@ -143,8 +143,9 @@ export class TapPort extends BasePort {
   }
 
   /**
-   * EAGAIN and EINTR: nothing is there; EBADFD: the interface is gone; whatever else: the kernel had a frame and could
-   * not hand it over, which is lost. It may go on like that, so the next call waits until the loop is back.
+   * EAGAIN and EINTR: nothing is there; EBADFD: the interface is gone; whatever else: the kernel
+   * had a frame and could not hand it over, which is lost. It may go on like that, so the next call
+   * waits until the loop is back.
    */
   #nothing(result: number): void {
     this.receiveDrained = true;
@@ -157,7 +158,10 @@ export class TapPort extends BasePort {
     }
   }
 
-  /** Tells the first of each error; how often packets are lost is in `dropped`. @param result minus errno, or bytes */
+  /**
+   * Tells the first of each error; how often packets are lost is in
+   * `dropped`. @param result minus errno, or bytes
+   */
   #note(what: "sending" | "receiving", result: number): void {
     const told = what === "sending" ? this.#toldSending : this.#toldReceiving;
     const number = Math.max(-result, 0);
@@ -171,9 +175,10 @@ export class TapPort extends BasePort {
   readonly #free = { entries: 0, bytes: 0 };
 
   /**
-   * Entries of the segments for the next packet, and room for a byte more than it may have: the kernel cuts
-   * a packet without a word, so that one which fills all the room may be one that was cut. The byte more
-   * is the next segment's, which that packet does not take, or at the end of the batch one of our own.
+   * Entries of the segments for the next packet, and room for a byte more than it may
+   * have: the kernel cuts a packet without a word, so that one which fills all the room
+   * may be one that was cut. The byte more is the next segment's, which that packet does
+   * not take, or at the end of the batch one of our own.
    */
   #freeVector(batch: Batch): { entries: number; bytes: number } {
     const most = batch.room === 0 ? batch.size[batch.used] : batch.maxPacket;

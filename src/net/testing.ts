@@ -1,4 +1,7 @@
-/** For tests: ports of each kind with their outside, which gives frames and takes what the port sent. */
+/**
+ * For tests: ports of each kind with their outside, which gives
+ * frames and takes what the port sent.
+ */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -83,7 +86,10 @@ function openSource({ frames }: OutsideOptions): Outside {
   return { port, sent: () => [], close: () => port.close() };
 }
 
-/** A capture in the classic format, nanoseconds, little endian. `whole`: bytes that they had on the wire. */
+/**
+ * A capture in the classic format, nanoseconds, little endian.
+ * `whole`: bytes that they had on the wire.
+ */
 export function captureOf(
   frames: readonly Uint8Array[],
   whole = frames.map((frame) => frame.length),

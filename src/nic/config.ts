@@ -38,8 +38,8 @@ export const DEFAULT_BUFS = 256;
 export const MIN_MTU = 68;
 export const MAX_MTU = 65535;
 /**
- * The largest that our Linux driver takes with pages of 4 KiB: it receives into one page per buffer, less
- * its headroom (256 bytes), skb_shared_info (320), an Ethernet header and a VLAN tag.
+ * The largest that our Linux driver takes with pages of 4 KiB: it receives into one page per
+ * buffer, less its headroom (256 bytes), skb_shared_info (320), an Ethernet header and a VLAN tag.
  */
 export const LINUX_MTU = 4096 - 256 - 320 - 18;
 

@@ -1,4 +1,7 @@
-/** Contexts on memory files of the kernel's own kinds; how they are cut is tested with whole drivers. */
+/**
+ * Contexts on memory files of the kernel's own kinds; how they
+ * are cut is tested with whole drivers.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { RegionTable } from "../memory/index.ts";

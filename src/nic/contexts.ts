@@ -1,9 +1,9 @@
 /**
- * Contexts: finding the guest memory that the driver registers for a queue, and making sure, for as long
- * as it is used, that it is still there.
+ * Contexts: finding the guest memory that the driver registers for a queue, and making sure, for as
+ * long as it is used, that it is still there.
  *
- * The memory is mapped once more, into a window: a context in several pieces is in one piece there, and
- * stays mapped, whatever becomes of the guest's memory map, until it is released.
+ * The memory is mapped once more, into a window: a context in several pieces is in one piece there,
+ * and stays mapped, whatever becomes of the guest's memory map, until it is released.
  */
 import { CONTEXT_PAGE } from "../abi/index.ts";
 import {
@@ -33,7 +33,9 @@ export interface MappedContext {
   readonly windows: readonly Window[];
 }
 
-/** @returns why there is no context of `size` bytes at `address`, in words that follow "the context" */
+/**
+ * @returns why there is no context of `size` bytes at `address`, in words that follow "the context"
+ */
 export function mapContiguous(
   memory: GuestMemory,
   address: number,
@@ -117,7 +119,9 @@ function mapRuns(runs: readonly FileRun[], size: number, windows: Window[]): Con
   return mapScattered(runs, size, windows);
 }
 
-/** In one window, in order. Each run but the first begins, and each but the last ends, with a unit. */
+/**
+ * In one window, in order. Each run but the first begins, and each but the last ends, with a unit.
+ */
 function mapSideBySide(
   runs: readonly FileRun[],
   size: number,
@@ -143,8 +147,8 @@ function mapSideBySide(
 }
 
 /**
- * Page by page. A huge page cannot be mapped in part, so each one that has a page of the context gets a
- * window of its own.
+ * Page by page. A huge page cannot be mapped in part, so each one that has a page of the context
+ * gets a window of its own.
  */
 function mapScattered(
   runs: readonly FileRun[],

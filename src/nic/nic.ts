@@ -1,9 +1,9 @@
 /**
- * The bpfhv device model: registers, doorbells, programs, contexts. It knows nothing of the VMM that
- * carries its accesses (see src/frontends) and nothing of ring formats (see src/devices).
+ * The bpfhv device model: registers, doorbells, programs, contexts. It knows nothing of the VMM
+ * that carries its accesses (see src/frontends) and nothing of ring formats (see src/devices).
  *
- * Nothing a guest writes may do more than make its own card useless: what is not understood is ignored
- * and counted in `refused`.
+ * Nothing a guest writes may do more than make its own card useless: what is not understood is
+ * ignored and counted in `refused`.
  */
 import {
   ABILITY,
@@ -377,7 +377,9 @@ export class Nic {
     }
   }
 
-  /** From here on nothing touches the queue's context: there is never I/O in flight between turns. */
+  /**
+   * From here on nothing touches the queue's context: there is never I/O in flight between turns.
+   */
   #detachRing(queue: number): void {
     const { pairs } = this.config;
     const pair = this.pairs[queue < pairs ? queue : queue - pairs];
@@ -399,7 +401,10 @@ export class Nic {
     for (let q = 0; q < this.state.queues.length; q++) this.#detachRing(q);
   }
 
-  /** Returns when no I/O into guest memory of the queue is in flight; none will begin before `resume`. */
+  /**
+   * Returns when no I/O into guest memory of the queue is in
+   * flight; none will begin before `resume`.
+   */
   quiesce(queue: number): void {
     this.#detachRing(queue);
   }
@@ -446,8 +451,8 @@ export class Nic {
   }
 
   /**
-   * The memory map has changed: queues whose context is not where it was stand still until it is back.
-   * (Firmware remaps low memory in several steps while a guest runs.)
+   * The memory map has changed: queues whose context is not where it was stand still until it is
+   * back. (Firmware remaps low memory in several steps while a guest runs.)
    */
   memoryChanged(): void {
     if (this.host === null || this.host.memory.generation === this.#memoryGeneration) return;
@@ -467,7 +472,10 @@ export class Nic {
     if (this.linkUp !== this.#linkWasUp) this.#linkChanged();
   }
 
-  /** @returns why the MTU stays as it is: no more than the guest's buffers were made for; null where it is set */
+  /**
+   * @returns why the MTU stays as it is: no more than the guest's
+   * buffers were made for; null where it is set
+   */
   setMtu(mtu: number): string | null {
     const most = this.config.mtu;
     if (!Number.isInteger(mtu) || mtu < MIN_MTU || mtu > most) {

@@ -1,8 +1,9 @@
 /**
- * Signals event descriptors that somebody else owns, too. write(2) to a full counter blocks unless O_NONBLOCK is set,
- * and whoever shares the open file can clear that flag at any time. The completion of an asynchronous request
- * (IOCB_FLAG_RESFD of io_submit(2)) adds to the counter from inside the kernel, which never waits: a full counter stays
- * full. The request is one byte to /dev/null, complete before io_submit returns.
+ * Signals event descriptors that somebody else owns, too. write(2) to a full counter blocks unless
+ * O_NONBLOCK is set, and whoever shares the open file can clear that flag at any time. The
+ * completion of an asynchronous request (IOCB_FLAG_RESFD of io_submit(2)) adds to the counter from
+ * inside the kernel, which never waits: a full counter stays full. The request is one byte to
+ * /dev/null, complete before io_submit returns.
  */
 import * as libc from "./libc.ts";
 
@@ -37,7 +38,10 @@ export class AioSignaller {
     this.#ring = ring;
   }
 
-  /** @returns null when this kernel, a sandbox or the system's limit (fs.aio-max-nr) gives no context */
+  /**
+   * @returns null when this kernel, a sandbox or the system's
+   * limit (fs.aio-max-nr) gives no context
+   */
   static open(): AioSignaller | null {
     const page = libc.mmap(0, 4096, 3, 0x22, -1, 0);
     if (!(page > 0 && page < libc.MAP_FAILED / 2)) return null;
@@ -65,7 +69,8 @@ export class AioSignaller {
     const ring = this.#ring;
     this.#request.setUint32(IOCB + FIELD.resultFd, fd, true);
     const submitted = libc.syscall(SYS_IO_SUBMIT, this.#context, 1, this.#list) === 1;
-    // The event is complete; nobody else reads the ring, and the kernel lets its reader move the head.
+    // The event is complete; nobody else reads the ring, and the
+    // kernel lets its reader move the head.
     ring[RING.head] = ring[RING.tail];
     return submitted;
   }

@@ -1,6 +1,7 @@
 /**
- * Event descriptors: a counter that the kernel keeps, for kicks and interrupts. Peers share the open file of theirs and
- * choose its flags, so nothing here that touches a peer's descriptor relies on O_NONBLOCK.
+ * Event descriptors: a counter that the kernel keeps, for kicks and interrupts.
+ * Peers share the open file of theirs and choose its flags, so nothing here that
+ * touches a peer's descriptor relies on O_NONBLOCK.
  */
 import { AioSignaller } from "./aio.ts";
 import { check, EAGAIN } from "./errors.ts";
@@ -22,12 +23,18 @@ export function createEventFd(): number {
   );
 }
 
-/** Is it an event descriptor? Asks /proc, never the file: one of FUSE or a driver could keep the caller waiting. */
+/**
+ * Is it an event descriptor? Asks /proc, never the file: one of FUSE
+ * or a driver could keep the caller waiting.
+ */
 export function isEventFd(fd: number): boolean {
   return fdTarget(fd) === "anon_inode:[eventfd]";
 }
 
-/** Adds one to a descriptor of this process. A full counter is as good as added: the reader is awake anyway. */
+/**
+ * Adds one to a descriptor of this process. A full counter is as
+ * good as added: the reader is awake anyway.
+ */
 export function signalEventFd(fd: number): void {
   libc.write(fd, libc.ONE_ADDRESS, 8);
 }
@@ -41,8 +48,8 @@ export function prepareToSignalPeers(): void {
 }
 
 /**
- * Adds one to a peer's event descriptor, and never blocks, whatever the peer does to the open file meanwhile.
- * `fd` has passed `isEventFd`. @returns false when it could not be signalled
+ * Adds one to a peer's event descriptor, and never blocks, whatever the peer does to the open file
+ * meanwhile. `fd` has passed `isEventFd`. @returns false when it could not be signalled
  */
 export function signalPeer(fd: number): boolean {
   if (signaller === undefined) prepareToSignalPeers();
@@ -50,8 +57,9 @@ export function signalPeer(fd: number): boolean {
 }
 
 /**
- * Without a context for asynchronous requests: not when the counter is full. A peer that fills it and clears O_NONBLOCK
- * between these calls still blocks the thread; the watchdog of the main thread is left for that.
+ * Without a context for asynchronous requests: not when the counter is full. A peer that fills it
+ * and clears O_NONBLOCK between these calls still blocks the thread; the watchdog of the main
+ * thread is left for that.
  */
 export function signalWritable(fd: number): boolean {
   trySetNonBlocking(fd);
@@ -62,8 +70,8 @@ export function signalWritable(fd: number): boolean {
 }
 
 /**
- * Takes the count and leaves 0; returns how often it was signalled (0 to 2^32-1, capped). RWF_NOWAIT: another reader
- * may have taken it, and a peer may have cleared O_NONBLOCK.
+ * Takes the count and leaves 0; returns how often it was signalled (0 to 2^32-1, capped).
+ * RWF_NOWAIT: another reader may have taken it, and a peer may have cleared O_NONBLOCK.
  */
 export function drainEventFd(fd: number): number {
   const n = libc.syscall6(SYS_PREADV2, fd, libc.RESULT_IOVEC_ADDRESS, 1, -1, 0, RWF_NOWAIT);

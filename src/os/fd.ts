@@ -23,7 +23,10 @@ export function setNonBlocking(fd: number): void {
   check(libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl(F_SETFL)", `fd ${fd}`);
 }
 
-/** For a descriptor whose open file somebody else shares, and may change at any time: a request, not a fact. */
+/**
+ * For a descriptor whose open file somebody else shares, and may
+ * change at any time: a request, not a fact.
+ */
 export function trySetNonBlocking(fd: number): void {
   const flags = libc.fcntl(fd, F_GETFL, 0);
   if (flags >= 0) libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK);

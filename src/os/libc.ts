@@ -1,9 +1,11 @@
 /**
- * The C library, loaded once per thread through koffi: the only place where native calls are declared.
+ * The C library, loaded once per thread through koffi: the only
+ * place where native calls are declared.
  *
- * Addresses are declared `uint64_t` and passed as plain numbers, which hold every user-space address exactly
- * (below 2^53); nothing here makes a BigInt. Variadic functions (fcntl, ioctl, prctl, open, syscall) are
- * declared with the arguments we pass: on Linux the calling conventions of x86-64, arm64 and riscv64 agree.
+ * Addresses are declared `uint64_t` and passed as plain numbers, which hold every user-space
+ * address exactly (below 2^53); nothing here makes a BigInt. Variadic functions (fcntl, ioctl,
+ * prctl, open, syscall) are declared with the arguments we pass: on Linux the calling conventions
+ * of x86-64, arm64 and riscv64 agree.
  */
 import koffi from "koffi";
 
@@ -166,9 +168,10 @@ export const errno: () => number = koffi.errno as () => number;
 export const views = { made: 0 };
 
 /**
- * An ArrayBuffer over `length` bytes at `address`: no copy, and no protection once it is unmapped.
- * Each one takes some 230 bytes that only a finalizer gives back, which runs from the event loop. A
- * worker that blocks in the engine's loop never gets there: make views per mapping, never per access.
+ * An ArrayBuffer over `length` bytes at `address`: no copy, and no protection once
+ * it is unmapped. Each one takes some 230 bytes that only a finalizer gives back,
+ * which runs from the event loop. A worker that blocks in the engine's loop never
+ * gets there: make views per mapping, never per access.
  */
 export function viewAt(address: Address, length: number): ArrayBuffer {
   views.made++;
@@ -190,8 +193,9 @@ function mapScratch(): number {
 }
 
 /**
- * One page for the arguments of calls that take structures: valid only between filling it and the next call.
- * Its first 64 bytes are reserved: the constant u64 1 at 0, a u64 for results at 8, a struct iovec of that u64 at 16.
+ * One page for the arguments of calls that take structures: valid only between filling it and the
+ * next call. Its first 64 bytes are reserved: the constant u64 1 at 0, a u64 for results at 8, a
+ * struct iovec of that u64 at 16.
  */
 export const scratchAddress = mapScratch();
 export const scratch = new DataView(viewAt(scratchAddress, SCRATCH_BYTES));

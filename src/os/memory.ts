@@ -4,7 +4,9 @@ import { check, EFBIG, EINVAL, errnoName, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 
 export const PAGE = 4096;
-/** The longest view: above 4 GiB Node 20 aborts, and below 2 GiB byte indices stay small integers. */
+/**
+ * The longest view: above 4 GiB Node 20 aborts, and below 2 GiB byte indices stay small integers.
+ */
 export const MAX_VIEW = 2 ** 30;
 
 const MFD_CLOEXEC = 1;
@@ -25,8 +27,8 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 
 /**
- * A memory file of `size` bytes; with `seal` its size can never change again. With `huge` it is made of
- * the kernel's default huge pages, of which enough must be reserved (vm.nr_hugepages).
+ * A memory file of `size` bytes; with `seal` its size can never change again. With `huge` it is
+ * made of the kernel's default huge pages, of which enough must be reserved (vm.nr_hugepages).
  */
 export function createMemfd(
   name: string,
@@ -61,8 +63,9 @@ export function createFileMemfd(name: string, content: Uint8Array): number {
 }
 
 /**
- * Makes sure that nobody can shrink the file under our mapping, which would kill the process with SIGBUS.
- * "unsealable": not a memfd that allows sealing; the caller then trusts whoever else holds the file.
+ * Makes sure that nobody can shrink the file under our mapping, which would kill
+ * the process with SIGBUS. "unsealable": not a memfd that allows sealing; the
+ * caller then trusts whoever else holds the file.
  */
 export function shrinkSeal(fd: number): "sealed" | "applied" | "unsealable" {
   const seals = libc.fcntl(fd, F_GET_SEALS, 0);
@@ -83,8 +86,8 @@ export class Mapping {
   }
 
   /**
-   * A window over the memory itself, at most 1 GiB. Touching it after `unmap` kills the process: the owner
-   * unmaps only when every view is dropped.
+   * A window over the memory itself, at most 1 GiB. Touching it after `unmap` kills the process:
+   * the owner unmaps only when every view is dropped.
    * @throws OsError EINVAL when the window does not lie inside the mapping, or the mapping is gone.
    */
   view(offset: number, length: number): ArrayBuffer {
@@ -135,7 +138,10 @@ function protectionOf(write: boolean): number {
   return write ? PROT_READ | PROT_WRITE : PROT_READ;
 }
 
-/** Pages past the end of a file can be mapped, but touching them kills the process: refuse them here. */
+/**
+ * Pages past the end of a file can be mapped, but touching them
+ * kills the process: refuse them here.
+ */
 function checkInsideFile(fd: number, offset: number, length: number): void {
   const stat = fstatSync(fd);
   if (!stat.isFile()) return;
@@ -171,7 +177,9 @@ export function reserveAddresses(length: number): number {
   return map(0, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
-/** Puts part of a file over addresses of the caller's own. `length` is a multiple of `mappingUnit`. */
+/**
+ * Puts part of a file over addresses of the caller's own. `length` is a multiple of `mappingUnit`.
+ */
 export function mapFileOver(at: number, length: number, fd: number, offset: number): void {
   map(at, length, protectionOf(true), MAP_SHARED | MAP_FIXED, fd, offset);
 }
@@ -183,8 +191,9 @@ export function uncover(at: number, length: number): void {
 }
 
 /**
- * Puts the file's pages in the given order in place of the memory under `view`, which begins and ends on pages and
- * belongs to a WebAssembly memory: compiled code then works on the file. `restore` before the file is closed.
+ * Puts the file's pages in the given order in place of the memory under `view`, which begins and
+ * ends on pages and belongs to a WebAssembly memory: compiled code then works on the file.
+ * `restore` before the file is closed.
  */
 export function mapPagesOver(view: Uint8Array, fd: number, fileOffsets: readonly number[]): void {
   for (const offset of fileOffsets) checkInsideFile(fd, offset, PAGE);
@@ -195,7 +204,10 @@ export function mapPagesOver(view: Uint8Array, fd: number, fileOffsets: readonly
   mapRuns(pageAddress(view), fd, fileOffsets, protectionOf(true));
 }
 
-/** Puts zeroed memory back. Not unmapped: the addresses are still the WebAssembly memory's, which frees them. */
+/**
+ * Puts zeroed memory back. Not unmapped: the addresses are still the
+ * WebAssembly memory's, which frees them.
+ */
 export function restoreMemory(view: Uint8Array): void {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
   map(pageAddress(view), view.length, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -217,7 +229,9 @@ function mapRuns(reserved: number, fd: number, offsets: readonly number[], prot:
   }
 }
 
-/** Copies bytes between addresses that the caller vouches for; cheaper than making views of them. */
+/**
+ * Copies bytes between addresses that the caller vouches for; cheaper than making views of them.
+ */
 export function copyBytes(to: number, from: number, length: number): void {
   libc.memcpy(to, from, length);
 }
@@ -243,8 +257,8 @@ const HUGETLBFS_MAGIC = 0x958458f6;
 const F_BSIZE = 8;
 
 /**
- * Bytes in which the file is mapped: offsets, addresses and lengths are multiples of it. PAGE, or the
- * size of its huge pages: the kernel rounds a shorter mapping up, over whatever lies behind it.
+ * Bytes in which the file is mapped: offsets, addresses and lengths are multiples of it. PAGE, or
+ * the size of its huge pages: the kernel rounds a shorter mapping up, over whatever lies behind it.
  * @throws OsError
  */
 export function mappingUnit(fd: number): number {

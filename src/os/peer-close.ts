@@ -1,7 +1,8 @@
 /**
- * Closing a descriptor that came from a peer. close(2) can take as long as the peer likes: the last reference of a TCP
- * socket with SO_LINGER waits for an acknowledgement, a file of FUSE for its server's answer. So all but the kinds that
- * cannot are closed by a thread of their own, which runs nothing but close(2).
+ * Closing a descriptor that came from a peer. close(2) can take as long as the peer
+ * likes: the last reference of a TCP socket with SO_LINGER waits for an acknowledgement,
+ * a file of FUSE for its server's answer. So all but the kinds that cannot are closed by
+ * a thread of their own, which runs nothing but close(2).
  */
 import { readdirSync } from "node:fs";
 import { fdTarget } from "./fd.ts";
@@ -24,12 +25,18 @@ function isQuick(fd: number): boolean {
 const F_GETFD = 1;
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
-/** The number is free as soon as the other thread runs; what takes its time comes after that. At most 10 ms. */
+/**
+ * The number is free as soon as the other thread runs; what takes
+ * its time comes after that. At most 10 ms.
+ */
 function waitUntilFree(fd: number): void {
   for (let n = 0; n < 50 && libc.fcntl(fd, F_GETFD, 0) >= 0; n++) Atomics.wait(NEVER, 0, 0, 0.2);
 }
 
-/** @returns false when it stays open, because too many before it still close, or no thread can be had */
+/**
+ * @returns false when it stays open, because too many before it
+ * still close, or no thread can be had
+ */
 export function closePeer(fd: number): boolean {
   if (isQuick(fd)) return libc.close(fd) === 0;
   if (readdirSync("/proc/self/task").length >= MAX_THREADS) return false;

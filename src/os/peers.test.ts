@@ -1,4 +1,7 @@
-/** Event descriptors whose open file a peer shares: no call on them may block, whatever the peer does to it. */
+/**
+ * Event descriptors whose open file a peer shares: no call on them
+ * may block, whatever the peer does to it.
+ */
 import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";

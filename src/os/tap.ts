@@ -1,4 +1,6 @@
-/** TAP interfaces: one descriptor moves whole Ethernet frames, after an optional virtio-net header. */
+/**
+ * TAP interfaces: one descriptor moves whole Ethernet frames, after an optional virtio-net header.
+ */
 import { check, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, EPERM, errnoName, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 import { inNetns } from "./netns.ts";
@@ -43,7 +45,10 @@ export interface TapOptions {
   readonly multiQueue?: boolean;
   /** Network namespace that holds the interface; default: this one. */
   readonly netns?: string;
-  /** Make the interface when it is missing, and bring it up; it then lives as long as the descriptor. */
+  /**
+   * Make the interface when it is missing, and bring it up; it
+   * then lives as long as the descriptor.
+   */
   readonly create?: boolean;
 }
 
@@ -168,7 +173,10 @@ function setHeaderSize(fd: number, { name, vnetHeader }: TapOptions): void {
   );
 }
 
-/** Groups that the kernel takes or refuses together, each needing those before it only where said in if_tun.h. */
+/**
+ * Groups that the kernel takes or refuses together, each needing
+ * those before it only where said in if_tun.h.
+ */
 const OFFLOAD_GROUPS = [TAP_CSUM, TAP_TSO4, TAP_TSO6, TAP_TSO_ECN, TAP_UFO, TAP_USO] as const;
 
 /** Sets what this kernel takes of the wanted bits, and says what that was. */
@@ -187,7 +195,9 @@ function trySetOffloads(fd: number, bits: number): boolean {
   return libc.ioctl(fd, TUNSETOFFLOAD, bits) === 0;
 }
 
-/** Changes the offloads of an open tap, for a guest that negotiated anew; returns the bits taken. */
+/**
+ * Changes the offloads of an open tap, for a guest that negotiated anew; returns the bits taken.
+ */
 export function setTapOffloads(tap: Tap, wanted: number): number {
   return setOffloads(tap.fd, tap.vnetHeader === 0 ? 0 : wanted);
 }

@@ -13,7 +13,10 @@ export function openFds(): number {
   return readdirSync("/proc/self/fd").length - 1;
 }
 
-/** A process starts and ends in a fraction of it, also if the machine has ten times as much to do as it has CPUs. */
+/**
+ * A process starts and ends in a fraction of it, also if the machine
+ * has ten times as much to do as it has CPUs.
+ */
 const WAIT_MS = 60_000;
 const LOOK_MS = 20;
 
@@ -23,7 +26,9 @@ const LOAD = Math.min(8, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism(
 /** For a bound on how long something may take: what it is on a machine with this load. */
 export const atMost = (ms: number): number => Math.ceil(ms * LOAD);
 
-/** Looks until there is something other than undefined, null or false. @throws Error after a minute */
+/**
+ * Looks until there is something other than undefined, null or false. @throws Error after a minute
+ */
 export async function until<T>(
   what: string,
   look: () => T | undefined | null | false | Promise<T | undefined | null | false>,
@@ -56,7 +61,10 @@ export function pipe(): [number, number] {
   return [scratch.getInt32(STRUCT_OFFSET, true), scratch.getInt32(STRUCT_OFFSET + 4, true)];
 }
 
-/** What a hostile peer may send in place of an event descriptor or guest memory, one of each; the caller closes them. */
+/**
+ * What a hostile peer may send in place of an event descriptor or guest
+ * memory, one of each; the caller closes them.
+ */
 export function strangers(): { readonly name: string; readonly fd: number }[] {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-strangers-"));
   const [reading, writing] = pipe();
@@ -91,8 +99,8 @@ export function blockingFull(): number {
 const CHECK = "BPFHV_CHECK";
 
 /**
- * Runs `checks[name]` in a process of its own, because a system call that blocks cannot be ended otherwise.
- * Call it first in the file: in that process it does not return.
+ * Runs `checks[name]` in a process of its own, because a system call that blocks cannot be ended
+ * otherwise. Call it first in the file: in that process it does not return.
  * @returns what to call in a test: the exit status, null when it hung
  */
 export function isolated(

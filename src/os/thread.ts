@@ -11,7 +11,10 @@ export function currentThread(): number {
   return libc.syscall(SYS_GETTID, 0, 0, 0);
 }
 
-/** Calls that a NIC's worker makes: name, number on x86-64, number on arm64 and riscv64; and whether a descriptor leads. */
+/**
+ * Calls that a NIC's worker makes: name, number on x86-64, number on arm64
+ * and riscv64; and whether a descriptor leads.
+ */
 const CALLS: readonly (readonly [name: string, x64: number, generic: number, fd: boolean])[] = [
   ["read", 0, 63, true],
   ["write", 1, 64, true],
@@ -43,7 +46,9 @@ const CALLS: readonly (readonly [name: string, x64: number, generic: number, fd:
   ["statx", 332, 291, false],
 ];
 
-/** @returns null when the file cannot be read: the thread is gone, or the kernel shows it to nobody */
+/**
+ * @returns null when the file cannot be read: the thread is gone, or the kernel shows it to nobody
+ */
 function ask(thread: number, file: string): string | null {
   try {
     return readFileSync(`/proc/self/task/${thread}/${file}`, "utf8").trim();
@@ -52,7 +57,10 @@ function ask(thread: number, file: string): string | null {
   }
 }
 
-/** The system call that holds the thread, with the descriptor that it is about: "write on fd 23 (pipe:[4711])". */
+/**
+ * The system call that holds the thread, with the descriptor that it
+ * is about: "write on fd 23 (pipe:[4711])".
+ */
 export function whatHolds(thread: number): string {
   const words = ask(thread, "syscall")?.split(" ");
   const symbol = ask(thread, "wchan") ?? "";

@@ -1,7 +1,7 @@
 /**
- * Windows: reserved addresses with one view for ever, into which parts of files are mapped. A view costs
- * memory that a blocked event loop never gets back (see `viewAt`), so windows are used again rather than
- * made anew: there are never more than were in use at the same time.
+ * Windows: reserved addresses with one view for ever, into which parts of files are mapped. A view
+ * costs memory that a blocked event loop never gets back (see `viewAt`), so windows are used again
+ * rather than made anew: there are never more than were in use at the same time.
  */
 import * as libc from "./libc.ts";
 import { mapFileOver, PAGE, reserveAddresses, uncover } from "./memory.ts";
@@ -22,8 +22,8 @@ export class Window {
   }
 
   /**
-   * Maps `length` bytes of a file at `at`, shared and writable. All three numbers are multiples of the
-   * file's `mappingUnit`, which is at most `unit`.
+   * Maps `length` bytes of a file at `at`, shared and writable. All three numbers are multiples of
+   * the file's `mappingUnit`, which is at most `unit`.
    * @throws OsError; RangeError if that is not inside the window
    */
   map(at: number, length: number, fd: number, offset: number): void {

@@ -1,6 +1,7 @@
 /**
- * PCI configuration space (4096 bytes) of a PCI Express endpoint: storage, write masks, and the few registers
- * whose writes mean something. Layout: PCI Local Bus 3.0 chapter 6, PCI Express Base chapter 7.
+ * PCI configuration space (4096 bytes) of a PCI Express endpoint: storage, write
+ * masks, and the few registers whose writes mean something. Layout: PCI Local
+ * Bus 3.0 chapter 6, PCI Express Base chapter 7.
  */
 import type { PciIdentity } from "./device.ts";
 
@@ -38,7 +39,8 @@ const MSIX_CONTROL = MSIX + 2;
 /** Power management v3; the state survives D3 (no soft reset). */
 const PM_CAPABILITY = [0x01, 0, 0x03, 0, 0x08, 0, 0, 0];
 /**
- * PCI Express v2 endpoint: role-based errors, function level reset; device control 0x2810; a x1 link of 2.5 GT/s.
+ * PCI Express v2 endpoint: role-based errors, function level reset;
+ * device control 0x2810; a x1 link of 2.5 GT/s.
  */
 const EXPRESS_CAPABILITY = [
   [0x10, 0, 0x02, 0],
@@ -66,7 +68,10 @@ export class ConfigSpace {
   readonly #data = new DataView(this.bytes.buffer);
   #lastCapability = 0;
 
-  /** @param interrupts the place of MSI-X, or how many messages of plain MSI: a power of two; null: none */
+  /**
+   * @param interrupts the place of MSI-X, or how many messages of
+   * plain MSI: a power of two; null: none
+   */
   constructor(identity: PciIdentity, interrupts: MsixPlace | number | null) {
     this.#putIdentity(identity);
     this.#addCapability(PM, PM_CAPABILITY);
@@ -88,8 +93,8 @@ export class ConfigSpace {
     data.setUint16(CLASS_CODE + 1, id.classCode >>> 8, true);
     data.setUint16(SUBSYSTEM_VENDOR, id.subsystemVendor ?? id.vendor, true);
     data.setUint16(SUBSYSTEM, id.subsystem ?? id.device, true);
-    // The BARs (0x10 to 0x27) and the ROM BAR (0x30) stay 0 and read-only: the client owns their values, and
-    // storing the sizing write at 0x30 would make QEMU see a ROM.
+    // The BARs (0x10 to 0x27) and the ROM BAR (0x30) stay 0 and read-only: the client owns their
+    // values, and storing the sizing write at 0x30 would make QEMU see a ROM.
     this.#mask[COMMAND] = COMMAND_WRITABLE & 0xff;
     this.#mask[COMMAND + 1] = COMMAND_WRITABLE >>> 8;
     this.#mask[CACHE_LINE] = 0xff;
@@ -129,7 +134,10 @@ export class ConfigSpace {
     return enabled !== 0 && (this.bytes[PM_CONTROL]! & PM_STATE) === 0;
   }
 
-  /** Stores the writable bits of `data[at, +count)` at `offset`; the range is inside. @returns CONFIG_EFFECT */
+  /**
+   * Stores the writable bits of `data[at, +count)` at `offset`; the
+   * range is inside. @returns CONFIG_EFFECT
+   */
   write(offset: number, data: Uint8Array, at: number, count: number): number {
     const before = this.busMaster;
     for (let i = 0; i < count; i++) {

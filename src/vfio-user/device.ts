@@ -18,7 +18,9 @@ export interface Bar {
 
 /** What a device may do to its machine. */
 export interface DeviceHost {
-  /** Fires a vector; nothing happens when the guest does not listen to it or bus mastering is off. */
+  /**
+   * Fires a vector; nothing happens when the guest does not listen to it or bus mastering is off.
+   */
   fire(vector: number): void;
   /** Guest memory. */
   readonly dma: RegionTable;
@@ -27,8 +29,9 @@ export interface DeviceHost {
 }
 
 /**
- * A PCI device. All calls come from the loop that owns the server, one at a time; an exception is counted,
- * reported as a warning and answered with EIO. Offsets and sizes of accesses are checked against the BAR.
+ * A PCI device. All calls come from the loop that owns the server, one at a time;
+ * an exception is counted, reported as a warning and answered with EIO. Offsets
+ * and sizes of accesses are checked against the BAR.
  */
 export interface PciDevice {
   readonly identity: PciIdentity;
@@ -36,7 +39,10 @@ export interface PciDevice {
   readonly bars: readonly (Bar | null)[];
   /** Number of interrupt vectors: 0 to 2048, with plain MSI 0 to 32. */
   readonly vectors: number;
-  /** Default: MSI-X. With plain MSI a guest may use fewer vectors than there are: the others fire the first. */
+  /**
+   * Default: MSI-X. With plain MSI a guest may use fewer vectors than
+   * there are: the others fire the first.
+   */
   readonly interrupts?: "msix" | "msi";
   /** BAR that the library uses for MSI-X; must be null in `bars`. Default: the first free one. */
   readonly msixBar?: number;

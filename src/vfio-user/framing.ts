@@ -1,6 +1,6 @@
 /**
- * A byte stream cut into messages, with their descriptors. One receive call takes many messages; nothing is
- * allocated for a message without descriptors.
+ * A byte stream cut into messages, with their descriptors. One receive call takes many messages;
+ * nothing is allocated for a message without descriptors.
  */
 import { EMFILE, EMSGSIZE, type OsError } from "../os/errors.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
@@ -12,7 +12,9 @@ import { HEADER, MAX_MESSAGE } from "./protocol.ts";
 const RECEIVE_BYTES = 16384;
 /** Descriptors of one message. */
 const MAX_FDS = 16;
-/** Of one receive: the kernel's own limit. What it left out it would close here, and that can block. */
+/**
+ * Of one receive: the kernel's own limit. What it left out it would close here, and that can block.
+ */
 const KERNEL_MAX_FDS = 253;
 
 export const NO_FDS: readonly number[] = [];
@@ -54,7 +56,10 @@ export class MessageStream {
     this.#start = 0;
   }
 
-  /** The kernel ends a receive behind the message that carried descriptors: they go with the last byte. */
+  /**
+   * The kernel ends a receive behind the message that carried
+   * descriptors: they go with the last byte.
+   */
   #keepFds(): void {
     this.#fds.push(...this.#receiver.fds);
     this.#fdsAt = this.#end - 1;

@@ -1,6 +1,7 @@
 /**
- * MSI-X vectors: an eventfd each, a mask and a pending bit. The client owns the vector table and, as a rule, the
- * masks; masks set by message are kept here, and what fires behind them is delivered at unmask.
+ * MSI-X vectors: an eventfd each, a mask and a pending bit. The client owns the
+ * vector table and, as a rule, the masks; masks set by message are kept here,
+ * and what fires behind them is delivered at unmask.
  */
 
 import { signalPeer } from "../os/eventfd.ts";
@@ -43,7 +44,8 @@ export class MsixVectors {
   fire(vector: number): boolean {
     const fd = this.#eventFds[vector];
     if (fd === undefined || fd < 0) {
-      // A guest may enable fewer messages of plain MSI than there are: the others go with the first.
+      // A guest may enable fewer messages of plain MSI than there
+      // are: the others go with the first.
       return this.irqIndex === IRQ.msi && vector > 0 && this.fire(0);
     }
     if (this.#masked[vector] === 0) return signalPeer(fd);
@@ -82,7 +84,10 @@ export class MsixVectors {
     return byte;
   }
 
-  /** Device reset: masks and pending bits go, eventfds stay, because a client need not send them again. */
+  /**
+   * Device reset: masks and pending bits go, eventfds stay,
+   * because a client need not send them again.
+   */
   reset(): void {
     this.#masked.fill(0);
     this.#pending.fill(0);

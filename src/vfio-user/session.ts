@@ -1,4 +1,7 @@
-/** The messages of one client: each is checked, carried out and answered. State of a connection lives here. */
+/**
+ * The messages of one client: each is checked, carried out and
+ * answered. State of a connection lives here.
+ */
 
 import { OK, type RegionTable } from "../memory/regions.ts";
 import { EINVAL, EIO, ENOTSUP, errnoName } from "../os/errors.ts";
@@ -55,7 +58,10 @@ export class Session {
   /** The last message of this client that was refused, and how; "": none was. */
   lastRefusal = "";
   #negotiated = false;
-  /** Of the message at hand: its descriptors, until somebody takes them; bytes of its answer's payload. */
+  /**
+   * Of the message at hand: its descriptors, until somebody takes
+   * them; bytes of its answer's payload.
+   */
   #fds: readonly number[] = NO_FDS;
   #answer = 0;
   /** False: its error is a plain answer. */
@@ -251,7 +257,8 @@ export class Session {
   #irqInfo(at: number, payload: number): number {
     if (payload !== IRQ_INFO.SIZE || this.#u32(at) < IRQ_INFO.SIZE) return this.#malformed();
     const index = this.#u32(at + IRQ_INFO.index);
-    // "There are none" of error interrupts: a count of 0 would have QEMU warn. It asks every device, so it is no refusal.
+    // "There are none" of error interrupts: a count of 0 would have QEMU warn. It asks every
+    // device, so it is no refusal.
     if (index === IRQ.error) {
       this.#isRefusal = false;
       return EINVAL;

@@ -1,4 +1,7 @@
-/** Runs one target in a process of its own, watches that it gets on, and starts it anew after a find. */
+/**
+ * Runs one target in a process of its own, watches that it gets
+ * on, and starts it anew after a find.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

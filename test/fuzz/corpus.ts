@@ -1,4 +1,7 @@
-/** Inputs that were found to fail, one file each: kept in the tree if small, and run by every test run. */
+/**
+ * Inputs that were found to fail, one file each: kept in the
+ * tree if small, and run by every test run.
+ */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -21,7 +24,10 @@ export interface CorpusEntry {
   readonly inputs: readonly Input[];
 }
 
-/** Writes the entry to the corpus, or to the folder for temporary files if it is large. @returns the file */
+/**
+ * Writes the entry to the corpus, or to the folder for temporary
+ * files if it is large. @returns the file
+ */
 export function keep(entry: CorpusEntry, corpus: string): string {
   const text = `${JSON.stringify(entry)}\n`;
   const digest = createHash("sha256").update(JSON.stringify(entry.inputs)).digest("hex");

@@ -1,4 +1,6 @@
-/** Each target for a moment, the inputs that once failed, and campaigns against code with a fault. */
+/**
+ * Each target for a moment, the inputs that once failed, and campaigns against code with a fault.
+ */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";

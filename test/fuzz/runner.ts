@@ -1,9 +1,10 @@
 /**
- * The process that runs one target: case after case until its time is over. It writes the number of each case to a file
- * before it runs it, so that whoever started it can make the input again even if this process dies or hangs.
+ * The process that runs one target: case after case until its time is over. It writes the number of
+ * each case to a file before it runs it, so that whoever started it can make the input again even
+ * if this process dies or hangs.
  *
- *     node runner.js TARGET SEED FIRST MILLISECONDS FILE      cases of a campaign, from number FIRST on
- *     node runner.js TARGET replay FILE                       an entry of the corpus
+ *     node runner.js TARGET SEED FIRST MILLISECONDS FILE   cases of a campaign, from number FIRST
+ *     node runner.js TARGET replay FILE                    an entry of the corpus
  */
 import { openSync, writeSync } from "node:fs";
 import { readEntry } from "./corpus.ts";

@@ -1,4 +1,7 @@
-/** What a fuzz target is: a generator of inputs that are plain JSON, and a session that judges one input. */
+/**
+ * What a fuzz target is: a generator of inputs that are plain
+ * JSON, and a session that judges one input.
+ */
 import { Random } from "../../src/ebpf/fuzz/random.ts";
 
 /** Plain JSON, so that a failing input can be kept in a file and run again. */
@@ -16,9 +19,15 @@ export class Find extends Error {
 }
 
 export interface Session<I extends Input> {
-  /** Runs one input. @returns how many units (messages, accesses) it had. @throws Find and anything else */
+  /**
+   * Runs one input. @returns how many units (messages, accesses)
+   * it had. @throws Find and anything else
+   */
   run(input: I): number | Promise<number>;
-  /** Looks after many inputs whether the code under test still serves a good client and holds no more than before. */
+  /**
+   * Looks after many inputs whether the code under test still serves a
+   * good client and holds no more than before.
+   */
   check?(): void | Promise<void>;
   /** What is held now, for the report. */
   resources?(): Resources;
@@ -42,7 +51,9 @@ export interface Target<I extends Input = Input> {
   open(): Session<I> | Promise<Session<I>>;
 }
 
-/** The random numbers of one case: any case of a campaign can be made again without those before it. */
+/**
+ * The random numbers of one case: any case of a campaign can be made again without those before it.
+ */
 export function caseRandom(seed: number, index: number): Random {
   return new Random(new Random(seed).next() ^ new Random(Math.imul(index, 0x9e3779b1)).next());
 }

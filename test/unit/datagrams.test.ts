@@ -1,4 +1,7 @@
-/** The figures of demo and VM tests come from the receiver's counters, not from what iperf3's client says. */
+/**
+ * The figures of demo and VM tests come from the receiver's
+ * counters, not from what iperf3's client says.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { added, parseCounters, SHOW_COUNTERS } from "../vm/datagrams.ts";

@@ -1,11 +1,15 @@
 /**
- * What an end of a link has received and sent, by its kernel's own counters. What iperf3's client says of a flow is no
- * measure: if the receiver's program got no turn, it reports every packet that was sent as one that arrived.
+ * What an end of a link has received and sent, by its kernel's own counters. What iperf3's client
+ * says of a flow is no measure: if the receiver's program got no turn, it reports every packet that
+ * was sent as one that arrived.
  */
 
 /** Totals since boot. */
 export interface NetCounters {
-  /** UDP datagrams that sockets took, and that were dropped for want of room in them or a wrong checksum. */
+  /**
+   * UDP datagrams that sockets took, and that were dropped for want
+   * of room in them or a wrong checksum.
+   */
   readonly datagramsIn: number;
   readonly datagramErrors: number;
   readonly datagramsOut: number;

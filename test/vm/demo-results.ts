@@ -1,4 +1,7 @@
-/** What the demo measures, and how it is shown: medians with their spread, no more digits than they are worth. */
+/**
+ * What the demo measures, and how it is shown: medians with their
+ * spread, no more digits than they are worth.
+ */
 import type { UdpResult } from "./traffic.ts";
 
 /** Of one NIC in one round. */

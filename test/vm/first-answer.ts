@@ -1,6 +1,7 @@
 /**
- * Every count of lost packets begins after a first answer. Before it the kernels ask for each other's hardware address:
- * what is sent meanwhile waits or is dropped by them, and that says nothing of the NIC.
+ * Every count of lost packets begins after a first answer. Before it the kernels
+ * ask for each other's hardware address: what is sent meanwhile waits or is
+ * dropped by them, and that says nothing of the NIC.
  */
 import { patience } from "./time.ts";
 
@@ -14,8 +15,8 @@ export interface Waiting {
 }
 
 /**
- * Commands for a shell: pings `address` until it answers for the first time. The shell exits with status 1, and a line
- * that says so, if it does not.
+ * Commands for a shell: pings `address` until it answers for the first time. The shell exits with
+ * status 1, and a line that says so, if it does not.
  */
 export function untilAnswered(address: string, options: Waiting = {}): string {
   const { ping = "ping", seconds = Math.ceil(patience(WAIT_SECONDS * 1000) / 1000) } = options;

@@ -1,4 +1,7 @@
-/** A NIC unplugged and plugged again by QMP, its server replaced meanwhile: what a package upgrade needs. */
+/**
+ * A NIC unplugged and plugged again by QMP, its server replaced
+ * meanwhile: what a package upgrade needs.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { rootPort, vfioUserDevice } from "../../src/cli/qemu-command.ts";

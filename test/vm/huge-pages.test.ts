@@ -15,7 +15,9 @@ function meminfo(name: string): number {
   );
 }
 
-/** Reserves huge pages for one guest. @returns what gives them back; null if there are not enough */
+/**
+ * Reserves huge pages for one guest. @returns what gives them back; null if there are not enough
+ */
 function reserveHugePages(): (() => void) | null {
   const before = readFileSync(RESERVED, "utf8");
   const needed = Math.ceil((MEMORY_MIB * 1024) / meminfo("Hugepagesize"));

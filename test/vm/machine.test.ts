@@ -54,7 +54,8 @@ describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
   });
 });
 
-// What docs/qemu.md tells people to keep clear of. When one of these fails, a QEMU has mended it: say so there.
+// What docs/qemu.md tells people to keep clear of. When one of these
+// fails, a QEMU has mended it: say so there.
 const limits = { skip: skip || (isFull ? false : "a long run"), timeout: patience(120_000) };
 describe("limits of QEMU", limits, () => {
   const abortOf = async (vm: NicGuest, reason: RegExp) => {

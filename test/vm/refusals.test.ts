@@ -1,4 +1,7 @@
-/** A normal session: the NIC and its server refuse nothing, so that what they do refuse means something. */
+/**
+ * A normal session: the NIC and its server refuse nothing, so
+ * that what they do refuse means something.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { NicGuest } from "./nic-guest.ts";

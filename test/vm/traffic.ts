@@ -56,7 +56,10 @@ export class Link {
   /** Interfaces of the two ends, the guest's first. */
   #devices: [string, string] | null = null;
 
-  /** `host` and `peer` are the two ends' IPv4 addresses. Starts an iperf3 server on `port` of the host's. */
+  /**
+   * `host` and `peer` are the two ends' IPv4 addresses. Starts an
+   * iperf3 server on `port` of the host's.
+   */
   constructor(
     options: { guest: Guest; netns: Netns; parts: GuestParts; host: string; peer: string },
     port = 5201,
@@ -82,8 +85,8 @@ export class Link {
   }
 
   /**
-   * Small packets, as many as the sender can make, or `rate` (in the words of iperf3: "4M"), counted by the receiver's
-   * kernel.
+   * Small packets, as many as the sender can make, or `rate` (in the words of iperf3: "4M"),
+   * counted by the receiver's kernel.
    */
   async udp(direction: Direction, seconds: number, rate = "0"): Promise<UdpResult> {
     const before = await this.#counters();
@@ -113,7 +116,10 @@ export class Link {
     };
   }
 
-  /** The counters once what a flow left in queues has arrived: the next one must not be credited with it. */
+  /**
+   * The counters once what a flow left in queues has arrived: the
+   * next one must not be credited with it.
+   */
   async #settled(): Promise<{ guest: NetCounters; host: NetCounters }> {
     let last = await this.#counters();
     await until(SETTLE_MS, "an end of a flow of packets", async () => {
@@ -139,7 +145,9 @@ export class Link {
     return report;
   }
 
-  /** From the guest to the host, counted from the first answer on. @throws Error if there is none */
+  /**
+   * From the guest to the host, counted from the first answer on. @throws Error if there is none
+   */
   async pingFromGuest(count: number, interval = 0.02): Promise<PingResult> {
     const { output } = await this.#guest.run(
       `${untilAnswered(this.host)}\nping -n -q -c ${count} -i ${interval} -W 2 ${this.host}`,
@@ -148,7 +156,9 @@ export class Link {
     return parsePing(output);
   }
 
-  /** From the host to the guest, counted from the first answer on. @throws Error if there is none */
+  /**
+   * From the host to the guest, counted from the first answer on. @throws Error if there is none
+   */
   pingFromHost(count: number, interval = 0.02): PingResult {
     const { ping } = this.#parts;
     const counted = `${ping} -n -q -c ${count} -i ${interval} -W 2 ${this.peer}`;

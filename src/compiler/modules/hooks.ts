@@ -1,13 +1,16 @@
 /**
- * Loader hooks, run by Node.js in a thread of its own (`module.register`): TypeScript files load on every
- * supported Node.js, as text of their own, never as a build of them that may be older.
+ * Loader hooks, run by Node.js in a thread of its own (`module.register`): TypeScript files load on
+ * every supported Node.js, as text of their own, never as a build of them that may be older.
  */
 import { existsSync, readFileSync } from "node:fs";
 import type { LoadHook, ResolveHook } from "node:module";
 import { fileURLToPath } from "node:url";
 import { transformSync } from "oxc-transform";
 
-/** A module that stands in for a file and re-exports what that file would import: `?import=SPECIFIER`. */
+/**
+ * A module that stands in for a file and re-exports what that
+ * file would import: `?import=SPECIFIER`.
+ */
 const STAND_IN = "import";
 
 /** The URL of a module that imports `specifier` as the file at `url` would. */
@@ -18,7 +21,8 @@ export function standIn(url: URL, specifier: string): string {
 }
 
 export const resolve: ResolveHook = (specifier, context, next) => {
-  // This package is this one, wherever the importing file is: layouts must be those of this compiler.
+  // This package is this one, wherever the importing file is:
+  // layouts must be those of this compiler.
   if (/^bpfhv(\/|$)/.test(specifier)) {
     return next(specifier, { ...context, parentURL: import.meta.url });
   }

@@ -1,4 +1,7 @@
-/** Loads what guest programs import: layouts and constants, from packages, JavaScript and TypeScript. */
+/**
+ * Loads what guest programs import: layouts and constants, from
+ * packages, JavaScript and TypeScript.
+ */
 import { register } from "node:module";
 import { pathToFileURL } from "node:url";
 import { standIn } from "./hooks.ts";
@@ -6,8 +9,8 @@ import { standIn } from "./hooks.ts";
 let registered = false;
 
 /**
- * The exports of what `from` imports as `specifier`: packages are looked up from that file's folder, and
- * `bpfhv/…` is this package.
+ * The exports of what `from` imports as `specifier`: packages are looked up from that file's
+ * folder, and `bpfhv/…` is this package.
  * @throws what loading throws: the module's own error, or Node's that says what was not found
  */
 export async function loadImport(

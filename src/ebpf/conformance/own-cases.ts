@@ -1,7 +1,10 @@
 /**
- * Our own cases: `cases/<group>.txt`, one case a line, several for each instruction of each conformance group.
+ * Our own cases: `cases/<group>.txt`, one case a line, several for
+ * each instruction of each conformance group.
  *
- *     R0 = instruction; instruction … [@ memory]      the last `exit` is left out; `#` begins a comment line
+ *     R0 = instruction; instruction … [@ memory]
+ *
+ * The last `exit` is left out. `#` begins a comment line.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

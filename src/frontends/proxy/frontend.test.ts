@@ -269,7 +269,8 @@ describe("requests", () => {
       done(bench.ask(6, words(0, 0, 2 ** 20 - 2992, 0)), 6);
       done(bench.ask(6, words(0, 0, 0, 0)), 6);
       refused(bench.ask(10), 10);
-      // Initialised on registration: qmask, kick wish, interrupt wish, at the offsets of the original.
+      // Initialised on registration: qmask, kick wish, interrupt
+      // wish, at the offsets of the original.
       for (let at = 0; at < 2992; at += 4) bench.view.setUint32(0x10000 + at, 0xaaaaaaaa, true);
       done(bench.ask(6, words(0, 0, 0x10000, 0)), 6);
       const word = (at: number) => bench.view.getUint32(0x10000 + at, true);
@@ -456,8 +457,8 @@ describe("packets", () => {
       for (const type of [10, 11]) done(bench.ask(type), type);
       publish(bench, 0, frameOf(0));
       bench.pair.drainTx();
-      // Cut in two, and from another descriptor of the same file; a buffer now lies across the cut, and
-      // goes out all the same.
+      // Cut in two, and from another descriptor of the same file; a buffer now lies across the cut,
+      // and goes out all the same.
       const other = dup(bench.memfd);
       const halves = table([0, 0x40010, 0], [0x40010, 2 ** 20 - 0x40010, 0x40010]);
       done(bench.ask(5, halves, [bench.memfd, other]), 5);

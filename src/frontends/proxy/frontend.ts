@@ -1,6 +1,7 @@
 /**
- * The backend's end of the socket, served from the engine's loop: requests in, replies out, kicks noticed. Any
- * request that can be told from the next one gets a reply; where it cannot, the connection ends.
+ * The backend's end of the socket, served from the engine's loop: requests in,
+ * replies out, kicks noticed. Any request that can be told from the next one
+ * gets a reply; where it cannot, the connection ends.
  */
 import type { Device } from "../../devices/device.ts";
 import { CONTROL_TAG, type Control } from "../../engine/loop.ts";
@@ -38,7 +39,10 @@ export interface ProxyFrontendOptions {
   /** The loop spins for ever. */
   readonly busy?: boolean;
   readonly log: (level: "info" | "warn", text: string) => void;
-  /** The connection is over and nothing will follow: "" where the VMM closed it, else what was wrong. */
+  /**
+   * The connection is over and nothing will follow: "" where the
+   * VMM closed it, else what was wrong.
+   */
   readonly ended: (problem: string) => void;
   /** For verbose logs. */
   readonly trace?: (text: string) => void;
@@ -74,8 +78,8 @@ export class ProxyFrontend implements Control {
       ...{ device: options.device, features: options.features, pair: options.pair },
       allowUnverified: options.allowUnverified ?? false,
       allowUnsealed: options.allowUnsealed ?? false,
-      // Each kick is reported once and never read: no call of ours waits for the VMM, whatever flags it sets, and a
-      // counter that it keeps above 0 does not wake the loop again.
+      // Each kick is reported once and never read: no call of ours waits for the VMM, whatever
+      // flags it sets, and a counter that it keeps above 0 does not wake the loop again.
       watchKick: (queue, fd) => this.#epoll?.add(fd, EPOLLIN | EPOLLET, KICK_TAG + queue),
       unwatchKick: (_queue, fd) => this.#epoll?.remove(fd),
       warn: (text) => options.log("warn", text),

@@ -1,4 +1,7 @@
-/** A VMM that wants the backend to hang: every descriptor that it gives blocks, or is of another kind. */
+/**
+ * A VMM that wants the backend to hang: every descriptor that it
+ * gives blocks, or is of another kind.
+ */
 import assert from "node:assert/strict";
 import test from "node:test";
 import { Epoll } from "../../os/epoll.ts";

@@ -1,6 +1,6 @@
 /**
- * The byte stream cut into messages. A receive never reaches past the message that it is in, so descriptors
- * that come with any byte of a message are that message's.
+ * The byte stream cut into messages. A receive never reaches past the message that it is in, so
+ * descriptors that come with any byte of a message are that message's.
  */
 import { close } from "../../os/fd.ts";
 import { mapAnonymous, PAGE } from "../../os/memory.ts";
@@ -43,8 +43,8 @@ export class ProxyStream {
   }
 
   /**
-   * Ends the connection. The buffers stay for the next one: views made for each would pile up in a worker
-   * whose event loop does not run (see `viewAt`).
+   * Ends the connection. The buffers stay for the next one: views made for each would pile up in a
+   * worker whose event loop does not run (see `viewAt`).
    */
   disconnect(): void {
     this.dropFds();
@@ -97,7 +97,9 @@ export class ProxyStream {
     }
   }
 
-  /** The payload is copied: the buffer is free for the next message, and nobody changes it under us. */
+  /**
+   * The payload is copied: the buffer is free for the next message, and nobody changes it under us.
+   */
   #complete(): "message" {
     this.type = this.#in.getUint32(HEADER.type, true);
     this.flags = this.#in.getUint32(HEADER.flags, true);

@@ -1,4 +1,6 @@
-/** Code with a fault, for the tests of campaigns: the seed says which. Not in the list of targets. */
+/**
+ * Code with a fault, for the tests of campaigns: the seed says which. Not in the list of targets.
+ */
 import type { Random } from "../../../src/ebpf/fuzz/random.ts";
 import { Find, type Session, type Target } from "../target.ts";
 

@@ -4,7 +4,9 @@ import { expect } from "../target.ts";
 
 const FRAMES = "0,1,2,3";
 
-/** Four packets go each way through a bench that has just been opened. @throws Find if they do not */
+/**
+ * Four packets go each way through a bench that has just been opened. @throws Find if they do not
+ */
 export function expectPackets(bench: Bench): void {
   const [port] = bench.ports;
   port!.sent.length = 0;

@@ -1,4 +1,6 @@
-/** Good objects, texts and code from many hands, and damage to them that keeps most of their sense. */
+/**
+ * Good objects, texts and code from many hands, and damage to them that keeps most of their sense.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { DEVICES } from "../../../src/devices/index.ts";
 import { programSet } from "../../../src/devices/sets.ts";

@@ -1,4 +1,7 @@
-/** Damaged objects, texts and code into reader, assembler, verifier, interpreter and JIT, which must agree. */
+/**
+ * Damaged objects, texts and code into reader, assembler, verifier,
+ * interpreter and JIT, which must agree.
+ */
 import { HELPERS } from "../../../src/abi/index.ts";
 import { looksLikeElf, readElf } from "../../../src/ebpf/elf-reader.ts";
 import type { Helper } from "../../../src/ebpf/engine.ts";

@@ -1,4 +1,7 @@
-/** bpfhv-proxy messages to the backend's end, over a socket pair, while the guest scribbles on its rings. */
+/**
+ * bpfhv-proxy messages to the backend's end, over a socket pair,
+ * while the guest scribbles on its rings.
+ */
 import { DEVICES } from "../../../src/devices/index.ts";
 import type { Random } from "../../../src/ebpf/fuzz/random.ts";
 import { message, ProxyBench, table, words } from "../../../src/frontends/proxy/testing.ts";

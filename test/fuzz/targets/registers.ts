@@ -1,4 +1,6 @@
-/** Random accesses to the registers, doorbells and program window of a NIC, with rings scribbled on. */
+/**
+ * Random accesses to the registers, doorbells and program window of a NIC, with rings scribbled on.
+ */
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
 import type { Device } from "../../../src/devices/device.ts";
 import { DEVICES } from "../../../src/devices/index.ts";
@@ -68,7 +70,10 @@ function generate(random: Random): Accesses {
 /** A guest and its NIC, which can begin again from what they were when they were made. */
 class Life {
   readonly bench: Bench;
-  /** What the device wrote for random accesses, a blob over a page list, would not be the device's fault. */
+  /**
+   * What the device wrote for random accesses, a blob over a page
+   * list, would not be the device's fault.
+   */
   readonly #memory: Uint8Array;
   readonly #fresh: Uint8Array;
 

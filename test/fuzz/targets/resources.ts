@@ -1,8 +1,14 @@
-/** What a process holds: open descriptors and resident memory, and a limit on how much more it may come to hold. */
+/**
+ * What a process holds: open descriptors and resident memory, and a
+ * limit on how much more it may come to hold.
+ */
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { expect, type Resources } from "../target.ts";
 
-/** Caches and garbage that has not been collected yet; a leak of 100 bytes a message passes it in a million. */
+/**
+ * Caches and garbage that has not been collected yet; a leak of 100
+ * bytes a message passes it in a million.
+ */
 const GROWTH_MB = 64;
 
 export function resourcesOf(pid: number | "self"): Resources {
@@ -19,7 +25,9 @@ export class ResourceLimit {
   #checks = 0;
   #first: Resources | null = null;
 
-  /** @param warmUp checks before the measure is taken: code is compiled and buffers grow until then */
+  /**
+   * @param warmUp checks before the measure is taken: code is compiled and buffers grow until then
+   */
   constructor(pid: number | "self", warmUp: number) {
     this.#pid = pid;
     this.#warmUp = warmUp;

@@ -52,7 +52,10 @@ function generate(random: Random): Ride {
   };
 }
 
-/** File offsets of the pages of all contexts: a mark in each page is looked for in the guest's memory. */
+/**
+ * File offsets of the pages of all contexts: a mark in each page
+ * is looked for in the guest's memory.
+ */
 function contextPages(bench: Bench): number[] {
   const [range] = bench.memory.ranges;
   const { buffer, byteOffset, length } = bench.memory.bytes(range!.address, range!.size);

@@ -1,4 +1,7 @@
-/** The thread that scribbles on a guest's rings: maps the guest's memory, writes until it is told to stop. */
+/**
+ * The thread that scribbles on a guest's rings: maps the guest's
+ * memory, writes until it is told to stop.
+ */
 import { isMainThread, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { Random } from "../../../src/ebpf/fuzz/random.ts";
 import { mapFile } from "../../../src/os/memory.ts";
@@ -23,7 +26,10 @@ const EDGES = [0, 1, 2, 15, 16, 17, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x800000
 const PRIVATE_WORD = 2096 / 4;
 const PAGE_WORDS = 1024;
 
-/** Guests' memories by descriptor: they stay open as long as this thread lives, which never lets go of a view. */
+/**
+ * Guests' memories by descriptor: they stay open as long as this
+ * thread lives, which never lets go of a view.
+ */
 const memories = new Map<number, Uint32Array>();
 
 function memoryOf({ fd, bytes }: ScribblerOrder): Uint32Array {
@@ -41,7 +47,8 @@ function scribble(order: ScribblerOrder, state: Int32Array): void {
   while (Atomics.load(state, 0) === COMMAND.RUN) {
     for (let n = 0; n < order.burst; n++) {
       const page = random.pick(order.pages) / 4;
-      // Mostly where the indices of a ring are: just behind the shared part, and the first descriptors.
+      // Mostly where the indices of a ring are: just behind the
+      // shared part, and the first descriptors.
       const near = PRIVATE_WORD + random.below(64);
       const at = page + (random.once(3) ? random.below(PAGE_WORDS) : near);
       words[at] = random.once(3) ? random.next() : nearby(words[at]!, random);

@@ -69,7 +69,10 @@ export class StrangeFds {
     return this.#fds[kind];
   }
 
-  /** Makes those that block block again: who was given one may have changed that, and the peer changes it back. */
+  /**
+   * Makes those that block block again: who was given one may have
+   * changed that, and the peer changes it back.
+   */
   block(): void {
     for (const kind of BLOCKING) libc.fcntl(this.#fds[kind], F_SETFL, constants.O_RDWR);
   }
