@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
+import { filterFor } from "./seccomp.ts";
 
 const os = (name: string) => JSON.stringify(new URL(`./${name}.js`, import.meta.url).href);
 
@@ -43,4 +44,31 @@ test("a confined process starts no program in any thread, and goes on otherwise"
   assert.deepEqual([confined, run, inWorker], [true, "EPERM", "EPERM"]);
   assert.ok(text > 0);
   assert.ok(threads.length > 1 && threads.every(Boolean));
+});
+
+/** Runs a filter of loads, jumps and returns as the kernel does. @returns its verdict */
+function verdict(number: number, arch: number): number {
+  const filter = filterFor("x64");
+  let loaded = 0;
+  for (let at = 0; at < filter.length; at++) {
+    const [code, ifTrue, ifFalse, value] = filter[at];
+    if (code === 0x06) return value;
+    if (code === 0x20) loaded = value === 0 ? number : arch;
+    else if (code === 0x15) at += loaded === value ? ifTrue : ifFalse;
+    else if (code === 0x35) at += loaded >= value ? ifTrue : ifFalse;
+    else assert.fail(`instruction ${at}: code ${code}`);
+  }
+  return assert.fail("it runs off its end");
+}
+
+test("the filter refuses a call when it comes by the table of i386 or of x32", () => {
+  const [x64, i386, allowed, refused] = [0xc000003e, 0x40000003, 0x7fff0000, 0x00050001];
+  assert.deepEqual([verdict(0, x64), verdict(441, x64)], [allowed, allowed]);
+  assert.deepEqual(
+    [verdict(59, x64), verdict(442, x64), verdict(163, x64)],
+    [refused, refused, refused],
+  );
+  // execve: 11 of i386, 520 of x32.
+  assert.deepEqual([verdict(11, i386), verdict(3, i386)], [refused, refused]);
+  assert.deepEqual([verdict(0x40000000 + 520, x64), verdict(0x40000000, x64)], [refused, refused]);
 });

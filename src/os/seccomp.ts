@@ -38,18 +38,22 @@ const REFUSED: Readonly<Record<string, number>> = {
 
 type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, value: number];
 
-/** On other architectures nothing is refused: threads lose the way to more rights only. */
-function filterFor(arch: string): Instruction[] {
+/**
+ * On other architectures nothing is refused: threads lose the way to more rights only. The tables of
+ * i386 and x32 have other numbers for the same calls, so all calls by those are refused.
+ */
+export function filterFor(arch: string): Instruction[] {
   const numbers = arch === "x64" ? Object.values(REFUSED) : [];
   if (numbers.length === 0) return [[RETURN, 0, 0, RET_ALLOW]];
-  // Behind the tests: allow, then refuse.
-  const refuse = (i: number): number => numbers.length - i;
+  const first = 4;
+  // Behind the tests: allow, then refuse. A jump counts from the next instruction.
+  const refuse = (from: number): number => first + numbers.length - from;
   return [
     [LOAD_WORD, 0, 0, ARCH],
-    [JUMP_IF_EQUAL, 0, refuse(0) + 2, AUDIT_ARCH_X86_64],
+    [JUMP_IF_EQUAL, 0, refuse(1), AUDIT_ARCH_X86_64],
     [LOAD_WORD, 0, 0, NUMBER],
-    [JUMP_IF_AT_LEAST, refuse(0), 0, X32_BIT],
-    ...numbers.map((number, i): Instruction => [JUMP_IF_EQUAL, refuse(i), 0, number]),
+    [JUMP_IF_AT_LEAST, refuse(3), 0, X32_BIT],
+    ...numbers.map((number, i): Instruction => [JUMP_IF_EQUAL, refuse(first + i), 0, number]),
     [RETURN, 0, 0, RET_ALLOW],
     [RETURN, 0, 0, RET_EPERM],
   ];
