@@ -7,7 +7,8 @@ BPFHV_CACHE=${BPFHV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bpfhv}
 export BPFHV_CACHE
 
 # Bold on a terminal, unless NO_COLOR is set (no-color.org).
-if [ -t 2 ] && [ -z "${NO_COLOR-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; else bold='' plain=''; fi
+bold='' plain=''
+if [ -t 2 ] && [ -z "${NO_COLOR-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
 say() { printf '%s==>%s %s\n' "$bold" "$plain" "$*" >&2; }
 die() { printf 'bpfhv: %s\n' "$*" >&2; exit 1; }
 

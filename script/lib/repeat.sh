@@ -1,8 +1,9 @@
 # Sourced by script/test: whole runs in a row, to find what fails once in twenty.
 # shellcheck shell=bash
 
-# repeat_runs N COMMAND...: runs the command N times; one line a run, then failures by test. Ctrl-C ends it with the table.
-# The command tells of itself as script/test does: "failed: NAME" lines, and "A passed, B failed, C skipped" at the end.
+# repeat_runs N COMMAND...: runs the command N times; one line a run, then failures by test. Ctrl-C
+# ends it with the table. The command reports as script/test does: "failed: NAME" lines, and "A
+# passed, B failed, C skipped" at the end.
 repeat_runs() {
   local runs=$1 done=0 bad=0 status=0 stopped='' logs start log summary
   shift
@@ -14,10 +15,14 @@ repeat_runs() {
     log="$logs/$((done + 1)).log" start=$SECONDS status=0
     "$@" >"$log" 2>&1 </dev/null || status=$?
     # Half a run says nothing.
-    [ -z "$stopped" ] && [ $status -ne 130 ] && [ $status -ne 143 ] || { stopped=${stopped:-$status}; break; }
+    [ -z "$stopped" ] && [ $status -ne 130 ] && [ $status -ne 143 ] || {
+      stopped=${stopped:-$status}
+      break
+    }
     done=$((done + 1))
     summary=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1) || true
-    printf 'run %d/%d: %s, status %d, in %d s\n' "$done" "$runs" "${summary:-no summary}" $status $((SECONDS - start))
+    printf 'run %d/%d: %s, status %d, in %d s\n' \
+      "$done" "$runs" "${summary:-no summary}" $status $((SECONDS - start))
     if [ $status -eq 0 ]; then rm -f "$log"; continue; fi
     bad=$((bad + 1))
     grep '^failed: ' "$log" | sed 's/^failed: /  failed: /' || true

@@ -31,7 +31,8 @@ async function ask(socket: string, request: unknown): Promise<unknown> {
 
 function unreached(socket: string, { code, message }: NodeJS.ErrnoException): string {
   if (code === "EACCES") {
-    return `cannot connect to ${controlPath(socket)}: permission denied; ask as root or as the server's user`;
+    const path = controlPath(socket);
+    return `cannot connect to ${path}: permission denied; ask as root or as the server's user`;
   }
   // Somebody listens, or too many have asked.
   if (code === undefined || code === "EAGAIN") return `${controlPath(socket)}: ${message}`;

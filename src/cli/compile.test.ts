@@ -190,20 +190,20 @@ test("packages are found from the file that imports them, wherever the command r
   const text = (name: string) =>
     `import { two } from "${name}"; export function main(context) { return two; }`;
   writeFileSync(join(project, "main.ts"), text("numbers"));
-  writeFileSync(join(project, "none.ts"), text("no-such-numbers"));
+  writeFileSync(join(project, "none.ts"), text("no-such"));
   const found = compile(join(project, "main.ts"), "--to", "hex");
   assert.equal(found.stdout, "; main\nb7000000020000009500000000000000\n", found.stderr);
   const { stderr, status } = compile(join(project, "none.ts"));
   assert.equal(status, 1);
   assert.match(
     stderr,
-    /^bpfhv: .*none\.ts: "no-such-numbers" cannot be loaded: Cannot find package 'no-such-numbers' [^\n]*\n$/,
+    /^bpfhv: .*none\.ts: "no-such" cannot be loaded: Cannot find package 'no-such' [^\n]*\n$/,
   );
 });
 
 test("a module that is imported and cannot be parsed or run is one line with its name", () => {
   const file = written({
-    "uses-broken.ts": `import { x } from "./throws.ts"; export function main(context) { return x; }`,
+    "uses-broken.ts": `import { x } from "./throws.ts"; export function main(ctx) { return x; }`,
     "throws.ts": "export const x: number = (() => { throw new Error('no luck'); })();",
   });
   const { stderr, status } = compile(file);

@@ -137,7 +137,7 @@ describe("the server's end", () => {
     });
   });
 
-  test("answers several requests in order, also when the client hangs up after asking", async () => {
+  test("answers several requests in order when the client hangs up after asking", async () => {
     let n = 0;
     await served({ status: async () => n++ }, async (path) => {
       const client = await connected(path);

@@ -117,7 +117,7 @@ describe("a vfio-user client", () => {
     }
   });
 
-  test("is refused what is no event descriptor as an interrupt, and no file as memory", async () => {
+  test("is refused when an interrupt is not an eventfd or memory is not a file", async () => {
     const server = new Server();
     try {
       const client = await server.client();
@@ -164,7 +164,7 @@ describe("a vfio-user client", () => {
     }
   });
 
-  test("finds each kind of refusal told once in the log, the first and the last one in status", async () => {
+  test("causes one log line for each kind of refusal; status shows first and last", async () => {
     const server = new Server();
     try {
       const client = await server.client();

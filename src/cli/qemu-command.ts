@@ -144,7 +144,7 @@ export function sharedMemoryProblem(extra: readonly string[]): string | undefine
   for (const [option, value] of pairs) {
     if (option === "m") return "-m would disagree with the shared memory: use --memory instead";
     if (option === "mem-path") {
-      return "-mem-path gives RAM that is not shared: use -object memory-backend-memfd,share=on,…";
+      return "-mem-path gives RAM that is not shared: use -object memory-backend-memfd,share=on";
     }
     if (option === "object") declareBackend(backends, value);
   }

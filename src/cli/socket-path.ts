@@ -12,7 +12,6 @@ export function requireShort(option: string, path: string): void {
   const length = Buffer.byteLength(path);
   if (length > 0 && length <= MAX_SOCKET_PATH && !path.includes("\0")) return;
   if (length === 0) throw new Usage(`${option} is empty: give a path`);
-  throw new Usage(
-    `${option}: a socket's path has at most ${MAX_SOCKET_PATH} bytes, and this one ${length}: ${path}`,
-  );
+  const limit = `a socket's path has at most ${MAX_SOCKET_PATH} bytes`;
+  throw new Usage(`${option}: ${limit}, and this one ${length}: ${path}`);
 }

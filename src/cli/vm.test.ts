@@ -114,7 +114,7 @@ esac\n`;
     assert.match(line, /share=on .*-serial mon:stdio -trace 'x\*'\n$/);
   });
 
-  test("a QEMU without vvfat is used, and named on stderr, because it cannot refuse migration", async (t) => {
+  test("vm --print warns when its QEMU has no vvfat to refuse migration with", async (t) => {
     const stderr = t.mock.method(process.stderr, "write", () => true);
     const device = 'name "vfio-user-pci", bus PCI';
     const kernel = join(folder, "kernel");

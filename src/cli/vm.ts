@@ -130,7 +130,7 @@ async function composeVm(flags: VmFlags, extra: readonly string[]): Promise<stri
   const withoutBlocker = !canRefuseMigration(qemu);
   if (withoutBlocker) {
     process.stderr.write(
-      `bpfhv: ${qemu} has no vvfat driver to refuse live migration with: do not migrate this guest\n`,
+      `bpfhv: ${qemu} has no vvfat driver to refuse migration with: do not migrate this guest\n`,
     );
   }
   return qemuCommand({

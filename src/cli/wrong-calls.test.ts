@@ -173,7 +173,7 @@ describe("a wrong call", () => {
   }
 });
 
-test("an error of the system is a failure, and anything unforeseen a bug that says how to see more", (t) => {
+test("report tells a system error as a failure and an unforeseen one as a bug", (t) => {
   const refused = Object.assign(new Error("EACCES: permission denied, open '/x'"), {
     code: "EACCES",
   });

@@ -17,8 +17,16 @@ export interface TooDeep {
 }
 
 /** What is passed over, or counts as one token. */
-const TOKEN =
-  /\/\/[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|"(?:[^"\\\n]|\\[\s\S])*|'(?:[^'\\\n]|\\[\s\S])*|[\w$]+|[^\s\w$]/g;
+const TOKEN = new RegExp(
+  [
+    /\/\/[^\n]*|\/\*[\s\S]*?(?:\*\/|$)/,
+    /"(?:[^"\\\n]|\\[\s\S])*|'(?:[^'\\\n]|\\[\s\S])*/,
+    /[\w$]+|[^\s\w$]/,
+  ]
+    .map(({ source }) => source)
+    .join("|"),
+  "g",
+);
 
 /** The first place that nests too deep; null: none does. */
 export function tooDeep(text: string): TooDeep | null {

@@ -180,7 +180,8 @@ test("literals of ?: take the type of what they are assigned to", () => {
 });
 
 test("code that uses a named constant is attributed to the line that uses it", () => {
-  const text = `${PRELUDE}const SMALL = 5 - 3;\n${STEP}\n  switch (view(CONTEXT, context, 0).num_bufs) {
+  const text = `${PRELUDE}const SMALL = 5 - 3;\n${STEP}
+  switch (view(CONTEXT, context, 0).num_bufs) {
     case SMALL:\n      return 1;\n  }\n  return 0;\n}`;
   const [{ lines }] = compile(text);
   const named = [...(lines ?? new Map()).values()].map((place) => place.line - PRELUDE_LINES);

@@ -80,7 +80,7 @@ function holds(ring: GuestRing, address: number): boolean {
 
 describe("broken descriptors that the guest publishes again at once", () => {
   for (const device of DEVICES) {
-    test(`${device.name}: cost few looks when they are receive buffers, and all is well when they are memory`, () => {
+    test(`${device.name}: cost few polls as receive buffers; traffic resumes after repair`, () => {
       const host = new UnsharedBench(device);
       const { bench } = host;
       let guestTurns = 0;
@@ -102,7 +102,7 @@ describe("broken descriptors that the guest publishes again at once", () => {
       bench.close();
     });
 
-    test(`${device.name}: cost few looks when they are packets to send, and good ones follow`, () => {
+    test(`${device.name}: cost few polls as packets to send, and good ones follow`, () => {
       const host = new UnsharedBench(device);
       const { bench } = host;
       let offered = 0;

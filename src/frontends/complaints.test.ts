@@ -4,7 +4,7 @@ import { DROP_BAD_ADDRESS, PACKETS, RING_ERRORS } from "../devices/counters.ts";
 import { Bench } from "../guest/testing.ts";
 import { Complaints, counted, droppedIn, unsharedMemory } from "./complaints.ts";
 
-test("a complaint is told when its counter first grows, then once a minute with the number since", () => {
+test("a complaint is logged when its counter first grows, then once a minute", () => {
   const counters = { refusedIrq: 3, messages: 0 };
   const lines: string[] = [];
   const texts = { refusedIrq: "interrupt requests refused" };

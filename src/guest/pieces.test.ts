@@ -152,7 +152,7 @@ for (const device of DEVICES) {
     });
   }
 
-  test(`${device.name}: a context in one piece works at every place in and across huge pages`, () => {
+  test(`${device.name}: a contiguous context works anywhere in and across huge pages`, () => {
     const bench = new CutBench(device, "v1", { bufs: 256 });
     bench.driver.open();
     const size = bench.nic.contextSize(0);

@@ -255,7 +255,7 @@ test("what is no file is no memory, also when unsealed files are allowed", () =>
   }
 });
 
-test("ranges go together when an unmapped stretch covers them whole, and stay when it cuts one", () => {
+test("an unmap removes all ranges that it covers whole, and none when it cuts one", () => {
   const stretch = fc.record({ page: fc.nat(48), pages: fc.integer({ min: 1, max: 48 }) });
   fc.assert(
     fc.property(fc.array(piece, { maxLength: 12 }), stretch, (pieces, { page, pages }) => {

@@ -167,8 +167,8 @@ export class RegionTable implements GuestMemory {
         "memory-not-sealed",
         this.#allowUnsealed
           ? `${memory} cannot be sealed: whoever shrinks that file kills this process`
-          : `${memory} is not used, because whoever shrinks that file would kill this process: give ` +
-              "QEMU a memory-backend-memfd, which can be sealed, or start with --allow-unsealed",
+          : `${memory} is not used, because whoever shrinks that file would kill this process: ` +
+              "give QEMU a memory-backend-memfd, which can be sealed, or use --allow-unsealed",
       );
     }
     return this.#allowUnsealed;

@@ -58,7 +58,7 @@ export class PcapPort extends BasePort {
     if (this.#failing) {
       this.#lostBefore = before;
       const why = errnoName(writer.error);
-      this.notice = `${this.#path}: ${why}: packets are not captured (dropPort) until there is room`;
+      this.notice = `${this.#path}: ${why}: packets are lost (dropPort) until there is room`;
     } else {
       const lost = writer.lost - this.#lostBefore;
       this.notice = `${this.#path}: the capture goes on; ${lost} packets are missing`;

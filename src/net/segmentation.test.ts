@@ -139,7 +139,7 @@ const shapes = fc.record({
   payload: fc.integer({ min: 1, max: 20_000 }),
 });
 
-test("a capture cuts large packets: payload, sequence, flags, lengths and checksums are right", () => {
+test("a capture segments large packets with right payload, flags, lengths and checksums", () => {
   fc.assert(
     fc.property(shapes, fc.integer({ min: 100, max: 9000 }), (shape, size) => {
       const packet = packetOf(shape);

@@ -76,7 +76,7 @@ describe("a TAP port", { skip }, () => {
     });
   });
 
-  test("drops and counts what it sends when the interface is down, and is gone when it is removed", () => {
+  test("drops and counts when the interface is down, and reports its removal", () => {
     withTap(0, (port, pair) => {
       const { batch, memory } = batchOf([testFrame(1, 60), testFrame(2, 60)], false);
       execFileSync("ip", ["-n", pair.netns, "link", "set", "dev", "nic", "down"]);

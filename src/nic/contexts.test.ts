@@ -44,7 +44,7 @@ function expectWords(context: MappedContext | string, bytes: Uint8Array, pages: 
   }
 }
 
-test("contexts on huge pages are in one piece or scattered, and their windows are used again", (t) => {
+test("contexts on huge pages are contiguous or scattered, and their windows are reused", (t) => {
   const size = 4 * 2 ** 21;
   const file = hugeFile(size);
   if (typeof file === "string") return t.skip(file);

@@ -31,7 +31,7 @@ function fill(output: Output): number {
   return written;
 }
 
-test("a pipe that nobody reads takes what it holds, and blocks neither us nor who shares it", () => {
+test("a full pipe blocks neither its writer nor a process that shares it", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-output-"));
   const before = openFds();
   const path = join(folder, "pipe");
@@ -53,7 +53,7 @@ test("a pipe that nobody reads takes what it holds, and blocks neither us nor wh
   rmSync(folder, { recursive: true });
 });
 
-test("a socket that nobody reads takes what it holds, though its descriptor may block", () => {
+test("a full socket does not block its writer when its descriptor is blocking", () => {
   const [a, b] = socketPair();
   assert.equal(libc.fcntl(a, F_SETFL, O_RDWR), 0);
   const output = new Output(a);

@@ -29,7 +29,8 @@ const inWorker = await new Promise((resolve, reject) => {
 const threads = readdirSync("/proc/self/task").map((id) =>
   /NoNewPrivs:\\t1/.test(readFileSync("/proc/self/task/" + id + "/status", "utf8")),
 );
-console.log(JSON.stringify({ confined, run: run.error?.code, inWorker, text: text.length, threads }));
+const code = run.error?.code;
+console.log(JSON.stringify({ confined, run: code, inWorker, text: text.length, threads }));
 `;
 
 test("a confined process starts no program in any thread, and goes on otherwise", {

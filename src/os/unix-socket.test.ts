@@ -115,7 +115,7 @@ test("a listening socket accepts, knows its peer and is private to the owner", (
   });
 });
 
-test("a listening socket has the mode and the group that were asked for, whatever the umask", () => {
+test("a listening socket has the requested mode and group under any umask", () => {
   inFolder((folder) => {
     const before = process.umask(0o077);
     try {

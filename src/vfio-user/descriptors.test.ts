@@ -85,7 +85,7 @@ const inChild = isolated(import.meta.url, {
   },
 });
 
-test("a server lets a client wait when no descriptor is free, says so once, and accepts it later", async () => {
+test("a server leaves a client waiting, with one warning, when no descriptor is free", async () => {
   assert.equal(await inChild("accept"), 0);
 });
 

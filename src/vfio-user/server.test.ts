@@ -145,7 +145,7 @@ test("GET_REGION_INFO: BARs, the MSI-X BAR, configuration space, absent ones wit
   });
 });
 
-test("GET_IRQ_INFO: MSI-X has the vectors, an error for error interrupts is an answer and no refusal", () => {
+test("GET_IRQ_INFO reports MSI-X's vectors, and error interrupts without a refusal", () => {
   bench(({ ask, server }) => {
     assert.deepEqual(ask(7, u32s(16, 0, 2, 0))?.payload, u32s(16, 1, 2, 5));
     for (const index of [0, 1, 4]) {

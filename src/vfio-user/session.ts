@@ -112,7 +112,8 @@ export class Session {
     const start = this.#stream.at + HEADER.SIZE;
     const end = Math.min(this.#stream.at + this.#stream.size, start + NOTED_BYTES);
     const payload = Buffer.from(this.#stream.bytes.subarray(start, end)).toString("hex");
-    this.lastRefusal = `${name} [${payload}] with ${this.#fds.length} descriptors: ${errnoName(errno)}`;
+    const fds = this.#fds.length;
+    this.lastRefusal = `${name} [${payload}] with ${fds} descriptors: ${errnoName(errno)}`;
   }
 
   #refuseReply(): number {

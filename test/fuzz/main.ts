@@ -9,8 +9,9 @@ import { TARGETS } from "./targets/index.ts";
 
 const USAGE = `usage: script/fuzz [--minutes N] [--seed S] [--json FILE] [--list] [TARGET...]
 
-Random inputs against the host side, target after target, each for its share of the time. What fails is
-kept in test/fuzz/corpus and run again by every script/test. Ctrl-C ends in order, with the table.
+Runs random inputs against the host side, target after target, each for its share of the time.
+Inputs that fail are kept in test/fuzz/corpus; every script/test runs them again. Ctrl-C ends the
+run with the table.
 
   --minutes N  for all targets together (default 5; fractions are fine)
   --seed S     the same inputs again: 0 to 4294967295 (default: a random one, which is printed)

@@ -11,10 +11,10 @@ const descriptors = ({ resources }: Result): string =>
 
 export function progressLine(result: Result): string {
   const { target, seconds, units, unit, cases, checks, finds } = result;
-  return (
-    `${target.padEnd(10)} ${Math.round(seconds)} s: ${count(units)} ${unit} in ${count(cases)} cases, ` +
-    `${checks} checks, ${memory(result)} MB, ${descriptors(result)} descriptors, ${finds.length} finds`
-  );
+  const done = `${count(units)} ${unit} in ${count(cases)} cases, ${checks} checks`;
+  const held = `${memory(result)} MB, ${descriptors(result)} descriptors`;
+  const time = `${Math.round(seconds)} s`;
+  return `${target.padEnd(10)} ${time}: ${done}, ${held}, ${finds.length} finds`;
 }
 
 export function findLines(target: string, finding: Finding): string {

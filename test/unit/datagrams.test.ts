@@ -20,6 +20,7 @@ interface Counts {
 /** As Linux 6.12 shows them. */
 function shown(device: string, counts: Counts): string {
   const { datagramsIn = 0, errors = 0, datagramsOut = 0, packetsIn = 0, packetsOut = 0 } = counts;
+  const received = `123456 ${packetsIn}    0    5    0     0          0         0`;
   return `Tcp: RtoAlgorithm RtoMin\nTcp: 1 200
 Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors
 Udp: ${datagramsIn} 3 ${errors} ${datagramsOut} ${errors} 0 0
@@ -28,7 +29,7 @@ UdpLite: 7 7 7 7 7 7
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo
     lo:       9       9    0    0    0     0          0         0        9       9    0    0    0
-  ${device}: 123456 ${packetsIn}    0    5    0     0          0         0   98765 ${packetsOut}    0   11    0
+  ${device}: ${received}   98765 ${packetsOut}    0   11    0
 `;
 }
 
@@ -57,7 +58,7 @@ function end(device: string, address: string, steps: Counts[]): (command: string
   };
 }
 
-test("Link.udp counts what the receiver's socket took when iperf3's client says that all arrived", async () => {
+test("Link.udp counts what the receiver's socket took when iperf3 reports no loss", async () => {
   // Seen with a guest whose program got no turn: all packets "sent", none of them "lost".
   const claim = { end: { sum: { packets: 225_836, lost_packets: 0, seconds: 2 } } };
   const flow = { datagramsIn: 428, errors: 90_000, packetsIn: 90_428 };
@@ -93,7 +94,7 @@ function row(nic: string, scales: readonly number[]): Row {
   return { nic, offloads: false, medians: middle, samples, lost: 0, drops: 0, interrupts: 10 };
 }
 
-test("the demo's table shows two digits of a ratio and its spread when there are several rounds", () => {
+test("the demo's table shows a ratio's spread when there are several rounds", () => {
   const rows = [row("bpfhv/sring", [12.91, 1, 2]), row("virtio-net", [1, 1, 1])];
   const text = table(rows);
   assert.match(text, /^bpfhv\/sring to virtio +off +2 +2 /m);

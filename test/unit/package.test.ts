@@ -53,11 +53,9 @@ function specifiers(file: string): string[] {
 }
 
 test("package holds no tests, fuzzers, fixtures or hostile module", () => {
-  const wrong = packed.filter((path) =>
-    /\.test\.|\/testing\.|testdata|\/fuzz\/|\/random\/|\/refusals\/|hostile|^test\/|\.tsbuildinfo/.test(
-      path,
-    ),
-  );
+  const files = /\.test\.|\/testing\.|hostile|^test\/|\.tsbuildinfo/;
+  const folders = /testdata|\/fuzz\/|\/random\/|\/refusals\//;
+  const wrong = packed.filter((path) => files.test(path) || folders.test(path));
   assert.deepEqual(wrong, []);
   assert.ok(packed.includes("dist/src/cli/main.js"));
   assert.ok(packed.includes("driver/linux/main.c"));

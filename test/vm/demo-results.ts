@@ -131,7 +131,7 @@ function ratioLines({ nic, offloads, median, rounds }: Ratio): string[][] {
 /** What the columns are, and what the run is worth. */
 export function legend(rounds: number, seconds: number): string {
   const lines = [
-    "UDP: datagrams a second that the receiver's socket took; at NIC: that the guest's NIC took in.",
+    "UDP: datagrams a second that the receiver's socket took; at NIC: that the guest's NIC got.",
     `Medians of ${rounds} rounds of ${seconds} s; the raw values are in --json.`,
   ];
   if (rounds < 3) lines.push("Fewer than three rounds: ratios this close to 1 mean nothing.");

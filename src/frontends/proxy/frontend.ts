@@ -52,8 +52,8 @@ export interface ProxyFrontendOptions {
 function howToStartQemu(path: string): string {
   const words = `-chardev socket,id=c0,path=${path},server -netdev bpfhv-proxy,id=n0,chardev=c0`;
   return (
-    `start the original's QEMU fork first, with ${words} -device bpfhv-pci,netdev=n0 and shared guest ` +
-    "memory, or wait for it with --reconnect; stock QEMU is served by `bpfhv serve`"
+    `start the original's QEMU fork first, with ${words} -device bpfhv-pci,netdev=n0 and ` +
+    "shared guest memory, or wait for it with --reconnect; stock QEMU is served by `bpfhv serve`"
   );
 }
 
