@@ -4,7 +4,7 @@
  * a file of FUSE for its server's answer. So all but the kinds that cannot are closed by
  * a thread of their own, which runs nothing but close(2).
  */
-import { readdirSync } from "node:fs";
+import { statSync } from "node:fs";
 import { fdTarget } from "./fd.ts";
 import * as libc from "./libc.ts";
 
@@ -12,6 +12,11 @@ const F_GET_SEALS = 1034;
 const QUICK = new Set(["anon_inode:[eventfd]", "anon_inode:[timerfd]", "anon_inode:[eventpoll]"]);
 /** Threads of this process, those of Node.js among them: with more, a descriptor stays open. */
 const MAX_THREADS = 64;
+
+/** A folder of so many folders, and two links more. Needs no descriptor, of which there may be none left. */
+function threads(): number {
+  return statSync("/proc/self/task").nlink - 2;
+}
 
 let closeFunction = 0;
 
@@ -39,7 +44,7 @@ function waitUntilFree(fd: number): void {
  */
 export function closePeer(fd: number): boolean {
   if (isQuick(fd)) return libc.close(fd) === 0;
-  if (readdirSync("/proc/self/task").length >= MAX_THREADS) return false;
+  if (threads() >= MAX_THREADS) return false;
   if (closeFunction === 0) closeFunction = libc.dlsym(0, "close");
   const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
   if (libc.pthreadCreate(STRUCT_ADDRESS, 0, closeFunction, fd) !== 0) return false;

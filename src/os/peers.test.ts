@@ -18,7 +18,7 @@ import {
 import { close, fdTarget } from "./fd.ts";
 import * as libc from "./libc.ts";
 import { closePeer } from "./peer-close.ts";
-import { blockingFull, isolated, lingering, openFds, strangers } from "./testing.ts";
+import { blockingFull, exhaust, isolated, lingering, openFds, strangers } from "./testing.ts";
 
 const inChild = isolated(import.meta.url, {
   "signal a full counter": () => {
@@ -41,6 +41,12 @@ const inChild = isolated(import.meta.url, {
     assert.equal(closePeer(fd), true);
     assert.ok(performance.now() - start < 2000);
   },
+  "close a socket without a free descriptor": () => {
+    const { fd } = lingering(0);
+    exhaust(0);
+    assert.equal(closePeer(fd), true);
+    while (fdTarget(fd) !== "closed");
+  },
   "drain an empty counter": () => {
     assert.equal(drainEventFd(libc.eventfd(0, 0)), 0);
   },
@@ -53,6 +59,10 @@ for (const [name, what] of [
     "signalling a peer returns when its counter is full and the system has no context to give",
   ],
   ["close what lingers", "closing a peer's descriptor returns when its socket lingers"],
+  [
+    "close a socket without a free descriptor",
+    "closing a peer's descriptor closes it when this process may open no more",
+  ],
   ["drain an empty counter", "draining returns when a peer made the descriptor blocking"],
 ] as const) {
   test(what, async () => assert.equal(await inChild(name), 0));

@@ -1,10 +1,11 @@
 /** For the tests of every room: what a process holds open. */
-import { fork } from "node:child_process";
+import { execFileSync, fork } from "node:child_process";
 import { mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { check } from "./errors.ts";
 import { prepareToSignalPeers } from "./eventfd.ts";
+import { close, dup } from "./fd.ts";
 import * as libc from "./libc.ts";
 import { socketPair } from "./unix-socket.ts";
 
@@ -93,6 +94,18 @@ export function blockingFull(): number {
   libc.scratch.setUint32(libc.STRUCT_OFFSET + 4, 0xffffffff, true);
   check(libc.write(fd, libc.STRUCT_ADDRESS, 8), "write", "a full counter");
   return fd;
+}
+
+/** Opens all that this process may open; leaves `free` of them. */
+export function exhaust(free: number): number[] {
+  execFileSync("prlimit", ["--pid", `${process.pid}`, `--nofile=${openFds() + 40}`]);
+  const held: number[] = [];
+  try {
+    for (;;) held.push(dup(0));
+  } catch {
+    for (const fd of held.splice(0, free)) close(fd);
+    return held;
+  }
 }
 
 /** Set in a process that is to run one check of a test file: its name. */

@@ -1,29 +1,16 @@
 /** A server whose process may open no more files: clients wait, and are told why. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Epoll } from "../os/epoll.ts";
 import { createEventFd } from "../os/eventfd.ts";
-import { close, dup } from "../os/fd.ts";
-import { isolated, openFds } from "../os/testing.ts";
+import { close } from "../os/fd.ts";
+import { exhaust, isolated } from "../os/testing.ts";
 import { connectUnix, socketPair } from "../os/unix-socket.ts";
 import { VfioUserServer } from "./server.ts";
 import { message, RawClient, RecordingDevice, u32s, VERSION_PAYLOAD } from "./testing.ts";
-
-/** Opens all that this process may open; leaves `free` of them. */
-function exhaust(free: number): number[] {
-  execFileSync("prlimit", ["--pid", `${process.pid}`, `--nofile=${openFds() + 40}`]);
-  const held: number[] = [];
-  try {
-    for (;;) held.push(dup(0));
-  } catch {
-    for (const fd of held.splice(0, free)) close(fd);
-    return held;
-  }
-}
 
 function waitFor(server: VfioUserServer): void {
   const until = performance.now() + 3000;
