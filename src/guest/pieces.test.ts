@@ -279,6 +279,28 @@ describe("memory that goes while a NIC runs", () => {
     bench.close();
   });
 
+  test("a ring goes on when the guest closed and opened it while its memory was away", () => {
+    for (const device of DEVICES) {
+      const bench = new CutBench(device);
+      const { driver } = bench;
+      driver.open();
+      for (let n = 0; n < 5; n++) bench.expectTraffic(n, `${device.name}, before`);
+      bench.cut(
+        bench.contextPages().flatMap((page) => [page, page + CONTEXT_PAGE]),
+        { hole: 1 },
+      );
+      driver.disable();
+      driver.clean(0);
+      bench.take();
+      for (const ring of [driver.rx[0], driver.tx[0]]) ring.reclaim();
+      driver.refill(0);
+      driver.enable();
+      bench.cut([]);
+      for (let n = 0; n < 40; n++) bench.expectTraffic(n, `${device.name}, after`);
+      bench.close();
+    }
+  });
+
   test("a ring stands still when other memory is in its place", () => {
     const bench = unplugged();
     const [page] = bench.contextPages();

@@ -298,7 +298,7 @@ export class Nic {
     }
     if (!this.#allContexts(0)) return this.refuse("enable", "RX enable without all RX contexts");
     this.state.rxEnabled = true;
-    for (let q = 0; q < this.config.pairs; q++) this.#attachRing(q, true);
+    for (let q = 0; q < this.config.pairs; q++) this.#attachFresh(q);
     this.#enabled();
   }
 
@@ -321,7 +321,7 @@ export class Nic {
     if (!this.#allContexts(pairs))
       return this.refuse("enable", "TX enable without all TX contexts");
     this.state.txEnabled = true;
-    for (let q = pairs; q < 2 * pairs; q++) this.#attachRing(q, true);
+    for (let q = pairs; q < 2 * pairs; q++) this.#attachFresh(q);
     this.#enabled();
   }
 
@@ -346,8 +346,16 @@ export class Nic {
 
   /* Rings come and go with enabling, bus mastering and memory */
 
-  /** @param fresh the guest has just enabled the direction, and may have reclaimed before */
-  #attachRing(queue: number, fresh = false): void {
+  /**
+   * The guest has just enabled the direction, and may have reclaimed before. It may take a while
+   * until the ring can be attached.
+   */
+  #attachFresh(queue: number): void {
+    this.state.queues[queue].position = null;
+    this.#attachRing(queue);
+  }
+
+  #attachRing(queue: number): void {
     const { pairs, device, rxBufs, txBufs } = this.config;
     const context = this.#contexts[queue];
     if (context === null || this.#absent[queue]) return;
@@ -365,8 +373,9 @@ export class Nic {
       counters: receive ? pair.rxCounters : pair.txCounters,
     };
     const ring = receive ? device.rx(options) : device.tx(options);
-    if (fresh) ring.resync();
-    else ring.restore(this.state.queues[queue].position);
+    const { position } = this.state.queues[queue];
+    if (position === null) ring.resync();
+    else ring.restore(position);
     if (receive) {
       pair.rx = ring as RxHalf;
       pair.rxStarved = false;

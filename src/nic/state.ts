@@ -15,8 +15,8 @@ export interface ContextRecord {
 
 export interface QueueRecord {
   context: ContextRecord | null;
-  /** The ring half's own position (see RingHalf.save). */
-  position: number;
+  /** The ring half's own position (see RingHalf.save); null: what the guest left in the context. */
+  position: number | null;
 }
 
 export interface NicState {
