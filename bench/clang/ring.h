@@ -54,5 +54,5 @@ SECTION(rxi) int rxi_program(ctx *c)
 }
 
 /* Of reclaiming: the next driver may arm nothing when it opens. */
-INLINE void wish_first_received(ctx *c) { c->intr = 1; }
-INLINE void wish_first_sent(ctx *c) { c->intr = c->prod; }
+INLINE void interrupt_on_first_received(ctx *c) { c->intr = 1; }
+INLINE void interrupt_on_first_sent(ctx *c) { c->intr = c->prod; }

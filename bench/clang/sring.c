@@ -86,12 +86,12 @@ INLINE int reclaim(ctx *c, u32 most)
 
 SECTION(rxr) int rxr_program(ctx *c)
 {
-	wish_first_received(c);
+	interrupt_on_first_received(c);
 	return reclaim(c, MAX_BUFS);
 }
 
 SECTION(txr) int txr_program(ctx *c)
 {
-	wish_first_sent(c);
+	interrupt_on_first_sent(c);
 	return reclaim(c, 1);
 }

@@ -169,7 +169,7 @@ SECTION(txr) int txr_program(ctx *c)
 {
 	u32 prod = c->prod, clear = c->clear;
 
-	wish_first_sent(c);
+	interrupt_on_first_sent(c);
 	c->oflags = 0;
 	if (prod == clear)
 		return 0;
@@ -181,7 +181,7 @@ SECTION(rxr) int rxr_program(ctx *c)
 {
 	u32 clear = c->clear, count = c->prod - clear;
 
-	wish_first_received(c);
+	interrupt_on_first_received(c);
 	c->oflags = 0;
 	if (count == 0)
 		return 0;

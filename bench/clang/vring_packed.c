@@ -137,7 +137,7 @@ INLINE void bring_host(ctx *c)
 	c->host_wraps = (wrap * 0x0101) | ((wrap * BOTH) << 16);
 }
 
-INLINE void wish_next(ctx *c)
+INLINE void interrupt_on_next(ctx *c)
 {
 	c->driver_event = c->next_used_idx | ((u32)c->used_wrap << 15) | (EVENT_AT << 16);
 }
@@ -160,7 +160,7 @@ INLINE int reclaim(ctx *c, u32 most)
 			bring_host(c);
 		count = i + 1;
 	}
-	wish_next(c);
+	interrupt_on_next(c);
 	if (count == 0)
 		return 0;
 	c->num_bufs = count;

@@ -57,7 +57,7 @@ static netdev_features_t bpfhv_able(const struct bpfhv_priv *bp)
 	return bpfhv_netdev_features(bp->selected | off) & bpfhv_managed();
 }
 
-/* The user's wishes outlive sets; of them, what the current set can do. */
+/* What the user wants outlives sets; returns the part of it that the current set supports. */
 netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features)
 {
 	return features & (bpfhv_able(netdev_priv(dev)) | ~bpfhv_managed());

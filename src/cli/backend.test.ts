@@ -205,7 +205,7 @@ test("another port for a backend that runs: what is sent goes there from then on
 
 test("busy-wait never asks for a kick; poll asks for few under load", async () => {
   const busy = await measure(["-B", "-b", "sink"], []);
-  // The wish that a fresh context holds may still be granted, once a queue.
+  // A fresh context holds a kick request: at most one kick for each queue.
   assert.ok(busy.result.kicks <= 2, `${busy.result.kicks} kicks`);
   assert.equal(busy.tx.kicks, 0);
   const poll = await measure(["-b", "sink"], ["--packets", "200"]);

@@ -21,12 +21,12 @@ export interface QueueConfig {
 
 /**
  * Host half of a ring. All its state that must survive a change of worker is in `save()`; none of it is
- * ever read back from guest memory, except what only the guest can know: its producer index and wishes.
+ * ever read back from guest memory, except what only the guest can know: its producer index and notification settings.
  */
 export interface RingHalf {
   /** The guest lied about its indices; the queue does nothing more until it is registered again. */
   readonly broken: boolean;
-  /** Asks the guest to kick. @returns true where work is already there: then go on instead of sleeping. */
+  /** Asks the guest to kick. @returns true if work is already there: then do not sleep. */
   enableKicks(): boolean;
   disableKicks(): void;
   /** Is there something in the ring? One shared load. */
@@ -34,8 +34,9 @@ export interface RingHalf {
   /** Descriptors that the guest has published and the host not used yet: for people, clamped to what can be. */
   fill(): number;
   /**
-   * Was an interrupt due for what is complete and not taken back, by the wish as it stands now? So it is for a moment
-   * after each; where it stays so, the guest's wish and the host's look at it passed each other.
+   * Was an interrupt due for what is complete and not taken back, by the interrupt setting as it is
+   * now? True for a moment after each; if it stays true, the guest's store of the setting and the
+   * host's load of it passed each other.
    */
   interruptOverdue(): boolean;
   /** Ring position for the state record. */

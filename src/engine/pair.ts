@@ -196,10 +196,10 @@ export class QueuePair {
   }
 
   /**
-   * A while after all was quiet, and now and then while it is not. Each side tells the other of its
-   * wish and then looks at the ring, with full barriers; but QEMU's translator (TCG) makes those of
-   * a guest with one CPU none at all, so that both may look in vain. The rings are looked at again
-   * anyway; here the interrupts that are overdue are sent.
+   * Sends overdue interrupts: a while after the rings became quiet, and now and then while they are
+   * not. Each side stores its request and then polls the ring, with full barriers. But QEMU's
+   * translator (TCG) drops the barriers of a guest with one CPU, so both sides may miss the other's
+   * store. The engine polls the rings again anyway.
    */
   lookAgain(): void {
     if (this.rx?.interruptOverdue()) this.#interruptRx();

@@ -1,5 +1,5 @@
 /**
- * No lost wake-up. Each side's sequence (store a wish or an index, look at the other's) is cut at every one of
+ * No lost wake-up. Each side's sequence (store a request or an index, load the other's) is cut at every one of
  * its steps, and the whole of the other's runs there, at every position of a small ring and over its wraps:
  * whoever came second must have seen the first, or have been told.
  */
@@ -138,7 +138,7 @@ for (const device of DEVICES) {
           pair.disarmKicks();
           const before = bench.driver.counters.kicks;
           let awake = false;
-          // Between the index and the look at the host's wish: where the program has its barrier.
+          // Between the index and the load of the host's kick request: where the program has its barrier.
           bench.driver.tx[0].onBarrier = () => {
             awake = pair.armKicks();
           };

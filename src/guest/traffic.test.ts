@@ -160,8 +160,8 @@ describe("notifications", () => {
   });
 
   /**
-   * Host and guest, step by step, in every order: publish, look at the wish (guest, one program run, whose
-   * steps cannot be cut here); arm, look again, sleep (host). A wake-up is lost where the host sleeps, the
+   * Host and guest, step by step, in every order: publish, check the kick request (guest, one program run, whose
+   * steps cannot be cut here); arm, look again, sleep (host). A wake-up is lost if the host sleeps, the
    * ring has work and no doorbell was rung since it armed.
    */
   test("no wake-up is lost, in all interleavings of three sends and two sleeps", () => {

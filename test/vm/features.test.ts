@@ -61,7 +61,7 @@ describe("features in a guest", { skip, timeout: patience(120_000) }, () => {
     return seen;
   }
 
-  test("features follow the set, and the user's wishes hold, when it changes", async () => {
+  test("features follow the set and keep the user's choices when it changes", async () => {
     await guest.check(`ethtool -K eth0 ${SWITCHED_OFF} off ${SWITCHED_ON} on`);
     const first = await features();
     assert.equal(first.get(SWITCHED_OFF), "off");

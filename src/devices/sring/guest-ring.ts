@@ -1,13 +1,12 @@
 /**
- * What the guest programs of sring and sring_gso share: publishing, arming, `txi` and `rxi`, on the control words that
- * both have. Compiled as part of their `guest.ts`.
+ * What the guest programs of sring and sring_gso share: publishing, arming, `txi` and `rxi`, on the
+ * control words that both have. Compiled as part of their `guest.ts`.
  *
- * Memory order (publishing, kicks, interrupts). A value-returning atomic is fully ordered in the Linux kernel's
- * memory model (Documentation/atomic_t.txt), so the HELPERFREE form publishes `prod` with a fetching add: the
- * entries before it, the look at `kick_enabled` after it. `txi` and `rxi` arm with an exchange for the same
- * reason.
- * The v1 form uses plain stores and the helper `smp_mb_full`, as version 1 programs do, and needs a guest with
- * x86 store order.
+ * Memory order (publishing, kicks, interrupts). A value-returning atomic is fully ordered in the
+ * Linux kernel's memory model (Documentation/atomic_t.txt), so the HELPERFREE form publishes `prod`
+ * with a fetching add: the entries before it, the look at `kick_enabled` after it. `txi` and `rxi`
+ * arm with an exchange for the same reason. The v1 form uses plain stores and the helper
+ * `smp_mb_full`, as version 1 programs do, and needs a guest with x86 store order.
  */
 import {
   CONTEXT,
@@ -32,10 +31,11 @@ declare const form: ProgramForm;
 /**
  * prod += count, released and followed by a full barrier; then `oflags`.
  *
- * HELPERFREE: a wish for a kick is taken back once it is going to be granted, so that the packets published until
- * the host wakes do not each cost a doorbell. Should the host have renewed its wish meanwhile, the store swallows
- * that, too: but then the doorbell, which always follows, is still to come. Version 1 drivers can lose a kick, and
- * with it would lose all that follow; there the wish stands until the host takes it back.
+ * HELPERFREE: clears the kick request when it grants it, so that the packets published until the
+ * host wakes do not each cost a doorbell. If the host has renewed its request meanwhile, the store
+ * clears that, too; the doorbell, which always follows, is then still to come. Version 1 drivers
+ * can lose a kick, and would then lose all that follow; there the request stays until the host
+ * clears it.
  */
 export function publish(context: Context, count: u32): number {
   const ring = view(SRING, context, PRIVATE_OFFSET);
@@ -88,16 +88,16 @@ export function rxi(context: Context): number {
 }
 
 /**
- * Leaves the receive ring's wish as registration does: the first packet interrupts. A driver may
- * close while it has interrupts off, in the middle of a poll, and a version 1 driver arms nothing
- * when it opens again.
+ * Leaves the receive ring's interrupt setting as registration does: the first packet interrupts. A
+ * driver may close while it has interrupts off, in the middle of a poll, and a version 1 driver
+ * arms nothing when it opens again.
  */
-export function wishFirstReceived(context: Context): void {
+export function interruptOnFirstReceived(context: Context): void {
   view(SRING, context, PRIVATE_OFFSET).intr = 1;
 }
 
 /** The same for the transmit ring: the slot that is published next interrupts when completed. */
-export function wishFirstSent(context: Context): void {
+export function interruptOnFirstSent(context: Context): void {
   const ring = view(SRING, context, PRIVATE_OFFSET);
   ring.intr = ring.prod;
 }

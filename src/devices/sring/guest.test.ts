@@ -1,4 +1,5 @@
-// The oracle here is byte images written by hand: plain offsets, no layout code shared with the programs.
+// The oracle here is byte images written by hand: plain offsets,
+// no layout code shared with the programs.
 //
 //   public   16 num_bufs  24 oflags  28 min_completed_bufs
 //            48 + 32 i: cookie u64, paddr u64, vaddr u64, len u32, 0
@@ -79,7 +80,10 @@ function execute(form: Form, name: Name, bytes: Uint8Array, hooks: Hooks = {}): 
   return { result: machine.call(BASE), bytes, helpers };
 }
 
-/** What a publishing program of the HELPERFREE form does besides, where it asks for a kick: it takes the wish back. */
+/**
+ * What a publishing program of the HELPERFREE form also stores
+ * when it kicks: it clears the request.
+ */
 const GRANTED: Image = { 2228: "00000000" };
 
 /** Runs all forms on `before`; the whole context must then be `before` with `changes` over it. */
@@ -283,7 +287,7 @@ test("rxi says so at once where enough is complete, and leaves interrupts off", 
 test("a completion between arming and the second look is seen (double check)", () => {
   const before = { 28: "01000000", 2224: "04000000", 2480: "04000000", 2096: "08000000" };
   const complete = (armed: number) => (bytes: Uint8Array) => {
-    // The wish must stand before the second look at cons.
+    // The interrupt setting is stored before the second load of cons.
     assert.equal(new DataView(bytes.buffer).getUint32(2100, true), armed);
     bytes[2224] = 5;
   };
@@ -309,21 +313,21 @@ test("prod stands before the look at kick_enabled", () => {
 test("txr gives back one slot; where the host had not used it, cons comes along", () => {
   const ring = { 2096: "01000000", 2480: "ffffffff", [2608 + 24 * 15]: SLOT_A, 24: "ff" };
   const given = { 16: "01000000", 24: "00000000", 48: TAKEN_A, 72: LEN_A, 2480: "00000000" };
-  // The wish of before is gone: the next slot to be published interrupts.
+  // The earlier setting is gone: the next slot to be published interrupts.
   const taken = { ...given, 2100: "01000000" };
   expectRun("txr", { ...ring, 2224: "ffffffff" }, 1, { ...taken, 2224: "00000000" });
   expectRun("txr", { ...ring, 2224: "00000000" }, 1, taken);
   expectRun("txr", { ...ring, 2224: "01000000" }, 1, taken);
 });
 
-for (const [name, wish] of [
+for (const [name, setting] of [
   ["txr", "03000000"],
   ["rxr", "01000000"],
 ] as const) {
-  test(`${name} of an empty ring gives nothing, and leaves the wish as registration does`, () => {
+  test(`${name} of an empty ring returns 0 and leaves the interrupt setting as registration does`, () => {
     const before = { 2096: "03000000", 2224: "03000000", 2480: "03000000", 24: "ff" };
     for (const intr of ["00000000", "01000000", "02000000"]) {
-      expectRun(name, { ...before, 2100: intr }, 0, { 24: "00000000", 2100: wish });
+      expectRun(name, { ...before, 2100: intr }, 0, { 24: "00000000", 2100: setting });
     }
   });
 }

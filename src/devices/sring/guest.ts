@@ -24,7 +24,7 @@ import {
   type View,
   view,
 } from "../../compiler/language.ts";
-import { publish, wishFirstReceived, wishFirstSent } from "./guest-ring.ts";
+import { interruptOnFirstReceived, interruptOnFirstSent, publish } from "./guest-ring.ts";
 import { SRING, SRING_DESC } from "./layout.ts";
 
 export { rxi, txi } from "./guest-ring.ts";
@@ -125,11 +125,11 @@ function reclaim(context: Context, most: number): number {
 }
 
 export function rxr(context: Context): number {
-  wishFirstReceived(context);
+  interruptOnFirstReceived(context);
   return reclaim(context, MAX_BUFS);
 }
 
 export function txr(context: Context): number {
-  wishFirstSent(context);
+  interruptOnFirstSent(context);
   return reclaim(context, 1);
 }

@@ -1,6 +1,6 @@
 /**
- * What the host halves of sring and sring_gso share: control words, indices, kicks, and the check of the
- * guest's producer index. See host.ts for what is trusted and what is not.
+ * What the host halves of sring and sring_gso share: control words, indices, kicks, and the check
+ * of the guest's producer index. See host.ts for what is trusted and what is not.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
 import { type Batch, type ContextWords, contextWords } from "../../memory/index.ts";
@@ -62,7 +62,9 @@ export abstract class SringHalf extends HostHalf {
     return Math.min((this.words.load(PROD) - this.cons) >>> 0, this.bufs);
   }
 
-  /** Consumer's half of the suppression pattern: store the wish, full barrier, look again. */
+  /**
+   * Consumer's half of the suppression pattern: store the kick request, full barrier, look again.
+   */
   enableKicks(): boolean {
     // `store` is sequentially consistent: it is the full barrier before the load of `prod`.
     this.words.store(KICK, 1);
@@ -85,21 +87,26 @@ export abstract class SringHalf extends HostHalf {
   }
 
   resync(): void {
-    // Whatever the guest wrote: an index that does not fit its `prod` is caught where that is loaded.
+    // Whatever the guest wrote: an index that does not fit its
+    // `prod` is caught where that is loaded.
     this.cons = this.words.load(CONS);
     this.published = this.cons;
   }
 
   /**
    * Publishes completions. `store` is sequentially consistent: what was written to descriptors is
-   * visible before it, and it is the full barrier before the caller looks at the guest's wish.
+   * visible before it, and it is the full barrier before the caller loads the guest's
+   * interrupt setting.
    */
   protected publish(): void {
     this.words.store(CONS, this.cons);
     this.published = this.cons;
   }
 
-  /** Completes the first `count` packets of a batch that was sent. @returns true where an interrupt is wanted */
+  /**
+   * Completes the first `count` packets of a batch that was sent.
+   * @returns true where an interrupt is wanted
+   */
   protected complete(batch: Batch, count: number): boolean {
     const { counters } = this;
     if (count > 0) {
@@ -127,11 +134,11 @@ export abstract class SringHalf extends HostHalf {
     return this.words.load(CLEAR);
   }
 
-  protected line(name: string, wish: string): string {
+  protected line(name: string, label: string): string {
     const at = (index: number) => this.words.load(index) >>> 0;
     return (
       `${name} cl ${at(CLEAR)} co ${this.cons >>> 0} pr ${at(PROD)} ` +
-      `kick ${at(KICK)} ${wish} ${at(INTR)}`
+      `kick ${at(KICK)} ${label} ${at(INTR)}`
     );
   }
 }

@@ -25,7 +25,7 @@ import {
   type View,
   view,
 } from "../../compiler/language.ts";
-import { publish, wishFirstReceived, wishFirstSent } from "../sring/guest-ring.ts";
+import { interruptOnFirstReceived, interruptOnFirstSent, publish } from "../sring/guest-ring.ts";
 import { SRING } from "../sring/layout.ts";
 import { DESC_EOP, DESC_NEEDS_CSUM, GSO_RX_DESC, GSO_TX_DESC, HEADER, VNET_HDR } from "./layout.ts";
 
@@ -160,7 +160,7 @@ function bringCons(ring: View<typeof SRING>, clear: u32, count: u32): void {
 
 /** Takes a packet back, used by the host or not, while the host is stopped. */
 export function txr(context: Context): number {
-  wishFirstSent(context);
+  interruptOnFirstSent(context);
   const ring = view(SRING, context, PRIVATE_OFFSET);
   const prod = ring.prod;
   const clear = ring.clear;
@@ -172,7 +172,7 @@ export function txr(context: Context): number {
 
 /** The same with up to 64 single buffers. */
 export function rxr(context: Context): number {
-  wishFirstReceived(context);
+  interruptOnFirstReceived(context);
   const ring = view(SRING, context, PRIVATE_OFFSET);
   const shared = view(CONTEXT, context, 0);
   const clear = ring.clear;

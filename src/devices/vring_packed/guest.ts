@@ -181,17 +181,17 @@ function bringHost(ring: View<typeof PACKED>): void {
 }
 
 /**
- * Leaves the driver's wish as registration does: an interrupt at the next slot to complete. The
- * event that was armed before names a slot that is taken back, or none; a driver that arms nothing
- * when it opens would hear of nothing.
+ * Leaves the driver's event as registration does: an interrupt at the next slot to complete. The
+ * event that was armed before names a slot that is reclaimed, or none; a driver that arms nothing
+ * when it opens would get no interrupt.
  */
-function wishNext(ring: View<typeof PACKED>): void {
+function interruptOnNext(ring: View<typeof PACKED>): void {
   ring.driver_event = u32(ring.next_used_idx) | (u32(ring.used_wrap) << 15) | (EVENT_AT << 16);
 }
 
 /**
- * Takes up to `most` slots back, used by the host or not, while the host is stopped. The host's
- * place and the driver's wish come along: the ring is empty at the end, and what comes first
+ * Takes up to `most` slots back, used by the host or not, while the host is stopped. Moves the host's
+ * position and the driver's event along: the ring is empty at the end, and the first completion
  * interrupts.
  */
 function reclaim(context: Context, most: number): number {
@@ -209,7 +209,7 @@ function reclaim(context: Context, most: number): number {
     if (state !== 0) bringHost(ring);
     count = i + 1;
   }
-  wishNext(ring);
+  interruptOnNext(ring);
   if (count === 0) return 0;
   shared.num_bufs = count;
   return 1;

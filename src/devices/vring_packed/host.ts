@@ -1,9 +1,9 @@
 /**
- * vring_packed, host half. Trust as in sring's: positions live here, `h.*` in the context is a copy for the
- * guest; a descriptor's words are each loaded once, its flags first.
+ * vring_packed, host half. Trust as in sring's: positions live here, `h.*` in the context is a copy
+ * for the guest; a descriptor's words are each loaded once, its flags first.
  *
- * A position counts up for ever, modulo 2^32: slot = position AND (n - 1), and as n is a power of two the
- * wrap bit is a bit of the position, too. Completion is in ring order.
+ * A position counts up for ever, modulo 2^32: slot = position AND (n - 1), and as n is a power of
+ * two the wrap bit is a bit of the position, too. Completion is in ring order.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
 import { type Batch, type ContextWords, contextWords } from "../../memory/index.ts";
@@ -65,7 +65,10 @@ export function initialisePacked(
 }
 
 abstract class PackedHalf extends HostHalf {
-  /** This format has no index that could be out of range: flags say of each slot whether it is there. */
+  /**
+   * This format has no index that could be out of range: flags
+   * say of each slot whether it is there.
+   */
   readonly broken = false;
   readonly #lapShift: number;
   /** Next to use. */
@@ -88,7 +91,10 @@ abstract class PackedHalf extends HostHalf {
     return DESCRIPTORS + (position & this.mask) * DESC_WORDS;
   }
 
-  /** Has the guest published the slot at this position? The load is the acquire before its other words. */
+  /**
+   * Has the guest published the slot at this position? The load
+   * is the acquire before its other words.
+   */
   protected availableAt(position: number): boolean {
     const flags = this.words.load(this.slotAt(position) + ID_FLAGS) >>> 16;
     const wanted = this.wrapAt(position) === 1 ? DESC_AVAIL : DESC_USED;
@@ -107,7 +113,9 @@ abstract class PackedHalf extends HostHalf {
     return Math.min(Math.max(slot + lap - (this.position & this.mask), 0), this.bufs);
   }
 
-  /** Consumer's half of the suppression pattern: store the wish, full barrier, look again. */
+  /**
+   * Consumer's half of the suppression pattern: store the kick request, full barrier, look again.
+   */
   enableKicks(): boolean {
     const { position } = this;
     const at = (position & this.mask) | (this.wrapAt(position) << 15);
@@ -142,7 +150,10 @@ abstract class PackedHalf extends HostHalf {
     this.completed = this.position;
   }
 
-  /** Our place, in the words that the original keeps it in: for dumps, and for a guest that reclaims. */
+  /**
+   * Our place, in the words that the original keeps it in: for
+   * dumps, and for a guest that reclaims.
+   */
   #tellPosition(): void {
     const slot = this.completed & this.mask;
     this.words.set(HOST_INDICES, slot | (slot << 16));
@@ -150,9 +161,10 @@ abstract class PackedHalf extends HostHalf {
   }
 
   /**
-   * Marks everything up to `position` as used. The first slot goes last: the guest collects in order, so
-   * it sees none of the others before; that store is also the full barrier before the look at its wish.
-   * @returns true where the guest wants an interrupt
+   * Marks everything up to `position` as used. The first slot goes last: the guest collects in
+   * order, so it sees none of the others before; that store is also the full barrier before the
+   * load of its notification setting.
+   * @returns true if the guest wants an interrupt
    */
   protected complete(): boolean {
     const { words, completed } = this;
@@ -182,8 +194,8 @@ abstract class PackedHalf extends HostHalf {
   }
 
   /**
-   * Does the guest wish to hear of the `count` slots before `position`? VIRTIO 1.1, section 2.7.10, with the wrap bit
-   * taken into the arithmetic.
+   * Did the guest enable the notification for one of the `count` slots before `position`? VIRTIO
+   * 1.1, section 2.7.10, with the wrap bit taken into the arithmetic.
    */
   #interruptWanted(position: number, count: number): boolean {
     const event = this.words.load(DRIVER_EVENT);
@@ -236,7 +248,10 @@ abstract class PackedHalf extends HostHalf {
     return 0;
   }
 
-  /** A descriptor that is no packet: completed without one, once. As in sring only in front of the batch. */
+  /**
+   * A descriptor that is no packet: completed without one, once. As
+   * in sring only in front of the batch.
+   */
   protected passOver(slot: number, next: number): void {
     this.counters[this.problem]++;
     this.words.set(slot + LEN, 0);

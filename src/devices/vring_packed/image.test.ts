@@ -116,19 +116,19 @@ describe("what the guest writes", () => {
 
     test(`${form}: interrupts: off is flags 1; the n-th from here is its index, with the wrap counter of its lap`, () => {
       const { bench, tx, txBytes } = guest(form);
-      const wish = () => hex(txBytes, DRIVER_EVENT, 4);
+      const event = () => hex(txBytes, DRIVER_EVENT, 4);
       tx.arm(0);
-      assert.equal(wish().slice(4), "0100");
+      assert.equal(event().slice(4), "0100");
       assert.equal(tx.arm(3), false);
-      assert.equal(wish(), "02800200");
+      assert.equal(event(), "02800200");
       assert.equal(tx.arm(16), false);
-      assert.equal(wish(), "0f800200");
+      assert.equal(event(), "0f800200");
       // Ten slots are used and collected: the tenth from there is slot 3 of the next lap, wrap counter 0.
       for (let n = 0; n < 10; n++) tx.publish(1, 60);
       for (let n = 0; n < 10; n++) write(txBytes, DESCRIPTORS + 16 * n + 14, "8080");
       while (tx.collect(() => {}) > 0);
       assert.equal(tx.arm(10), false);
-      assert.equal(wish(), "03000200");
+      assert.equal(event(), "03000200");
       // It is there already: the seventh slot of this lap, used.
       tx.publish(1, 60);
       write(txBytes, DESCRIPTORS + 16 * 10 + 14, "8080");

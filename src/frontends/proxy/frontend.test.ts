@@ -269,8 +269,8 @@ describe("requests", () => {
       done(bench.ask(6, words(0, 0, 2 ** 20 - 2992, 0)), 6);
       done(bench.ask(6, words(0, 0, 0, 0)), 6);
       refused(bench.ask(10), 10);
-      // Initialised on registration: qmask, kick wish, interrupt
-      // wish, at the offsets of the original.
+      // Initialised on registration: qmask, kick request, interrupt
+      // setting, at the offsets of the original.
       for (let at = 0; at < 2992; at += 4) bench.view.setUint32(0x10000 + at, 0xaaaaaaaa, true);
       done(bench.ask(6, words(0, 0, 0x10000, 0)), 6);
       const word = (at: number) => bench.view.getUint32(0x10000 + at, true);
