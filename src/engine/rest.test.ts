@@ -153,19 +153,30 @@ test("a port that fails to receive, again and again, costs few looks", () => {
   host.bench.close();
 });
 
-test("a rest begins after some looks in a row, doubles, and ends with the first packet", () => {
+test("a rest begins after some looks in a row, doubles, and ends with the first packet", (t) => {
+  let now = 5000;
+  t.mock.method(performance, "now", () => now);
   const rest = new Rest();
   let errors = 0;
   for (let n = 0; n < 16; n++) rest.looked(++errors, 0);
   assert.equal(rest.leftMs, 0);
+  for (const ms of [1, 2, 4, 8, 16, 32, 64, 128, 128, 128]) {
+    rest.looked(++errors, 0);
+    assert.equal(rest.leftMs, ms);
+    now += ms - 0.5;
+    assert.equal(rest.leftMs, 0.5);
+    now += 0.5;
+    assert.equal(rest.leftMs, 0);
+  }
   rest.looked(++errors, 0);
-  assert.ok(rest.leftMs > 0 && rest.leftMs <= 1);
-  for (let n = 0; n < 20; n++) rest.looked(++errors, 0);
-  assert.ok(rest.leftMs > 100 && rest.leftMs <= 128);
   rest.end();
   assert.equal(rest.leftMs, 0);
   for (let n = 0; n < 100; n++) rest.looked(++errors, 1);
   assert.equal(rest.leftMs, 0, "packets move");
   for (let n = 0; n < 100; n++) rest.looked(errors, 0);
   assert.equal(rest.leftMs, 0, "nothing new was broken");
+  for (let n = 0; n < 30; n++) rest.looked(++errors, 0);
+  now += 1001;
+  for (let n = 0; n < 16; n++) rest.looked(++errors, 0);
+  assert.equal(rest.leftMs, 0, "forgotten after a second");
 });
