@@ -53,16 +53,16 @@ export class Complaints {
   }
 }
 
-/** A counter by its name in an object of counters, with its description. */
+/** Counters by their names in an object of counters, with descriptions. @param detail of a counter */
 export function counted<Name extends string>(
   counters: Readonly<Record<Name, number>>,
   texts: Readonly<Partial<Record<Name, string>>>,
-  detail?: () => string,
+  detail: (name: Name) => string = () => "",
 ): Complaint[] {
   return (Object.keys(texts) as Name[]).map((name) => ({
     text: `${texts[name]} (${name})`,
     count: () => counters[name],
-    ...(detail === undefined ? {} : { detail }),
+    detail: () => detail(name),
   }));
 }
 

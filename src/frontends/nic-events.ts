@@ -15,7 +15,6 @@ export class NicEvents {
   readonly #log: (level: "info" | "warn", text: string) => void;
   #step: HandshakeStep;
   #resets: number;
-  #refusal: string;
   #linkUp: boolean;
 
   constructor(nic: Nic, log: (level: "info" | "warn", text: string) => void) {
@@ -23,18 +22,12 @@ export class NicEvents {
     this.#log = log;
     this.#step = nic.step;
     this.#resets = nic.resets;
-    this.#refusal = nic.firstRefusal;
     this.#linkUp = nic.linkUp;
   }
 
   /** After messages, which may be many a second: nothing is allocated if nothing has happened. */
   look(): void {
-    const { step, resets, firstRefusal } = this.#nic;
-    if (firstRefusal !== this.#refusal) {
-      this.#refusal = firstRefusal;
-      // The others are told by their counters.
-      if (firstRefusal !== "") this.#log("warn", `refused: ${firstRefusal}`);
-    }
+    const { step, resets } = this.#nic;
     if (step === this.#step && resets === this.#resets) return;
     // One that no driver had found has nothing to lose; of one whose client has gone, the log says
     // that.

@@ -116,7 +116,7 @@ function serve(ports: WorkerPorts): void {
       ...droppedIn(pairs, (name) =>
         name === "dropBadAddress" ? unsharedMemory(nic.host?.memory.ranges ?? []) : "",
       ),
-      ...counted(nic.refused, REFUSED_BY_NIC, () => nic.lastRefusal),
+      ...counted(nic.refused, REFUSED_BY_NIC, (name) => nic.refusals[name] ?? ""),
       ...counted(server.counters, REFUSED_BY_SERVER, () => server.lastRefusal),
       ...counted(server.counters, LOST_BY_SERVER),
     ],

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { BAR_REGISTERS, CTRL, REG } from "../abi/index.ts";
 import { askControl, controlPath } from "../cli/control-socket.ts";
 import { readNic } from "../cli/nic-answer.ts";
 import { GuestDriver } from "./driver.ts";
@@ -85,6 +86,19 @@ test("serve tells of driver, programs, link and reset, in lines that name the NI
     texts.join("\n"),
   );
   for (const line of lines()) assert.equal(line.nic, socket);
+});
+
+test("each refusal is one line, with its own cause, when several come at once", async () => {
+  const memory = new LocalMemory(1 << 20);
+  const client = new VfioUserClient(socket, memory, 3);
+  const from = log.length;
+  client.write(BAR_REGISTERS, REG.CTX_PADDR_HI, 0x7fff);
+  client.write(BAR_REGISTERS, REG.CTRL, CTRL.RX_ENABLE);
+  const told = (text: RegExp) => lines(from).filter(({ msg }) => text.test(msg)).length;
+  await until("both", () => told(/\(context\)/) > 0 && told(/\(enable\)/) > 0);
+  assert.deepEqual([told(/context of queue 0 at 0x7fff/), told(/RX enable without/)], [1, 1], log);
+  client.close();
+  memory.close();
 });
 
 test("another port is told as what was asked for, and not as a port that has gone", async () => {

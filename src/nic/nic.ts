@@ -81,6 +81,8 @@ export class Nic {
   /** Of the guest that is attached, or was: the cause, and what followed from it. */
   firstRefusal = "";
   lastRefusal = "";
+  /** The last one of each reason. */
+  readonly refusals: Partial<Record<keyof Nic["refused"], string>> = {};
   step: HandshakeStep = "no guest";
   resets = 0;
   #sets: ProgramSets | null = null;
@@ -216,6 +218,7 @@ export class Nic {
     this.refused[reason]++;
     if (this.firstRefusal === "") this.firstRefusal = message;
     this.lastRefusal = message;
+    this.refusals[reason] = message;
   }
 
   /** Forgets the queue's context and, where `map` finds a new one, takes it and initialises it. */
