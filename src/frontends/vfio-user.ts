@@ -14,7 +14,7 @@ import {
 export interface VfioUserFrontendOptions extends ServerOptions {
   readonly pciDevice?: number;
   readonly interrupts?: PciDevice["interrupts"];
-  /** Called after messages were handled. */
+  /** Called after messages were handled, and after a client came or went. */
   readonly handled?: () => void;
 }
 
@@ -81,12 +81,11 @@ export class VfioUserFrontend implements Control {
 
   handle(): number {
     if (!this.#isOpen) return 0;
+    const { connected } = this.server;
     this.server.handleTimers();
     const messages = this.server.handleReadable();
-    if (messages > 0) {
-      this.#nic.memoryChanged();
-      this.#handled();
-    }
+    if (messages > 0) this.#nic.memoryChanged();
+    if (messages > 0 || this.server.connected !== connected) this.#handled();
     return messages;
   }
 

@@ -88,7 +88,27 @@ test("serve tells of driver, programs, link and reset, in lines that name the NI
   for (const line of lines()) assert.equal(line.nic, socket);
 });
 
+/** Of a worker's log: later lines of the same second are left out. */
+const nextSecond = () => sleep(1100);
+
+test("the next client's coming is told as no reset when it comes at once", async () => {
+  await nextSecond();
+  const from = log.length;
+  const texts = () => lines(from).map(({ msg }) => msg);
+  for (const opens of [true, false]) {
+    const memory = new LocalMemory(16 << 20);
+    const client = new VfioUserClient(socket, memory, 3);
+    if (opens) new GuestDriver(client, memory).open();
+    client.close();
+    memory.close();
+  }
+  await until("all gone", () => texts().filter((text) => /client gone/.test(text)).length === 2);
+  assert.ok(texts().some((text) => /the guest enabled/.test(text)));
+  assert.ok(!texts().some((text) => /reset/.test(text)), log.slice(from));
+});
+
 test("each refusal is one line, with its own cause, when several come at once", async () => {
+  await nextSecond();
   const memory = new LocalMemory(1 << 20);
   const client = new VfioUserClient(socket, memory, 3);
   const from = log.length;
