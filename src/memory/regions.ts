@@ -250,7 +250,10 @@ export class RegionTable implements GuestMemory {
     const first = this.#ranges.indexOf(gone[0]);
     this.#ranges = this.#ranges.toSpliced(first, gone.length);
     this.#generation++;
-    for (const { file } of gone) if (file !== null) this.#letGo(file);
+    // Each file once: letting go looks at all ranges that are left.
+    for (const file of new Set(gone.map((range) => range.file))) {
+      if (file !== null) this.#letGo(file);
+    }
     return OK;
   }
 

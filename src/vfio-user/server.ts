@@ -243,7 +243,8 @@ export class VfioUserServer implements DeviceHost {
    * says nothing.
    */
   handleTimers(): void {
-    if (performance.now() >= this.#acceptAt) this.#watchListener();
+    const waits = this.#acceptAt !== Number.POSITIVE_INFINITY;
+    if (waits && performance.now() >= this.#acceptAt) this.#watchListener();
     if (this.#connection < 0) return;
     if (!this.#attached && performance.now() >= this.#greetBy) {
       this.counters.disconnects++;
