@@ -72,9 +72,9 @@ export class CaptureReader {
   problem = "";
   readonly #path: string;
   readonly #fd: number;
-  readonly #native: Mapping = mapAnonymous(BUFFER);
-  readonly #bytes = new Uint8Array(this.#native.view(0, BUFFER));
-  readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, BUFFER);
+  readonly #native: Mapping;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
   /** What was read and not yet used. */
   #from = 0;
   #to = 0;
@@ -86,6 +86,9 @@ export class CaptureReader {
   constructor(path: string) {
     this.#path = path;
     this.#fd = openCapture(path);
+    this.#native = mapAnonymous(BUFFER);
+    this.#bytes = new Uint8Array(this.#native.view(0, BUFFER));
+    this.#view = new DataView(this.#bytes.buffer);
     try {
       this.#readHeader();
     } catch (error) {

@@ -34,11 +34,11 @@ export class CaptureWriter {
   /** The errno of the last write; 0: it went well. */
   error = 0;
   readonly #fd: number;
-  readonly #stage: Mapping = mapAnonymous(STAGE);
-  readonly #bytes = new Uint8Array(this.#stage.view(0, STAGE));
-  readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, STAGE);
-  readonly #large: Mapping = mapAnonymous(LARGE);
-  readonly #largeBytes = new Uint8Array(this.#large.view(0, LARGE));
+  readonly #stage: Mapping;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  readonly #large: Mapping;
+  readonly #largeBytes: Uint8Array;
   readonly #segmenter = new Segmenter();
   /** Bytes of whole packets in the file. */
   #size = 0;
@@ -54,6 +54,11 @@ export class CaptureWriter {
     // A limit (ulimit -f) is an error of the write then, and not the end of the process.
     ignoreFileSizeSignal();
     this.#fd = openForCapture(path);
+    this.#stage = mapAnonymous(STAGE);
+    this.#bytes = new Uint8Array(this.#stage.view(0, STAGE));
+    this.#view = new DataView(this.#bytes.buffer);
+    this.#large = mapAnonymous(LARGE);
+    this.#largeBytes = new Uint8Array(this.#large.view(0, LARGE));
     this.#stageHeader();
     const written = pwrite(this.#fd, this.#stage.address, FILE_HEADER, 0);
     this.#size = FILE_HEADER;

@@ -18,7 +18,8 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import fc from "fast-check";
 import { Batch } from "../memory/index.ts";
-import { mapAnonymous } from "../os/memory.ts";
+import { mapAnonymous, viewsMade } from "../os/memory.ts";
+import { openFds } from "../os/testing.ts";
 import { packetBytes } from "./base.ts";
 import { PcapPort } from "./pcap.ts";
 import { batchOf, captureOf, recordsOf, testFrame } from "./testing.ts";
@@ -222,6 +223,16 @@ describe("a capture", () => {
     assert.throws(open(join(folder, "x/y")), { code: "PCAP", message: /no such folder; make it/ });
     assert.throws(open(folder), { code: "PCAP", message: /EISDIR; name a file/ });
     assert.throws(open("/dev/null"), { code: "PCAP", message: /not a regular file/ });
+  });
+
+  test("leaves neither memory nor descriptors behind when it cannot be opened", () => {
+    const before = [viewsMade(), openFds()];
+    for (let n = 0; n < 5; n++) {
+      assert.throws(() => new PcapPort({ replay: join(folder, "missing") }), { code: "PCAP" });
+      assert.throws(() => new PcapPort({ write: join(folder, "x/y") }), { code: "PCAP" });
+      assert.throws(() => new PcapPort({ write: "/dev/null" }), { code: "PCAP" });
+    }
+    assert.deepEqual([viewsMade(), openFds()], before);
   });
 
   test("is not written over the one that is replayed", () => {
