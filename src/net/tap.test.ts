@@ -76,6 +76,17 @@ describe("a TAP port", { skip }, () => {
     });
   });
 
+  test("takes the guest's offloads as none when the interface is removed", () => {
+    for (const vnetHeader of [0, 12] as const) {
+      withTap(vnetHeader, (port, pair) => {
+        execFileSync("ip", ["-n", pair.netns, "link", "delete", "dev", "nic"]);
+        port.setReceiveOffloads(1);
+        assert.equal(port.linkUp, false);
+        assert.match(port.takeNotice(), /tap:nic: offloads cannot be set: .*was removed/);
+      });
+    }
+  });
+
   test("drops and counts when the interface is down, and reports its removal", () => {
     withTap(0, (port, pair) => {
       const { batch, memory } = batchOf([testFrame(1, 60), testFrame(2, 60)], false);

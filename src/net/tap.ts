@@ -10,7 +10,7 @@
  * that the interface was removed.
  */
 import { allowsMetadata, type Batch, GSO_NONE, NEEDS_CSUM } from "../memory/index.ts";
-import { EAGAIN, EINTR, EINVAL, EIO, errnoName } from "../os/errors.ts";
+import { EAGAIN, EINTR, EINVAL, EIO, errnoName, OsError } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { openTap, setTapOffloads, type Tap, type TapOptions } from "../os/tap.ts";
@@ -69,8 +69,21 @@ export class TapPort extends BasePort {
 
   override setReceiveOffloads(offloads: number): void {
     if (offloads === this.#taken) return;
-    this.#taken = offloads;
-    this.offloads = setTapOffloads(this.#tap, offloads);
+    try {
+      this.offloads = setTapOffloads(this.#tap, offloads);
+      this.#taken = offloads;
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+      this.#refusedOffloads(error);
+    }
+  }
+
+  /** A guest that enables its NIC has no part in that. What needs an offload is dropped then. */
+  #refusedOffloads({ errno, message }: OsError): void {
+    this.offloads = 0;
+    this.#taken = -1;
+    if (errno === EBADFD) this.linkUp = false;
+    this.notice = `${this.name}: offloads cannot be set: ${REASONS.get(errno) ?? message}`;
   }
 
   send(batch: Batch): number {
