@@ -5,7 +5,7 @@ import { ConfigError, parseMac } from "../nic/config.ts";
 import { Usage } from "./errors.ts";
 
 export const ANTI_SPOOF_WORDS =
-  "drop spoofed frames of the guest: mac or mac=ADDRESS is the source that they must have; " +
+  "drop spoofed frames of the guest: mac or mac=ADDRESS is the only source allowed; " +
   "vlan=LIST such as vlan=0+10+20 (0: untagged) allows these VLANs and one tag, tags=2 two of them";
 const LAST_VLAN = 4094;
 const KEYS = ["mac", "vlan", "tags"];

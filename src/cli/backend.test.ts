@@ -268,7 +268,7 @@ test("a pid file's backend is replaced; the new one waits for its end, and takes
   assert.equal(existsSync(file), false);
 });
 
-test("wrong words are usage errors", async () => {
+test("backend exits with a usage error when an option is wrong", async () => {
   const wrong = [
     [["-u", "1001"], /0 to 1000/],
     [["-d", "e1000"], /unknown device/],
@@ -288,7 +288,7 @@ test("wrong words are usage errors", async () => {
   }
 });
 
-test("a backend names QEMU and what to start it with when nobody listens", async () => {
+test("a backend says how to start QEMU when nothing listens on the path", async () => {
   const socket = newSocket();
   const { status, err } = await run("backend", "-p", socket, "-b", "sink").ended;
   assert.equal(status, 1);
@@ -297,7 +297,7 @@ test("a backend names QEMU and what to start it with when nobody listens", async
   assert.ok(err.includes(words) && err.includes("--reconnect"), err);
 });
 
-test("a backend says that it waits, and serves, when QEMU starts after it", async () => {
+test("a backend with --reconnect waits and serves when QEMU starts after it", async () => {
   const socket = newSocket();
   const backend = run("backend", "-p", socket, "-b", "loopback", "--reconnect");
   let said = "";

@@ -75,7 +75,7 @@ export function backendCommand(): Command {
     .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
-    .option("--allow-unsealed", "use guest RAM in files that QEMU could shrink, too", false)
+    .option("--allow-unsealed", "also use guest RAM in files that QEMU could shrink", false)
     .option("--create-tap", "make the TAP interface, and remove it at the end", false)
     .option("--tap-address <address/bits>", "address of the TAP interface that is made")
     .option("--netns <name>", "network namespace of the TAP interface")
@@ -86,7 +86,7 @@ export function backendCommand(): Command {
     )
     .option("--socket-group <group>", SOCKET_GROUP)
     .option("--socket-mode <mode>", SOCKET_MODE)
-    .option("--log-json", "log JSON at a terminal, too", false)
+    .option("--log-json", "log JSON even to a terminal", false)
     .action((flags: BackendFlags) => backend(flags));
 }
 

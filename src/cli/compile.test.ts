@@ -201,7 +201,7 @@ test("packages are found from the file that imports them, wherever the command r
   );
 });
 
-test("a module that is imported and cannot be parsed or run is one line with its name", () => {
+test("compile names an imported module in one line when it fails to parse or run", () => {
   const file = written({
     "uses-broken.ts": `import { x } from "./throws.ts"; export function main(ctx) { return x; }`,
     "throws.ts": "export const x: number = (() => { throw new Error('no luck'); })();",

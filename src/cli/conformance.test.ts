@@ -71,7 +71,7 @@ test("the built-in cases run when no folder is given", () => {
   }
 });
 
-test("a folder of cases of the built-in form is run; a line that is not one is told", () => {
+test("a folder of cases in the built-in form is run; a malformed line is reported", () => {
   const path = cases("lines", { "a.txt": "# two\n0x1 = mov r0, 1\n0x2 = mov r0, 1\n" });
   const { stdout, status } = bpfhv(["--cases", path]);
   assert.equal(stdout, "FAIL a:3: r0 is 0x1, not 0x2\n1 passed, 1 failed\n");

@@ -46,7 +46,7 @@ async function served<T>(
 }
 
 describe("the server's end", () => {
-  test("answers a request of a kind it does not know with an error", async () => {
+  test("answers a request of an unknown kind with an error", async () => {
     await served(ECHO, async (path) => {
       assert.deepEqual(await askControl(path, { kind: "status" }), { fine: true });
       for (const request of [{ kind: "upgrade" }, {}, { kind: "toString" }, [], null, 5]) {
@@ -56,7 +56,7 @@ describe("the server's end", () => {
     });
   });
 
-  test("leaves alone what is not a dead socket, and follows no link", () => {
+  test("keeps a path that is not a stale socket, and follows no link", () => {
     const precious = newPath();
     writeFileSync(precious, "data", { mode: 0o644 });
     const inTheWay: Record<string, (at: string) => void> = {
@@ -77,7 +77,7 @@ describe("the server's end", () => {
     assert.equal(statSync(precious).mode & 0o777, 0o644);
   });
 
-  test("replaces a dead socket, and leaves a live one alone", async () => {
+  test("replaces a stale socket, and keeps a live one", async () => {
     const path = newPath();
     close(listenUnix(controlPath(path)));
     const server = new ControlServer(path, ECHO);
@@ -87,7 +87,7 @@ describe("the server's end", () => {
     assert.equal(statSync(controlPath(path), { throwIfNoEntry: false }), undefined);
   });
 
-  test("is never open to others while it is being made, whatever the umask", async () => {
+  test("has no wider permissions while it is created, under any umask", async () => {
     const at = newPath();
     // Makes sockets until it is told to stop; their modes are looked at meanwhile.
     const done = new Int32Array(new SharedArrayBuffer(4));
@@ -148,7 +148,7 @@ describe("the server's end", () => {
     });
   });
 
-  test("holds one answer of a client that never reads, and drops the client", async () => {
+  test("holds one answer for a client that never reads, and drops the client", async () => {
     let asked = 0;
     const big = "x".repeat(100_000);
     const status = async () => {
@@ -174,7 +174,7 @@ describe("the server's end", () => {
     );
   });
 
-  test("refuses requests when too many are unanswered, of clients that have gone", async () => {
+  test("refuses requests when too many of disconnected clients are unanswered", async () => {
     let asked = 0;
     const status = () => {
       asked++;
@@ -199,7 +199,7 @@ describe("the server's end", () => {
 });
 
 describe("the client's end", () => {
-  test("has a deadline for the whole answer, however it trickles", async () => {
+  test("has a deadline for the whole answer when it arrives in small pieces", async () => {
     await hostile(
       (socket) => {
         const timer = setInterval(() => socket.write("x"), 20);
@@ -213,7 +213,7 @@ describe("the client's end", () => {
     );
   });
 
-  test("takes no answer without end", async () => {
+  test("refuses an answer that does not end", async () => {
     await hostile(
       (socket) => {
         const more = () => {
@@ -226,7 +226,7 @@ describe("the client's end", () => {
     );
   });
 
-  test("takes no answer that is no JSON, is nested for ever, or does not come", async () => {
+  test("fails when the answer is not JSON, is nested too deeply, or does not come", async () => {
     const answers: [string, RegExp][] = [
       ["no json\n", /JSON/],
       [`${"[".repeat(1000)}${"]".repeat(1000)}\n`, /nested too deeply/],
@@ -240,7 +240,7 @@ describe("the client's end", () => {
     }
   });
 
-  test("passes on no character that a terminal takes as a command", async () => {
+  test("removes terminal control characters from answers", async () => {
     const nasty = "\x1b[2J\x9b31m\r\n\x07\u202e\u2028ok";
     await hostile(
       (socket) => socket.end(`${JSON.stringify({ [nasty]: [nasty], error: nasty })}\n`),
@@ -252,7 +252,7 @@ describe("the client's end", () => {
     );
   });
 
-  test("asks nobody whom it does not trust", async () => {
+  test("sends no request to a server of another user", async () => {
     let heard = "";
     await hostile(
       (socket) =>
@@ -276,14 +276,14 @@ const NIC = {
   ...{ programs: "-", features: [], queues: [QUEUE] },
 };
 
-test("a status is taken as it is, and one of an older server is completed", () => {
+test("a status is accepted as it is; fields that an older server lacks are added", () => {
   assert.equal(readNic({ ...NIC, version: "1.0", other: [1] }).version, "1.0");
   assert.equal(readNic(NIC).version, "-");
   const bare = { ...QUEUE, counters: {} };
   assert.equal(readNic({ ...NIC, queues: [bare] }).queues[0].counters.dropPort, 0);
 });
 
-test("what is not a status is refused", () => {
+test("an answer that is not a status is refused", () => {
   const wrong: unknown[] = [
     ...[null, 5, "x", [], {}],
     ...[

@@ -67,7 +67,7 @@ test("a qcow2 image is refused when it names another file of the host", () => {
   }
 });
 
-test("a qcow2 image is refused when its header cannot be judged", () => {
+test("a qcow2 image is refused when its header is damaged or unknown", () => {
   const damaged = (change: (image: Buffer) => void): Buffer => {
     const image = Buffer.from(qcow2Image({}));
     change(image);
@@ -88,7 +88,7 @@ test("a qcow2 image is refused when its header cannot be judged", () => {
   for (const [image, reason] of cases) assert.match(headerProblem(image, "qcow2") ?? "", reason);
 });
 
-test("a disk is refused by one line when it is neither a file nor a block device", () => {
+test("a disk is refused in one line when it is neither a file nor a block device", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-disk-"));
   try {
     const fifo = join(folder, "fifo");

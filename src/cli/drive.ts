@@ -36,7 +36,7 @@ export function driveCommand(): Command {
     .option("--rx-bufs <n>", "buffers of the receive queue", bufs("--rx-bufs"))
     .option("--tx-bufs <n>", "buffers of the transmit queue", bufs("--tx-bufs"))
     .option("--duration <s>", "seconds of traffic", seconds, 5)
-    .option("--packets <n>", "stop after so many packets sent", packets)
+    .option("--packets <n>", "stop after this many packets sent", packets)
     .addOption(
       new Option("--direction <which>", "what the guest does: send (tx), only receive (rx), both")
         .choices(["tx", "rx", "both"])

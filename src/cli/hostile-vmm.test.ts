@@ -96,7 +96,7 @@ const TRIGGER_FDS = 0x24;
 const TRIGGER_NONE = 0x21;
 
 describe("a vfio-user client", () => {
-  test("gets its answers when the interrupt it gave is full and blocking", async () => {
+  test("gets its answers when its interrupt eventfd is full and blocking", async () => {
     const server = new Server();
     try {
       const client = await server.client();
@@ -141,7 +141,7 @@ describe("a vfio-user client", () => {
     assert.equal(server.text.match(/is not used.*memory-backend-memfd/g)?.length, 1, server.text);
   });
 
-  test("gets its answers when what it gives lingers at its last close", async () => {
+  test("gets its answers when the close of its descriptors blocks", async () => {
     const server = new Server();
     const { fd, others } = lingering(30);
     try {

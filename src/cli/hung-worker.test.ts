@@ -106,20 +106,20 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
   });
 }
 
-test("serve logs once what its worker hangs in, and status says it", async () => {
+test("serve logs once, and status shows, which call its worker hangs in", async () => {
   const server = serving("watched");
   await server.ready();
   await server.hang();
   const answer = await askControl(controlPath(server.socket), { kind: "status" }).catch(
     (error: Error) => error,
   );
-  assert.match(JSON.stringify(answer) + String(answer), /has not moved for 3 s/);
+  assert.match(JSON.stringify(answer) + String(answer), /has hung for 3 s/);
   const again = await askControl(controlPath(server.socket), { kind: "status" }).catch(
     (error: Error) => error,
   );
-  assert.match(JSON.stringify(again) + String(again), /has not moved for 3 s/);
+  assert.match(JSON.stringify(again) + String(again), /has hung for 3 s/);
   await server.end("SIGTERM");
-  assert.equal(server.text.match(/has not moved for 3 s: it is in read on fd/g)?.length, 1);
+  assert.equal(server.text.match(/has hung for 3 s: it is in read on fd/g)?.length, 1);
 });
 
 test("backend ends in time and cleans up when its worker hangs", async () => {

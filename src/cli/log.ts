@@ -19,7 +19,7 @@ export interface LogOptions {
   readonly level: LogLevel;
   /** Which NIC: the path of its socket. */
   readonly nic: string;
-  /** JSON at a terminal, too. */
+  /** JSON even to a terminal. */
   readonly json: boolean;
 }
 

@@ -15,7 +15,7 @@ function macOn(machine: string, path: string): string {
   return formatMac(machineMac(path, file));
 }
 
-test("the address differs when machine or path do, and else stays", () => {
+test("the address differs when machine or path differ, and otherwise stays", () => {
   const one = macOn("5e0f1d", "/run/vm1.sock");
   assert.match(one, /^52:54:00:/);
   assert.equal(macOn("5e0f1d", "/run/vm1.sock"), one);

@@ -98,7 +98,7 @@ describe("numbered frames", () => {
     assert.equal(kinds.size, 6);
   });
 
-  test("nothing but plain frames is made when nothing is offloaded", () => {
+  test("only plain frames are made when nothing is offloaded", () => {
     const plain = new NumberedFrames({ size: 60 });
     for (let n = 0; n < 20; n++) {
       assert.equal(u16(plain.make(n), 12), 0x88b5);

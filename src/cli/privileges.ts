@@ -43,7 +43,7 @@ export function dropTo(account: Account | undefined, warn: (text: string) => voi
   if (process.getuid?.() === 0) throw failure(`--user ${account.name}: it has root's rights, too`);
   if (confineThreads()) return;
   warn(
-    "this kernel has no seccomp: only the threads of the server itself are kept from new rights",
+    "this kernel has no seccomp: only the server's own threads are kept from gaining privileges",
   );
 }
 

@@ -123,7 +123,7 @@ const LONG_RUNNING: Record<string, (socket: string) => string[]> = {
 };
 
 for (const [name, words] of Object.entries(LONG_RUNNING)) {
-  test(`${name} opens no debugger and lives on when SIGUSR1 comes`, async () => {
+  test(`${name} opens no debugger and survives when SIGUSR1 comes`, async () => {
     const socket = newSocket();
     const { child, ended, err } = run(words(socket));
     await until("an answer", () => status(socket));
@@ -250,7 +250,9 @@ test("the sockets are their owner's unless a group or a mode is given", {
   await backend.ended;
 });
 
-test("backend with --user leaves no thread a way to more rights", { skip: !isRoot }, async () => {
+test("backend with --user leaves no thread a way to gain privileges", {
+  skip: !isRoot,
+}, async () => {
   const at = newSocket();
   const words = ["backend", "-p", at, "-b", "sink", "--reconnect", "--user", "nobody"];
   const { child, ended, err } = run(words);
@@ -266,7 +268,7 @@ test("backend with --user leaves no thread a way to more rights", { skip: !isRoo
   assert.equal((await ended).code, 0, err());
 });
 
-test("groups and modes that cannot be are status 2", async () => {
+test("serve exits with status 2 when the socket's group or mode is invalid", async () => {
   for (const [words, message] of [
     [["--socket-group", "no-such-group"], /there is no such group/],
     [["--socket-mode", "0066"], /use 0600, 0660/],
@@ -292,7 +294,7 @@ async function underShell(env: object, words: string[]) {
   return { socket, pid };
 }
 
-test("serve ends with the shell that npx has started, as another user, too", async () => {
+test("serve ends with the shell that npx started, also as another user", async () => {
   const drops = isRoot ? [[], ["--user", "nobody"]] : [[]];
   for (const words of drops) {
     const npx = { npm_lifecycle_event: "npx" };
@@ -310,7 +312,7 @@ test("serve outlives any other shell", async () => {
   await until("its end", () => !existsSync(socket));
 });
 
-test("serve goes on when the reader of its log stops, and tells it what it missed", async () => {
+test("serve keeps running when its log's reader stops, and reports the lost lines", async () => {
   const { child, ended, socket, err } = await serve();
   child.stderr?.pause();
   // More than a pipe and the server's own buffer hold: 4000 lines of 110 bytes and more.
@@ -329,7 +331,7 @@ test("serve goes on when the reader of its log stops, and tells it what it misse
   assert.equal((await ended).code, 0);
 });
 
-test("serve ends in order when the reader of its log has gone", async () => {
+test("serve ends in order when its log's reader has exited", async () => {
   const { child, ended, socket } = await serve();
   child.stderr?.destroy();
   await askControl(controlPath(socket), { kind: "set-port", net: "source" });

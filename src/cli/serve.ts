@@ -102,7 +102,7 @@ export function serveCommand(worker?: WaitingWorker): Command {
     )
     .option(
       "--speed <mbps>",
-      "link speed that the guest is told, in Mb/s; 0: unknown",
+      "link speed that the guest reports, in Mb/s; 0: unknown",
       whole("--speed", 0, MAX_SPEED),
       DEFAULT_SPEED,
     )
@@ -113,14 +113,14 @@ export function serveCommand(worker?: WaitingWorker): Command {
       DEFAULT_SPIN_US,
     )
     .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
-    .option("--log-json", "log JSON at a terminal, too", false)
+    .option("--log-json", "log JSON even to a terminal", false)
     .option("--pid-file <path>", "write the process id here; removed at the end")
     .option("--user <name>", "run as this user once TAP and sockets are open")
     .option("--socket-group <group>", SOCKET_GROUP)
     .option("--socket-mode <mode>", SOCKET_MODE)
     .option("--original-id", "use the original's PCI id (1b36:000e) instead of ours", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
-    .option("--allow-unsealed", "use guest RAM in files that QEMU could shrink, too", false)
+    .option("--allow-unsealed", "also use guest RAM in files that QEMU could shrink", false)
     .option("--answer-delay <ms>", "answer the VMM this late (for tests)", lateness, 0)
     .action((flags: ServeFlags) => serve(flags, worker ?? nicWorker()));
 }

@@ -8,7 +8,7 @@ test("set-mtu says that the guest follows when the MTU falls", () => {
   assert.equal(mtuOutcome(1500, 1500), "MTU 1500: the guest follows");
 });
 
-test("set-mtu says that the guest stays, and what to do there, when the MTU rises", () => {
+test("set-mtu says what to do in the guest when the MTU rises", () => {
   const text = mtuOutcome(68, 1500);
   assert.match(text, /^MTU 1500 at most: the guest stays .*ip link set dev INTERFACE mtu 1500$/);
 });

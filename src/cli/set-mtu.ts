@@ -6,7 +6,7 @@ import { Usage } from "./errors.ts";
 
 export function setMtuCommand(): Command {
   return new Command("set-mtu")
-    .description("change the largest MTU that a running NIC's guest may use; it follows down")
+    .description("change a running NIC's largest MTU; the guest follows a lower one")
     .argument("<socket>", "the socket given to `bpfhv serve --socket`")
     .argument("<bytes>", "at most what `bpfhv serve --mtu` was given")
     .action(setMtu);

@@ -119,7 +119,7 @@ test("asks no server of another user unless it is named", { skip: !isRoot }, asy
   assert.match(named.out, /theirs: it does not answer as a NIC does/);
 });
 
-test("says as a user without rights what it cannot see", { skip: !isRoot }, async () => {
+test("says what it cannot see when the user lacks privileges", { skip: !isRoot }, async () => {
   chmodSync(folder, 0o777);
   const child = background([MAIN, "top", "--count", "1", "--interval", "0.1"], {
     ...{ uid: 65534, gid: 65534, stdio: ["ignore", "pipe", "ignore"] },
@@ -140,7 +140,7 @@ test("ends with status 1 and a line when a NIC that was named is not there", asy
   assert.ok(out.includes(NAME), out);
 });
 
-test("takes whole numbers of looks only", async () => {
+test("refuses a count that is not a whole number", async () => {
   for (const count of ["1.5", "0", "-1", "x"]) {
     assert.equal((await top("--count", count)).status, 2, count);
   }

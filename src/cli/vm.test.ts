@@ -149,7 +149,7 @@ esac\n`;
     });
   });
 
-  test("a NIC that a guest has is refused before QEMU starts, by the NIC's own word", async () => {
+  test("vm refuses a NIC before QEMU starts when its status shows a guest", async () => {
     const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
     const kernel = join(folder, "kernel");
     writeFileSync(kernel, "");

@@ -196,7 +196,7 @@ test("report tells a system error as a failure and an unforeseen one as a bug", 
   assert.match(text, /^bpfhv: internal error: TypeError: oops .*\nTypeError: oops\n +at /);
 });
 
-test("a command ends in silence when whoever reads its output goes away", async () => {
+test("a command ends silently when the reader of its output exits", async () => {
   const child = spawn(process.execPath, [MAIN, "verify", "--device", "sring", "-v", "-v"], {
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -226,7 +226,7 @@ test("an object is not written to a terminal", () => {
   }
 });
 
-test("the process's status and its one line are those of the command", () => {
+test("the process exits with the command's status and its one line", () => {
   const { status, stderr } = spawnSync(process.execPath, [MAIN, "verify", "--bufs", "1"], {
     encoding: "utf8",
   });

@@ -160,7 +160,7 @@ export function programsIn(source: Source): string[] {
   });
   const { defaultExport } = source;
   if (defaultExport !== undefined) {
-    const reason = "a program has a name, which the default export lacks";
+    const reason = "a program needs a name, and the default export has none";
     throw errorAt(source, defaultExport, "UNSUPPORTED", reason, AS_PROGRAM);
   }
   if (names.length === 0) throw noPrograms(source);

@@ -75,12 +75,12 @@ const REFUSED: readonly (readonly [name: string, text: string, at: number, messa
   ["an empty file", "", 1 - PRELUDE_LINES, /no programs here: write export function/],
   ["a file of constants", `${PRELUDE}export const a = 1;`, 1 - PRELUDE_LINES, /no programs here/],
   ["a forgotten export", `${PRELUDE}function txp() { return 0; }`, 1, /no function is exported/],
-  ["a default export", `${PRELUDE}export default function txp() { return 0; }`, 1, /has a name/],
+  ["a default export", `${PRELUDE}export default function txp() { return 0; }`, 1, /needs a name/],
   [
     "a default export beside a program",
     `${program("return 0;")}export default 3;`,
     5,
-    /has a name/,
+    /needs a name/,
   ],
   [
     "an exported arrow function",

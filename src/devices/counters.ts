@@ -13,10 +13,7 @@ export const QUEUE_COUNTERS = [
   ["dropBadChain", "packets of more buffers than a packet has"],
   ["dropBadChecksum", "packets whose checksum was not to be left to the host, or lies outside"],
   ["dropBadSegmentation", "packets cut in a way that was not negotiated, or that cannot be"],
-  [
-    "dropSpoofed",
-    "packets from an address or for a VLAN that is not the guest's, or could become so",
-  ],
+  ["dropSpoofed", "spoofed packets: their address or VLAN is not, or might not be, the guest's"],
   ["dropPort", "packets that the port refused for good"],
   ["dropTooLong", "packets that came longer than the guest has room for"],
   ["ringErrors", "times the guest's indices made no sense and the queue was stopped"],

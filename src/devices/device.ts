@@ -1,7 +1,8 @@
 /**
- * What a device is to the rest: a ring format, its guest programs, and the host half of its queues.
- * A packet's way: `gather` fills a batch from the ring, a port sends it, `consume` gives the slots back;
- * in the other direction `offer` lays out free buffers, a port makes packets of them, `deliver` completes.
+ * What a device is to the rest: a ring format, its guest programs, and the host half of
+ * its queues. A packet's way: `gather` fills a batch from the ring, a port sends it,
+ * `consume` gives the slots back; in the other direction `offer` lays out free buffers,
+ * a port makes packets of them, `deliver` completes.
  */
 import type { ProgramForm, ProgramSet } from "../abi/index.ts";
 import type { Batch, ContextWords, GuestMemory } from "../memory/index.ts";
@@ -20,8 +21,9 @@ export interface QueueConfig {
 }
 
 /**
- * Host half of a ring. All its state that must survive a change of worker is in `save()`; none of it is
- * ever read back from guest memory, except what only the guest can know: its producer index and notification settings.
+ * Host half of a ring. All its state that must survive a change of worker is in `save()`; none of
+ * it is ever read back from guest memory, except what only the guest can know: its producer index
+ * and notification settings.
  */
 export interface RingHalf {
   /** The guest lied about its indices; the queue does nothing more until it is registered again. */
@@ -31,7 +33,10 @@ export interface RingHalf {
   disableKicks(): void;
   /** Is there something in the ring? One shared load. */
   pending(): boolean;
-  /** Descriptors that the guest has published and the host not used yet: for people, clamped to what can be. */
+  /**
+   * Descriptors that the guest has published and the host not used
+   * yet: for people, clamped to what can be.
+   */
   fill(): number;
   /**
    * Was an interrupt due for what is complete and not taken back, by the interrupt setting as it is
@@ -43,8 +48,9 @@ export interface RingHalf {
   save(): number;
   restore(position: number): void;
   /**
-   * The device is enabled: takes up what the guest left in the context. Reclaiming, it moved the host's index
-   * past what it took back (ABI version 1 does not register contexts again between close and open).
+   * The device is enabled: takes up what the guest left in the context. Reclaiming,
+   * it moved the host's index past what it took back (ABI version 1 does not
+   * register contexts again between close and open).
    */
   resync(): void;
   /** One line for people, in the words of the original's dump. */
@@ -52,11 +58,15 @@ export interface RingHalf {
 }
 
 export interface TxHalf extends RingHalf {
-  /** Appends published packets to the batch until it is full or the ring empty. @returns packets in the batch */
+  /**
+   * Appends published packets to the batch until it is full or the
+   * ring empty. @returns packets in the batch
+   */
   gather(batch: Batch): number;
   /**
-   * Completes everything up to and including packet `count - 1` of the batch (and the bad descriptors
-   * before or, where count is all of it, after them). @returns true where the guest wants an interrupt.
+   * Completes everything up to and including packet `count - 1` of the batch (and
+   * the bad descriptors before or, where count is all of it, after them).
+   * @returns true where the guest wants an interrupt.
    */
   consume(batch: Batch, count: number): boolean;
 }
@@ -67,11 +77,15 @@ export interface RxHalf extends RingHalf {
    * @returns segments in the batch; 0 where the guest has published too few for a packet
    */
   offer(batch: Batch, max: number): number;
-  /** Completes the packets that the port made of them. @returns true where an interrupt is wanted. */
+  /**
+   * Completes the packets that the port made of them. @returns true where an interrupt is wanted.
+   */
   deliver(batch: Batch): boolean;
 }
 
-/** The host's side of a kind of device: what the worker of a NIC needs, and loads no compiler for. */
+/**
+ * The host's side of a kind of device: what the worker of a NIC needs, and loads no compiler for.
+ */
 export interface Ring {
   readonly name: string;
   /** Feature bits that it can offer; 0: its packets carry no metadata. */

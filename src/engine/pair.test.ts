@@ -52,7 +52,7 @@ test("a source that is paced goes on looking at the clock, until its count is gi
   bench.close();
 });
 
-test("packets under way in a port are counted when another takes its place", () => {
+test("packets in flight in a port are counted when another replaces it", () => {
   const bench = opened();
   const [pair] = bench.local.pairs;
   const loopback = new LoopbackPort("drop");

@@ -78,7 +78,7 @@ function holds(ring: GuestRing, address: number): boolean {
   return address >= first && address < first + BUFS * BUFFER;
 }
 
-describe("broken descriptors that the guest publishes again at once", () => {
+describe("broken descriptors that the guest republishes immediately", () => {
   for (const device of DEVICES) {
     test(`${device.name}: cost few polls as receive buffers; traffic resumes after repair`, () => {
       const host = new UnsharedBench(device);
@@ -140,7 +140,7 @@ class FailingPort extends TestPort {
   }
 }
 
-test("a port that fails to receive, again and again, costs few looks", () => {
+test("a port that keeps failing to receive costs few polls", () => {
   const host = new UnsharedBench(DEVICES[0]);
   host.shared = true;
   const port = new FailingPort();
@@ -153,7 +153,7 @@ test("a port that fails to receive, again and again, costs few looks", () => {
   host.bench.close();
 });
 
-test("a rest begins after some looks in a row, doubles, and ends with the first packet", (t) => {
+test("a rest begins after repeated polls, doubles, and ends with the first packet", (t) => {
   let now = 5000;
   t.mock.method(performance, "now", () => now);
   const rest = new Rest();

@@ -199,7 +199,7 @@ describe("a port with a guard", () => {
     }
   }
 
-  test("passes no stack of tags through which a receiver could come to another VLAN", () => {
+  test("drops every stack of tags by which a receiver could deliver to another VLAN", () => {
     const types = [0x8100, 0x88a8, 0x9100, 0x9200, 0x9300];
     const stack = fc.array(fc.tuple(fc.constantFrom(...types), fc.constantFrom(0, 10, 20, 30)), {
       maxLength: 6,
@@ -227,7 +227,7 @@ describe("a port with a guard", () => {
     assert.ok(passed > 100, `${passed} passed`);
   });
 
-  test("drops a frame when the host would store its checksum into what was judged", () => {
+  test("drops a frame when its checksum would be stored into the checked header", () => {
     const cases: readonly [number[], number][] = [
       [[0x0800], 14],
       [[0x8100, 10, 0x0800], 18],
@@ -250,7 +250,7 @@ describe("a port with a guard", () => {
     }
   });
 
-  test("drops a frame shorter than two addresses, whatever the frame before it was", () => {
+  test("drops a frame shorter than two addresses after any frame before it", () => {
     const bench = new Guarded();
     assert.equal(bench.passes(frameFrom(MAC)), true);
     for (let length = 1; length < 12; length++) {

@@ -29,7 +29,7 @@ test("a complaint is logged when its counter first grows, then once a minute", (
   assert.equal(lines.length, 2, "nothing new");
 });
 
-test("every drop of a queue is told by the queue's name, and packets that move are not", () => {
+test("complaints name the queue of a drop, and ignore packets that move", () => {
   const bench = new Bench({});
   const lines: string[] = [];
   const [pair] = bench.local.pairs;
@@ -48,7 +48,7 @@ test("every drop of a queue is told by the queue's name, and packets that move a
   bench.close();
 });
 
-test("guest memory without a file is named with what to do, small ranges are not", () => {
+test("complaints name guest memory without a file, except small ranges", () => {
   const file = {};
   assert.equal(unsharedMemory([{ address: 0, size: 2 ** 30, file }]), "");
   assert.equal(unsharedMemory([{ address: 0, size: 2 ** 20, file: null }]), "");

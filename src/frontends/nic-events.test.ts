@@ -22,7 +22,7 @@ function watched() {
   return { after, events, lines, nic };
 }
 
-test("each step of the guest's driver is a line, once", () => {
+test("each step of the guest's driver is logged once", () => {
   const { after } = watched();
   assert.equal(after({ step: "guest attached" }), "");
   assert.match(
@@ -37,7 +37,7 @@ test("each step of the guest's driver is a line, once", () => {
   for (let n = 0; n < 5; n++) assert.equal(after({}), "");
 });
 
-test("a reset is a line when a driver had the NIC, and else is not", () => {
+test("a reset is logged only when a driver had the NIC", () => {
   const { after } = watched();
   assert.equal(after({ step: "guest attached", resets: 1 }), "");
   assert.equal(after({ resets: 2 }), "");
@@ -50,7 +50,7 @@ test("a reset is a line when a driver had the NIC, and else is not", () => {
   assert.equal(after({ step: "no guest", resets: 4, linkUp: false }), "info link down");
 });
 
-test("the link is told when it changes without any message", () => {
+test("the link is logged when it changes without a message", () => {
   const { events, lines, nic } = watched();
   nic.linkUp = true;
   events.lookAtLink();

@@ -72,7 +72,7 @@ export class NicProcess<Options extends object = NicOptions> {
       stuck: (what) => this.#isStuck(what),
       moved: (seconds) => {
         this.#stuck = null;
-        log("warn", `the NIC's worker goes on after ${seconds} s`);
+        log("warn", `the NIC's worker continues after ${seconds} s`);
       },
     });
     this.ended = new Promise((resolve, reject) => {

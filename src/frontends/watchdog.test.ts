@@ -22,21 +22,21 @@ function watch() {
   return { pulse, said, watchdog: new Watchdog(pulse, events, 10) };
 }
 
-test("a watchdog tells once that a worker stands still, and that it goes on", async () => {
+test("a watchdog reports once that a worker hangs, and that it continues", async () => {
   const { pulse, said, watchdog } = watch();
   pulse[PULSE.thread] = currentThread();
   pulse[PULSE.turns] = 1;
   await until("the watchdog to tell", () => said.length > 0);
   await sleep(100);
   assert.equal(said.length, 1);
-  assert.match(said[0], /has not moved for 3 s: it is in/);
+  assert.match(said[0], /has hung for 3 s: it is in/);
   pulse[PULSE.turns]++;
   await until("the watchdog to tell", () => said.length > 1);
   assert.equal(said[1], "moved after true");
   watchdog.close();
 });
 
-test("a watchdog says nothing when the loop has not begun, or turns", async () => {
+test("a watchdog reports nothing when the loop runs or has not started", async () => {
   const { pulse, said, watchdog } = watch();
   await sleep(100);
   assert.equal(watchdog.begun, false);
@@ -48,7 +48,7 @@ test("a watchdog says nothing when the loop has not begun, or turns", async () =
   assert.deepEqual(said, []);
 });
 
-test("what holds a thread names the call and the descriptor when a read blocks", async () => {
+test("whatHolds names the call and the descriptor when a read blocks", async () => {
   const [reading, writing] = pipe();
   const worker = new Worker(
     `const { parentPort } = require("node:worker_threads");

@@ -51,7 +51,7 @@ export class Watchdog {
       this.#turns = turns;
       this.#still = 0;
     } else if (turns !== 0 && ++this.#still === LOOKS) {
-      this.#events.stuck(`the NIC's worker has not moved for ${LOOKS} s: it is in ${this.held}`);
+      this.#events.stuck(`the NIC's worker has hung for ${LOOKS} s: it is in ${this.held}`);
     }
   }
 

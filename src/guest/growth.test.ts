@@ -42,9 +42,9 @@ function expectNoGrowth(what: string, times: number, action: (n: number) => void
 /** Registers whose write does something that takes time: mapping a context, copying a blob. */
 const SLOW = new Set<number>([REG.CTX_PADDR_HI, REG.PAGES_HI, REG.BLOB_HI]);
 
-describe("what a guest may repeat", () => {
+describe("operations that a guest repeats", () => {
   for (const device of DEVICES) {
-    test(`${device.name}: views do not grow when any register is written again and again`, () => {
+    test(`${device.name}: views do not grow when any register is written repeatedly`, () => {
       const bench = new Bench({ device, pairs: 2, config: { rxBufs: 16, txBufs: 16 } });
       bench.driver.open();
       const memory = bench.memory.allocate(1 << 16, 4096);
@@ -59,7 +59,7 @@ describe("what a guest may repeat", () => {
       bench.close();
     });
 
-    test(`${device.name}: views do not grow when contexts and blobs are asked for again`, () => {
+    test(`${device.name}: views do not grow when contexts and blobs are repeated`, () => {
       const bench = new Bench({ device });
       bench.driver.open();
       bench.driver.close();
@@ -131,7 +131,7 @@ describe("what a guest may repeat", () => {
   });
 });
 
-describe("what a backend's peer may repeat", () => {
+describe("requests that a backend's peer repeats", () => {
   test("views do not grow when requests and connections are repeated", () => {
     const bench = new ProxyBench();
     bench.configure();

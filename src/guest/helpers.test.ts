@@ -72,7 +72,7 @@ test("a header on the stack is filled when txp asks for the packet's metadata", 
   });
 });
 
-test("checksum fields are filled when one is wanted, and left alone when none is", () => {
+test("checksum fields are filled only when a checksum is requested", () => {
   const lines = [
     "r6 = r1",
     "*(u64 *)(r10 - 8) = -1",
@@ -106,7 +106,7 @@ function collectOne(ring: GuestRing): void {
   );
 }
 
-test("metadata are what rxc sets, and none when it sets none for the next packet", () => {
+test("metadata are those rxc sets, and none when it sets none for the next packet", () => {
   const lines = [
     ...ONE_PACKET,
     "r6 = r1",
@@ -171,7 +171,7 @@ for (const [what, pointer] of POINTERS) {
   });
 }
 
-test("a program ends with an error when it passes a helper what is not its context", () => {
+test("a program ends with an error when it passes a helper another context", () => {
   const lines = ["r2 = r10", "r2 += -16", "r1 += 8", call("pkt_virtio_net_md_get"), ...END];
   withRing("txp", lines, (ring) => {
     assert.throws(() => ring.publish(1, 60, 60, HEADER), /which is not its context/);

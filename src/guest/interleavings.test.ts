@@ -1,14 +1,17 @@
 /**
- * No lost wake-up. Each side's sequence (store a request or an index, load the other's) is cut at every one of
- * its steps, and the whole of the other's runs there, at every position of a small ring and over its wraps:
- * whoever came second must have seen the first, or have been told.
+ * No lost wake-up. Each side's sequence (store a request or an index, load the other's) is cut at
+ * every one of its steps, and the whole of the other's runs there, at every position of a small
+ * ring and over its wraps: whoever came second must have seen the first, or have been told.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { DEVICES } from "../devices/index.ts";
 import { Bench, frameOf } from "./testing.ts";
 
-/** Runs `action` with `cut` called before its `at`-th access to shared memory. @returns were there that many? */
+/**
+ * Runs `action` with `cut` called before its `at`-th access to
+ * shared memory. @returns were there that many?
+ */
 function cutAt(at: number, action: () => void, cut: () => void): boolean {
   const { load, store } = Atomics;
   let step = 0;
@@ -73,7 +76,10 @@ function everywhere(make: () => Bench, scenario: (bench: Bench, at: number) => b
   return cases;
 }
 
-/** The guest arms at a cut of what the host does: it is ready at once, or told. @returns whether the cut was reached */
+/**
+ * The guest arms at a cut of what the host does: it is ready at once, or
+ * told. @returns whether the cut was reached
+ */
 function armedDuring(
   bench: Bench,
   at: number,
@@ -129,7 +135,8 @@ for (const device of DEVICES) {
         assert.ok(cases >= 2 * POSITIONS.length, `${cases} cases`);
       });
 
-      // The other way round, a program can only be cut where it calls a helper: at the barrier of its v1 form.
+      // The other way round, a program can only be cut where it calls a
+      // helper: at the barrier of its v1 form.
       const atBarrier = form === "v1" ? test : null;
 
       atBarrier?.("the host falls asleep while the guest publishes", () => {
@@ -138,7 +145,8 @@ for (const device of DEVICES) {
           pair.disarmKicks();
           const before = bench.driver.counters.kicks;
           let awake = false;
-          // Between the index and the load of the host's kick request: where the program has its barrier.
+          // Between the index and the load of the host's kick request:
+          // where the program has its barrier.
           bench.driver.tx[0].onBarrier = () => {
             awake = pair.armKicks();
           };

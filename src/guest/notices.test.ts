@@ -17,7 +17,7 @@ const MAIN = fileURLToPath(new URL("../cli/main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-notices-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-test("serve logs what was not replayed of a capture when it comes to its end", async () => {
+test("serve logs what was not replayed when a capture ends", async () => {
   const socket = join(folder, "nic.sock");
   const capture = join(folder, "cut.pcap");
   const frames = [1, 2, 3].map((number) => testFrame(number, 60));

@@ -237,7 +237,7 @@ test("blobs and page lists are taken whole when they are cut at any byte", () =>
   bench.close();
 });
 
-describe("memory that goes while a NIC runs", () => {
+describe("memory that is removed while a NIC runs", () => {
   /** The guest's first context goes, with its RAM. */
   const unplugged = (): CutBench => {
     const bench = new CutBench(sring);
@@ -269,7 +269,7 @@ describe("memory that goes while a NIC runs", () => {
     bench.close();
   });
 
-  test("a ring goes on where it was when the same memory is back", () => {
+  test("a ring resumes at its position when the same memory is back", () => {
     const bench = unplugged();
     bench.ports[0].incoming.push(frameOf(7));
     bench.settle();
@@ -279,7 +279,7 @@ describe("memory that goes while a NIC runs", () => {
     bench.close();
   });
 
-  test("a ring goes on when the guest closed and opened it while its memory was away", () => {
+  test("a ring resumes when the guest reopened it while its memory was away", () => {
     for (const device of DEVICES) {
       const bench = new CutBench(device);
       const { driver } = bench;
@@ -301,7 +301,7 @@ describe("memory that goes while a NIC runs", () => {
     }
   });
 
-  test("a ring stands still when other memory is in its place", () => {
+  test("a ring stays stopped when other memory is in its place", () => {
     const bench = unplugged();
     const [page] = bench.contextPages();
     bench.cut([page, page + CONTEXT_PAGE], { files: true });

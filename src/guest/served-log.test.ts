@@ -59,7 +59,7 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
   }
 }
 
-test("serve tells of driver, programs, link and reset, in lines that name the NIC", async () => {
+test("serve logs driver, programs, link and reset in lines that name the NIC", async () => {
   const memory = new LocalMemory(16 << 20);
   const client = new VfioUserClient(socket, memory, 3);
   new GuestDriver(client, memory).open();
@@ -91,7 +91,7 @@ test("serve tells of driver, programs, link and reset, in lines that name the NI
 /** Of a worker's log: later lines of the same second are left out. */
 const nextSecond = () => sleep(1100);
 
-test("the next client's coming is told as no reset when it comes at once", async () => {
+test("a client that connects right after another is not logged as a reset", async () => {
   await nextSecond();
   const from = log.length;
   const texts = () => lines(from).map(({ msg }) => msg);
@@ -107,7 +107,7 @@ test("the next client's coming is told as no reset when it comes at once", async
   assert.ok(!texts().some((text) => /reset/.test(text)), log.slice(from));
 });
 
-test("each refusal is one line, with its own cause, when several come at once", async () => {
+test("each of several simultaneous refusals is logged once with its own cause", async () => {
   await nextSecond();
   const memory = new LocalMemory(1 << 20);
   const client = new VfioUserClient(socket, memory, 3);
@@ -121,7 +121,7 @@ test("each refusal is one line, with its own cause, when several come at once", 
   memory.close();
 });
 
-test("another port is told as what was asked for, and not as a port that has gone", async () => {
+test("a port change is logged as requested, not as a lost port", async () => {
   const from = log.length;
   for (const net of ["null", "sink", "null", "source"]) await ask({ kind: "set-port", net });
   await sleep(1200);
@@ -133,7 +133,7 @@ test("another port is told as what was asked for, and not as a port that has gon
   }
 });
 
-test("status tells of a client that has connected and said nothing", async () => {
+test("status shows a client that has connected and sent nothing", async () => {
   assert.equal((await status()).step, "no guest");
   const silent = connect(socket);
   await until("connected", async () => (await status()).step === "client connected");
@@ -141,7 +141,7 @@ test("status tells of a client that has connected and said nothing", async () =>
   await until("gone", async () => (await status()).step === "no guest");
 });
 
-test("status tells which version runs, and for how long", async () => {
+test("status shows the server's version and its uptime", async () => {
   const { version, uptimeSeconds } = await status();
   assert.match(version, /^\d+\.\d+\.\d+/);
   assert.ok(uptimeSeconds >= 1 && uptimeSeconds < 600, `${uptimeSeconds}`);

@@ -87,7 +87,7 @@ async function deliver(format: Format, kind: string, frames: readonly Uint8Array
 }
 
 for (const format of FORMATS) {
-  describe(`${format.name}: a frame is delivered whole when it fits, and counted else`, () => {
+  describe(`${format.name}: a frame is delivered whole when it fits, and otherwise counted`, () => {
     const { most } = format;
     const lengths = [60, most + 1, most - 1, most, 2 * most, most + 8, 61, most, most + 1, 64];
     const frames = lengths.filter((n) => n <= 65535).map((n, i) => testFrame(i, n));
@@ -104,7 +104,7 @@ for (const format of FORMATS) {
   });
 }
 
-test("a source of frames that are too long gives the loop its turn, however many there are", () => {
+test("a source of frames that are too long never holds up the loop", () => {
   const format = FORMATS[0];
   const bench = benchOf(format);
   const [pair] = bench.local.pairs;

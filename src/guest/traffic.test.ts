@@ -160,9 +160,9 @@ describe("notifications", () => {
   });
 
   /**
-   * Host and guest, step by step, in every order: publish, check the kick request (guest, one program run, whose
-   * steps cannot be cut here); arm, look again, sleep (host). A wake-up is lost if the host sleeps, the
-   * ring has work and no doorbell was rung since it armed.
+   * Host and guest, step by step, in every order: publish, check the kick request (guest, one
+   * program run, whose steps cannot be cut here); arm, look again, sleep (host). A wake-up is lost
+   * if the host sleeps, the ring has work and no doorbell was rung since it armed.
    */
   test("no wake-up is lost, in all interleavings of three sends and two sleeps", () => {
     const orders = (sends: number, sleeps: number): string[] =>

@@ -196,7 +196,7 @@ test("files of a replaced table stay mapped until they are pruned", () => {
   });
 });
 
-test("a file is let go with its last range, so memory can be plugged for ever", () => {
+test("a file is unmapped with its last range, so memory can be replugged without limit", () => {
   withTable((table) => {
     const mapped = () => readFileSync("/proc/self/maps", "latin1").includes("memfd:plugged");
     const fds = openFds();
@@ -216,7 +216,7 @@ test("a file is let go with its last range, so memory can be plugged for ever", 
   });
 });
 
-test("memory that cannot be sealed is used only if that is asked for, with one warning", () => {
+test("memory that cannot be sealed is used only when allowed, with one warning", () => {
   // One that knows no seals, if the folder is on a disk, and one whose seals cannot be changed.
   const paths = [tmpdir(), "/dev/shm"].map((folder) => join(folder, `unsealed-${process.pid}`));
   const open = (path: string): number => {
@@ -244,7 +244,7 @@ test("memory that cannot be sealed is used only if that is asked for, with one w
   }
 });
 
-test("what is no file is no memory, also when unsealed files are allowed", () => {
+test("a descriptor that is not a file is refused even when unsealed files are allowed", () => {
   for (const allowUnsealed of [false, true]) {
     for (const { fd, name } of strangers()) {
       const table = new RegionTable({ allowUnsealed });

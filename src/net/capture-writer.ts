@@ -1,6 +1,6 @@
 /**
  * Writes packets into a capture file that can be read at any time: what is in it are whole packets.
- * If there is no room for one, it is counted; when there is again, the capture goes on.
+ * A packet without room is counted; when there is room again, the capture continues.
  *
  * What a guest leaves to hardware is done first, so that the file has what would go over the wire:
  * checksums are stored, and large packets are cut.

@@ -61,7 +61,7 @@ function replay(capture: Uint8Array): Replayed {
 const FRAMES = [60, 1514, 200, 61].map((length, i) => testFrame(i, length));
 
 describe("a replay", () => {
-  test("skips and counts what the capture holds in part, and tells", () => {
+  test("skips, counts and reports packets that the capture holds in part", () => {
     const capture = captureOf(FRAMES, [60, 9000, 200, 1514]);
     const { frames, dropped, notice } = replay(capture);
     assert.deepEqual(frames, [FRAMES[0], FRAMES[2]]);
@@ -69,7 +69,7 @@ describe("a replay", () => {
     assert.match(notice, /a\.pcap: 2 packets replayed; not replayed: 2 of which it holds a part/);
   });
 
-  test("gives what is whole when the last packet is cut off, wherever that is, and tells", () => {
+  test("gives the whole packets when the last one is cut off anywhere, and reports it", () => {
     const capture = captureOf(FRAMES);
     const last = capture.length - 61 - 16;
     for (let length = last + 1; length < capture.length; length++) {
@@ -82,7 +82,7 @@ describe("a replay", () => {
     }
   });
 
-  test("ends at a packet of impossible length, and tells", () => {
+  test("ends at a packet of impossible length, and reports it", () => {
     const capture = captureOf(FRAMES);
     capture.writeUInt32LE(262145, 24 + 16 + 60 + 8);
     const { frames, notice } = replay(capture);
@@ -90,7 +90,7 @@ describe("a replay", () => {
     assert.match(notice, /packet 2 says that it has 262145 bytes/);
   });
 
-  test("skips and counts what is shorter than an Ethernet header", () => {
+  test("skips and counts packets shorter than an Ethernet header", () => {
     const { frames, dropped, notice } = replay(
       captureOf([FRAMES[0], FRAMES[1].subarray(0, 13), new Uint8Array(0), FRAMES[3]]),
     );
@@ -117,7 +117,7 @@ describe("a replay", () => {
     }
   });
 
-  test("leaves out frame check sequences when the capture has some", () => {
+  test("omits frame check sequences when the capture has them", () => {
     const capture = captureOf(FRAMES);
     // F bit, and two words of 16 bits.
     capture.writeUInt32LE(0x2400_0001, 20);
@@ -203,7 +203,7 @@ describe("a replay", () => {
     });
   });
 
-  test("is refused with what to do when the file cannot be had", () => {
+  test("is refused with what to do when the file cannot be opened", () => {
     const missing = join(folder, "missing");
     const open = (path: string) => () => new PcapPort({ replay: path });
     assert.throws(open(missing), {
@@ -235,7 +235,7 @@ describe("a capture", () => {
     assert.deepEqual([viewsMade(), openFds()], before);
   });
 
-  test("is not written over the one that is replayed", () => {
+  test("is refused when it would overwrite the one that is replayed", () => {
     writeFileSync(file, captureOf(FRAMES));
     const both = { write: join(folder, ".", "a.pcap"), replay: file };
     assert.throws(() => new PcapPort(both), { code: "PCAP", message: /the file to replay/ });
@@ -280,7 +280,7 @@ describe("a capture", () => {
   }
 
   const root = process.getuid?.() === 0;
-  test("stays readable on a full disk, and goes on when there is room", {
+  test("stays readable on a full disk, and continues when there is room", {
     skip: root ? false : "needs root to mount a small file system",
   }, () => {
     const disk = join(folder, "disk");

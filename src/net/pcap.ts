@@ -61,7 +61,7 @@ export class PcapPort extends BasePort {
       this.notice = `${this.#path}: ${why}: packets are lost (dropPort) until there is room`;
     } else {
       const lost = writer.lost - this.#lostBefore;
-      this.notice = `${this.#path}: the capture goes on; ${lost} packets are missing`;
+      this.notice = `${this.#path}: the capture continues; ${lost} packets are missing`;
     }
   }
 

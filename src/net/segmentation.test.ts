@@ -169,7 +169,7 @@ test("a capture segments large packets with right payload, flags, lengths and ch
   );
 });
 
-test("a capture stores the checksum of a packet that needs no cutting", () => {
+test("a capture stores the checksum of a packet that needs no segmentation", () => {
   fc.assert(
     fc.property(shapes, (shape) => {
       const packet = packetOf({ ...shape, payload: shape.payload % 1400 });
@@ -183,7 +183,7 @@ test("a capture stores the checksum of a packet that needs no cutting", () => {
   );
 });
 
-test("a capture has a large packet whole when it is not what its metadata says", () => {
+test("a capture keeps a large packet whole when its metadata is wrong", () => {
   const shape = {
     ...{ v6: false, udp: false, tags: [], ipOptions: 0, tcpOptions: 0, flags: 0x10 },
     payload: 3000,
@@ -214,7 +214,7 @@ test("a capture has a large packet whole when it is not what its metadata says",
   }
 });
 
-test("a capture takes whatever a guest says of its packets", () => {
+test("a capture accepts any metadata of a guest", () => {
   const byte = fc.integer({ min: 0, max: 255 });
   const metadata = fc.record({
     gsoType: fc.constantFrom(1, 4, 5, 0x81),
@@ -246,7 +246,7 @@ test("a capture takes whatever a guest says of its packets", () => {
   assert.ok(recordsOf(readFileSync(write)).length >= sent);
 });
 
-test("a capture cuts as the kernel does", { skip: skipTap() }, async () => {
+test("a capture segments as the kernel does", { skip: skipTap() }, async () => {
   const pair = new TapPair();
   const tap = new TapPort({ name: "nic", vnetHeader: 12, offloads: 0, netns: pair.netns });
   try {

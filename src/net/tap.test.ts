@@ -62,7 +62,7 @@ describe("a TAP port", { skip }, () => {
     });
   }
 
-  test("counts a failure when it cannot receive, and lets the loop come back first", () => {
+  test("counts a failure when it cannot receive, and returns to the loop", () => {
     withTap(0, (port) => {
       const { batch, memory } = batchOf([testFrame(1, 60)], false);
       close(port.fd);

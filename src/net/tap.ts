@@ -22,7 +22,7 @@ const EBADFD = 77;
 
 const REASONS = new Map([
   [EIO, "the interface is down (EIO); ip link set dev NAME up"],
-  [EINVAL, "no Ethernet frame, or its offload header contradicts it (EINVAL)"],
+  [EINVAL, "not an Ethernet frame, or its offload header contradicts it (EINVAL)"],
   [EBADFD, "the interface was removed (EBADFD)"],
 ]);
 

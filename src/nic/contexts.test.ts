@@ -78,7 +78,7 @@ test("contexts on huge pages are contiguous or scattered, and their windows are 
   }
 });
 
-test("a context says why it is refused, and what is not memory is named", () => {
+test("a refused context says why, and names the range that is not memory", () => {
   const table = new RegionTable();
   const rw = { size: 4 * PAGE, offset: 0, readable: true, writable: true };
   table.map({ ...rw, address: 0 }, createMemfd("ram", 4 * PAGE));

@@ -164,7 +164,9 @@ export function addressOf(view: ArrayBufferView): Address {
 /** errno of the last call made through this table on this thread: ask right after the call. */
 export const errno: () => number = koffi.errno as () => number;
 
-/** Views made in this thread: a test compares it before and after what a guest may repeat. */
+/**
+ * Views made in this thread: a test compares it before and after operations that a guest repeats.
+ */
 export const views = { made: 0 };
 
 /**

@@ -63,7 +63,7 @@ test("a full socket does not block its writer when its descriptor is blocking", 
   close(a);
 });
 
-test("a file takes everything, behind what it holds", () => {
+test("output is appended when it goes to a file", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-output-"));
   const fd = openSync(join(folder, "file"), "w");
   const output = new Output(fd);

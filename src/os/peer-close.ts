@@ -13,7 +13,10 @@ const QUICK = new Set(["anon_inode:[eventfd]", "anon_inode:[timerfd]", "anon_ino
 /** Threads of this process, those of Node.js among them: with more, a descriptor stays open. */
 const MAX_THREADS = 64;
 
-/** A folder of so many folders, and two links more. Needs no descriptor, of which there may be none left. */
+/**
+ * A folder of so many folders, and two links more. Needs no
+ * descriptor, of which there may be none left.
+ */
 function threads(): number {
   return statSync("/proc/self/task").nlink - 2;
 }

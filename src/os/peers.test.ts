@@ -68,7 +68,7 @@ for (const [name, what] of [
   test(what, async () => assert.equal(await inChild(name), 0));
 }
 
-test("signalling a peer counts every signal when far more come than a context holds", () => {
+test("signalling a peer counts every signal when there are more than a context holds", () => {
   const before = openFds();
   const signaller = AioSignaller.open()!;
   const fd = createEventFd();
@@ -79,7 +79,7 @@ test("signalling a peer counts every signal when far more come than a context ho
   assert.equal(openFds(), before + 1, "the sink of the context");
 });
 
-test("signalling refuses a descriptor when it is no event descriptor", () => {
+test("signalling refuses a descriptor when it is not an eventfd", () => {
   for (const { name, fd } of strangers()) {
     assert.equal(isEventFd(fd), false, name);
     assert.equal(signalPeer(fd), false, name);
@@ -87,7 +87,7 @@ test("signalling refuses a descriptor when it is no event descriptor", () => {
   }
 });
 
-test("epoll reports a kick once when nobody reads the counter", () => {
+test("epoll reports a kick once when the counter is not read", () => {
   const epoll = new Epoll(2);
   const fd = createEventFd();
   epoll.add(fd, EPOLLIN | EPOLLET, 5);
@@ -101,7 +101,7 @@ test("epoll reports a kick once when nobody reads the counter", () => {
   epoll.close();
 });
 
-test("closing a peer's descriptor closes it when it is of any kind", async () => {
+test("closePeer closes descriptors of every kind", async () => {
   const all = strangers().map(({ fd }) => fd);
   for (const fd of [...all, createEventFd()]) assert.equal(closePeer(fd), true);
   const isOpen = (fd: number) => fdTarget(fd) !== "closed";

@@ -33,7 +33,7 @@ const code = run.error?.code;
 console.log(JSON.stringify({ confined, run: code, inWorker, text: text.length, threads }));
 `;
 
-test("a confined process starts no program in any thread, and goes on otherwise", {
+test("a confined process starts no program in any thread, and otherwise works", {
   skip: process.arch === "x64" ? false : "what is refused is known for x86-64",
 }, () => {
   const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", CODE], {
@@ -62,7 +62,7 @@ function verdict(number: number, arch: number): number {
   return assert.fail("it runs off its end");
 }
 
-test("the filter refuses a call when it comes by the table of i386 or of x32", () => {
+test("the filter refuses a call when it uses the i386 or x32 table", () => {
   const [x64, i386, allowed, refused] = [0xc000003e, 0x40000003, 0x7fff0000, 0x00050001];
   assert.deepEqual([verdict(0, x64), verdict(441, x64)], [allowed, allowed]);
   assert.deepEqual(

@@ -39,8 +39,8 @@ const REFUSED: Readonly<Record<string, number>> = {
 type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, value: number];
 
 /**
- * On other architectures nothing is refused: threads lose the way to more rights only. The tables of
- * i386 and x32 have other numbers for the same calls, so all calls by those are refused.
+ * On other architectures nothing is refused: threads lose the way to more rights only. The tables
+ * of i386 and x32 have other numbers for the same calls, so all calls by those are refused.
  */
 export function filterFor(arch: string): Instruction[] {
   const numbers = arch === "x64" ? Object.values(REFUSED) : [];

@@ -60,7 +60,7 @@ test("a tap is made in its namespace, with the offloads this kernel takes", { sk
   });
 });
 
-test("a tap is up when it was made here, and as it was when it was there", { skip }, () => {
+test("a TAP is brought up only when it was created here", { skip }, () => {
   const flags = (name: string): string =>
     execFileSync("ip", ["-n", NS, "-o", "link", "show", name], { encoding: "utf8" });
   inOwnNamespace(() => {

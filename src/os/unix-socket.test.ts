@@ -130,7 +130,7 @@ test("a listening socket has the requested mode and group under any umask", () =
   });
 });
 
-test("a socket that cannot be given away is not left behind", {
+test("a socket is removed when its owner or group cannot be set", {
   skip: process.getuid!() !== 0 ? false : "root may give it to anybody",
 }, () => {
   inFolder((folder) => {

@@ -38,7 +38,7 @@ test("a window shows pages of files side by side, and writes reach the files", (
   });
 });
 
-test("a window is used again when it was given back: no second view", () => {
+test("a window is reused without a second view when it was given back", () => {
   withFile(1, (fd) => {
     giveWindow(takeWindow(3 * PAGE)!);
     const before = viewsMade();

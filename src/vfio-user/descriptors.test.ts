@@ -76,6 +76,6 @@ test("a server leaves a client waiting, with one warning, when no descriptor is 
   assert.equal(await inChild("accept"), 0);
 });
 
-test("a server says that no descriptor was free when it loses those of a message", async () => {
+test("a server says that no descriptor was free when it loses a message's", async () => {
   assert.equal(await inChild("receive"), 0);
 });

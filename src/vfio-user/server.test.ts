@@ -638,7 +638,7 @@ test("one client at a time over a listening socket; the next one after the first
   rmSync(folder, { recursive: true });
 });
 
-test("a client that never says what it is makes way for the next after a while", () => {
+test("a client that sends no VERSION is disconnected after a timeout", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-vfio-"));
   const socketPath = join(folder, "s");
   const lines: string[] = [];
@@ -677,7 +677,7 @@ test("closing with unread requests ends the stream in order, without a reset", (
   });
 });
 
-test("memory that cannot be sealed is not used, and said so once; a memfd gets its seal", () => {
+test("memory that cannot be sealed is refused with one warning; a memfd is sealed", () => {
   const warnings: string[] = [];
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-vfio-"));
   bench(

@@ -47,7 +47,7 @@ test("repeat_runs exits with status 0 when all runs pass", () => {
   assert.match(stdout, /^2 runs, 0 of them failed$/m);
 });
 
-test("repeat_runs counts a run that ends without a word", () => {
+test("repeat_runs counts a run that prints nothing", () => {
   makeSuite("exit 7");
   const { status, stdout } = spawnSync("bash", words(1), { encoding: "utf8", env: environment });
   assert.equal(status, 1);

@@ -15,7 +15,7 @@ function demo(...words: string[]) {
   });
 }
 
-test("script/demo refuses wrong words in one line, with status 2", () => {
+test("script/demo refuses wrong options in one line, with status 2", () => {
   const refused: [string[], RegExp][] = [
     [["--nope"], /unknown option --nope/],
     [["extra"], /unknown option extra/],

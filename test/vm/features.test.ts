@@ -79,7 +79,7 @@ describe("features in a guest", { skip, timeout: patience(120_000) }, () => {
     assert.match(await guest.check(`ping -q -c 20 -i 0.02 -W 5 ${HOST}`), / 0% packet loss/);
   });
 
-  test("features come when a driver was loaded while the host had none", async () => {
+  test("features appear when a driver was loaded while the host had none", async () => {
     nic.mode = "no features";
     await untilFeature("tx-tcp-segmentation", "off [fixed]");
     await guest.check(`rmmod bpfhv && insmod ${MODULE}`);

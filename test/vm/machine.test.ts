@@ -27,7 +27,7 @@ describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
     assert.equal((await duplex)?.trim(), "full");
   });
 
-  test("live migration is refused by name when a NIC is there, and the NIC goes on", async () => {
+  test("QEMU refuses live migration when a NIC is there, and the NIC keeps working", async () => {
     const refusal = /no-live-migration-with-bpfhv' does not support live migration/;
     await assert.rejects(vm.guest.qmp("migrate", { uri: "exec:cat >/dev/null" }), refusal);
     const { status } = (await vm.guest.qmp("query-status")) as { status: string };

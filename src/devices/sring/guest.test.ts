@@ -324,7 +324,7 @@ for (const [name, setting] of [
   ["txr", "03000000"],
   ["rxr", "01000000"],
 ] as const) {
-  test(`${name} of an empty ring returns 0 and leaves the interrupt setting as registration does`, () => {
+  test(`${name} of an empty ring returns 0 and resets the interrupt setting`, () => {
     const before = { 2096: "03000000", 2224: "03000000", 2480: "03000000", 24: "ff" };
     for (const intr of ["00000000", "01000000", "02000000"]) {
       expectRun(name, { ...before, 2100: intr }, 0, { 24: "00000000", 2100: setting });

@@ -184,7 +184,7 @@ test("half a packet stays until the other half is there, and is no reason to sta
   memory.close();
 });
 
-test("RX counts a buffer that goes along with a packet by what is wrong with it", () => {
+test("RX counts a broken buffer beside a packet by its fault", () => {
   const { memory, context, config, publish, counters } = queue(16, ALL, 1522);
   put(context, 0, RAM, "0004 0000");
   put(context, 1, RAM, "0000 0000");

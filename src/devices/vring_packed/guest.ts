@@ -1,11 +1,13 @@
 /**
- * vring_packed's guest programs, compiled (`docs/compiler.md`). The number of buffers is a power of two and a
- * constant, so an index wraps by a mask, and the bit that falls out of it flips the wrap bit: no branch.
+ * vring_packed's guest programs, compiled (`docs/compiler.md`). The number of
+ * buffers is a power of two and a constant, so an index wraps by a mask, and the bit
+ * that falls out of it flips the wrap bit: no branch.
  *
- * Memory order. A slot is published by an exchange of its last word, id and flags (HELPERFREE): release before,
- * full barrier before the look at `device_event`. Arming is an exchange for the same reason. Collecting loads
- * that word, then the rest of the slot through an address that depends on it. The v1 form uses plain stores and
- * the helper `smp_mb_full`, and needs a guest with x86 store order.
+ * Memory order. A slot is published by an exchange of its last word, id and flags
+ * (HELPERFREE): release before, full barrier before the look at `device_event`. Arming is an
+ * exchange for the same reason. Collecting loads that word, then the rest of the slot
+ * through an address that depends on it. The v1 form uses plain stores and the helper
+ * `smp_mb_full`, and needs a guest with x86 store order.
  */
 import {
   BUF,
@@ -85,7 +87,10 @@ function publishSlot(context: Context, i: u32, writable: number): boolean {
   return true;
 }
 
-/** After publishing `count` slots: is a kick wanted? (VIRTIO 1.1, section 2.7.10, in 16-bit arithmetic.) */
+/**
+ * After publishing `count` slots: is a kick wanted? (VIRTIO 1.1,
+ * section 2.7.10, in 16-bit arithmetic.)
+ */
 function kickWanted(context: Context, count: u32): number {
   const ring = view(PACKED, context, PRIVATE_OFFSET);
   if (form === "v1") call(HELPERS.smp_mb_full);
@@ -118,7 +123,10 @@ export function rxp(context: Context): number {
   return 0;
 }
 
-/** Gives the slot's id and buffer back, into bufs[i], and moves on. False where the id is not outstanding. */
+/**
+ * Gives the slot's id and buffer back, into bufs[i], and moves on.
+ * False where the id is not outstanding.
+ */
 function takeSlot(context: Context, index: u32, idFlags: u32, wrap: u32, i: u32): boolean {
   const ring = view(PACKED, context, PRIVATE_OFFSET);
   const id = idFlags & 0xffff;
@@ -190,9 +198,9 @@ function interruptOnNext(ring: View<typeof PACKED>): void {
 }
 
 /**
- * Takes up to `most` slots back, used by the host or not, while the host is stopped. Moves the host's
- * position and the driver's event along: the ring is empty at the end, and the first completion
- * interrupts.
+ * Takes up to `most` slots back, used by the host or not, while the host is stopped. Moves the
+ * host's position and the driver's event along: the ring is empty at the end, and the first
+ * completion interrupts.
  */
 function reclaim(context: Context, most: number): number {
   const ring = view(PACKED, context, PRIVATE_OFFSET);

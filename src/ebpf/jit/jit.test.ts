@@ -150,7 +150,7 @@ test("functions that share too much code are left to the interpreter", () => {
   assert.ok(fastestEngine(code) instanceof Interpreter);
 });
 
-test("so many functions that each takes long to find are left to the interpreter", () => {
+test("a program with very many functions is left to the interpreter", () => {
   const p = new Assembler();
   for (let n = 0; n < 7000; n++) p.callLocal(`f${n}`).exit().label(`f${n}`);
   const code = p.alu64.mov(R0, 0).exit().assemble();

@@ -47,7 +47,7 @@ export function checkAccess(access: Access, contextSize: number): Pointer {
       "CONTEXT_BOUNDS",
       index,
       `${what} of ${size} bytes through r${register} (${describe(value)}): kernels refuse an index ` +
-        "that may be negative, even where a constant makes up for it",
+        "that may be negative, even if a constant makes up for it",
       "add the constant to the index before adding the index to the address",
     );
   }

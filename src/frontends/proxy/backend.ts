@@ -48,7 +48,7 @@ export type Reply =
     };
 
 const DONE: Reply = {};
-const NO_EVENTFD: Reply = { refused: "the descriptor is no eventfd" };
+const NO_EVENTFD: Reply = { refused: "the descriptor is not an eventfd" };
 
 export class ProxyBackend {
   readonly memory: RegionTable;

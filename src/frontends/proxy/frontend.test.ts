@@ -155,7 +155,7 @@ describe("framing", () => {
 });
 
 describe("requests", () => {
-  test("features are what is offered and asked for, also while packets flow", () => {
+  test("features are those both offered and requested, also while packets flow", () => {
     withBench((bench) => {
       done(bench.ask(1), 1, new Uint8Array(8));
       done(bench.ask(2, words(0xffffffff, 0xffffffff)), 2);
@@ -347,7 +347,7 @@ describe("requests", () => {
     });
   }
 
-  test("packets go on flowing when what would stop them is not sound", () => {
+  test("packets keep flowing when the request that would stop them is invalid", () => {
     withBench((bench) => {
       bench.configure();
       for (const direction of [10, 11]) done(bench.ask(direction), direction);

@@ -58,7 +58,7 @@ for (const [check, name] of [
   test(name, async () => assert.equal(await inChild(check), 0));
 }
 
-test("a backend refuses a notifier when it is no event descriptor", async () => {
+test("a backend refuses a notifier when it is not an eventfd", async () => {
   const bench = new ProxyBench();
   try {
     bench.configure();

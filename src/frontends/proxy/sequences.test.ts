@@ -54,7 +54,7 @@ test("the memory table changes while packets flow", async () => {
   assert.equal(await machine.end(), 0);
 });
 
-test("packets go on flowing when features are written meanwhile", async () => {
+test("packets keep flowing when features are written", async () => {
   const machine = new Machine("features");
   machine.startBackend();
   machine.boot();
@@ -68,7 +68,7 @@ test("packets go on flowing when features are written meanwhile", async () => {
   assert.equal(await machine.end(), 0);
 });
 
-test("a backend serves the next guest when nobody told it of a hard reset", async () => {
+test("a backend serves the next guest after an unannounced hard reset", async () => {
   const machine = new Machine("reset");
   machine.startBackend();
   machine.boot();
