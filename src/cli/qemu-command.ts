@@ -3,6 +3,7 @@
  * Pure: touches neither files nor processes.
  */
 import type { DiskImage } from "./disk-image.ts";
+import { hasNumaMemory } from "./guest-memory.ts";
 
 export type Accelerator = "kvm" | "tcg";
 
@@ -66,10 +67,17 @@ export function rootPort(id: string, chassis: number): Device {
 }
 
 /**
- * Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it.
+ * Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it; or
+ * what `extra` gives to NUMA nodes: QEMU accepts one or the other.
  */
 export function qemuCommand(machine: Machine): string[] {
   const ram = `${machine.memoryMiB}M`;
+  const memory = hasNumaMemory(machine.extra ?? [])
+    ? ["-machine", "q35"]
+    : [
+        ...["-object", `memory-backend-memfd,id=ram,size=${ram},share=on`],
+        ...["-machine", "q35,memory-backend=ram"],
+      ];
   return [
     machine.qemu,
     ...["-nodefaults", "-no-user-config", "-display", "none"],
@@ -77,8 +85,7 @@ export function qemuCommand(machine: Machine): string[] {
     // Five-level paging costs an emulated guest time, and no guest of this size needs it.
     ...["-cpu", machine.accelerator === "tcg" ? "max,la57=off" : "host"],
     ...["-smp", String(machine.cpus), "-m", ram],
-    ...["-object", `memory-backend-memfd,id=ram,size=${ram},share=on`],
-    ...["-machine", "q35,memory-backend=ram"],
+    ...memory,
     ...bootArguments(machine.boot),
     ...machine.devices.flatMap((device) => ["-device", JSON.stringify(device)]),
     ...blockerArguments(machine),
@@ -131,83 +138,4 @@ export function parseMemory(text: string): number | undefined {
   if (match === null) return undefined;
   const mebibytes = Number(match[1]) * (match[2]?.toUpperCase() === "G" ? 1024 : 1);
   return mebibytes >= 32 && mebibytes <= 2 ** 20 ? mebibytes : undefined;
-}
-
-/**
- * Why these extra arguments would give the guest RAM that the NIC's process
- * cannot see, and what to do; or undefined where they are fine. QEMU itself does
- * not complain: packets would silently go nowhere.
- */
-export function sharedMemoryProblem(extra: readonly string[]): string | undefined {
-  const backends = new Map<string, string | undefined>([["ram", undefined]]);
-  const pairs = [...optionPairs(extra)];
-  for (const [option, value] of pairs) {
-    if (option === "m") return "-m would disagree with the shared memory: use --memory instead";
-    if (option === "mem-path") {
-      return "-mem-path gives RAM that is not shared: use -object memory-backend-memfd,share=on";
-    }
-    if (option === "object") declareBackend(backends, value);
-  }
-  for (const [option, value] of pairs) {
-    const name = usedBackend(option, value);
-    if (name === undefined) continue;
-    if (!backends.has(name)) return `there is no memory backend "${name}": add its -object`;
-    const problem = backends.get(name);
-    if (problem !== undefined) return problem;
-  }
-  return undefined;
-}
-
-function* optionPairs(words: readonly string[]): Generator<[option: string, value: string]> {
-  for (let i = 0; i < words.length; i++) {
-    const match = /^--?([a-z].*)$/i.exec(words[i]!);
-    if (match !== null) yield [match[1]!, words[i + 1] ?? ""];
-  }
-}
-
-function declareBackend(backends: Map<string, string | undefined>, value: string): void {
-  const fields = parseFields(value, "qom-type");
-  const kind = fields.get("qom-type") ?? "";
-  const id = fields.get("id");
-  if (!kind.startsWith("memory-backend-") || id === undefined) return;
-  backends.set(id, unsharedReason(kind, id, fields.get("share")));
-}
-
-function unsharedReason(kind: string, id: string, share: string | undefined): string | undefined {
-  if (kind === "memory-backend-memfd" || kind === "memory-backend-file") {
-    // A memfd is shared unless told otherwise; a file is private unless told otherwise.
-    const shared = share === undefined ? kind === "memory-backend-memfd" : isOn(share);
-    return shared ? undefined : `guest RAM "${id}" is not shared: add share=on to its -object`;
-  }
-  if (kind === "memory-backend-shm") return undefined;
-  return `guest RAM "${id}" is not shared: use memory-backend-memfd,share=on instead of ${kind}`;
-}
-
-function usedBackend(option: string, value: string): string | undefined {
-  if (option === "machine" || option === "M") {
-    return parseFields(value, "type").get("memory-backend");
-  }
-  return option === "numa" ? parseFields(value, "type").get("memdev") : undefined;
-}
-
-function isOn(value: string): boolean {
-  return ["on", "true", "yes", "y"].includes(value);
-}
-
-/** `kind,a=b,c=d` or JSON, as a flat map; the first word without "=" is the value of `implied`. */
-function parseFields(text: string, implied: string): Map<string, string> {
-  if (text.startsWith("{")) {
-    try {
-      const entries = Object.entries(JSON.parse(text) as Record<string, unknown>);
-      return new Map(entries.map(([key, value]) => [key, String(value)]));
-    } catch {
-      return new Map(); // QEMU will say what is wrong with it
-    }
-  }
-  return new Map(
-    text.split(",").map((word): [string, string] => {
-      const equals = word.indexOf("=");
-      return equals < 0 ? [implied, word] : [word.slice(0, equals), word.slice(equals + 1)];
-    }),
-  );
 }

@@ -224,6 +224,11 @@ describe("a NIC that is served", () => {
     assert.equal(json.queues.length, 2);
   });
 
+  test("says whether it uses memory that cannot be sealed when `vm` asks", () => {
+    const { allowUnsealed } = JSON.parse(run(["status", socket, "--json"]).stdout);
+    assert.equal(allowUnsealed, false);
+  });
+
   test("takes another port while it runs, and keeps the old one where the new one cannot be had", () => {
     assert.match(run(["set-port", socket, "source:rate=10"]).stdout, /packets to source/);
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).port, "source");

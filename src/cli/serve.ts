@@ -314,7 +314,7 @@ function controlCommands(
 ): ControlCommands {
   const status = async () => ({
     ...{ pid: process.pid, socket: resolve(flags.socket), version },
-    interrupts: flags.interrupts,
+    ...{ interrupts: flags.interrupts, allowUnsealed: flags.allowUnsealed },
     ...{ uptimeSeconds: Math.floor(process.uptime()), proof: (await proving).proof },
     ...(await nic.status()),
   });

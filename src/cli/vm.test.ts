@@ -24,6 +24,7 @@ test("wrong use is status 2 and one line that says what to do", () => {
     [{ smp: "256" }, [], /1 to 255/],
     [{ accel: "xen" }, [], /auto, kvm or tcg/],
     [{}, ["-m", "1G"], /--memory/],
+    [{}, ["-device", "intel-iommu"], /caching-mode=on/],
   ];
   for (const [change, extra, remedy] of refused) {
     assert.throws(
@@ -168,6 +169,46 @@ esac\n`;
       await assert.rejects(hotplug, { status: 1, message: /served with --interrupts msi/ });
       // The stand-in for QEMU prints its help and ends well.
       await start();
+    } finally {
+      nic.close();
+      control.close();
+    }
+  });
+
+  test("guest RAM that cannot be sealed is refused when the NIC leaves it unused", async (t) => {
+    const stderr = t.mock.method(process.stderr, "write", () => true);
+    const qemu = fakeQemu("10.1.0", 'name "vfio-user-pci", bus PCI');
+    const kernel = join(folder, "kernel");
+    writeFileSync(kernel, "");
+    const path = join(folder, "sealed.sock");
+    const answer: Record<string, unknown> = { step: "no guest", allowUnsealed: false };
+    const nic = createServer().listen(path);
+    const control = createServer((client) => {
+      client.on("data", () => client.end(`${JSON.stringify(answer)}\n`));
+    }).listen(`${path}.ctl`);
+    const file = ["-object", "memory-backend-shm,id=a,size=512M", "-machine", "memory-backend=a"];
+    const words = ["--qemu", qemu, "--accel", "tcg", "--socket", path, "--kernel", kernel];
+    const start = (...more: string[]) =>
+      vmCommand().parseAsync([...words, ...more], { from: "user" });
+    try {
+      await assert.rejects(start("--", ...file), {
+        status: 1,
+        message: /sealed\.sock: guest RAM "a" .*memory-backend-memfd, or .*--allow-unsealed/,
+      });
+      await start();
+      answer.allowUnsealed = true;
+      await start("--", ...file);
+      assert.equal(stderr.mock.callCount(), 0);
+      // A server of another version does not say: the user is told, the guest starts.
+      delete answer.allowUnsealed;
+      await start("--", ...file);
+      assert.match(
+        String(stderr.mock.calls[0]?.arguments[0]),
+        /without --allow-unsealed leaves it/,
+      );
+      answer.allowUnsealed = true;
+      await printed([...words, "--print", "--", ...file]);
+      assert.equal(stderr.mock.callCount(), 2, "--print asks no server");
     } finally {
       nic.close();
       control.close();

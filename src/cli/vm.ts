@@ -8,6 +8,7 @@ import { askControl, controlPath } from "./control-socket.ts";
 import { checkDisk, DISK_FORMATS, type DiskFormat } from "./disk-image.ts";
 import { failure, Usage } from "./errors.ts";
 import { canRefuseMigration, systemQemu } from "./find-qemu.ts";
+import { iommuProblem, sharedMemoryProblem, unsealedMemory } from "./guest-memory.ts";
 import {
   buildModule,
   composeInitrd,
@@ -24,7 +25,6 @@ import {
   parseMemory,
   qemuCommand,
   rootPort,
-  sharedMemoryProblem,
   shellQuote,
   vfioUserDevice,
 } from "./qemu-command.ts";
@@ -80,8 +80,16 @@ export function vmCommand(): Command {
 
 async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
   checkUsage(flags, extra);
-  if (!flags.print) {
-    await Promise.all(flags.socket!.map((path) => requireFree(path, flags.hotplug === true)));
+  const unsealed = unsealedMemory(extra);
+  const wishes = { hotplug: flags.hotplug === true, unsealed };
+  const mayUse = flags.print
+    ? []
+    : await Promise.all(flags.socket!.map((path) => requireUsable(path, wishes)));
+  if (unsealed !== undefined && (flags.print || mayUse.includes(false))) {
+    process.stderr.write(
+      `bpfhv: ${unsealed}: a NIC whose \`bpfhv serve\` runs without --allow-unsealed leaves it ` +
+        "unused; use memory-backend-memfd instead\n",
+    );
   }
   const command = await composeVm(flags, extra);
   if (flags.print) {
@@ -114,7 +122,7 @@ export function checkUsage(flags: VmFlags, extra: readonly string[]): void {
   if (!["auto", "kvm", "tcg"].includes(flags.accel)) {
     throw new Usage(`--accel "${flags.accel}": use auto, kvm or tcg`);
   }
-  const problem = sharedMemoryProblem(extra);
+  const problem = sharedMemoryProblem(extra) ?? iommuProblem(extra);
   if (problem !== undefined) throw new Usage(problem);
 }
 
@@ -193,8 +201,15 @@ function requireReadable(path: string | undefined): void {
   if (!statSync(path).isFile()) throw failure(`${path} is not a file: give the file to boot`);
 }
 
-/** QEMU would wait for seconds, and then say that a message timed out. */
-async function requireFree(path: string, hotplug: boolean): Promise<void> {
+/**
+ * Looks at a NIC before QEMU does, which would wait for seconds, and then say that a message timed
+ * out.
+ * @returns whether the server is known to use all of the guest's RAM. @throws CommandError
+ */
+async function requireUsable(
+  path: string,
+  { hotplug, unsealed }: { hotplug: boolean; unsealed: string | undefined },
+): Promise<boolean> {
   const missing = `no NIC is served on ${path}: start \`bpfhv serve --socket ${path}\` first`;
   if (!statSync(path, { throwIfNoEntry: false })?.isSocket()) throw failure(missing);
   let answer: unknown;
@@ -203,20 +218,28 @@ async function requireFree(path: string, hotplug: boolean): Promise<void> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ECONNREFUSED") throw failure(missing);
     // Another vfio-user server, or one of another user: QEMU will see.
-    return;
+    return unsealed === undefined;
   }
-  const { step, pid, interrupts } = (answer ?? {}) as Record<string, unknown>;
+  const { step, pid, interrupts, allowUnsealed } = (answer ?? {}) as Record<string, unknown>;
   if (hotplug && interrupts !== "msi") {
     throw failure(
       `${path}: --hotplug needs a NIC that is served with --interrupts msi: ` +
         "QEMU aborts when one with MSI-X is unplugged",
     );
   }
-  if (typeof step !== "string" || step === NO_GUEST) return;
-  throw failure(
-    `${path}: a guest has this NIC already (server's process ${pid}): ` +
-      "end that QEMU first, or serve another NIC on another socket",
-  );
+  if (unsealed !== undefined && allowUnsealed === false) {
+    throw failure(
+      `${path}: ${unsealed}, and this NIC leaves such memory unused: use memory-backend-memfd, ` +
+        "or start `bpfhv serve` with --allow-unsealed (docs/failures.md)",
+    );
+  }
+  if (typeof step === "string" && step !== NO_GUEST) {
+    throw failure(
+      `${path}: a guest has this NIC already (server's process ${pid}): ` +
+        "end that QEMU first, or serve another NIC on another socket",
+    );
+  }
+  return unsealed === undefined || allowUnsealed === true;
 }
 
 function isAccessible(path: string, mode: number): boolean {
