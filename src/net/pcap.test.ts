@@ -264,13 +264,13 @@ describe("a capture", () => {
     }
     assert.match(port.takeNotice(), /: (ENOSPC|EFBIG): packets are lost \(dropPort\)/);
     const { batch, memory } = batchOf(frames, false);
-    assert.equal(port.send(batch), 3, "the guest goes on");
+    assert.equal(port.send(batch), 3, "the guest continues");
     const lost = port.dropped;
     const size = statSync(write).size;
     giveRoom();
     assert.equal(port.send(batch), 3);
     assert.equal(port.dropped, lost, "no more are lost");
-    assert.match(port.takeNotice(), new RegExp(`goes on; ${lost} packets are missing`));
+    assert.match(port.takeNotice(), new RegExp(`continues; ${lost} packets are missing`));
     port.close();
     memory.unmap();
     const all = recordsOf(readFileSync(write));

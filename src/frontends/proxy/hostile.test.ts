@@ -75,7 +75,7 @@ test("a backend refuses a notifier when it is not an eventfd", async () => {
     }
     // Some are closed by threads of their own.
     await until("all are closed", () => openFds() === before);
-    assert.match(bench.frontend.backend.lastRefusal, /no eventfd/);
+    assert.match(bench.frontend.backend.lastRefusal, /not an eventfd/);
   } finally {
     bench.close();
   }
