@@ -4,7 +4,7 @@ import { failure } from "./errors.ts";
 import { readNic, type ServedNic } from "./nic-answer.ts";
 
 /**
- * @param otherwise what is so if the NIC says no
+ * @param otherwise the state that remains if the NIC refuses
  * @returns the NIC behind the change
  * @throws CommandError if it says no, or is not there
  */

@@ -128,7 +128,7 @@ async function load(from: string, module: string): Promise<Record<string, unknow
 
 /**
  * The text as data, with those of the files that it is compiled with: `parseSource(file, text,
- * (path) => files[path])` takes it where the files themselves are not shipped.
+ * (path) => files[path])` takes it if the files themselves are not shipped.
  */
 function moduleOf(source: Source): string {
   const [, ...others] = programFiles(source);

@@ -5,7 +5,7 @@ import { Usage } from "./errors.ts";
 
 export const SOCKET_GROUP = "group of the sockets, by name or number (default: the server's)";
 export const SOCKET_MODE = "permissions of the sockets: 0600, or 0660 for the group, too";
-/** Without read and write for their owner nobody could use them; execution means nothing. */
+/** Without read and write for their owner no process could use them; execution means nothing. */
 const MODE = /^0?6[0246][0246]$/;
 const MAX_ID = 2 ** 32 - 2;
 

@@ -64,7 +64,7 @@ export class Project {
   }
 
   /**
-   * The file that an import names; undefined where it names a package,
+   * The file that an import names; undefined if it names a package,
    * the language, or no file that can be read.
    * @throws CompileError IMPORT for files that import each other in a
    * ring, LIMIT for too many or too long ones
@@ -218,7 +218,7 @@ export function programFiles(source: Source): Source[] {
 }
 
 /**
- * True where a name is a function, or may depend on what is only known when a program is compiled.
+ * True if a name is a function, or may depend on what is only known when a program is compiled.
  */
 function isProgramFile(found: Source, from: Source, imported: Import): boolean {
   const { name } = from.project.importOf(from, imported)!;

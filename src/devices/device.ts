@@ -66,7 +66,7 @@ export interface TxHalf extends RingHalf {
   /**
    * Completes everything up to and including packet `count - 1` of the batch (and
    * the bad descriptors before or, where count is all of it, after them).
-   * @returns true where the guest wants an interrupt.
+   * @returns true if the guest wants an interrupt.
    */
   consume(batch: Batch, count: number): boolean;
 }
@@ -78,7 +78,7 @@ export interface RxHalf extends RingHalf {
    */
   offer(batch: Batch, max: number): number;
   /**
-   * Completes the packets that the port made of them. @returns true where an interrupt is wanted.
+   * Completes the packets that the port made of them. @returns true if an interrupt is wanted.
    */
   deliver(batch: Batch): boolean;
 }

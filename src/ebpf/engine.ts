@@ -17,7 +17,7 @@ export type Helper = (r1: bigint, r2: bigint, r3: bigint, r4: bigint, r5: bigint
 
 /**
  * The memory of a program, for its helpers: what it passes is as hostile as the program. All or
- * nothing, inside of one region: false where that is not so, or where a region is read only.
+ * nothing, inside of one region: false if they are not, or if a region is read only.
  */
 export interface HelperMemory {
   /** Fills `into` from the program's address. */

@@ -4,7 +4,7 @@
  * would hand it to and fro as fast as they can.
  */
 
-/** Looks in a row that are free: single errors cost nobody time. */
+/** Polls in a row without a rest: single errors cost no time. */
 const FREE_LOOKS = 16;
 const LONGEST_MS = 128;
 /** After so long without an error the count begins anew. */

@@ -104,7 +104,7 @@ function queueComplaints(
 }
 
 /**
- * Guest memory that the VMM does not share is the usual reason for addresses that are no memory.
+ * Guest memory that the VMM does not share is the usual reason for addresses that are not memory.
  */
 export function unsharedMemory(
   ranges: readonly { readonly address: number; readonly size: number; readonly file: unknown }[],

@@ -43,7 +43,7 @@ export class NicProcess<Options extends object = NicOptions> {
   readonly #watchdog: Watchdog;
   #nextId = 1;
   #hasEnded = false;
-  /** Why the worker answers nobody; null: it does. */
+  /** Why the worker does not answer; null if it does. */
   #stuck: string | null = null;
   #stopTimer: NodeJS.Timeout | undefined;
   #settle!: (failure: NicFailed | null) => void;
@@ -133,7 +133,7 @@ export class NicProcess<Options extends object = NicOptions> {
   }
 
   /**
-   * Another port for the running NIC. Rejects where it cannot be opened; then the old one stays.
+   * Another port for the running NIC. Rejects if it cannot be opened; then the old one stays.
    */
   setPort(port: PortSpec): Promise<void> {
     return this.#change((id) => ({ kind: "set-port", id, port }));

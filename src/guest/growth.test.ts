@@ -1,7 +1,7 @@
 /**
  * Nothing that a guest, its VMM or a packet may repeat makes memory pile up. Views of
  * native memory do, because the worker's event loop never runs: so their number is
- * what is compared, and the resident size where many repetitions are affordable. These
+ * what is compared, and the resident size if many repetitions are affordable. These
  * tests run without returning to the event loop, either.
  *
  * BPFHV_FULL=1: every operation of a guest 10^6 times, requests of a

@@ -2,7 +2,7 @@
  * Guest memory as devices see it: translate an address *with its length*, or nothing.
  * Who keeps the table (a vfio-user client's DMA maps, the proxy protocol's memory
  * table, a guest in this very process) does not matter here. A host address holds until
- * the table next changes, which never happens while packets are under way: nobody keeps
+ * the table next changes, which never happens while packets are in flight: no caller keeps
  * one from one turn of the engine's loop to the next.
  */
 

@@ -129,7 +129,7 @@ export class RegionTable implements GuestMemory {
 
   /**
    * Adds a range. `fd` is -1 for memory that cannot be shared; otherwise it belongs to the table
-   * from now on. Memory in a file that cannot be sealed becomes a range that nobody can use, with a
+   * from now on. Memory in a file that cannot be sealed becomes an unusable range, with a
    * warning: a VMM ends when a request to map its RAM fails, and its guest can do without a NIC.
    * @returns OK or an errno value.
    */

@@ -88,7 +88,7 @@ export function freeBytes(batch: Batch): number {
 
 /**
  * Copies a packet into the batch's free segments, where the batch can receive one.
- * @returns false where the guest has not granted its offloads or has
+ * @returns false if the guest has not granted its offloads or has
  * no room: then it is the caller's to count
  */
 export function receiveCopy(

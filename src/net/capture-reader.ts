@@ -19,7 +19,7 @@ const HAS_FCS = 0x0400_0000;
 const FCS_SHIFT = 28;
 const MIN_FRAME = 14;
 
-/** A capture that cannot be had; the message says what is wrong, and what to do. */
+/** A capture that cannot be opened or read; the message says what is wrong, and what to do. */
 export class PcapError extends Error {
   readonly code = "PCAP";
   constructor(message: string) {
@@ -28,7 +28,7 @@ export class PcapError extends Error {
   }
 }
 
-/** Formats that are no classic captures, by their first four bytes as a big-endian number. */
+/** Formats that are not classic captures, by their first four bytes as a big-endian number. */
 function whatElse(magic: number): string {
   if (magic === 0x0a0d0d0a) return "a pcapng file: convert it with editcap -F pcap";
   if (magic >>> 16 === 0x1f8b) return "compressed: unpack it with gunzip";

@@ -94,7 +94,7 @@ export class TapPort extends BasePort {
       const result = vectored
         ? this.#sendVector(batch, p)
         : write(this.fd, batch.address[p], batch.length[p]);
-      // A frame is written whole or not at all; what says less is no success.
+      // A frame is written whole or not at all; a shorter result is not a success.
       if (result === batch.length[p] + this.#tap.vnetHeader) continue;
       if (result === -EAGAIN || result === -EINTR) {
         this.sendBlocked = true;

@@ -105,7 +105,7 @@ export function captureOf(
   return Buffer.concat(parts);
 }
 
-/** The records of a capture that this project wrote. @throws where one is not whole */
+/** The records of a capture that this project wrote. @throws if one is not whole */
 export function recordsOf(capture: Buffer): Buffer[] {
   const records: Buffer[] = [];
   for (let at = 24; at < capture.length; ) {

@@ -486,7 +486,7 @@ export class Nic {
 
   /**
    * @returns why the MTU stays as it is: no more than the guest's
-   * buffers were made for; null where it is set
+   * buffers were made for; null if it is set
    */
   setMtu(mtu: number): string | null {
     const most = this.config.mtu;

@@ -63,7 +63,7 @@ export function createFileMemfd(name: string, content: Uint8Array): number {
 }
 
 /**
- * Makes sure that nobody can shrink the file under our mapping, which would kill
+ * Makes sure that no process can shrink the file under our mapping, which would kill
  * the process with SIGBUS. "unsealable": not a memfd that allows sealing; the
  * caller then trusts whoever else holds the file.
  */

@@ -47,7 +47,7 @@ const CALLS: readonly (readonly [name: string, x64: number, generic: number, fd:
 ];
 
 /**
- * @returns null when the file cannot be read: the thread is gone, or the kernel shows it to nobody
+ * @returns null when the file cannot be read: the thread is gone, or the kernel does not show it
  */
 function ask(thread: number, file: string): string | null {
   try {

@@ -63,7 +63,7 @@ function withSocket(action: (fd: number) => void): number {
   return fd;
 }
 
-/** Connects to a listening socket. @param absent what to do when nobody listens there */
+/** Connects to a listening socket. @param absent what to do if no process listens there */
 export function connectUnix(path: string, absent = "start the server first"): number {
   return withSocket((fd) => {
     const number = tryConnect(fd, path);

@@ -37,7 +37,7 @@ export class Window {
 /** Two huge pages of 1 GiB. Above 4 GiB Node 20 aborts. */
 const MAX_WINDOW = 2 ** 31;
 
-/** Windows that nobody uses, by length and unit. */
+/** Unused windows, by length and unit. */
 const free = new Map<string, Window[]>();
 
 function freeOf(length: number, unit: number): Window[] {

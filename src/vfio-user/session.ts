@@ -259,7 +259,7 @@ export class Session {
     if (payload !== IRQ_INFO.SIZE || this.#u32(at) < IRQ_INFO.SIZE) return this.#malformed();
     const index = this.#u32(at + IRQ_INFO.index);
     // "There are none" of error interrupts: a count of 0 would have QEMU warn. It asks every
-    // device, so it is no refusal.
+    // device, so it is not a refusal.
     if (index === IRQ.error) {
       this.#isRefusal = false;
       return EINVAL;

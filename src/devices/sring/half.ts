@@ -105,7 +105,7 @@ export abstract class SringHalf extends HostHalf {
 
   /**
    * Completes the first `count` packets of a batch that was sent.
-   * @returns true where an interrupt is wanted
+   * @returns true if an interrupt is wanted
    */
   protected complete(batch: Batch, count: number): boolean {
     const { counters } = this;

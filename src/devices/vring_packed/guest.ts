@@ -125,7 +125,7 @@ export function rxp(context: Context): number {
 
 /**
  * Gives the slot's id and buffer back, into bufs[i], and moves on.
- * False where the id is not outstanding.
+ * False if the id is not outstanding.
  */
 function takeSlot(context: Context, index: u32, idFlags: u32, wrap: u32, i: u32): boolean {
   const ring = view(PACKED, context, PRIVATE_OFFSET);

@@ -249,7 +249,7 @@ abstract class PackedHalf extends HostHalf {
   }
 
   /**
-   * A descriptor that is no packet: completed without one, once. As
+   * A descriptor that holds no packet: completed without one, once. As
    * in sring only in front of the batch.
    */
   protected passOver(slot: number, next: number): void {

@@ -37,7 +37,7 @@ const LIMIT = 2 ** 63;
 
 type Range = readonly [number, number];
 
-/** The ends of each result, where nothing wraps. */
+/** The ends of each result, if nothing wraps. */
 const SUMS = {
   add: (a0: number, a1: number, b0: number, b1: number): Range => [a0 + b0, a1 + b1],
   sub: (a0: number, a1: number, b0: number, b1: number): Range => [a0 - b1, a1 - b0],
@@ -50,7 +50,7 @@ const BITS = { add: addBits, sub: subBits, mul: mulBits } as const;
 
 const within = ([min, max]: Range, low: number, high: number): boolean => min >= low && max <= high;
 
-/** Addition, subtraction, multiplication: each view on its own, and nothing where it may wrap. */
+/** Addition, subtraction, multiplication: each view on its own, and nothing if it may wrap. */
 function linear(op: "add" | "sub" | "mul", a: Scalar, b: Scalar): Draft {
   const ends = SUMS[op];
   const k = blank();

@@ -95,7 +95,7 @@ function ordered(op: Order, [a0, a1]: Ends, [b0, b1]: Ends): boolean | undefined
 
 const apart = ([a0, a1]: Ends, [b0, b1]: Ends): boolean => a0 > b1 || a1 < b0;
 
-/** Equality: true or false where it is decided. */
+/** Equality: true or false if it is decided. */
 function differ(bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
   if (isKnown(bits, a) && isKnown(bits, b)) {
     return a.bits.vl === b.bits.vl && (bits === 32 || a.bits.vh === b.bits.vh);

@@ -172,7 +172,7 @@ export interface Liveness {
 }
 
 /**
- * True where all that can happen from `now` was seen from `seen`, at the same instruction: each
+ * True if all that can happen from `now` was seen from `seen`, at the same instruction: each
  * value that can still matter is one of those seen. A number that is only ever stored may be any
  * number.
  */

@@ -40,7 +40,7 @@ export class Pointer {
 export type Value = Scalar | Pointer;
 
 /**
- * True where whatever holds for each value that `outer` allows holds for each that `inner` allows.
+ * True if whatever holds for each value that `outer` allows holds for each that `inner` allows.
  */
 export function covers(outer: Value, inner: Value): boolean {
   if (outer === inner) return true;

@@ -103,7 +103,7 @@ export class ProxyBackend {
     return reply;
   }
 
-  /** What the system refuses is no reason to end the connection. */
+  /** A refusal by the system does not end the connection. */
   #answerOrRefuse(name: RequestName, payload: DataView, fds: number[]): Reply {
     try {
       return this.#answer(name, payload, fds);

@@ -1,7 +1,7 @@
 /**
  * The backend's end of the socket, served from the engine's loop: requests in,
  * replies out, kicks noticed. Any request that can be told from the next one
- * gets a reply; where it cannot, the connection ends.
+ * gets a reply; if it cannot, the connection ends.
  */
 import type { Device } from "../../devices/device.ts";
 import { CONTROL_TAG, type Control } from "../../engine/loop.ts";
