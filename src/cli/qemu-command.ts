@@ -67,8 +67,8 @@ export function rootPort(id: string, chassis: number): Device {
 }
 
 /**
- * Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it; or
- * what `extra` gives to NUMA nodes: QEMU accepts one or the other.
+ * Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it;
+ * or what `extra` gives to NUMA nodes: QEMU accepts one or the other.
  */
 export function qemuCommand(machine: Machine): string[] {
   const ram = `${machine.memoryMiB}M`;

@@ -56,7 +56,9 @@ export abstract class HostHalf {
     return address !== 0 ? address : splitToSend(this.memory, whole(low, high), length);
   }
 
-  /** Host address of a buffer that will be segment `segment` of the batch; 0 if it is not memory. */
+  /**
+   * Host address of a buffer that will be segment `segment` of the batch; 0 if it is not memory.
+   */
   protected receiveAddress(low: number, high: number, length: number, segment: number): number {
     const address = translateHalves(this.memory, low, high, length, true);
     return address !== 0 ? address : splitToReceive(this.memory, whole(low, high), length, segment);

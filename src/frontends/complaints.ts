@@ -53,7 +53,9 @@ export class Complaints {
   }
 }
 
-/** Counters by their names in an object of counters, with descriptions. @param detail of a counter */
+/**
+ * Counters by their names in an object of counters, with descriptions. @param detail of a counter
+ */
 export function counted<Name extends string>(
   counters: Readonly<Record<Name, number>>,
   texts: Readonly<Partial<Record<Name, string>>>,

@@ -31,8 +31,8 @@ async function assertNothingDropped(vm: NicGuest): Promise<void> {
 }
 
 /**
- * busybox waits at least a second for the last answer. iputils waits for two round trips, and counts
- * one that a busy machine delays as lost.
+ * busybox waits at least a second for the last answer. iputils waits for two round trips, and
+ * counts one that a busy machine delays as lost.
  */
 async function assertPings(vm: NicGuest): Promise<void> {
   const ping = `busybox ping -q -c 40 -i 0.02 ${vm.link.host}`;
