@@ -22,10 +22,15 @@ const WAIT_MS = 60_000;
 const LOOK_MS = 20;
 
 /** How many runnable tasks each CPU has, 1 to 8: everything takes so many times as long. */
-const LOAD = Math.min(8, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
+const loadNow = (): number =>
+  Math.min(8, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
+const LOAD = loadNow();
 
 /** For a bound on how long something may take: what it is on a machine with this load. */
 export const atMost = (ms: number): number => Math.ceil(ms * LOAD);
+
+/** The same with the load of this moment, for what runs for minutes. */
+export const atMostNow = (ms: number): number => Math.ceil(ms * loadNow());
 
 /**
  * Looks until there is something other than undefined, null or false. @throws Error after a minute

@@ -6,9 +6,8 @@ import { DEVICES } from "../../../src/devices/index.ts";
 import type { Random } from "../../../src/ebpf/fuzz/random.ts";
 import { message, ProxyBench, table, words } from "../../../src/frontends/proxy/testing.ts";
 import { frameOf } from "../../../src/guest/testing.ts";
-import { openFds } from "../../../src/os/testing.ts";
 import { expect, Find, type Resources, type Session, type Target } from "../target.ts";
-import { ResourceLimit, resourcesOf } from "./resources.ts";
+import { ResourceLimit, resourcesOf, settledFds } from "./resources.ts";
 import { FD_KINDS, type FdKind, StrangeFds } from "./strange-fds.ts";
 
 /** A message in hexadecimal, what is attached to it, and where the guest writes what before it. */
@@ -103,13 +102,13 @@ class ProxySession implements Session<Connection> {
   readonly #fds = new StrangeFds();
   readonly #benches = DEVICES.map((device) => new ProxyBench(device));
   readonly #limit = new ResourceLimit("self", WARM_UP_CHECKS);
-  readonly #idleFds = openFds();
+  readonly #idleFds = resourcesOf("self").descriptors;
 
   run({ device, steps }: Connection): number {
     const bench = this.#benches[device]!;
     for (const step of steps) if (!this.#step(bench, step)) break;
     bench.connect();
-    const fds = openFds();
+    const fds = settledFds("self", this.#idleFds);
     expect(fds === this.#idleFds, () => `${fds} descriptors open, ${this.#idleFds} at the start`);
     return steps.length;
   }
