@@ -20,8 +20,13 @@ function makePing(unanswered: number): void {
   const script = `#!/bin/sh
 echo "$*" >>${asked}
 [ $(wc -l <${asked}) -gt ${unanswered} ] || exit 1
-case "$*" in *"-c 10"*) echo "10 packets transmitted, 10 received, 0% packet loss, time 9ms
-rtt min/avg/max/mdev = 1.0/2.5/3.0/0.1 ms" ;; esac`;
+[ "$2" = -c ] || exit 0
+# Of ten that count and those behind: all answered but the ones in LOST and the last.
+for seq in $(seq 1 $(($3 - 1))); do
+  case " $LOST " in *" $seq "*) ;; *) echo "64 bytes from x: icmp_seq=$seq ttl=64 time=2 ms" ;; esac
+done
+echo "$3 packets transmitted, $(($3 - 1)) received, 9% packet loss, time 9ms
+rtt min/avg/max/mdev = 1.0/2.5/3.0/0.1 ms"`;
   writeFileSync(ping, script);
   chmodSync(ping, 0o755);
 }
@@ -44,7 +49,7 @@ test("untilAnswered exits with status 1 and says so when there is no answer", ()
   assert.doesNotMatch(result.stdout, /counted/);
 });
 
-test("Link counts no ping as lost when only those before the first answer were", async () => {
+function madeLink(): Link {
   const guest = {
     run: async (script: string) => {
       const { status, stdout } = sh(`PATH=${folder}:$PATH\n${script}`);
@@ -56,7 +61,24 @@ test("Link counts no ping as lost when only those before the first answer were",
     exec: ([, , script]: string[]) => sh(script!).stdout,
   } as unknown as Netns;
   const parts = { iperf3: "iperf3", ping } as unknown as GuestParts;
-  const link = new Link({ guest, netns, parts, host: "10.0.0.1", peer: "10.0.0.2" });
+  return new Link({ guest, netns, parts, host: "10.0.0.1", peer: "10.0.0.2" });
+}
+
+test("Link counts no ping as lost when the last answer comes after ping has gone", async () => {
+  const link = madeLink();
+  makePing(0);
+  assert.deepEqual(await link.pingFromGuest(10), { sent: 10, received: 10, rttMs: 2.5 });
+  process.env.LOST = "3 10";
+  try {
+    assert.equal((await link.pingFromGuest(10)).received, 8);
+    assert.equal(link.pingFromHost(10).received, 8);
+  } finally {
+    delete process.env.LOST;
+  }
+});
+
+test("Link counts no ping as lost when only those before the first answer were", async () => {
+  const link = madeLink();
   makePing(2);
   assert.deepEqual(await link.pingFromGuest(10), { sent: 10, received: 10, rttMs: 2.5 });
   makePing(2);

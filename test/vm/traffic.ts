@@ -150,10 +150,10 @@ export class Link {
    */
   async pingFromGuest(count: number, interval = 0.02): Promise<PingResult> {
     const { output } = await this.#guest.run(
-      `${untilAnswered(this.host)}\nping -n -q -c ${count} -i ${interval} -W 2 ${this.host}`,
+      `${untilAnswered(this.host)}\n${answers("ping", this.host, count, interval)}`,
       { timeoutMs: count * interval * 1000 + SLACK_MS },
     );
-    return parsePing(output);
+    return parsePing(output, count);
   }
 
   /**
@@ -161,9 +161,9 @@ export class Link {
    */
   pingFromHost(count: number, interval = 0.02): PingResult {
     const { ping } = this.#parts;
-    const counted = `${ping} -n -q -c ${count} -i ${interval} -W 2 ${this.peer}`;
+    const counted = answers(ping, this.peer, count, interval);
     const script = `${untilAnswered(this.peer, { ping })}\n${counted} || true`;
-    return parsePing(this.#netns.exec(["sh", "-c", script], patience(45_000)));
+    return parsePing(this.#netns.exec(["sh", "-c", script], patience(45_000)), count);
   }
 }
 
@@ -174,13 +174,29 @@ function deviceIn(line: string): string {
   return name;
 }
 
-function parsePing(output: string): PingResult {
-  const counts = /(\d+) packets transmitted, (\d+) (?:packets )?received/.exec(output);
+/** How long the last answer that counts may take at least. */
+const LAST_ANSWER_MS = 300;
+
+/**
+ * A command that prints the sequence number of each answer, and the round trip. Ping waits for a last
+ * answer no longer than an interval or two round trips, whatever -W says, so a late one would count as
+ * lost: it sends more than count, and those behind are not judged.
+ */
+function answers(ping: string, address: string, count: number, interval: number): string {
+  const more = Math.ceil(patience(LAST_ANSWER_MS) / 1000 / interval);
+  const filter = "s/.*icmp_seq=\\([0-9]*\\) .*/seq \\1/p; /min.avg.max/p; /transmitted/p";
+  return `${ping} -n -c ${count + more} -i ${interval} -W 2 ${address} | sed -n '${filter}'`;
+}
+
+/** @param count the answers to be judged: those of the first so many */
+function parsePing(output: string, count: number): PingResult {
+  const sent = /(\d+) packets transmitted/.exec(output);
+  const answered = new Set([...output.matchAll(/^seq (\d+)$/gm)].map(([, seq]) => Number(seq)));
   const rtt = /min\/avg\/max[^=]*= [\d.]+\/([\d.]+)\//.exec(output);
-  if (counts === null) throw new Error(`ping said: ${output}`);
+  if (sent === null || Number(sent[1]) < count) throw new Error(`ping said: ${output}`);
   return {
-    sent: Number(counts[1]),
-    received: Number(counts[2]),
+    sent: count,
+    received: [...answered].filter((seq) => seq >= 1 && seq <= count).length,
     rttMs: rtt === null ? Number.POSITIVE_INFINITY : Number(rtt[1]),
   };
 }
