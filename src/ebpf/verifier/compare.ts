@@ -29,6 +29,8 @@ export function assume(
 ): Operands | null {
   const outcome = decided(op, bits, a, b);
   if (outcome !== undefined) return outcome === holds ? { a, b } : null;
+  // Two that differ by a constant: kernels learn of the second, then compute the first anew from it.
+  if (!same && a.related && b.related) return { a, b };
   const first = new Draft(a);
   const second = same ? first : new Draft(b);
   refine(op, bits, holds, first, second);

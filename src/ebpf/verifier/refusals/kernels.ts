@@ -208,4 +208,14 @@ export const KERNELS: readonly Row[] = [
     6,
     /no bound/,
   ],
+  [
+    "a number compared with itself plus a constant: kernels compute the one anew from the other",
+    [
+      ...["r6 = r1", "r0 = *(u8 *)(r1 + 1)", "w8 = w0", "r8 += -1", "if r8 s< r0 goto +3"],
+      ...["r1 = r8", "r1 += r6", "r0 = *(u8 *)(r1 + 0)", "exit"],
+    ],
+    "CONTEXT_BOUNDS",
+    7,
+    /before its start/,
+  ],
 ];
