@@ -3,7 +3,7 @@
  * instructions executed in one call that finds one packet of work. `node dist/bench/compiler-vs-clang.js`
  */
 import { PROGRAM_IDS, type ProgramName, type ProgramSet } from "../src/abi/index.ts";
-import type { Device } from "../src/devices/device.ts";
+import type { Device } from "../src/devices/format.ts";
 import { DEVICES } from "../src/devices/index.ts";
 import { Interpreter } from "../src/ebpf/interpreter.ts";
 import { buildObject, findClang, programSet } from "./clang/devices.ts";

@@ -12,8 +12,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { readElf } from "../src/ebpf/elf-reader.ts";
-import { createEngine, type EngineName } from "../src/ebpf/engines.ts";
 import { LinearMemory } from "../src/ebpf/jit/linear-memory.ts";
+import { createRunner, type RunnerName } from "../src/ebpf/runners.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../src/os/bpf.ts";
 
 const SELF = fileURLToPath(import.meta.url);
@@ -73,12 +73,12 @@ function fill(bytes: Uint8Array): void {
   for (let i = 0; i < MEMORY; i++) bytes[i] = i * 31 + 7;
 }
 
-function engineRunner(engine: EngineName, code: Uint8Array): Runner {
+function engineRunner(engine: RunnerName, code: Uint8Array): Runner {
   const memory = new LinearMemory(MEMORY);
   const bytes = memory.allocate(MEMORY, 64);
   fill(bytes);
   const regions = [{ name: "memory", base: BASE, bytes }];
-  const machine = createEngine(engine, code, { regions, memory, stepLimit: 1e9 });
+  const machine = createRunner(engine, code, { regions, memory, stepLimit: 1e9 });
   const run = machine.bind(BASE);
   // Each engine is called from a place of its own, as a driver calls its programs.
   const repeat = engine === "jit" ? repeatJit : repeatInterpreter;

@@ -15,7 +15,7 @@ import {
   type ProgramName,
   type ProgramSet,
 } from "../../src/abi/index.ts";
-import type { Device } from "../../src/devices/device.ts";
+import type { Device } from "../../src/devices/format.ts";
 import { DEVICES } from "../../src/devices/index.ts";
 import { sringGso } from "../../src/devices/sring_gso/index.ts";
 import { readElf } from "../../src/ebpf/elf-reader.ts";

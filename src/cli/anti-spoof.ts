@@ -1,8 +1,8 @@
 /** The words of `--anti-spoof`. */
 import { MAX_TAGS } from "../engine/frame-tags.ts";
 import type { SpoofRules } from "../engine/spoof-guard.ts";
+import { Usage } from "../errors.ts";
 import { ConfigError, parseMac } from "../nic/config.ts";
-import { Usage } from "./errors.ts";
 
 export const ANTI_SPOOF_WORDS =
   "drop spoofed frames of the guest: mac or mac=ADDRESS is the only source allowed; " +

@@ -1,6 +1,7 @@
 /** Questions to a running NIC, and changes of it, by its control socket. */
+
+import { failure } from "../errors.ts";
 import { askControl, controlPath } from "./control-socket.ts";
-import { failure } from "./errors.ts";
 import { readNic, type ServedNic } from "./nic-answer.ts";
 
 /**

@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { requires, until } from "../../test/support/os.ts";
 import type { NicStatus } from "../nic/status.ts";
-import { requires, until } from "../os/testing.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));

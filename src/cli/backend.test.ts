@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { until } from "../../test/support/os.ts";
 import { DEVICES } from "../devices/index.ts";
 import type { NicStatus } from "../nic/status.ts";
-import { until } from "../os/testing.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 import type { DriveResult } from "./drive-traffic.ts";
 

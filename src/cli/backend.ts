@@ -3,14 +3,14 @@ import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
-import { NicFailed, NicProcess } from "../frontends/nic-process.ts";
+import { failure, Usage, whole } from "../errors.ts";
 import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
 import type { ProxyWorkerOptions } from "../frontends/proxy/worker.ts";
 import { WaitingWorker } from "../frontends/waiting-worker.ts";
+import { NicFailed, WorkerHandle } from "../frontends/worker-handle.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
-import { failure, Usage, whole } from "./errors.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LineWriter } from "./line-writer.ts";
 import { Log } from "./log.ts";
@@ -176,7 +176,7 @@ async function backend(flags: BackendFlags): Promise<void> {
       setUpTap(tapOf(flags));
       life.atEnd(() => removeTap(tapOf(flags)));
     }
-    const worker = new NicProcess(
+    const worker = new WorkerHandle(
       { ...options, losesRights: account !== undefined },
       (level, text) => log[level](text),
       new WaitingWorker(WORKER),
@@ -200,7 +200,7 @@ function tapOf({ interface: name, netns, tapAddress: address }: BackendFlags) {
 }
 
 async function run(
-  worker: NicProcess<ProxyWorkerOptions>,
+  worker: WorkerHandle<ProxyWorkerOptions>,
   life: Lifetime,
   opened: () => void,
 ): Promise<void> {
@@ -215,7 +215,7 @@ async function run(
   }
 }
 
-function controlCommands(path: string, worker: NicProcess<ProxyWorkerOptions>): ControlCommands {
+function controlCommands(path: string, worker: WorkerHandle<ProxyWorkerOptions>): ControlCommands {
   const status = async () => ({
     ...{ pid: process.pid, socket: resolve(path), version },
     ...{ uptimeSeconds: Math.floor(process.uptime()), ...(await worker.status()) },

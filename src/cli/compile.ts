@@ -17,7 +17,7 @@ import { loadImport } from "../compiler/modules/load.ts";
 import { writeElf } from "../ebpf/elf-writer.ts";
 import type { Program } from "../ebpf/program.ts";
 import { disassembleProgram } from "../ebpf/text.ts";
-import { failure, Usage } from "./errors.ts";
+import { failure, Usage } from "../errors.ts";
 
 interface CompileFlags {
   define: Record<string, unknown>;

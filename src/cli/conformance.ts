@@ -4,21 +4,21 @@ import { basename, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { Command, Option } from "commander";
 import { CaseError } from "../ebpf/conformance/case.ts";
-import { ENGINES, outcome } from "../ebpf/conformance/engines.ts";
+import { outcome, RUNNERS } from "../ebpf/conformance/engines.ts";
 import { OWN_CASES, ownCasesOf } from "../ebpf/conformance/own-cases.ts";
 import { runCase, type Verdict } from "../ebpf/conformance/run.ts";
 import { readElf } from "../ebpf/elf-reader.ts";
-import type { EngineName } from "../ebpf/engines.ts";
 import { EbpfError } from "../ebpf/errors.ts";
 import { ENCODINGS, type Group } from "../ebpf/opcode.ts";
-import { failure, Usage } from "./errors.ts";
+import type { RunnerName } from "../ebpf/runners.ts";
+import { failure, Usage } from "../errors.ts";
 import { bytesFromHex } from "./program-input.ts";
 
 interface ConformanceFlags {
   cases?: string;
   plugin: boolean;
   elf: boolean;
-  engine: EngineName;
+  engine: RunnerName;
   group?: string[];
   json: boolean;
 }
@@ -32,7 +32,7 @@ export function conformanceCommand(): Command {
     .option("--cases <folder>", "cases to run instead: the suite's *.data, or *.txt as ours are")
     .option("--plugin", "read one program in hexadecimal from standard input, print r0", false)
     .option("--elf", "with --plugin: the program is an ELF object", false)
-    .addOption(new Option("--engine <name>").choices(Object.keys(ENGINES)).default("interpreter"))
+    .addOption(new Option("--engine <name>").choices(Object.keys(RUNNERS)).default("interpreter"))
     .addOption(
       new Option("--group <name...>", "only cases that use these groups of instructions").choices(
         GROUPS,
@@ -56,7 +56,7 @@ async function plugin(memory: readonly string[], flags: ConformanceFlags): Promi
   try {
     const bytes = bytesFromHex(input);
     const code = flags.elf ? readElf(bytes)[0]!.code : bytes;
-    const result = outcome(ENGINES[flags.engine], code, memoryOf(memory));
+    const result = outcome(RUNNERS[flags.engine], code, memoryOf(memory));
     if ("refused" in result) throw failure(result.refused);
     process.stdout.write(`${result.r0.toString(16)}\n`);
   } catch (error) {
@@ -74,7 +74,7 @@ function memoryOf(words: readonly string[]): Uint8Array {
 function runFolder(folder: string, flags: ConformanceFlags): void {
   const verdicts = caseFiles(folder)
     .flatMap(casesOf)
-    .map(({ name, text }) => ({ name, ...runCase(text, ENGINES[flags.engine]) }))
+    .map(({ name, text }) => ({ name, ...runCase(text, RUNNERS[flags.engine]) }))
     .filter((v) => flags.group === undefined || v.groups.some((g) => flags.group!.includes(g)));
   if (verdicts.length === 0) throw failure(`${folder} holds no cases (*.data, *.txt) of that kind`);
   const count = {

@@ -5,10 +5,10 @@
 
 import { createServer, type Server, type Socket } from "node:net";
 import { resolve } from "node:path";
+import { failure } from "../errors.ts";
 import { OsError } from "../os/errors.ts";
 import { listenUnix, removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
 import { controlPath } from "./control-socket.ts";
-import { failure } from "./errors.ts";
 import { printable } from "./printable.ts";
 
 export type ControlRequest = Readonly<Record<string, unknown>>;

@@ -4,7 +4,7 @@ import { EbpfError } from "../ebpf/errors.ts";
 import { decodeProgram } from "../ebpf/instruction.ts";
 import type { Program, SourceLine } from "../ebpf/program.ts";
 import { disassembleProgram, formatInstruction } from "../ebpf/text.ts";
-import { failure } from "./errors.ts";
+import { failure } from "../errors.ts";
 import { FORMATS, type InputOptions, readPrograms } from "./program-input.ts";
 
 interface DisasmFlags extends InputOptions {

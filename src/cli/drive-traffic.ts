@@ -3,15 +3,15 @@
  * where it has nothing to do, as a driver does, so a kick or an interrupt that is lost shows as a stall.
  */
 import { FEATURES, featureNames } from "../abi/index.ts";
-import { transmitOffloads } from "../devices/offloads.ts";
+import { failure } from "../errors.ts";
 import { ProxyDeviceModel } from "../frontends/proxy/device-model.ts";
 import { ProxyHypervisor } from "../frontends/proxy/hypervisor.ts";
 import { readProgramObject } from "../frontends/proxy/program-object.ts";
 import { RX_QUEUE, TX_QUEUE } from "../frontends/proxy/protocol.ts";
 import { GuestDriver } from "../guest/driver.ts";
 import { LocalMemory } from "../guest/memory.ts";
+import { transmitOffloads } from "../memory/offloads.ts";
 import { close } from "../os/fd.ts";
-import { failure } from "./errors.ts";
 import { NumberedFrames } from "./numbered-frames.ts";
 
 export interface DriveOptions {

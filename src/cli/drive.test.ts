@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { ORIGINAL_SHAPE_DEVICES } from "../../bench/clang/devices.ts";
 import { Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
-import { ProxyFrontend } from "../frontends/proxy/frontend.ts";
+import { BackendConnection } from "../frontends/proxy/connection.ts";
 import { LoopbackPort } from "../net/loopback.ts";
 import { drive } from "./drive-traffic.ts";
 
@@ -26,7 +26,7 @@ function backend(socket: string, deviceName: string): void {
     ...{ port: new LoopbackPort("wait"), rxVector: 0, txVector: 1 },
     fire: (vector) => frontend.backend.fire(vector),
   });
-  const frontend = new ProxyFrontend({
+  const frontend = new BackendConnection({
     ...{ device, features: device.features, pair, path: socket, reconnect: true },
     log: () => {},
     ended: () => {},

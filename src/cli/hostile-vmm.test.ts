@@ -10,9 +10,7 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { close, fdTarget } from "../os/fd.ts";
-import { blockingFull, lingering, strangers, until } from "../os/testing.ts";
-import { connectUnix } from "../os/unix-socket.ts";
+import { blockingFull, lingering, strangers, until } from "../../test/support/os.ts";
 import {
   type Answer,
   message,
@@ -20,7 +18,9 @@ import {
   RawClient,
   u32s,
   VERSION_PAYLOAD,
-} from "../vfio-user/testing.ts";
+} from "../../test/support/vfio-user.ts";
+import { close, fdTarget } from "../os/fd.ts";
+import { connectUnix } from "../os/unix-socket.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));

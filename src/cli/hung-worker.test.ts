@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { atMost, until } from "../os/testing.ts";
+import { atMost, until } from "../../test/support/os.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
@@ -25,7 +25,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 const preload = (flag: string): string => `
 import { existsSync } from "node:fs";
 import { isMainThread } from "node:worker_threads";
-import { pipe } from ${JSON.stringify(new URL("../os/testing.js", import.meta.url).href)};
+import { pipe } from ${JSON.stringify(new URL("../../test/support/os.js", import.meta.url).href)};
 import * as libc from ${JSON.stringify(new URL("../os/libc.js", import.meta.url).href)};
 if (!isMainThread) {
   const now = performance.now.bind(performance);

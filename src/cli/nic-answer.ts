@@ -2,7 +2,7 @@
  * What a running NIC says of itself, checked: its server may be another version, or no server of
  * ours at all.
  */
-import { QUEUE_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
+import { QUEUE_COUNTERS, type QueueCounterName } from "../memory/counters.ts";
 import type { NicStatus, QueueStatus } from "../nic/status.ts";
 
 export interface ServedNic extends NicStatus {

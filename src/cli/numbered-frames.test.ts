@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, readSync, writeSync } from "node:fs";
 import { describe, test } from "node:test";
+import { requires } from "../../test/support/os.ts";
 import { GSO_NONE, GSO_TCP_V6, GSO_UDP } from "../memory/index.ts";
 import { close } from "../os/fd.ts";
 import { openTap } from "../os/tap.ts";
-import { requires } from "../os/testing.ts";
 import { NumberedFrames } from "./numbered-frames.ts";
 
 const ALL_OFFLOADS = 0x7f;

@@ -1,7 +1,7 @@
 /** A file with the process id: whoever takes it replaces the process that it names, and waits for its end. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { failure } from "./errors.ts";
+import { failure } from "../errors.ts";
 import { removeIfAllowed } from "./privileges.ts";
 
 /** An orderly stop drains a queue and takes down an interface. */

@@ -1,8 +1,8 @@
 /** Rights that are given up once everything that needs them is open. */
 import { readFileSync, rmSync } from "node:fs";
+import { failure, Usage } from "../errors.ts";
 import { emptyBoundingSet, forbidNewPrivileges } from "../os/process.ts";
 import { confineThreads } from "../os/seccomp.ts";
-import { failure, Usage } from "./errors.ts";
 
 export interface Account {
   readonly name: string;

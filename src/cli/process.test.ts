@@ -20,7 +20,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { atMost } from "../os/testing.ts";
+import { atMost } from "../../test/support/os.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));

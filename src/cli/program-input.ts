@@ -10,7 +10,7 @@ import { EbpfError } from "../ebpf/errors.ts";
 import { SLOT } from "../ebpf/instruction.ts";
 import type { Program } from "../ebpf/program.ts";
 import { assembleText } from "../ebpf/text.ts";
-import { failure, Usage } from "./errors.ts";
+import { failure, Usage } from "../errors.ts";
 
 export const FORMATS = ["elf", "hex", "text", "raw"] as const;
 export type ProgramFormat = (typeof FORMATS)[number];

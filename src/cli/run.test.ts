@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { writeElf } from "../ebpf/elf-writer.ts";
-import { ENGINES } from "../ebpf/engines.ts";
+import { RUNNERS } from "../ebpf/runners.ts";
 import { assembleText } from "../ebpf/text.ts";
 
 const MAIN = fileURLToPath(new URL("main.js", import.meta.url));
@@ -20,7 +20,7 @@ function bpfhv(args: readonly string[], input = "") {
 /** Adds 1 to the byte at 2, returns the length. */
 const COUNT = "r0 = *(u8 *)(r1 + 2)\nr0 += 1\n*(u8 *)(r1 + 2) = r0\nr0 = r2\nexit\n";
 
-for (const engine of ENGINES) {
+for (const engine of RUNNERS) {
   test(`the ${engine} says what r0 is and what changed, after each of several runs`, () => {
     const args = ["-", "--memory", "0a0b0c0d", "--size", "6", "--repeat", "3", "--json"];
     const { stdout, stderr } = bpfhv([...args, "--engine", engine], COUNT);

@@ -2,12 +2,12 @@
 import { readFileSync, statSync } from "node:fs";
 import { Command, Option } from "commander";
 import { HELPERS } from "../abi/index.ts";
-import type { Engine, Helper } from "../ebpf/engine.ts";
-import { createEngine, ENGINES, type EngineName } from "../ebpf/engines.ts";
 import { EbpfError } from "../ebpf/errors.ts";
 import { LinearMemory } from "../ebpf/jit/linear-memory.ts";
 import { lineOf, type Program } from "../ebpf/program.ts";
-import { failure, Usage, whole } from "./errors.ts";
+import type { Helper, Runner } from "../ebpf/runner.ts";
+import { createRunner, RUNNERS, type RunnerName } from "../ebpf/runners.ts";
+import { failure, Usage, whole } from "../errors.ts";
 import { bytesFromHex, FORMATS, type InputOptions, readPrograms } from "./program-input.ts";
 
 interface RunFlags extends InputOptions {
@@ -16,7 +16,7 @@ interface RunFlags extends InputOptions {
   size?: number;
   repeat: number;
   stepLimit: number;
-  engine: EngineName;
+  engine: RunnerName;
   json: boolean;
 }
 
@@ -47,7 +47,7 @@ export function runCommand(): Command {
     .option("--size <bytes>", "length of the memory; what is not given is zero", size)
     .option("--repeat <times>", "runs, each on the memory that the last one left", repeat, 1)
     .option("--step-limit <n>", "instructions of one run before it is given up", limit, 1_000_000)
-    .addOption(new Option("--engine <name>").choices(ENGINES).default("jit"))
+    .addOption(new Option("--engine <name>").choices(RUNNERS).default("jit"))
     .option("--json", "as JSON", false)
     .action((file: string, flags: RunFlags) => {
       const program = chooseProgram(readPrograms(file, flags), file);
@@ -118,7 +118,7 @@ function execute(program: Program, initial: Uint8Array, flags: RunFlags): RunRes
   const { engine, stepLimit } = flags;
   const options = { regions, memory, stepLimit, helpers: HELPER_TABLE };
   try {
-    const machine = createEngine(engine, program.code, options);
+    const machine = createRunner(engine, program.code, options);
     const [r0, nanoseconds] = timed(machine, initial.length, flags.repeat);
     return { r0, executed: machine.executed, nanoseconds, changed: changes(initial, bytes) };
   } catch (error) {
@@ -127,7 +127,7 @@ function execute(program: Program, initial: Uint8Array, flags: RunFlags): RunRes
   }
 }
 
-function timed(machine: Engine, length: number, repeat: number): [bigint, number] {
+function timed(machine: Runner, length: number, repeat: number): [bigint, number] {
   const r1 = length === 0 ? 0n : BigInt(MEMORY_BASE);
   const r2 = BigInt(length);
   let r0 = 0n;

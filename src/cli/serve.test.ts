@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { until } from "../os/testing.ts";
+import { until } from "../../test/support/os.ts";
 import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));

@@ -3,11 +3,12 @@ import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { FEATURES, MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
-import type { Device } from "../devices/device.ts";
-import { findRing, RINGS } from "../devices/rings.ts";
+import type { Device } from "../devices/format.ts";
+import { FORMATS, findFormat } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
-import { NicFailed, type NicOptions, NicProcess } from "../frontends/nic-process.ts";
+import { failure, Usage, whole } from "../errors.ts";
 import { nicWorker, type WaitingWorker } from "../frontends/waiting-worker.ts";
+import { NicFailed, type NicOptions, WorkerHandle } from "../frontends/worker-handle.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
 import {
   ConfigError,
@@ -21,7 +22,6 @@ import {
 import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
-import { failure, Usage, whole } from "./errors.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LOG_LEVELS, Log, type LogLevel } from "./log.ts";
 import { machineMac } from "./mac.ts";
@@ -72,7 +72,7 @@ export function serveCommand(worker?: WaitingWorker): Command {
   return new Command("serve")
     .description("serve one NIC to one virtual machine over a vfio-user socket")
     .requiredOption("--socket <path>", "UNIX socket that QEMU's vfio-user-pci connects to")
-    .option("--device <name>", `kind of NIC: ${RINGS.map((d) => d.name).join(", ")}`, "sring")
+    .option("--device <name>", `kind of NIC: ${FORMATS.map((d) => d.name).join(", ")}`, "sring")
     .option("--net <port>", `where packets go: ${PORT_KINDS}`, "sink")
     .option(
       "--offloads <list>",
@@ -152,9 +152,9 @@ export function parseOffloads(list: string): number {
 
 /** @throws Usage */
 export function nicOptions(flags: ServeFlags): NicOptions {
-  const device = findRing(flags.device);
+  const device = findFormat(flags.device);
   if (device === undefined) {
-    const names = RINGS.map((d) => d.name).join(", ");
+    const names = FORMATS.map((d) => d.name).join(", ");
     throw new Usage(`unknown device "${flags.device}": there are ${names}`);
   }
   if (!LOG_LEVELS.includes(flags.logLevel)) {
@@ -202,7 +202,7 @@ async function proved({ device: name, nic }: NicOptions, allowUnverified: boolea
     await Promise.all([
       import("../devices/index.ts"),
       import("../devices/proof.ts"),
-      import("../devices/sets.ts"),
+      import("../devices/program-set.ts"),
     ]);
   const device = findDevice(name) as Device;
   try {
@@ -220,7 +220,7 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
   const log = new Log({ level: flags.logLevel, nic: flags.socket, json: flags.logJson });
   const life = new Lifetime();
   life.atEnd(() => log.close());
-  const nic = new NicProcess(
+  const nic = new WorkerHandle(
     { ...options, access, losesRights: account !== undefined },
     (level, text) => log[level](text),
     worker,
@@ -246,7 +246,7 @@ interface Serving {
   readonly access: SocketAccess;
   readonly log: Log;
   readonly life: Lifetime;
-  readonly nic: NicProcess;
+  readonly nic: WorkerHandle;
 }
 
 async function run(
@@ -283,7 +283,7 @@ async function run(
 }
 
 /** The worker does it, unless it dies. */
-function removeSocketAtEnd(life: Lifetime, nic: NicProcess, path: string): void {
+function removeSocketAtEnd(life: Lifetime, nic: WorkerHandle, path: string): void {
   let inOrder = false;
   void nic.ended.then(
     () => {
@@ -308,7 +308,7 @@ function writePid(path: string, life: Lifetime): void {
 
 function controlCommands(
   flags: ServeFlags,
-  nic: NicProcess,
+  nic: WorkerHandle,
   log: Log,
   proving: Promise<{ readonly proof: string }>,
 ): ControlCommands {

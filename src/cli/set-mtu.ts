@@ -1,8 +1,8 @@
 /** `bpfhv set-mtu`: another MTU for a running NIC; its guest is told. */
 import { Command } from "commander";
+import { Usage } from "../errors.ts";
 import { LINUX_MTU } from "../nic/config.ts";
 import { changeNic } from "./ask-nic.ts";
-import { Usage } from "./errors.ts";
 
 export function setMtuCommand(): Command {
   return new Command("set-mtu")

@@ -1,8 +1,8 @@
 /** `bpfhv set-port`: other ways for a running NIC's packets; the guest sees at most its link change. */
 import { Command } from "commander";
+import { Usage } from "../errors.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
 import { changeNic } from "./ask-nic.ts";
-import { Usage } from "./errors.ts";
 
 export function setPortCommand(): Command {
   return new Command("set-port")

@@ -1,7 +1,7 @@
 /** `--socket-group` and `--socket-mode`: who may connect to a NIC's sockets. */
 import { readFileSync } from "node:fs";
+import { Usage } from "../errors.ts";
 import type { SocketAccess } from "../os/unix-socket.ts";
-import { Usage } from "./errors.ts";
 
 export const SOCKET_GROUP = "group of the sockets, by name or number (default: the server's)";
 export const SOCKET_MODE = "permissions of the sockets: 0600, or 0660 for the group, too";

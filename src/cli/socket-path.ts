@@ -1,5 +1,5 @@
 /** How long the path of a NIC's socket may be. */
-import { Usage } from "./errors.ts";
+import { Usage } from "../errors.ts";
 
 /**
  * sun_path holds 108 bytes with the NUL, and the control

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DROP_COUNTERS, QUEUE_COUNTERS } from "../devices/counters.ts";
+import { DROP_COUNTERS, QUEUE_COUNTERS } from "../memory/counters.ts";
 import type { ServedNic } from "./nic-answer.ts";
 import { describe, duration } from "./status.ts";
 

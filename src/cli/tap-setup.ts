@@ -1,7 +1,7 @@
 /** A TAP interface for one backend, made with iproute2 and removed again. */
 import { execFileSync } from "node:child_process";
+import { failure } from "../errors.ts";
 import { formatMac } from "../nic/config.ts";
-import { failure } from "./errors.ts";
 import { machineMac } from "./mac.ts";
 
 export interface TapSetup {

@@ -1,7 +1,7 @@
 /**
  * What `bpfhv top` shows: rates between two looks at each NIC, as lines that fit a terminal. Pure.
  */
-import { DROP_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
+import { DROP_COUNTERS, type QueueCounterName } from "../memory/counters.ts";
 import type { QueueStatus } from "../nic/status.ts";
 import type { ServedNic } from "./nic-answer.ts";
 

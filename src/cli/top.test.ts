@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { QUEUE_COUNTERS, type QueueCounterName } from "../devices/counters.ts";
+import { QUEUE_COUNTERS, type QueueCounterName } from "../memory/counters.ts";
 import { controlSockets } from "./find-nics.ts";
 import { window } from "./top-screen.ts";
 import { count, type Look, ratesOf, render } from "./top-view.ts";

@@ -1,7 +1,7 @@
 /** `bpfhv top`: all NICs of the machine, live: rates, batches, kicks, interrupts, drops by reason, ring fill. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
-import { failure, Usage } from "./errors.ts";
+import { failure, Usage } from "../errors.ts";
 import { type Found, lookAtNics } from "./find-nics.ts";
 import { TopScreen } from "./top-screen.ts";
 import { type NicRates, ratesOf, render } from "./top-view.ts";

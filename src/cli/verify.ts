@@ -1,12 +1,12 @@
 /** `bpfhv verify`: are programs safe to ship? Those of a file, or those of a device. */
 import { Command, Option } from "commander";
 import { PROGRAM_NAMES, type ProgramForm, type ProgramName, validQueueBufs } from "../abi/index.ts";
-import type { Device } from "../devices/device.ts";
+import type { Device } from "../devices/format.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { proveDevice } from "../devices/proof.ts";
 import { explain, type Verdict, verify } from "../ebpf/verifier/index.ts";
+import { Usage, whole } from "../errors.ts";
 import { DEFAULT_BUFS } from "../nic/config.ts";
-import { Usage, whole } from "./errors.ts";
 import { FORMATS, type InputOptions, readPrograms } from "./program-input.ts";
 
 interface VerifyFlags extends InputOptions {

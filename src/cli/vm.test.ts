@@ -4,9 +4,9 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { CommandError } from "./errors.ts";
-import { isOlder, parseQemuVersion, qemuProblem, systemQemu } from "./find-qemu.ts";
-import { qcow2Image } from "./testing.ts";
+import { qcow2Image } from "../../test/support/cli.ts";
+import { CommandError } from "../errors.ts";
+import { isOlder, parseQemuVersion, qemuProblem, systemQemu } from "../vm/find-qemu.ts";
 import { checkUsage, type VmFlags, vmCommand } from "./vm.ts";
 
 const flags: VmFlags = { socket: ["/run/nic.sock"], memory: "512M", smp: "1", accel: "auto" };

@@ -3,12 +3,11 @@ import { spawn } from "node:child_process";
 import { accessSync, constants, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Command, Option } from "commander";
-import { detectAccelerator } from "./accelerator.ts";
-import { askControl, controlPath } from "./control-socket.ts";
-import { checkDisk, DISK_FORMATS, type DiskFormat } from "./disk-image.ts";
-import { failure, Usage } from "./errors.ts";
-import { canRefuseMigration, systemQemu } from "./find-qemu.ts";
-import { iommuProblem, sharedMemoryProblem, unsealedMemory } from "./guest-memory.ts";
+import { failure, Usage } from "../errors.ts";
+import { detectAccelerator } from "../vm/accelerator.ts";
+import { checkDisk, DISK_FORMATS, type DiskFormat } from "../vm/disk-image.ts";
+import { canRefuseMigration, systemQemu } from "../vm/find-qemu.ts";
+import { iommuProblem, sharedMemoryProblem, unsealedMemory } from "../vm/guest-memory.ts";
 import {
   buildModule,
   composeInitrd,
@@ -17,7 +16,7 @@ import {
   type Prepare,
   packageRoot,
   prepareGuest,
-} from "./guest-parts.ts";
+} from "../vm/guest-parts.ts";
 import {
   type Accelerator,
   type Boot,
@@ -27,7 +26,8 @@ import {
   rootPort,
   shellQuote,
   vfioUserDevice,
-} from "./qemu-command.ts";
+} from "../vm/qemu-command.ts";
+import { askControl, controlPath } from "./control-socket.ts";
 import { requireShort } from "./socket-path.ts";
 
 export interface VmFlags {

@@ -8,8 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { judge, report } from "../errors.ts";
 import { runCommandLine } from "./command-line.ts";
-import { judge, report } from "./errors.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const LONG = `/tmp/${"x".repeat(99)}`;

@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
+import { GIVEN, TESTDATA, testSource } from "../../test/support/compiler.ts";
 import { disassembleProgram } from "../ebpf/text.ts";
 import { optimised } from "./compile.ts";
 import { CompileError, compileFunction, type Source } from "./index.ts";
 import { printFunc } from "./print.ts";
 import { programsIn } from "./project.ts";
-import { GIVEN, TESTDATA, testSource } from "./testing.ts";
 
 function compiled(source: Source): string {
   return programsIn(source)

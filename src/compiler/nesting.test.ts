@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
+import { GIVEN } from "../../test/support/compiler.ts";
 import { CompileError, compileFunction, parseSource } from "./index.ts";
-import { GIVEN } from "./testing.ts";
 
 const LANGUAGE = fileURLToPath(new URL("../../../src/compiler/language.ts", import.meta.url));
 

@@ -1,16 +1,16 @@
 // Real calls: accepted by the verifier, and the same in the interpreter, in WebAssembly, and when inlined instead.
 import assert from "node:assert/strict";
 import test from "node:test";
+import { GIVEN, testSource } from "../../test/support/compiler.ts";
 import { PRIVATE_OFFSET } from "../abi/index.ts";
-import { createEngine, ENGINES } from "../ebpf/engines.ts";
 import { decodeProgram } from "../ebpf/instruction.ts";
 import { Interpreter } from "../ebpf/interpreter.ts";
 import { LinearMemory } from "../ebpf/jit/linear-memory.ts";
 import type { Program } from "../ebpf/program.ts";
+import { createRunner, RUNNERS } from "../ebpf/runners.ts";
 import { summarise, verify } from "../ebpf/verifier/index.ts";
 import { CompileError, compileFunction, parseSource, type Source } from "./index.ts";
 import { NOINLINE } from "./out-of-line.ts";
-import { GIVEN, testSource } from "./testing.ts";
 
 const BASE = 0x10_0000;
 const SIZE = 4096;
@@ -28,12 +28,12 @@ function callsIn({ code }: Program): number {
 }
 
 /** What each engine makes of a program on some contexts: results and contexts. */
-function effects({ code }: Program, engine: (typeof ENGINES)[number]): string[] {
+function effects({ code }: Program, engine: (typeof RUNNERS)[number]): string[] {
   return [1, 2, 3, 77, 1001].map((seed) => {
     const memory = new LinearMemory(SIZE);
     const bytes = contextOf(memory, seed);
     const regions = [{ name: "context", base: BASE, bytes }];
-    const machine = createEngine(engine, code, { memory, regions });
+    const machine = createRunner(engine, code, { memory, regions });
     return `${machine.call(BASE)} ${Buffer.from(bytes).toString("hex")}`;
   });
 }
@@ -52,7 +52,7 @@ test("a program with real calls is proved, and does what it does inlined, in eve
   assert.equal(verdict.stack, 64);
   const wanted = effects(inlined, "interpreter");
   assert.equal(new Set(wanted).size, wanted.length);
-  for (const engine of ENGINES) assert.deepEqual(effects(program, engine), wanted, engine);
+  for (const engine of RUNNERS) assert.deepEqual(effects(program, engine), wanted, engine);
 });
 
 const PRELUDE = `

@@ -1,8 +1,8 @@
 // Programs in several files: found, bounded, and read no further than they are needed.
 import assert from "node:assert/strict";
 import test from "node:test";
+import { GIVEN } from "../../test/support/compiler.ts";
 import { CompileError, compileSource, type Given, parseSource, programFiles } from "./index.ts";
-import { GIVEN } from "./testing.ts";
 
 const PRELUDE = `import { type Context, u32, view } from "bpfhv/compiler/language";\n`;
 const main = (body: string): string =>

@@ -1,11 +1,11 @@
 // What a newcomer writes first: it compiles to what it says, or is refused with a place and a hint.
 import assert from "node:assert/strict";
 import test from "node:test";
+import { GIVEN } from "../../test/support/compiler.ts";
 import { PRIVATE_OFFSET } from "../abi/index.ts";
-import { createEngine } from "../ebpf/engines.ts";
 import { LinearMemory } from "../ebpf/jit/linear-memory.ts";
+import { createRunner } from "../ebpf/runners.ts";
 import { CompileError, compileSource, parseSource } from "./index.ts";
-import { GIVEN } from "./testing.ts";
 
 const PRELUDE = `
 import { type Context, i32, u16, u32, u64, type i64, view } from "../compiler/language.ts";
@@ -40,7 +40,7 @@ function run(body: string, packed: number): { r0: number; head: number; total: b
   ring.setUint32(4, packed, true);
   const base = 0x10_0000;
   const regions = [{ name: "context", base, bytes }];
-  const machine = createEngine("interpreter", code, { memory, regions });
+  const machine = createRunner("interpreter", code, { memory, regions });
   const r0 = Number(BigInt.asIntN(32, BigInt(machine.call(base))));
   return { r0, head: ring.getUint16(0, true), total: ring.getBigUint64(8, true) };
 }

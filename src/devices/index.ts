@@ -1,5 +1,5 @@
 /** The devices that there are, by name. */
-import type { Device } from "./device.ts";
+import type { Device } from "./format.ts";
 import { sring } from "./sring/index.ts";
 import { sringGso } from "./sring_gso/index.ts";
 import { vringPacked } from "./vring_packed/index.ts";

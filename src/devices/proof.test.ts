@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PROGRAM_IDS } from "../abi/index.ts";
 import { assembleText } from "../ebpf/text.ts";
-import type { Device } from "./device.ts";
+import type { Device } from "./format.ts";
 import { DEVICES } from "./index.ts";
 import { proofOf, proveDevice, proveInTurns, UnprovedError } from "./proof.ts";
 import { sring } from "./sring/index.ts";

@@ -2,8 +2,8 @@
 import { setImmediate } from "node:timers/promises";
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm, type ProgramName } from "../abi/index.ts";
 import { summarise, type Verdict, verify } from "../ebpf/verifier/index.ts";
-import type { Device } from "./device.ts";
-import type { QueueSizes } from "./sets.ts";
+import type { Device } from "./format.ts";
+import type { QueueSizes } from "./program-set.ts";
 
 export interface ProofOptions extends QueueSizes {
   readonly forms?: readonly ProgramForm[];

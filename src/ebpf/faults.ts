@@ -1,7 +1,8 @@
 /** Why a run ends early: the same words from every engine. */
-import { MAX_FRAMES } from "./engine.ts";
+
 import { EbpfError } from "./errors.ts";
 import type { MappedRegion, Memory } from "./memory.ts";
+import { MAX_FRAMES } from "./runner.ts";
 
 const hex = (n: number): string => `0x${n.toString(16)}`;
 

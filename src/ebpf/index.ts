@@ -2,8 +2,6 @@
 export * from "./assembler.ts";
 export { type ElfProgram, readElf } from "./elf-reader.ts";
 export { writeElf } from "./elf-writer.ts";
-export * from "./engine.ts";
-export * from "./engines.ts";
 export * from "./errors.ts";
 export * from "./instruction.ts";
 export * from "./interpreter.ts";
@@ -12,6 +10,8 @@ export { LinearMemory } from "./jit/linear-memory.ts";
 export type { Region } from "./memory.ts";
 export * from "./opcode.ts";
 export * from "./program.ts";
+export * from "./runner.ts";
+export * from "./runners.ts";
 export { checkStructure, loadProgram } from "./structure.ts";
 export * from "./text.ts";
 export * from "./verifier/index.ts";

@@ -13,15 +13,6 @@ import {
   plainAtomic,
   swapBytes,
 } from "./arithmetic.ts";
-import {
-  type Engine,
-  type EngineOptions,
-  type Helper,
-  MAX_FRAMES,
-  STACK_BASE,
-  STACK_SIZE,
-  STEP_LIMIT,
-} from "./engine.ts";
 import { EbpfError } from "./errors.ts";
 import { misaligned, noHelper, outside, readOnly, tooDeep, tooLong } from "./faults.ts";
 import {
@@ -34,6 +25,15 @@ import {
 } from "./instruction.ts";
 import { type MappedRegion, Memory } from "./memory.ts";
 import type { AccessSize, Operation } from "./opcode.ts";
+import {
+  type Helper,
+  MAX_FRAMES,
+  type Runner,
+  type RunnerOptions,
+  STACK_BASE,
+  STACK_SIZE,
+  STEP_LIMIT,
+} from "./runner.ts";
 import { fetchesIntoSrc, loadProgram } from "./structure.ts";
 
 /** Runs one instruction and returns the slot of the next, or DONE. */
@@ -49,7 +49,7 @@ interface Frame {
   back: number;
 }
 
-export class Interpreter implements Engine {
+export class Interpreter implements Runner {
   /** R0..R10. */
   readonly #r = new BigUint64Array(REGISTERS);
   /** The same as low and high halves: register n is at 2n and 2n + 1. */
@@ -65,7 +65,7 @@ export class Interpreter implements Engine {
   #executed = 0;
 
   /** @throws EbpfError where the code is not a valid program. */
-  constructor(code: Uint8Array, options: EngineOptions = {}) {
+  constructor(code: Uint8Array, options: RunnerOptions = {}) {
     const stack = new Uint8Array(STACK_SIZE * MAX_FRAMES);
     this.memory = new Memory([
       ...(options.regions ?? []),

@@ -1,5 +1,5 @@
 /** The memory that an interpreted program sees: a few disjoint regions, every access checked. */
-import type { HelperMemory } from "./engine.ts";
+import type { HelperMemory } from "./runner.ts";
 
 /** A range of the program's address space, backed by bytes. */
 export interface Region {

@@ -94,9 +94,9 @@ export class Loop {
   /** When interrupts that are overdue were last looked for. */
   #lookedAt = 0;
   /** Something besides packets woke the loop: housekeeping is to look. */
-  #untidy = true;
+  #housekeepingDue = true;
   /** Turns, sleeps, idle gaps shorter than the longest spin: the loop's mood, for `status`. */
-  readonly moods = { turns: 0, sleeps: 0, shortGaps: 0 };
+  readonly loopStats = { turns: 0, sleeps: 0, shortGaps: 0 };
 
   constructor(options: LoopOptions) {
     this.#pairs = options.pairs;
@@ -122,9 +122,9 @@ export class Loop {
       const moved = this.turn();
       if (this.#pauseMs > 0) Atomics.wait(NEVER, 0, 0, this.#pauseMs);
       const now = performance.now();
-      if (this.#untidy || now - keptAt >= HOUSEKEEPING_MS) {
+      if (this.#housekeepingDue || now - keptAt >= HOUSEKEEPING_MS) {
         keptAt = now;
-        this.#untidy = false;
+        this.#housekeepingDue = false;
         this.#housekeeping();
       }
       if (now - this.#lookedAt >= OVERDUE_MS) this.#lookForOverdue(now);
@@ -155,7 +155,7 @@ export class Loop {
 
   /** One round. @returns how much was done: messages and packets. */
   turn(): number {
-    this.moods.turns++;
+    this.loopStats.turns++;
     this.#pulse[0]++;
     const rang = this.#sinceControl === CONTROL_DUE;
     let done = 0;
@@ -176,8 +176,8 @@ export class Loop {
     for (const pair of this.#pairs) if (pair.armKicks()) work = true;
     if (!work) {
       this.#watchPorts();
-      const timeout = this.#untidy ? 0 : this.#control.timeoutMs;
-      this.moods.sleeps++;
+      const timeout = this.#housekeepingDue ? 0 : this.#control.timeoutMs;
+      this.loopStats.sleeps++;
       // The rings first, then the message that rang: what a doorbell wants is in them.
       this.#sinceControl = 0;
       const longest = this.#longestSleep(this.#unsettled ? LOOK_AGAIN_MS : HOUSEKEEPING_MS);
@@ -208,7 +208,7 @@ export class Loop {
   #woken(tag: number, events: number): void {
     if (tag === CONTROL_TAG) this.#sinceControl = CONTROL_DUE;
     else if (tag >= CONTROL_TAG) {
-      if (this.#control.woken?.(tag) !== true) this.#untidy = true;
+      if (this.#control.woken?.(tag) !== true) this.#housekeepingDue = true;
     } else if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) this.#pairs[tag].portWritable();
   }
 
@@ -220,7 +220,7 @@ export class Loop {
     for (let i = 0; i < this.#pairs.length; i++) {
       const pair = this.#pairs[i];
       const { fd, linkUp } = pair.port;
-      if (linkUp !== this.#watches[i].linkUp) this.#untidy = true;
+      if (linkUp !== this.#watches[i].linkUp) this.#housekeepingDue = true;
       this.#watches[i].linkUp = linkUp;
       const receive = pair.rx !== null && !pair.rx.broken && !pair.rxStarved && !pair.rxResting;
       const events = (receive ? EPOLLIN : 0) | (pair.txBlocked && pair.tx !== null ? EPOLLOUT : 0);
@@ -252,7 +252,7 @@ export class Loop {
   /** Learns from every gap, slept through or not, whether spinning would have caught its end. */
   #gapEnded(us: number): void {
     const short = us < this.#maxSpinUs;
-    if (short) this.moods.shortGaps++;
+    if (short) this.loopStats.shortGaps++;
     this.#shortGaps += ((short ? 1 : 0) - this.#shortGaps) * GAP_WEIGHT;
   }
 }

@@ -1,11 +1,11 @@
 /** What keeps a loop from sleeping: work that nobody would wake it for. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DROP_PORT, INTERRUPTS } from "../devices/counters.ts";
-import type { Device } from "../devices/device.ts";
+import { Bench, frameOf } from "../../test/support/guest.ts";
+import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
 import { sring } from "../devices/sring/index.ts";
-import { Bench, frameOf } from "../guest/testing.ts";
+import { DROP_PORT, INTERRUPTS } from "../memory/counters.ts";
 import { LoopbackPort } from "../net/loopback.ts";
 import { SourcePort } from "../net/synthetic.ts";
 import { Loop } from "./loop.ts";

@@ -4,6 +4,8 @@
  *     out:  ring --gather--> batch --port.send--> outside,     then consume: slots back, interrupt?
  *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back; interrupt?
  */
+
+import type { RxRing, TxRing } from "../devices/format.ts";
 import {
   DROP_BAD_ADDRESS,
   DROP_BAD_CHAIN,
@@ -17,8 +19,7 @@ import {
   NO_BUFFERS,
   newQueueCounters,
   type QueueCounters,
-} from "../devices/counters.ts";
-import type { RxHalf, TxHalf } from "../devices/device.ts";
+} from "../memory/counters.ts";
 import { Batch } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";
 import { Rest } from "./rest.ts";
@@ -27,14 +28,14 @@ import { Rest } from "./rest.ts";
 export const BUDGET = 64;
 
 /** Buffers laid out at first: a port has mostly less, and each costs a look into guest memory. */
-const FEW = 4;
+const FIRST_OFFER = 4;
 
 /** Segments of a batch: BUDGET packets as a guest's stack makes them, and any single one. */
 const MAX_SEGMENTS = 20 * BUDGET;
 
 export class QueuePair {
-  rx: RxHalf | null = null;
-  tx: TxHalf | null = null;
+  rx: RxRing | null = null;
+  tx: TxRing | null = null;
   port: Port;
   readonly rxCounters: QueueCounters;
   readonly txCounters: QueueCounters;
@@ -93,7 +94,7 @@ export class QueuePair {
     if (rx === null || this.#rxRest.leftMs > 0) return 0;
     this.#interruptDue = false;
     let total = 0;
-    for (let few = FEW; ; few = BUDGET) {
+    for (let few = FIRST_OFFER; ; few = BUDGET) {
       const packets = this.#fill(rx, Math.min(few, BUDGET - total));
       total += packets;
       if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
@@ -104,7 +105,7 @@ export class QueuePair {
   }
 
   /** Lays out some buffers, and gives back what the port made of them. @returns packets */
-  #fill(rx: RxHalf, most: number): number {
+  #fill(rx: RxRing, most: number): number {
     const { port } = this;
     const batch = this.#batch;
     batch.clear();

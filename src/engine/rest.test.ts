@@ -1,11 +1,11 @@
 /** Guests that publish again at once what was no use to the host: neither side may spin on it. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { DROP_BAD_ADDRESS, DROP_PORT } from "../devices/counters.ts";
-import type { Device } from "../devices/device.ts";
+import { Bench, frameOf, TestPort } from "../../test/support/guest.ts";
+import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
 import type { GuestRing } from "../guest/ring.ts";
-import { Bench, frameOf, TestPort } from "../guest/testing.ts";
+import { DROP_BAD_ADDRESS, DROP_PORT } from "../memory/counters.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
@@ -58,7 +58,7 @@ class UnsharedBench {
     });
     loop.run();
     loop.close();
-    return loop.moods.turns;
+    return loop.loopStats.turns;
   }
 }
 

@@ -5,8 +5,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../devices/counters.ts";
-import { TestPort } from "../guest/testing.ts";
+import { TestPort } from "../../test/support/guest.ts";
+import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../memory/counters.ts";
 import { Batch, NEEDS_CSUM } from "../memory/index.ts";
 import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
 import { SpoofGuard, type SpoofRules } from "./spoof-guard.ts";

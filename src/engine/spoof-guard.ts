@@ -7,7 +7,7 @@
  * stored into the frame later: if the guest could have it stored into the header, the
  * kernel would change addresses and tags that passed the guard.
  */
-import { DROP_SPOOFED, type QueueCounters } from "../devices/counters.ts";
+import { DROP_SPOOFED, type QueueCounters } from "../memory/counters.ts";
 import { Batch, NEEDS_CSUM } from "../memory/index.ts";
 import { ForwardingPort } from "../net/forwarding.ts";
 import type { Port } from "../net/port.ts";

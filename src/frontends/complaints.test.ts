@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DROP_BAD_ADDRESS, PACKETS, RING_ERRORS } from "../devices/counters.ts";
-import { Bench } from "../guest/testing.ts";
+import { Bench } from "../../test/support/guest.ts";
+import { DROP_BAD_ADDRESS, PACKETS, RING_ERRORS } from "../memory/counters.ts";
 import { Complaints, counted, droppedIn, unsharedMemory } from "./complaints.ts";
 
 test("a complaint is logged when its counter first grows, then once a minute", () => {

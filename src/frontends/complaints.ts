@@ -3,8 +3,9 @@
  * while nothing is wrong; here each is told when it begins, and while it goes on at most once a
  * minute, with how often.
  */
-import { QUEUE_COUNTERS, type QueueCounters } from "../devices/counters.ts";
+
 import type { QueuePair } from "../engine/pair.ts";
+import { QUEUE_COUNTERS, type QueueCounters } from "../memory/counters.ts";
 
 const AGAIN_MS = 60_000;
 /** Between looks: a loop that has much to do comes by more often. */

@@ -1,6 +1,6 @@
 /** What the main thread and a NIC's worker say to each other. Plain data. */
 
-import type { ProgramSets } from "../devices/sets.ts";
+import type { ProgramSets } from "../devices/program-set.ts";
 import type { SpoofRules } from "../engine/spoof-guard.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";

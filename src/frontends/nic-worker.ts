@@ -3,7 +3,7 @@
  * it talks to it by messages (worker-control.ts).
  */
 import { parentPort } from "node:worker_threads";
-import { findRing } from "../devices/rings.ts";
+import { findFormat } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { PortSpec } from "../net/create.ts";
@@ -28,7 +28,7 @@ const pulse = startPulse();
 const options = takeTask<NicWorkerData>(main);
 if (options.losesRights === true) emptyBoundingSet();
 /** Do packets of this device carry metadata? */
-const metadata = (findRing(options.device)?.features ?? 0) !== 0;
+const metadata = (findFormat(options.device)?.features ?? 0) !== 0;
 const tell = (message: ToMain): void => main.postMessage(message);
 const log = limitedLog(tell);
 
@@ -52,7 +52,7 @@ const REFUSED_BY_SERVER = pick(COUNTERS, [
 const LOST_BY_SERVER = pick(COUNTERS, ["strayDescriptors", "interruptsDropped"]);
 
 function serve(ports: WorkerPorts): void {
-  const device = findRing(options.device);
+  const device = findFormat(options.device);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
   // Pairs are made before the NIC, and fire through it.
   let fire: (vector: number) => void = () => {};
@@ -81,7 +81,7 @@ function serve(ports: WorkerPorts): void {
   });
   const events = new NicEvents(nic, (level, text) => log.line({ kind: "log", level, text }));
   const status = () => ({
-    ...nicStatus(nic, loop.moods, frontend.server.counters),
+    ...nicStatus(nic, loop.loopStats, frontend.server.counters),
     step: frontend.step,
   });
   const commands = new WorkerControl(

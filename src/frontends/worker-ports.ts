@@ -1,8 +1,9 @@
 /** The ports of a worker's queue pairs: opened with their guards, exchanged while packets flow, closed at the end. */
-import { newQueueCounters, type QueueCounters } from "../devices/counters.ts";
+
 import type { Loop } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import { SpoofGuard, type SpoofRules } from "../engine/spoof-guard.ts";
+import { newQueueCounters, type QueueCounters } from "../memory/counters.ts";
 import { openPorts, type PortSpec } from "../net/create.ts";
 import type { Port } from "../net/port.ts";
 

@@ -5,7 +5,12 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Bench, TestPort } from "../../test/support/guest.ts";
+import { OUTSIDES, type Outside, type OutsideOptions, skipTap } from "../../test/support/net.ts";
 import { FEATURES } from "../abi/index.ts";
+import type { Device } from "../devices/format.ts";
+import { DEVICES } from "../devices/index.ts";
+import { SpoofGuard, type SpoofRules } from "../engine/spoof-guard.ts";
 import {
   countersToJson,
   DROP_COUNTERS,
@@ -13,13 +18,8 @@ import {
   DROP_SPOOFED,
   PACKETS,
   type QueueCounters,
-} from "../devices/counters.ts";
-import type { Device } from "../devices/device.ts";
-import { DEVICES } from "../devices/index.ts";
-import { SpoofGuard, type SpoofRules } from "../engine/spoof-guard.ts";
+} from "../memory/counters.ts";
 import { NullPort, SinkPort } from "../net/synthetic.ts";
-import { OUTSIDES, type Outside, type OutsideOptions, skipTap } from "../net/testing.ts";
-import { Bench, TestPort } from "./testing.ts";
 
 const FULL = process.env.BPFHV_FULL === "1";
 const SEEDS = FULL ? 40 : 2;

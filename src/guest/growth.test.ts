@@ -12,14 +12,14 @@ import { rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import { Bench, frameOf } from "../../test/support/guest.ts";
+import { ProxyBench, message as proxyMessage, table, words } from "../../test/support/proxy.ts";
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../abi/index.ts";
 import { DEVICES } from "../devices/index.ts";
-import { ProxyBench, message as proxyMessage, table, words } from "../frontends/proxy/testing.ts";
 import { Batch } from "../memory/index.ts";
 import { openPorts, parsePort } from "../net/create.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous, viewsMade } from "../os/memory.ts";
-import { Bench, frameOf } from "./testing.ts";
 
 const FULL = process.env.BPFHV_FULL === "1";
 const MIB = 1 << 20;

@@ -5,8 +5,8 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { Bench, frameOf } from "../../test/support/guest.ts";
 import { DEVICES } from "../devices/index.ts";
-import { Bench, frameOf } from "./testing.ts";
 
 /**
  * Runs `action` with `cut` called before its `at`-th access to

@@ -4,16 +4,16 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { CutMemory, type CutOptions } from "../../test/support/cut-memory.ts";
+import { Bench, FULL, frameOf, numberOf } from "../../test/support/guest.ts";
 import { BAR_REGISTERS, CONTEXT_PAGE, REG } from "../abi/index.ts";
-import { DROP_BAD_ADDRESS, PACKETS } from "../devices/counters.ts";
-import type { Device } from "../devices/device.ts";
+import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
 import { sring } from "../devices/sring/index.ts";
 import { sringGso } from "../devices/sring_gso/index.ts";
+import { DROP_BAD_ADDRESS, PACKETS } from "../memory/counters.ts";
 import { GSO_TCP_V4, NEEDS_CSUM } from "../memory/index.ts";
-import { CutMemory, type CutOptions } from "./cut-memory.ts";
 import { GuestDriver } from "./driver.ts";
-import { Bench, FULL, frameOf, numberOf } from "./testing.ts";
 
 const FORMS = ["helperfree", "v1"] as const;
 const HUGE = 2 ** 21;

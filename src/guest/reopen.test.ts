@@ -7,9 +7,16 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
+import {
+  Bench,
+  FULL,
+  frameOf,
+  numberOf,
+  VARIANTS,
+  type Variant,
+} from "../../test/support/guest.ts";
 import { FEATURES } from "../abi/index.ts";
-import { RING_ERRORS } from "../devices/counters.ts";
-import { Bench, FULL, frameOf, numberOf, VARIANTS, type Variant } from "./testing.ts";
+import { RING_ERRORS } from "../memory/counters.ts";
 
 const BUFFER = 512;
 const RX_VECTOR = 0;

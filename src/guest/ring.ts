@@ -13,7 +13,7 @@ import {
   type ProgramName,
   type ProgramSet,
 } from "../abi/index.ts";
-import { type Engine, fastestEngine, type LinearMemory } from "../ebpf/index.ts";
+import { fastestRunner, type LinearMemory, type Runner } from "../ebpf/index.ts";
 import { GuestError } from "./errors.ts";
 import { helpersOf, VNET_HDR_BYTES } from "./helpers.ts";
 
@@ -22,7 +22,7 @@ const CONTEXT_BASE = 0x1_0000_0000;
 
 /** A program, and how it is run on the context. */
 interface Bound {
-  readonly engine: Engine;
+  readonly engine: Runner;
   readonly run: () => number;
 }
 
@@ -107,7 +107,7 @@ export class GuestRing {
           Atomics.add(FENCE, 0, 0);
         },
       });
-      const engine: Engine = fastestEngine(code, { regions, memory, helpers });
+      const engine: Runner = fastestRunner(code, { regions, memory, helpers });
       return { engine, run: engine.bind(CONTEXT_BASE) };
     };
     this.#publish = load(direction === "rx" ? "rxp" : "txp");

@@ -5,10 +5,18 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
+import {
+  Bench,
+  FULL,
+  frameOf,
+  numberOf,
+  SIZES,
+  TestPort,
+  VARIANTS,
+} from "../../test/support/guest.ts";
 import { FEATURES, type ProgramForm } from "../abi/index.ts";
-import { DROP_PORT, NO_BUFFERS, PACKETS, RING_ERRORS } from "../devices/counters.ts";
-import type { Device } from "../devices/device.ts";
-import { receiveOffloads, transmitOffloads } from "../devices/offloads.ts";
+import type { Device } from "../devices/format.ts";
+import { DROP_PORT, NO_BUFFERS, PACKETS, RING_ERRORS } from "../memory/counters.ts";
 import {
   allowsMetadata,
   GSO_NONE,
@@ -18,9 +26,9 @@ import {
   GSO_UDP_L4,
   NEEDS_CSUM,
 } from "../memory/index.ts";
+import { receiveOffloads, transmitOffloads } from "../memory/offloads.ts";
 import type { PacketMetadata } from "../net/base.ts";
 import { NullPort } from "../net/synthetic.ts";
-import { Bench, FULL, frameOf, numberOf, SIZES, TestPort, VARIANTS } from "./testing.ts";
 
 const BUFFER = 512;
 

@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Bench } from "../../test/support/guest.ts";
+import { isTestFrame, OUTSIDES, skipTap, testFrame } from "../../test/support/net.ts";
 import { FEATURES } from "../abi/index.ts";
-import { DROP_TOO_LONG } from "../devices/counters.ts";
-import type { Device } from "../devices/device.ts";
+import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
-import { isTestFrame, OUTSIDES, skipTap, testFrame } from "../net/testing.ts";
-import { Bench } from "./testing.ts";
+import { DROP_TOO_LONG } from "../memory/counters.ts";
 
 const BUFFER = 512;
 const MTU = 1500;

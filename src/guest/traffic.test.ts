@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { Bench, frameOf, numberOf } from "../../test/support/guest.ts";
 import { ABILITY, BAR_REGISTERS, PRIVATE_OFFSET, REG, STATUS } from "../abi/index.ts";
 import {
   BATCHES,
@@ -11,8 +12,7 @@ import {
   NO_BUFFERS,
   PACKETS,
   RING_ERRORS,
-} from "../devices/counters.ts";
-import { Bench, frameOf, numberOf } from "./testing.ts";
+} from "../memory/counters.ts";
 
 /** Literal offsets of sring's private area: an oracle that shares no layout code. */
 const PROD = 2096;

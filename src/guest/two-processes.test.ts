@@ -7,12 +7,12 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { frameOf } from "../../test/support/guest.ts";
+import { until } from "../../test/support/os.ts";
 import { askControl, controlPath } from "../cli/control-socket.ts";
 import type { NicStatus } from "../nic/status.ts";
-import { until } from "../os/testing.ts";
 import { GuestDriver } from "./driver.ts";
 import { LocalMemory } from "./memory.ts";
-import { frameOf } from "./testing.ts";
 import { VfioUserClient } from "./vfio-user-client.ts";
 
 const MAIN = fileURLToPath(new URL("../cli/main.js", import.meta.url));

@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import fc from "fast-check";
+import { openFds, strangers } from "../../test/support/os.ts";
 import { close, dup } from "../os/fd.ts";
 import { createMemfd, PAGE } from "../os/memory.ts";
-import { openFds, strangers } from "../os/testing.ts";
 import { whyRefused } from "./guest-memory.ts";
 import { RegionTable } from "./regions.ts";
 

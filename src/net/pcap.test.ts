@@ -17,12 +17,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import fc from "fast-check";
+import { batchOf, captureOf, recordsOf, testFrame } from "../../test/support/net.ts";
+import { openFds } from "../../test/support/os.ts";
 import { Batch } from "../memory/index.ts";
 import { mapAnonymous, viewsMade } from "../os/memory.ts";
-import { openFds } from "../os/testing.ts";
 import { packetBytes } from "./base.ts";
 import { PcapPort } from "./pcap.ts";
-import { batchOf, captureOf, recordsOf, testFrame } from "./testing.ts";
 
 /** Reads three GiB through, and not only their beginning. */
 const FULL = process.env.BPFHV_FULL === "1";

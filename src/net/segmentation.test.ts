@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
+import { batchOf, recordsOf, skipTap, TapPair } from "../../test/support/net.ts";
 import {
   GSO_ECN,
   GSO_TCP_V4,
@@ -17,7 +18,6 @@ import {
 import { PcapPort } from "./pcap.ts";
 import type { Port } from "./port.ts";
 import { TapPort } from "./tap.ts";
-import { batchOf, recordsOf, skipTap, TapPair } from "./testing.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-cut-"));
 after(() => rmSync(folder, { recursive: true }));

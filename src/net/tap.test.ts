@@ -5,11 +5,11 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { describe, test } from "node:test";
+import { batchOf, skipTap, TapPair, testFrame } from "../../test/support/net.ts";
 import { Batch } from "../memory/index.ts";
 import { close } from "../os/fd.ts";
 import { mapAnonymous } from "../os/memory.ts";
 import { TapPort } from "./tap.ts";
-import { batchOf, skipTap, TapPair, testFrame } from "./testing.ts";
 
 const skip = skipTap();
 const MTU_FRAME = 1514;

@@ -1,9 +1,9 @@
 /** What a NIC is made of, checked before anything is opened. */
 import { featureNames, MAX_QUEUE_PAIRS, validQueueBufs } from "../abi/index.ts";
-import type { Ring } from "../devices/device.ts";
+import type { RingFormat } from "../devices/format.ts";
 
 export interface NicConfig {
-  readonly device: Ring;
+  readonly device: RingFormat;
   /** 1..8 */
   readonly pairs: number;
   readonly rxBufs: number;

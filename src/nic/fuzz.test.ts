@@ -1,9 +1,9 @@
 /** A guest that writes garbage everywhere, for a long time, beside one that behaves. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Bench, frameOf, numberOf } from "../../test/support/guest.ts";
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../abi/index.ts";
-import { BYTES, PACKETS } from "../devices/counters.ts";
-import { Bench, frameOf, numberOf } from "../guest/testing.ts";
+import { BYTES, PACKETS } from "../memory/counters.ts";
 
 /** xorshift32: small, seeded, the same everywhere. */
 function randomFrom(seed: number): (below: number) => number {

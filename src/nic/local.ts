@@ -1,6 +1,6 @@
 /** A NIC whose machine is this process: no VMM, no sockets. For tests, benches and the embedded demo. */
-import type { Device } from "../devices/device.ts";
-import { programSets } from "../devices/sets.ts";
+import type { Device } from "../devices/format.ts";
+import { programSets } from "../devices/program-set.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";

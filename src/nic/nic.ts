@@ -20,11 +20,11 @@ import {
   type ProgramSet,
   STATUS,
 } from "../abi/index.ts";
-import type { RxHalf, TxHalf } from "../devices/device.ts";
-import { longestReceived, receiveOffloads } from "../devices/offloads.ts";
-import type { ProgramSets } from "../devices/sets.ts";
+import type { RxRing, TxRing } from "../devices/format.ts";
+import type { ProgramSets } from "../devices/program-set.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import { type GuestMemory, whyRefused, writeGuest } from "../memory/index.ts";
+import { longestReceived, receiveOffloads } from "../memory/offloads.ts";
 import { checkConfig, MIN_MTU, type NicConfig } from "./config.ts";
 import {
   type MappedContext,
@@ -380,10 +380,10 @@ export class Nic {
     if (position === null) ring.resync();
     else ring.restore(position);
     if (receive) {
-      pair.rx = ring as RxHalf;
+      pair.rx = ring as RxRing;
       pair.rxStarved = false;
     } else {
-      pair.tx = ring as TxHalf;
+      pair.tx = ring as TxRing;
       // Whether the port still blocks is found out by trying.
       pair.portWritable();
     }

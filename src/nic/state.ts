@@ -15,7 +15,7 @@ export interface ContextRecord {
 
 export interface QueueRecord {
   context: ContextRecord | null;
-  /** The ring half's own position (see RingHalf.save); null: what the guest left in the context. */
+  /** The ring half's own position (see HostRing.save); null: what the guest left in the context. */
   position: number | null;
 }
 

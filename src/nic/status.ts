@@ -1,7 +1,7 @@
 /** What `bpfhv status` shows of a NIC, as plain data. */
 import { ABILITY, featureNames } from "../abi/index.ts";
-import { countersToJson, type QueueCounterName, type QueueCounters } from "../devices/counters.ts";
-import type { RingHalf } from "../devices/device.ts";
+import type { HostRing } from "../devices/format.ts";
+import { countersToJson, type QueueCounterName, type QueueCounters } from "../memory/counters.ts";
 import { formatMac } from "./config.ts";
 import type { HandshakeStep, Nic } from "./nic.ts";
 
@@ -20,7 +20,7 @@ export interface QueueStatus {
 export function queueStatus(
   queue: string,
   counters: QueueCounters,
-  ring: RingHalf | null,
+  ring: HostRing | null,
   bufs: number,
 ): QueueStatus {
   return {

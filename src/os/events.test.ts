@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { openFds } from "../../test/support/os.ts";
 import { EPOLLHUP, EPOLLIN, EPOLLOUT, Epoll } from "./epoll.ts";
 import { createEventFd, drainEventFd, signalEventFd } from "./eventfd.ts";
 import { close } from "./fd.ts";
-import { openFds } from "./testing.ts";
 import { socketPair } from "./unix-socket.ts";
 
 test("an event descriptor counts signals and is empty after draining", () => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { openFds } from "../../test/support/os.ts";
 import { close, dup, fdTarget, fstat } from "./fd.ts";
 import * as libc from "./libc.ts";
 import {
@@ -11,7 +12,6 @@ import {
   restoreMemory,
   shrinkSeal,
 } from "./memory.ts";
-import { openFds } from "./testing.ts";
 
 function withMemfd(size: number, seal: boolean, action: (fd: number) => void): void {
   const before = openFds();

@@ -12,10 +12,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { openFds } from "../../test/support/os.ts";
 import { close } from "./fd.ts";
 import * as libc from "./libc.ts";
 import { Output } from "./output.ts";
-import { openFds } from "./testing.ts";
 import { socketPair } from "./unix-socket.ts";
 
 const F_SETFL = 4;

@@ -5,6 +5,14 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import {
+  blockingFull,
+  exhaust,
+  isolated,
+  lingering,
+  openFds,
+  strangers,
+} from "../../test/support/os.ts";
 import { AioSignaller } from "./aio.ts";
 import { EPOLLET, EPOLLIN, Epoll } from "./epoll.ts";
 import {
@@ -18,7 +26,6 @@ import {
 import { close, fdTarget } from "./fd.ts";
 import * as libc from "./libc.ts";
 import { closePeer } from "./peer-close.ts";
-import { blockingFull, exhaust, isolated, lingering, openFds, strangers } from "./testing.ts";
 
 const inChild = isolated(import.meta.url, {
   "signal a full counter": () => {

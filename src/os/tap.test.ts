@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import test from "node:test";
+import { openFds, requires } from "../../test/support/os.ts";
 import { close } from "./fd.ts";
 import * as libc from "./libc.ts";
 import { mapAnonymous } from "./memory.ts";
 import { inNetns } from "./netns.ts";
 import { openTap, setTapOffloads, TAP_CSUM, TAP_TSO4, TAP_TSO6, TAP_USO } from "./tap.ts";
-import { openFds, requires } from "./testing.ts";
 import { readv, writev } from "./vector-io.ts";
 
 const NS = `bpfhv-os-${process.pid}`;

@@ -3,11 +3,11 @@ import { existsSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
+import { openFds } from "../../test/support/os.ts";
 import { createEventFd, drainEventFd, signalEventFd } from "./eventfd.ts";
 import { close, fstat } from "./fd.ts";
 import { type Mapping, mapAnonymous } from "./memory.ts";
 import { SocketReceiver, sendMessage } from "./messages.ts";
-import { openFds } from "./testing.ts";
 import {
   accept,
   connectUnix,

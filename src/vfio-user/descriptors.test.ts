@@ -4,13 +4,19 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { exhaust, isolated } from "../../test/support/os.ts";
+import {
+  message,
+  RawClient,
+  RecordingDevice,
+  u32s,
+  VERSION_PAYLOAD,
+} from "../../test/support/vfio-user.ts";
 import { Epoll } from "../os/epoll.ts";
 import { createEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
-import { exhaust, isolated } from "../os/testing.ts";
 import { connectUnix, socketPair } from "../os/unix-socket.ts";
 import { VfioUserServer } from "./server.ts";
-import { message, RawClient, RecordingDevice, u32s, VERSION_PAYLOAD } from "./testing.ts";
 
 function waitFor(server: VfioUserServer): void {
   const until = performance.now() + 3000;

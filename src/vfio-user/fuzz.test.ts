@@ -1,12 +1,19 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { openFds } from "../../test/support/os.ts";
+import {
+  message,
+  pack,
+  RawClient,
+  RecordingDevice,
+  u32s,
+  VERSION_PAYLOAD,
+} from "../../test/support/vfio-user.ts";
 import { createEventFd, drainEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import { createMemfd } from "../os/memory.ts";
-import { openFds } from "../os/testing.ts";
 import { socketPair } from "../os/unix-socket.ts";
 import { VfioUserServer } from "./server.ts";
-import { message, pack, RawClient, RecordingDevice, u32s, VERSION_PAYLOAD } from "./testing.ts";
 
 const SEED = Number(process.env.BPFHV_SEED ?? 20_250_713);
 const MESSAGES = 120_000;

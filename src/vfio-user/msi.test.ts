@@ -1,11 +1,11 @@
 /** Plain MSI instead of MSI-X: what the client sees, and vectors that the guest did not enable. */
 import assert from "node:assert/strict";
 import test from "node:test";
+import { RecordingDevice, u32s } from "../../test/support/vfio-user.ts";
 import { createEventFd, drainEventFd } from "../os/eventfd.ts";
 import { newCounters } from "./counters.ts";
 import { handleSetIrqs } from "./irqs.ts";
 import { PciFunction } from "./pci.ts";
-import { RecordingDevice, u32s } from "./testing.ts";
 
 const EVENTFD_TRIGGER = 0x24;
 const EINVAL = 22;

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { RecordingDevice } from "../../test/support/vfio-user.ts";
 import { newCounters } from "./counters.ts";
 import type { PciDevice } from "./device.ts";
 import { PciFunction } from "./pci.ts";
-import { RecordingDevice } from "./testing.ts";
 
 function describe(changes: Partial<PciDevice>): PciFunction {
   const device = Object.assign(new RecordingDevice(), changes) as PciDevice;

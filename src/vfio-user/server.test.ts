@@ -3,13 +3,7 @@ import { closeSync, existsSync, ftruncateSync, mkdtempSync, openSync, rmSync } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { EPOLLIN, Epoll } from "../os/epoll.ts";
-import { createEventFd, drainEventFd } from "../os/eventfd.ts";
-import { close } from "../os/fd.ts";
-import { createMemfd, mapFile } from "../os/memory.ts";
-import { openFds } from "../os/testing.ts";
-import { connectUnix, socketPair } from "../os/unix-socket.ts";
-import { type ServerOptions, VfioUserServer } from "./server.ts";
+import { openFds } from "../../test/support/os.ts";
 import {
   type Answer,
   message,
@@ -18,7 +12,13 @@ import {
   RecordingDevice,
   u32s,
   VERSION_PAYLOAD,
-} from "./testing.ts";
+} from "../../test/support/vfio-user.ts";
+import { EPOLLIN, Epoll } from "../os/epoll.ts";
+import { createEventFd, drainEventFd } from "../os/eventfd.ts";
+import { close } from "../os/fd.ts";
+import { createMemfd, mapFile } from "../os/memory.ts";
+import { connectUnix, socketPair } from "../os/unix-socket.ts";
+import { type ServerOptions, VfioUserServer } from "./server.ts";
 
 const EINVAL = 22;
 const ENOTSUP = 95;

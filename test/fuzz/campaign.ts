@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { atMostNow } from "../../src/os/testing.ts";
+import { atMostNow } from "../support/os.ts";
 import { CORPUS, keep } from "./corpus.ts";
 import type { Progress, RunnerMessage } from "./runner.ts";
 import { CASE_MS, caseRandom, type Input, type Resources, type Target } from "./target.ts";

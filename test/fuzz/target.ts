@@ -2,7 +2,7 @@
  * What a fuzz target is: a generator of inputs that are plain
  * JSON, and a session that judges one input.
  */
-import { Random } from "../../src/ebpf/fuzz/random.ts";
+import { Random } from "../support/ebpf-fuzz/random.ts";
 
 /** Plain JSON, so that a failing input can be kept in a file and run again. */
 export type Input =

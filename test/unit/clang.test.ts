@@ -19,11 +19,11 @@ import {
   type ProgramName,
   type ProgramSet,
 } from "../../src/abi/index.ts";
-import type { Device } from "../../src/devices/device.ts";
+import type { Device } from "../../src/devices/format.ts";
 import { summarise, verify } from "../../src/ebpf/index.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter } from "../../src/os/bpf.ts";
 import { close } from "../../src/os/fd.ts";
-import { requires } from "../../src/os/testing.ts";
+import { requires } from "../support/os.ts";
 
 const clang = findClang();
 const noClang = clang === undefined ? "no clang here that makes eBPF" : false;

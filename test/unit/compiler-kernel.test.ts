@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { compileFunction } from "../../src/compiler/index.ts";
-import { Choices } from "../../src/compiler/random/choices.ts";
-import { MEMORY, programOf } from "../../src/compiler/random/program.ts";
-import { randomNumbers } from "../../src/ebpf/verifier/testing.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../../src/os/bpf.ts";
 import { close } from "../../src/os/fd.ts";
-import { requires } from "../../src/os/testing.ts";
+import { requires } from "../support/os.ts";
+import { Choices } from "../support/random-source/choices.ts";
+import { MEMORY, programOf } from "../support/random-source/program.ts";
+import { randomNumbers } from "../support/verifier.ts";
 
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;

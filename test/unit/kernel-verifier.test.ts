@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { PRIVATE_OFFSET, PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";
 import { compileFunction } from "../../src/compiler/index.ts";
-import { GIVEN, testSource } from "../../src/compiler/testing.ts";
 import { DEVICES } from "../../src/devices/index.ts";
 import { sringContextSize } from "../../src/devices/sring/layout.ts";
 import { sringPrograms } from "../../src/devices/sring/programs.ts";
@@ -11,7 +10,8 @@ import { Assembler, at, R0, R1 } from "../../src/ebpf/assembler.ts";
 import { Interpreter } from "../../src/ebpf/interpreter.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../../src/os/bpf.ts";
 import { close } from "../../src/os/fd.ts";
-import { openFds, requires } from "../../src/os/testing.ts";
+import { GIVEN, testSource } from "../support/compiler.ts";
+import { openFds, requires } from "../support/os.ts";
 
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;

@@ -3,18 +3,18 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { summarise, verify } from "../../src/ebpf/index.ts";
 import { assembleText, disassemble } from "../../src/ebpf/text.ts";
-import { KERNELS } from "../../src/ebpf/verifier/refusals/kernels.ts";
-import { SIZE } from "../../src/ebpf/verifier/refusals/row.ts";
+import { BpfMemory, bpfProblem, loadSocketFilter } from "../../src/os/bpf.ts";
+import { close } from "../../src/os/fd.ts";
+import { requires } from "../support/os.ts";
+import { KERNELS } from "../support/refusals/kernels.ts";
+import { SIZE } from "../support/refusals/row.ts";
 import {
   deviceSamples,
   mutant,
   randomNumbers,
   type Sample,
   safeSamples,
-} from "../../src/ebpf/verifier/testing.ts";
-import { BpfMemory, bpfProblem, loadSocketFilter } from "../../src/os/bpf.ts";
-import { close } from "../../src/os/fd.ts";
-import { requires } from "../../src/os/testing.ts";
+} from "../support/verifier.ts";
 
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;

@@ -3,15 +3,15 @@
 // BPFHV_SEED=first:count chooses other programs; BPFHV_FULL=1 takes 100,000.
 import assert from "node:assert/strict";
 import test from "node:test";
-import { shrinkCode } from "../../src/ebpf/fuzz/cut.ts";
-import { STRUCTURED_CONTEXT } from "../../src/ebpf/fuzz/pieces.ts";
-import { Random } from "../../src/ebpf/fuzz/random.ts";
-import { StructuredGenerator } from "../../src/ebpf/fuzz/structured.ts";
 import { type Verdict, verify } from "../../src/ebpf/index.ts";
 import { disassemble } from "../../src/ebpf/text.ts";
 import { BpfMemory, bpfProblem, type LoadResult, loadSocketFilter } from "../../src/os/bpf.ts";
 import { close } from "../../src/os/fd.ts";
-import { requires } from "../../src/os/testing.ts";
+import { shrinkCode } from "../support/ebpf-fuzz/cut.ts";
+import { STRUCTURED_CONTEXT } from "../support/ebpf-fuzz/pieces.ts";
+import { Random } from "../support/ebpf-fuzz/random.ts";
+import { StructuredGenerator } from "../support/ebpf-fuzz/structured.ts";
+import { requires } from "../support/os.ts";
 
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;

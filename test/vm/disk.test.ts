@@ -5,9 +5,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import type { DiskFormat } from "../../src/cli/disk-image.ts";
-import { qemuCommand } from "../../src/cli/qemu-command.ts";
-import { qcow2Image } from "../../src/cli/testing.ts";
+import type { DiskFormat } from "../../src/vm/disk-image.ts";
+import { qemuCommand } from "../../src/vm/qemu-command.ts";
+import { qcow2Image } from "../support/cli.ts";
 import { prepareGuest } from "./harness.ts";
 import { withoutVm } from "./requirements.ts";
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { packageRoot } from "../../src/cli/guest-parts.ts";
+import { packageRoot } from "../../src/vm/guest-parts.ts";
 import { buildModule, patience } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";

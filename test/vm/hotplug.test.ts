@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { rootPort, vfioUserDevice } from "../../src/cli/qemu-command.ts";
+import { rootPort, vfioUserDevice } from "../../src/vm/qemu-command.ts";
 import { patience, until } from "./harness.ts";
 import { ServedNic } from "./nic.ts";
 import { NicGuest } from "./nic-guest.ts";

@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
-import { packageRoot } from "../../src/cli/guest-parts.ts";
+import { packageRoot } from "../../src/vm/guest-parts.ts";
 import { ALARM } from "./alarms.ts";
 import { prepareGuest } from "./harness.ts";
 import { MODULE, NicGuest } from "./nic-guest.ts";

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 import { controlPath } from "../../src/cli/control-socket.ts";
-import { composeInitrd } from "../../src/cli/guest-parts.ts";
+import { composeInitrd } from "../../src/vm/guest-parts.ts";
 import { ALARM } from "./alarms.ts";
 import { isDebugKernel, patience, prepareGuest, sleep, startGuest, until } from "./harness.ts";
 import { MODULE, modulePath, NicGuest } from "./nic-guest.ts";

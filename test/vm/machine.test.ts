@@ -1,7 +1,7 @@
 /** What QEMU is asked from outside while a NIC is in use: migration, snapshots, unplugging. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { rootPort } from "../../src/cli/qemu-command.ts";
+import { rootPort } from "../../src/vm/qemu-command.ts";
 import { patience, until, within } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";

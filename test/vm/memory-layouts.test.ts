@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
-import { DROP_COUNTERS } from "../../src/devices/counters.ts";
+import { DROP_COUNTERS } from "../../src/memory/counters.ts";
 import { transferChecked } from "./checked-tcp.ts";
 import { untilAnswered } from "./first-answer.ts";
 import { isDebugKernel, patience } from "./harness.ts";

@@ -1,5 +1,5 @@
 /** A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from. */
-import { type Device, vfioUserDevice } from "../../src/cli/qemu-command.ts";
+import { type Device, vfioUserDevice } from "../../src/vm/qemu-command.ts";
 import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
 import {
   buildModule,

@@ -1,7 +1,7 @@
 /** A device with offloads in a real guest: features are shown, switch live, and lose nothing meanwhile. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { DROP_COUNTERS, type QueueCounterName } from "../../src/devices/counters.ts";
+import { DROP_COUNTERS, type QueueCounterName } from "../../src/memory/counters.ts";
 import { untilAnswered } from "./first-answer.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";

@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { DROP_COUNTERS } from "../../src/devices/counters.ts";
+import { DROP_COUNTERS } from "../../src/memory/counters.ts";
 import { untilAnswered } from "./first-answer.ts";
 import { Netns } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";

@@ -1,7 +1,7 @@
 /** VirtIO's packed ring in a real guest: boots, carries traffic both ways, goes down and up, is reloaded. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { DROP_COUNTERS } from "../../src/devices/counters.ts";
+import { DROP_COUNTERS } from "../../src/memory/counters.ts";
 import { NicGuest } from "./nic-guest.ts";
 import { withoutVm } from "./requirements.ts";
 import { patience } from "./time.ts";

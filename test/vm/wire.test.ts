@@ -11,7 +11,7 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { DROP_COUNTERS } from "../../src/devices/counters.ts";
+import { DROP_COUNTERS } from "../../src/memory/counters.ts";
 import { Capture, type Frame, payloadOf, withoutTshark } from "./capture.ts";
 import {
   buildModule,

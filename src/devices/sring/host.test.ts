@@ -8,8 +8,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LocalMemory } from "../../guest/memory.ts";
+import { DROP_BAD_ADDRESS, newQueueCounters, PACKETS } from "../../memory/counters.ts";
 import { Batch } from "../../memory/index.ts";
-import { DROP_BAD_ADDRESS, newQueueCounters, PACKETS } from "../counters.ts";
 import { SringRx, SringTx } from "./host.ts";
 import { sring } from "./index.ts";
 

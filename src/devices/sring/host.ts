@@ -6,13 +6,20 @@
  * `cons` in the context are written for the guest and, while the queue runs, never read back. A
  * descriptor's fields are each loaded once, then validated together.
  */
+
+import {
+  BATCHES,
+  BYTES,
+  DROP_BAD_ADDRESS,
+  DROP_BAD_LENGTH,
+  PACKETS,
+} from "../../memory/counters.ts";
 import type { Batch } from "../../memory/index.ts";
-import { BATCHES, BYTES, DROP_BAD_ADDRESS, DROP_BAD_LENGTH, PACKETS } from "../counters.ts";
-import type { QueueConfig, RxHalf, TxHalf } from "../device.ts";
-import { DESCRIPTORS, INTR, SringHalf } from "./half.ts";
+import type { QueueConfig, RxRing, TxRing } from "../format.ts";
+import { DESCRIPTORS, INTR, SringHalf } from "./control-words.ts";
 import { SRING_DESC, sringContextSize } from "./layout.ts";
 
-export { initialiseSring } from "./half.ts";
+export { initialiseSring } from "./control-words.ts";
 
 const DESC_WORDS = SRING_DESC.size >> 2;
 const PADDR_LOW = SRING_DESC.paddr.offset >> 2;
@@ -42,7 +49,7 @@ abstract class SimpleHalf extends SringHalf {
   }
 }
 
-export class SringTx extends SimpleHalf implements TxHalf {
+export class SringTx extends SimpleHalf implements TxRing {
   gather(batch: Batch): number {
     const { words, mask } = this;
     this.beginSend();
@@ -71,7 +78,7 @@ export class SringTx extends SimpleHalf implements TxHalf {
   }
 }
 
-export class SringRx extends SimpleHalf implements RxHalf {
+export class SringRx extends SimpleHalf implements RxRing {
   offer(batch: Batch, max: number): number {
     const { words, mask } = this;
     this.beginReceive();

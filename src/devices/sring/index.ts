@@ -1,4 +1,4 @@
-import type { Device } from "../device.ts";
+import type { Device } from "../format.ts";
 import { sringPrograms } from "./programs.ts";
 import { sringRing } from "./ring.ts";
 

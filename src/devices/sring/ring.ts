@@ -1,9 +1,9 @@
-import type { Ring } from "../device.ts";
+import type { RingFormat } from "../format.ts";
 import { initialiseSring, SringRx, SringTx } from "./host.ts";
 import { sringContextSize } from "./layout.ts";
 
 /** The simple ring: one descriptor per packet, no offloads. */
-export const sringRing: Ring = {
+export const sringRing: RingFormat = {
   name: "sring",
   features: 0,
   contextSize: sringContextSize,

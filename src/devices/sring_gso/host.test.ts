@@ -10,7 +10,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Interpreter } from "../../ebpf/interpreter.ts";
 import { LocalMemory } from "../../guest/memory.ts";
-import { Batch } from "../../memory/index.ts";
 import {
   DROP_BAD_ADDRESS,
   DROP_BAD_CHAIN,
@@ -19,7 +18,8 @@ import {
   DROP_BAD_SEGMENTATION,
   newQueueCounters,
   PACKETS,
-} from "../counters.ts";
+} from "../../memory/counters.ts";
+import { Batch } from "../../memory/index.ts";
 import { SringGsoRx, SringGsoTx } from "./host.ts";
 import { sringGso } from "./index.ts";
 

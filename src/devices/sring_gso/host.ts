@@ -6,7 +6,6 @@
  * hdr_len and gso_size (in either order, see layout.ts), gso_type.
  */
 import { MAX_BUFS } from "../../abi/index.ts";
-import { type Batch, MAX_GSO_PACKET, NEEDS_CSUM } from "../../memory/index.ts";
 import {
   BATCHES,
   BYTES,
@@ -14,10 +13,11 @@ import {
   DROP_BAD_CHAIN,
   DROP_BAD_LENGTH,
   PACKETS,
-} from "../counters.ts";
-import type { QueueConfig, RxHalf, TxHalf } from "../device.ts";
-import { metadataProblem, transmitOffloads } from "../offloads.ts";
-import { DESCRIPTORS, INTR, KICK, SringHalf } from "../sring/half.ts";
+} from "../../memory/counters.ts";
+import { type Batch, MAX_GSO_PACKET, NEEDS_CSUM } from "../../memory/index.ts";
+import { metadataProblem, transmitOffloads } from "../../memory/offloads.ts";
+import type { QueueConfig, RxRing, TxRing } from "../format.ts";
+import { DESCRIPTORS, INTR, KICK, SringHalf } from "../sring/control-words.ts";
 import { DESC_EOP, DESC_NEEDS_CSUM, GSO_TX_DESC, sringGsoContextSize } from "./layout.ts";
 
 const DESC_WORDS = GSO_TX_DESC.size >> 2;
@@ -62,7 +62,7 @@ abstract class GsoHalf extends SringHalf {
   }
 }
 
-export class SringGsoTx extends GsoHalf implements TxHalf {
+export class SringGsoTx extends GsoHalf implements TxRing {
   readonly #allowed: number;
   /** Of the packet looked at last: descriptors that it takes, and the counter of its drop or -1. */
   #taken = 0;
@@ -171,7 +171,7 @@ export class SringGsoTx extends GsoHalf implements TxHalf {
   }
 }
 
-export class SringGsoRx extends GsoHalf implements RxHalf {
+export class SringGsoRx extends GsoHalf implements RxRing {
   readonly #maxPacket: number;
 
   constructor(config: QueueConfig) {

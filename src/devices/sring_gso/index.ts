@@ -1,4 +1,4 @@
-import type { Device } from "../device.ts";
+import type { Device } from "../format.ts";
 import { sringGsoPrograms } from "./programs.ts";
 import { sringGsoRing } from "./ring.ts";
 

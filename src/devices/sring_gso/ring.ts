@@ -1,10 +1,10 @@
-import type { Ring } from "../device.ts";
-import { initialiseSring } from "../sring/half.ts";
+import type { RingFormat } from "../format.ts";
+import { initialiseSring } from "../sring/control-words.ts";
 import { SringGsoRx, SringGsoTx } from "./host.ts";
 import { sringGsoContextSize } from "./layout.ts";
 
 /** The ring with offloads: several descriptors per packet, checksums and segmentation left to the other side. */
-export const sringGsoRing: Ring = {
+export const sringGsoRing: RingFormat = {
   name: "sring_gso",
   features: 0x1ff,
   contextSize: sringGsoContextSize,

@@ -6,10 +6,16 @@
  * two the wrap bit is a bit of the position, too. Completion is in ring order.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
+import {
+  BATCHES,
+  BYTES,
+  DROP_BAD_ADDRESS,
+  DROP_BAD_LENGTH,
+  PACKETS,
+} from "../../memory/counters.ts";
 import { type Batch, type ContextWords, contextWords } from "../../memory/index.ts";
-import { BATCHES, BYTES, DROP_BAD_ADDRESS, DROP_BAD_LENGTH, PACKETS } from "../counters.ts";
-import type { QueueConfig, RxHalf, TxHalf } from "../device.ts";
-import { clearPrivate, HostHalf } from "../host-half.ts";
+import type { QueueConfig, RxRing, TxRing } from "../format.ts";
+import { clearPrivate, HostRingBase } from "../host-ring.ts";
 import {
   DESC_AVAIL,
   DESC_USED,
@@ -64,7 +70,7 @@ export function initialisePacked(
   void direction;
 }
 
-abstract class PackedHalf extends HostHalf {
+abstract class PackedHalf extends HostRingBase {
   /**
    * This format has no index that could be out of range: flags
    * say of each slot whether it is there.
@@ -259,7 +265,7 @@ abstract class PackedHalf extends HostHalf {
   }
 }
 
-export class PackedTx extends PackedHalf implements TxHalf {
+export class PackedTx extends PackedHalf implements TxRing {
   gather(batch: Batch): number {
     this.beginSend();
     let position = this.position;
@@ -291,7 +297,7 @@ export class PackedTx extends PackedHalf implements TxHalf {
   }
 }
 
-export class PackedRx extends PackedHalf implements RxHalf {
+export class PackedRx extends PackedHalf implements RxRing {
   offer(batch: Batch, max: number): number {
     this.beginReceive();
     const limit = Math.min(batch.maxSegments, max, this.bufs);

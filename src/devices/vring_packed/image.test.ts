@@ -6,10 +6,10 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { Bench } from "../../../test/support/guest.ts";
 import type { GuestRing } from "../../guest/ring.ts";
-import { Bench } from "../../guest/testing.ts";
+import { newQueueCounters, PACKETS } from "../../memory/counters.ts";
 import { Batch, type GuestMemory } from "../../memory/index.ts";
-import { newQueueCounters, PACKETS } from "../counters.ts";
 import { vringPacked } from "./index.ts";
 
 const N = 16;

@@ -1,4 +1,4 @@
-import type { Device } from "../device.ts";
+import type { Device } from "../format.ts";
 import { packedPrograms } from "./programs.ts";
 import { vringPackedRing } from "./ring.ts";
 

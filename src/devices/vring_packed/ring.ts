@@ -1,9 +1,9 @@
-import type { Ring } from "../device.ts";
+import type { RingFormat } from "../format.ts";
 import { initialisePacked, PackedRx, PackedTx } from "./host.ts";
 import { packedContextSize } from "./layout.ts";
 
 /** VirtIO's packed virtqueue: one descriptor per packet, no offloads, event index both ways. */
-export const vringPackedRing: Ring = {
+export const vringPackedRing: RingFormat = {
   name: "vring_packed",
   features: 0,
   sizeProblem: (bufs) =>

@@ -2,11 +2,11 @@
 // computed with another language's integers, from the text of RFC 9669.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { EngineName } from "../engines.ts";
 import { decodeProgram, SLOT } from "../instruction.ts";
 import { ENCODINGS, type Encoding, type FieldName, type Group } from "../opcode.ts";
+import type { RunnerName } from "../runners.ts";
 import { caseCode, parseCase } from "./case.ts";
-import { ENGINES } from "./engines.ts";
+import { RUNNERS } from "./engines.ts";
 import { inSuiteForm, OWN_CASES, ownCasesOf } from "./own-cases.ts";
 import { runCase } from "./run.ts";
 
@@ -24,10 +24,10 @@ const casesOf = (group: Group): string[] =>
   ownCasesOf(`${OWN_CASES}/${group}.txt`, group).map(({ line }) => line);
 
 for (const group of GROUPS) {
-  for (const engine of Object.keys(ENGINES) as EngineName[]) {
+  for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
     test(`cases of the group ${group} pass on the ${engine}`, () => {
       for (const line of casesOf(group)) {
-        const { passed, detail, groups } = runCase(inSuiteForm(line), ENGINES[engine]);
+        const { passed, detail, groups } = runCase(inSuiteForm(line), RUNNERS[engine]);
         assert.ok(passed, `${line}: ${detail}`);
         assert.ok(groups.includes(group), line);
       }
@@ -52,13 +52,13 @@ for (const group of GROUPS) {
   });
 }
 
-for (const engine of Object.keys(ENGINES) as EngineName[]) {
+for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
   test(`what a platform would have to give meaning to is refused by the ${engine}, by name`, () => {
     const foreign = ENCODINGS.filter(isForeign);
     assert.ok(foreign.length > 10, String(foreign.length));
     for (const encoding of foreign) {
       const text = `-- raw\n${rawWith(encoding, "dst", 0)}\n95 00 00 00 00 00 00 00\n-- error\n`;
-      const { passed, detail } = runCase(text, ENGINES[engine]);
+      const { passed, detail } = runCase(text, RUNNERS[engine]);
       assert.ok(passed, `${JSON.stringify(encoding.operation)}: ${detail}`);
       assert.match(detail, /^instruction 0: /);
     }
@@ -84,7 +84,7 @@ function rawWith(
   return bytes.toString("hex").replace(/../g, "$& ");
 }
 
-for (const engine of Object.keys(ENGINES) as EngineName[]) {
+for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
   test(`each field that an instruction does not use is refused by the ${engine} where it is not zero`, () => {
     let refused = 0;
     for (const encoding of ENCODINGS) {
@@ -93,7 +93,7 @@ for (const engine of Object.keys(ENGINES) as EngineName[]) {
         for (const value of field === "dst" || field === "src" ? [1, 9] : [1, -1]) {
           const raw = rawWith(encoding, field, value);
           const text = `-- raw\n${raw}\n95 00 00 00 00 00 00 00\n-- error\n`;
-          const { passed, detail } = runCase(text, ENGINES[engine]);
+          const { passed, detail } = runCase(text, RUNNERS[engine]);
           assert.ok(passed, `${JSON.stringify(encoding.operation)}, ${field} ${value}: ${detail}`);
           assert.match(detail, /^instruction 0: /);
           refused++;

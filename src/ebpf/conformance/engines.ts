@@ -1,8 +1,9 @@
 /** The engines that programs of the suite run on: the same memory, the same helpers. */
-import type { Helper } from "../engine.ts";
-import { createEngine, type EngineName } from "../engines.ts";
+
 import { EbpfError } from "../errors.ts";
 import { LinearMemory } from "../jit/linear-memory.ts";
+import type { Helper } from "../runner.ts";
+import { createRunner, type RunnerName } from "../runners.ts";
 
 /** Where the memory of a case begins, as the program sees it. */
 export const MEMORY_BASE = 0x1000_0000;
@@ -19,17 +20,17 @@ const unwinds = (helper: number, result: bigint): boolean => helper === UNWIND &
  */
 export type RunProgram = (code: Uint8Array, memory: Uint8Array) => bigint;
 
-export const ENGINES: Readonly<Record<EngineName, RunProgram>> = {
+export const RUNNERS: Readonly<Record<RunnerName, RunProgram>> = {
   interpreter: (code, memory) => run("interpreter", code, memory),
   jit: (code, memory) => run("jit", code, memory),
 };
 
-function run(engine: EngineName, code: Uint8Array, memory: Uint8Array): bigint {
+function run(engine: RunnerName, code: Uint8Array, memory: Uint8Array): bigint {
   const linear = new LinearMemory(memory.length + 8);
   const bytes = linear.allocate(memory.length);
   bytes.set(memory);
   const regions = memory.length === 0 ? [] : [{ name: "memory", base: MEMORY_BASE, bytes }];
-  const machine = createEngine(engine, code, {
+  const machine = createRunner(engine, code, {
     regions,
     helpers: HELPERS,
     unwinds,

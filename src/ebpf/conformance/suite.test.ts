@@ -4,25 +4,25 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
-import type { EngineName } from "../engines.ts";
 import { TextError } from "../errors.ts";
+import type { RunnerName } from "../runners.ts";
 import { assembleText, disassemble } from "../text.ts";
 import { parseCase } from "./case.ts";
 import { assembleSuiteText } from "./dialect.ts";
-import { ENGINES } from "./engines.ts";
+import { RUNNERS } from "./engines.ts";
 import { runCase } from "./run.ts";
 
 const FOLDER = fileURLToPath(new URL("../../../../../shared/conformance", import.meta.url));
 const here = existsSync(FOLDER);
 const files = here ? readdirSync(FOLDER).filter((file) => file.endsWith(".data")) : [];
 
-for (const engine of Object.keys(ENGINES) as EngineName[]) {
+for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
   test(`every case of the conformance suite passes on the ${engine}`, {
     skip: here ? false : `the suite's cases are not at ${FOLDER}`,
   }, () => {
     assert.ok(files.length > 200);
     const failed = files.filter(
-      (file) => !runCase(readFileSync(join(FOLDER, file), "utf8"), ENGINES[engine]).passed,
+      (file) => !runCase(readFileSync(join(FOLDER, file), "utf8"), RUNNERS[engine]).passed,
     );
     assert.deepEqual(failed, []);
   });
@@ -30,7 +30,7 @@ for (const engine of Object.keys(ENGINES) as EngineName[]) {
   test(`what is not zero where it must be is refused by the ${engine}`, () => {
     for (const [name, word] of REFUSED) {
       const text = `-- raw\n${word}\n95 00 00 00 00 00 00 00\n-- error\n`;
-      const verdict = runCase(text, ENGINES[engine]);
+      const verdict = runCase(text, RUNNERS[engine]);
       assert.ok(verdict.passed, `${name}: ${verdict.detail}`);
       assert.match(verdict.detail, /^instruction 0: /, name);
     }
@@ -126,7 +126,7 @@ test("a case without expectation, without program or with an unknown section fai
     ["-- raw\n9500000000000000zz\n-- error\n", /neither a 64-bit word/],
     ["-- asm\nmov %r0, 1\nexit\n-- error\n", /should be refused/],
   ] as const) {
-    const { passed, skipped, detail } = runCase(text, ENGINES.interpreter);
+    const { passed, skipped, detail } = runCase(text, RUNNERS.interpreter);
     assert.deepEqual([passed, skipped], [false, undefined], text);
     assert.match(detail, reason);
   }
@@ -134,7 +134,7 @@ test("a case without expectation, without program or with an unknown section fai
 
 test("a case that needs maps is skipped with the reason, not failed", () => {
   const text = "-- map\nm 2 4 4 1\n-- asm\nlddw r1, map_by_fd(m)\nexit\n-- result\n0\n";
-  const { skipped, detail } = runCase(text, ENGINES.interpreter);
+  const { skipped, detail } = runCase(text, RUNNERS.interpreter);
   assert.equal(skipped, true);
   assert.match(detail, /^needs maps/);
 });
@@ -142,21 +142,21 @@ test("a case that needs maps is skipped with the reason, not failed", () => {
 test("raw words win over asm, and all 64 bits of the result count", () => {
   const text =
     "-- asm\nexit\n-- raw\n0x5566778800000018\n0x1122334400000000\n0x0000000000000095\n-- result\n";
-  assert.ok(runCase(`${text}0x1122334455667788`, ENGINES.interpreter).passed);
-  assert.ok(!runCase(`${text}0x55667788`, ENGINES.interpreter).passed);
+  assert.ok(runCase(`${text}0x1122334455667788`, RUNNERS.interpreter).passed);
+  assert.ok(!runCase(`${text}0x55667788`, RUNNERS.interpreter).passed);
   assert.equal(parseCase(`${text}-1`).expected, 2n ** 64n - 1n);
 });
 
 test("memory is at r1 and its length in r2; without it both are 0", () => {
   const memory = "-- mem\n0a 0b\n0c\n";
   assert.ok(
-    runCase(`-- asm\nmov %r0, %r2\nexit\n${memory}-- result\n3`, ENGINES.interpreter).passed,
+    runCase(`-- asm\nmov %r0, %r2\nexit\n${memory}-- result\n3`, RUNNERS.interpreter).passed,
   );
   assert.ok(
-    runCase(`-- asm\nldxb %r0, [%r1+2]\nexit\n${memory}-- result\n0xc`, ENGINES.interpreter).passed,
+    runCase(`-- asm\nldxb %r0, [%r1+2]\nexit\n${memory}-- result\n0xc`, RUNNERS.interpreter).passed,
   );
   assert.ok(
-    runCase("-- asm\nmov %r0, %r1\nor %r0, %r2\nexit\n-- result\n0", ENGINES.interpreter).passed,
+    runCase("-- asm\nmov %r0, %r1\nor %r0, %r2\nexit\n-- result\n0", RUNNERS.interpreter).passed,
   );
 });
 

@@ -4,9 +4,9 @@
  */
 
 import { plainAtomic } from "../arithmetic.ts";
-import { STACK_SIZE, STACK_TOP } from "../engine.ts";
 import { FRAME_POINTER, type Instruction } from "../instruction.ts";
 import type { AccessSize, Operation } from "../opcode.ts";
+import { STACK_SIZE, STACK_TOP } from "../runner.ts";
 import { fetchesIntoSrc } from "../structure.ts";
 import type { Registers } from "./arithmetic.ts";
 import type { Layout, Window } from "./layout.ts";

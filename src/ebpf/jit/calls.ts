@@ -1,7 +1,8 @@
 /** Calls: of helpers, which are imports, and of functions of the program. */
-import { MAX_FRAMES, STACK_SIZE, STACK_TOP } from "../engine.ts";
+
 import { FRAME_POINTER, type Instruction, targetOf } from "../instruction.ts";
 import type { Operation } from "../opcode.ts";
+import { MAX_FRAMES, STACK_SIZE, STACK_TOP } from "../runner.ts";
 import type { Registers } from "./arithmetic.ts";
 import { COUNTER_OFFSET } from "./linear-memory.ts";
 import { TRAP } from "./traps.ts";

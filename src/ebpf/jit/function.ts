@@ -1,6 +1,7 @@
 /** One function of a program as one of WebAssembly: its blocks, the counter of instructions, calls. */
-import { STACK_TOP } from "../engine.ts";
+
 import { FRAME_POINTER, type Instruction, REGISTERS, wideValue } from "../instruction.ts";
+import { STACK_TOP } from "../runner.ts";
 import { type AccessContext, emitMemory, firstFrame } from "./access.ts";
 import {
   emitAlu,

@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { Assembler, at, R0, R1, R2, R3, R4, R5, R6 } from "../assembler.ts";
-import { createEngine, ENGINES, fastestEngine } from "../engines.ts";
 import { EbpfError } from "../errors.ts";
 import { Interpreter } from "../interpreter.ts";
+import { createRunner, fastestRunner, RUNNERS } from "../runners.ts";
 import { loadProgram } from "../structure.ts";
 import { analyseFlow } from "./flow.ts";
 import { Jit } from "./jit.ts";
@@ -71,12 +71,12 @@ test("what a round takes from the one before it is kept where others are done as
     const p = sumOfWords(each);
     for (const register of [R2, R3, R4, R5, R6]) p.alu64.mul(R0, 31).alu64.add(R0, register);
     const code = p.exit().assemble();
-    const results = ENGINES.map((engine) => {
+    const results = RUNNERS.map((engine) => {
       const memory = new LinearMemory(600);
       const bytes = memory.allocate(600);
       for (let i = 0; i < 600; i++) bytes[i] = i * 37 + (i >> 3);
       const regions = [{ name: "words", base: 0x10000, bytes }];
-      return createEngine(engine, code, { regions, memory }).run(0x10000n);
+      return createRunner(engine, code, { regions, memory }).run(0x10000n);
     });
     assert.equal(results[0], results[1], `${n}`);
   }
@@ -92,9 +92,9 @@ test("call() takes any r1, also after another one", () => {
 });
 
 test("bind() gives a function for each r1, and they keep apart", () => {
-  for (const engine of ENGINES) {
+  for (const engine of RUNNERS) {
     const code = new Assembler().alu64.mov(R0, R1).alu64.add(R0, 1).exit().assemble();
-    const machine = createEngine(engine, code);
+    const machine = createRunner(engine, code);
     const [one, two, again] = [machine.bind(1), machine.bind(2 ** 33 + 5), machine.bind(1)];
     assert.deepEqual([one(), two(), again(), machine.call(7), one()], [2, 6, 2, 8, 2]);
     assert.equal(machine.executed, 3);
@@ -111,8 +111,8 @@ test("bind() where a helper ends the program", () => {
 test("the step limit holds where it is less than a straight program, or just as much", () => {
   const code = new Assembler().alu64.add(R0, 1).alu64.add(R0, 1).exit().assemble();
   for (const stepLimit of [2, 3]) {
-    const outcomes = ENGINES.map((engine) => {
-      const machine = createEngine(engine, code, { stepLimit });
+    const outcomes = RUNNERS.map((engine) => {
+      const machine = createRunner(engine, code, { stepLimit });
       try {
         return [machine.bind(0)(), machine.executed];
       } catch (error) {
@@ -134,7 +134,7 @@ test("a region that lies elsewhere is refused, and left to the interpreter", () 
       error.code === "UNSUPPORTED" &&
       /context are not in the linear memory: allocate them with LinearMemory/.test(error.message),
   );
-  const engine = fastestEngine(code, options);
+  const engine = fastestRunner(code, options);
   assert.ok(engine instanceof Interpreter);
   assert.equal(engine.run(), 3n);
 });
@@ -147,7 +147,7 @@ test("functions that share too much code are left to the interpreter", () => {
   for (let n = 0; n < 3000; n++) p.alu64.add(R0, 1);
   const code = p.exit().assemble();
   assert.throws(() => new Jit(code), /share code make more than 100000 instructions/);
-  assert.ok(fastestEngine(code) instanceof Interpreter);
+  assert.ok(fastestRunner(code) instanceof Interpreter);
 });
 
 test("a program with very many functions is left to the interpreter", () => {
@@ -155,7 +155,7 @@ test("a program with very many functions is left to the interpreter", () => {
   for (let n = 0; n < 7000; n++) p.callLocal(`f${n}`).exit().label(`f${n}`);
   const code = p.alu64.mov(R0, 0).exit().assemble();
   assert.throws(() => new Jit(code), /7000 functions: 256 are compiled/);
-  assert.ok(fastestEngine(code) instanceof Interpreter);
+  assert.ok(fastestRunner(code) instanceof Interpreter);
 });
 
 test("so many jumps that V8 would take long are left to the interpreter", () => {
@@ -163,7 +163,7 @@ test("so many jumps that V8 would take long are left to the interpreter", () => 
   for (let n = 0; n < 4001; n++) p.jump.eq(R1, n, "out");
   const code = p.label("out").exit().assemble();
   assert.throws(() => new Jit(code), /4001 conditional jumps: 4000 are compiled/);
-  assert.ok(fastestEngine(code) instanceof Interpreter);
+  assert.ok(fastestRunner(code) instanceof Interpreter);
 });
 
 test("a linear memory gives aligned bytes until they are used up", () => {

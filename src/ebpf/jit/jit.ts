@@ -1,15 +1,16 @@
 /** The engine that compiles programs to WebAssembly, for the machine's own speed. */
-import {
-  type Engine,
-  type EngineOptions,
-  type Helper,
-  STACK_BASE,
-  STACK_TOP,
-  STEP_LIMIT,
-} from "../engine.ts";
+
 import { noHelper } from "../faults.ts";
 import type { Instruction } from "../instruction.ts";
 import { Memory } from "../memory.ts";
+import {
+  type Helper,
+  type Runner,
+  type RunnerOptions,
+  STACK_BASE,
+  STACK_TOP,
+  STEP_LIMIT,
+} from "../runner.ts";
 import { loadProgram } from "../structure.ts";
 import { checkCompilable, compileModule } from "./compile.ts";
 import type { Entry, Unit } from "./function.ts";
@@ -18,7 +19,7 @@ import { COUNTER_OFFSET, LinearMemory, STACK_OFFSET } from "./linear-memory.ts";
 import { type TrapContext, trapError } from "./traps.ts";
 import { instantiate } from "./webassembly.ts";
 
-export interface JitOptions extends EngineOptions {
+export interface JitOptions extends RunnerOptions {
   /**
    * Holds the regions' bytes. Programs that share one share its stack: a helper must not run another one of them.
    * Default: a memory for the stack alone.
@@ -44,7 +45,7 @@ class Unwind {
  * A program, compiled when it first runs. It differs from the interpreter in one thing: the step limit is tested
  * at heads of loops, calls and the last exit, so a run may go over it by a path without loops.
  */
-export class Jit implements Engine {
+export class Jit implements Runner {
   readonly #unit: Unit;
   /** Of all frames, also those that no function has now: their bytes are the program's own. */
   readonly memory: Memory;

@@ -1,9 +1,10 @@
 /** Where a program's regions lie in the linear memory, and which one an address probably means. */
-import { STACK_BASE, STACK_SIZE, STACK_TOP } from "../engine.ts";
+
 import { EbpfError } from "../errors.ts";
 import type { Instruction } from "../instruction.ts";
 import { FRAME_POINTER, REGISTERS, wideValue } from "../instruction.ts";
 import type { Region } from "../memory.ts";
+import { STACK_BASE, STACK_SIZE, STACK_TOP } from "../runner.ts";
 import { writesDst } from "../structure.ts";
 import { type LinearMemory, STACK_OFFSET } from "./linear-memory.ts";
 

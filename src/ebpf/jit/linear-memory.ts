@@ -3,7 +3,7 @@
  * lie in it: allocated here, or, for memory that others share, pages of a file mapped over a part of it
  * (`mapFileOver` of src/os).
  */
-import { MAX_FRAMES, STACK_SIZE } from "../engine.ts";
+import { MAX_FRAMES, STACK_SIZE } from "../runner.ts";
 import { createWasmMemory, type WasmMemory } from "./webassembly.ts";
 
 /** The counter of executed instructions lies at 0, the stack behind it. */

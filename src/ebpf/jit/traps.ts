@@ -1,11 +1,11 @@
 /** How compiled code ends a run: it calls one import, which throws what the interpreter would. */
 
-import { STACK_SIZE } from "../engine.ts";
 import type { EbpfError } from "../errors.ts";
 import { misaligned, noHelper, outside, readOnly, tooDeep, tooLong } from "../faults.ts";
 import type { Instruction } from "../instruction.ts";
 import type { Memory } from "../memory.ts";
 import type { AccessSize } from "../opcode.ts";
+import { STACK_SIZE } from "../runner.ts";
 
 export const TRAP = {
   outside: 0,

@@ -3,8 +3,8 @@
  * is tracked.
  */
 
-import { STACK_SIZE } from "../engine.ts";
 import type { AccessSize } from "../opcode.ts";
+import { STACK_SIZE } from "../runner.ts";
 import { loaded, movedSigned, truncated } from "./alu.ts";
 import { Refused } from "./refusal.ts";
 import { linkedCopy, type Scalar, unknown, unlinked } from "./scalar.ts";

@@ -5,8 +5,8 @@
  */
 
 import type { ProgramForm, ProgramName } from "../../abi/programs.ts";
-import { STACK_SIZE } from "../engine.ts";
 import { FRAME_POINTER, type Instruction } from "../instruction.ts";
+import { STACK_SIZE } from "../runner.ts";
 import { acrossCall, analyseFlow, type Flow } from "./flow.ts";
 import { Refused } from "./refusal.ts";
 import { covered, type Liveness, State } from "./state.ts";

@@ -3,8 +3,8 @@
  * is read later.
  */
 import { HELPERS } from "../../abi/programs.ts";
-import { MAX_FRAMES } from "../engine.ts";
 import { type Instruction, REGISTERS, slotsOf, targetOf } from "../instruction.ts";
+import { MAX_FRAMES } from "../runner.ts";
 import { endsFlow, fetchesIntoSrc } from "../structure.ts";
 import { HELPER_SIGNATURES } from "./helpers.ts";
 import { Refused } from "./refusal.ts";

@@ -2,15 +2,15 @@
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import test from "node:test";
+import { CONTEXT } from "../../../test/support/refusals/context.ts";
+import { CONTROL, FUNCTIONS } from "../../../test/support/refusals/control.ts";
+import { HELPERS, RESULTS } from "../../../test/support/refusals/helpers.ts";
+import { KERNELS } from "../../../test/support/refusals/kernels.ts";
+import { SIZE } from "../../../test/support/refusals/row.ts";
+import { STACK } from "../../../test/support/refusals/stack.ts";
+import { ADDRESSES, REGISTERS } from "../../../test/support/refusals/values.ts";
 import { assembleText } from "../text.ts";
 import { explain, summarise, verify } from "./index.ts";
-import { CONTEXT } from "./refusals/context.ts";
-import { CONTROL, FUNCTIONS } from "./refusals/control.ts";
-import { HELPERS, RESULTS } from "./refusals/helpers.ts";
-import { KERNELS } from "./refusals/kernels.ts";
-import { SIZE } from "./refusals/row.ts";
-import { STACK } from "./refusals/stack.ts";
-import { ADDRESSES, REGISTERS } from "./refusals/values.ts";
 
 const ROWS = [
   CONTEXT,

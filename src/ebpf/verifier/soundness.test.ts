@@ -1,11 +1,17 @@
 // What the verifier accepts keeps its promises when it runs, whatever the context holds.
 import assert from "node:assert/strict";
 import test from "node:test";
+import {
+  deviceSamples,
+  mutant,
+  randomNumbers,
+  type Sample,
+  safeSamples,
+} from "../../../test/support/verifier.ts";
 import { Interpreter } from "../interpreter.ts";
 import { disassemble } from "../text.ts";
 import { LARGEST_RESULT } from "./helpers.ts";
 import { summarise, verify } from "./index.ts";
-import { deviceSamples, mutant, randomNumbers, type Sample, safeSamples } from "./testing.ts";
 
 const FULL = process.env.BPFHV_FULL === "1";
 const MUTANTS = FULL ? 200_000 : 3_000;

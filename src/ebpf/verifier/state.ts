@@ -3,8 +3,8 @@
  * call chain.
  */
 
-import { STACK_SIZE } from "../engine.ts";
 import { FRAME_POINTER, REGISTERS } from "../instruction.ts";
+import { STACK_SIZE } from "../runner.ts";
 import { constant, type Scalar, unknown, unlinked } from "./scalar.ts";
 import { covers, Pointer, type Value } from "./value.ts";
 

@@ -11,7 +11,7 @@ import { errnoName, OsError } from "../../os/errors.ts";
 import { isEventFd, prepareToSignalPeers, signalPeer } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
 import { drainTx, unsentPackets } from "./drain.ts";
-import { type OfferOptions, type Parameters, ProgramOffer } from "./offer.ts";
+import { type OfferOptions, type Parameters, ProgramServer } from "./program-server.ts";
 import {
   CONTEXT_SIZES,
   getU64,
@@ -70,13 +70,13 @@ export class ProxyBackend {
   selectedFeatures = 0;
   parameters: Parameters | null = null;
   readonly #options: BackendOptions;
-  readonly #programs: ProgramOffer;
+  readonly #programs: ProgramServer;
   #upgradeFd = -1;
 
   constructor(options: BackendOptions) {
     prepareToSignalPeers();
     this.#options = options;
-    this.#programs = new ProgramOffer(options);
+    this.#programs = new ProgramServer(options);
     this.queues = ["RX0", "TX0"].map((name, index) => new ProxyQueue(name, index, options));
     this.memory = new RegionTable({
       maxRegions: MAX_REGIONS,

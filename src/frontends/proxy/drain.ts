@@ -1,5 +1,5 @@
 /** Stopping transmission: send what is published for a bounded time, and count the rest. */
-import type { TxHalf } from "../../devices/device.ts";
+import type { TxRing } from "../../devices/format.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { Batch } from "../../memory/index.ts";
 import { waitWritable } from "../../os/fd.ts";
@@ -23,6 +23,6 @@ export function drainTx(pair: QueuePair, limit: number): void {
 }
 
 /** Packets that the guest has published and that nobody sent; they stay in the ring, for the guest to reclaim. */
-export function unsentPackets(ring: TxHalf, bufs: number): number {
+export function unsentPackets(ring: TxRing, bufs: number): number {
   return ring.gather(new Batch(bufs));
 }

@@ -6,8 +6,8 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import fc from "fast-check";
+import { Machine } from "../../../test/support/proxy.ts";
 import { FEATURES, REG } from "../../abi/index.ts";
-import { Machine } from "./testing.ts";
 
 const ALL = Object.values(FEATURES).reduce((all, bit) => all | bit, 0);
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { openFds } from "../../os/testing.ts";
-import { message, ProxyBench, table, words } from "./testing.ts";
+import { openFds } from "../../../test/support/os.ts";
+import { message, ProxyBench, table, words } from "../../../test/support/proxy.ts";
 
 const SEED = 20250713;
 const MESSAGES = process.env.BPFHV_FULL === "1" ? 100_000 : 3_000;

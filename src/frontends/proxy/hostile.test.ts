@@ -4,12 +4,12 @@
  */
 import assert from "node:assert/strict";
 import test from "node:test";
+import { blockingFull, isolated, openFds, strangers, until } from "../../../test/support/os.ts";
+import { ProxyBench, words } from "../../../test/support/proxy.ts";
 import { Epoll } from "../../os/epoll.ts";
 import { close } from "../../os/fd.ts";
 import * as libc from "../../os/libc.ts";
-import { blockingFull, isolated, openFds, strangers, until } from "../../os/testing.ts";
 import { FLAG_ERROR } from "./protocol.ts";
-import { ProxyBench, words } from "./testing.ts";
 
 const REQUEST = { kick: 7, irq: 8, upgrade: 9 } as const;
 

@@ -4,15 +4,15 @@ import { existsSync, mkdtempSync, rmSync, unlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { openFds } from "../../../test/support/os.ts";
+import { message, words } from "../../../test/support/proxy.ts";
 import { PROGRAM_NAMES } from "../../abi/index.ts";
 import { sring } from "../../devices/sring/index.ts";
 import { close } from "../../os/fd.ts";
 import { createFileMemfd, mapAnonymous } from "../../os/memory.ts";
-import { openFds } from "../../os/testing.ts";
 import { connectUnix, sendMessage } from "../../os/unix-socket.ts";
 import { BackendError, ProxyHypervisor, RefusedError } from "./hypervisor.ts";
 import { readProgramObject, writeProgramObject } from "./program-object.ts";
-import { message, words } from "./testing.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-hypervisor-"));
 after(() => rmSync(folder, { recursive: true, force: true }));

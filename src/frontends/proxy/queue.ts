@@ -1,8 +1,8 @@
 /** One queue of a backend: its context, its two notifiers, and its ring while the direction is enabled. */
-import type { Device, RxHalf, TxHalf } from "../../devices/device.ts";
-import { longestReceived, receiveOffloads } from "../../devices/offloads.ts";
+import type { Device, RxRing, TxRing } from "../../devices/format.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import type { GuestMemory } from "../../memory/index.ts";
+import { longestReceived, receiveOffloads } from "../../memory/offloads.ts";
 import {
   type MappedContext,
   mapContiguous,
@@ -109,10 +109,10 @@ export class ProxyQueue {
     // Awake, the loop looks at rings anyway; where it never sleeps, no kick is ever wanted.
     ring.disableKicks();
     if (this.receive) {
-      pair.rx = ring as RxHalf;
+      pair.rx = ring as RxRing;
       pair.rxStarved = false;
     } else {
-      pair.tx = ring as TxHalf;
+      pair.tx = ring as TxRing;
       pair.portWritable();
     }
   }

@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { frameOf, numberOf } from "../../../test/support/guest.ts";
+import { until } from "../../../test/support/os.ts";
+import { Machine } from "../../../test/support/proxy.ts";
 import { REG } from "../../abi/index.ts";
-import { frameOf, numberOf } from "../../guest/testing.ts";
-import { until } from "../../os/testing.ts";
 import { BackendError, RefusedError } from "./hypervisor.ts";
-import { Machine } from "./testing.ts";
 
 after(() => Machine.cleanUp());
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BATCHES, KICKS, PACKETS } from "../../devices/counters.ts";
+import { ProxyBench } from "../../../test/support/proxy.ts";
+import { BATCHES, KICKS, PACKETS } from "../../memory/counters.ts";
 import { dumpQueues, RateReport } from "./status.ts";
-import { ProxyBench } from "./testing.ts";
 
 test("rates are what has grown since the last report", () => {
   const bench = new ProxyBench();

@@ -1,14 +1,14 @@
 /** What `bpfhv status`, `-S` and the verbose dumps say of a backend. */
 import { featureNames } from "../../abi/index.ts";
-import { BATCHES, INTERRUPTS, KICKS, PACKETS } from "../../devices/counters.ts";
 import type { QueuePair } from "../../engine/pair.ts";
+import { BATCHES, INTERRUPTS, KICKS, PACKETS } from "../../memory/counters.ts";
 import type { HandshakeStep } from "../../nic/nic.ts";
 import { type NicStatus, queueStatus } from "../../nic/status.ts";
-import type { ProxyFrontend } from "./frontend.ts";
+import type { BackendConnection } from "./connection.ts";
 import { MTU } from "./queue.ts";
 
 export function proxyStatus(
-  frontend: ProxyFrontend,
+  frontend: BackendConnection,
   device: string,
   pair: QueuePair,
   loop: Readonly<Record<string, number>>,
@@ -38,7 +38,7 @@ export function proxyStatus(
   };
 }
 
-function stepOf(frontend: ProxyFrontend): HandshakeStep {
+function stepOf(frontend: BackendConnection): HandshakeStep {
   const { queues, parameters, running } = frontend.backend;
   if (!frontend.connected) return "no guest";
   if (running) return "enabled";

@@ -13,7 +13,7 @@ import { startPulse } from "../pulse.ts";
 import { takeTask } from "../waiting-worker.ts";
 import { WorkerControl } from "../worker-control.ts";
 import { WorkerPorts } from "../worker-ports.ts";
-import { ProxyFrontend } from "./frontend.ts";
+import { BackendConnection } from "./connection.ts";
 import { dumpQueues, proxyStatus, RateReport } from "./status.ts";
 
 export interface ProxyWorkerOptions {
@@ -56,12 +56,12 @@ class Reports {
     (text) => print(`${text}\n`),
     (suppressed) => `suppressed ${suppressed} more lines`,
   );
-  readonly #frontend: ProxyFrontend;
+  readonly #frontend: BackendConnection;
   readonly #pair: QueuePair;
   readonly #rates: RateReport;
   #reportedAt = performance.now();
 
-  constructor(frontend: ProxyFrontend, pair: QueuePair) {
+  constructor(frontend: BackendConnection, pair: QueuePair) {
     this.#frontend = frontend;
     this.#pair = pair;
     this.#rates = new RateReport(pair);
@@ -80,7 +80,7 @@ class Reports {
   }
 }
 
-function signalUpgrade({ backend }: ProxyFrontend): void {
+function signalUpgrade({ backend }: BackendConnection): void {
   if (backend.signalUpgrade()) return;
   log.line({ kind: "log", level: "warn", text: "no upgrade: the VMM gave no descriptor for it" });
 }
@@ -97,7 +97,7 @@ function serve(ports: WorkerPorts): void {
       trace?.(`interrupt ${frontend.backend.queues[vector].name}`);
     },
   });
-  const frontend: ProxyFrontend = new ProxyFrontend({
+  const frontend: BackendConnection = new BackendConnection({
     ...{ device, pair, features: options.features, path: options.path },
     reconnect: options.reconnect,
     allowUnverified: options.allowUnverified,
@@ -132,7 +132,7 @@ function serve(ports: WorkerPorts): void {
         const error = ports.exchange(command.port, [pair], loop);
         tell({ kind: "changed", id: command.id, error });
       } else if (command.kind === "status") {
-        const status = proxyStatus(frontend, device.name, pair, loop.moods);
+        const status = proxyStatus(frontend, device.name, pair, loop.loopStats);
         tell({ kind: "status", id: command.id, status });
       }
     },

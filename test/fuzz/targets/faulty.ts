@@ -1,7 +1,7 @@
 /**
  * Code with a fault, for the tests of campaigns: the seed says which. Not in the list of targets.
  */
-import type { Random } from "../../../src/ebpf/fuzz/random.ts";
+import type { Random } from "../../support/ebpf-fuzz/random.ts";
 import { Find, type Session, type Target } from "../target.ts";
 
 export const FAULTS = ["find", "crash", "hang", "check"] as const;

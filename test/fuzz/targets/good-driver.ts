@@ -1,5 +1,5 @@
 /** A driver that behaves, after one that did not. */
-import { type Bench, frameOf, numberOf } from "../../../src/guest/testing.ts";
+import { type Bench, frameOf, numberOf } from "../../support/guest.ts";
 import { expect } from "../target.ts";
 
 const FRAMES = "0,1,2,3";

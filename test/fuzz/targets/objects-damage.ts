@@ -3,15 +3,15 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { DEVICES } from "../../../src/devices/index.ts";
-import { programSet } from "../../../src/devices/sets.ts";
+import { programSet } from "../../../src/devices/program-set.ts";
 import { readElf } from "../../../src/ebpf/elf-reader.ts";
 import { writeElf } from "../../../src/ebpf/elf-writer.ts";
 import { EbpfError } from "../../../src/ebpf/errors.ts";
-import { generate } from "../../../src/ebpf/fuzz/generate.ts";
-import { assembleFuzz } from "../../../src/ebpf/fuzz/program.ts";
-import { Random } from "../../../src/ebpf/fuzz/random.ts";
 import { ENCODINGS } from "../../../src/ebpf/opcode.ts";
 import { disassemble } from "../../../src/ebpf/text.ts";
+import { generate } from "../../support/ebpf-fuzz/generate.ts";
+import { assembleFuzz } from "../../support/ebpf-fuzz/program.ts";
+import { Random } from "../../support/ebpf-fuzz/random.ts";
 
 export const FORMATS = ["elf", "text", "raw"] as const;
 export type Format = (typeof FORMATS)[number];

@@ -4,16 +4,16 @@
  */
 import { HELPERS } from "../../../src/abi/index.ts";
 import { looksLikeElf, readElf } from "../../../src/ebpf/elf-reader.ts";
-import type { Helper } from "../../../src/ebpf/engine.ts";
-import { createEngine, type EngineName } from "../../../src/ebpf/engines.ts";
 import { EbpfError } from "../../../src/ebpf/errors.ts";
-import { CONTEXT_BYTES } from "../../../src/ebpf/fuzz/program.ts";
-import { Random } from "../../../src/ebpf/fuzz/random.ts";
-import { randomContext } from "../../../src/ebpf/fuzz/run.ts";
 import { LinearMemory } from "../../../src/ebpf/jit/linear-memory.ts";
 import type { Program } from "../../../src/ebpf/program.ts";
+import type { Helper } from "../../../src/ebpf/runner.ts";
+import { createRunner, type RunnerName } from "../../../src/ebpf/runners.ts";
 import { assembleText, disassemble } from "../../../src/ebpf/text.ts";
 import { verify } from "../../../src/ebpf/verifier/index.ts";
+import { CONTEXT_BYTES } from "../../support/ebpf-fuzz/program.ts";
+import { Random } from "../../support/ebpf-fuzz/random.ts";
+import { randomContext } from "../../support/ebpf-fuzz/run.ts";
 import { expect, type Resources, type Session, type Target } from "../target.ts";
 import { damagedInput, FORMATS, type Format } from "./objects-damage.ts";
 import { ResourceLimit, resourcesOf } from "./resources.ts";
@@ -62,12 +62,12 @@ interface Outcome {
   readonly context: Uint8Array;
 }
 
-function outcomeOf(engine: EngineName, code: Uint8Array, context: Uint8Array): Outcome {
+function outcomeOf(engine: RunnerName, code: Uint8Array, context: Uint8Array): Outcome {
   bytes.set(context);
   const region = { name: "context", base: BASE, bytes };
   const options = { regions: [region], helpers: HELPER_TABLE, memory, stepLimit: STEP_LIMIT };
   try {
-    const r0 = createEngine(engine, code, options).run(BigInt(BASE));
+    const r0 = createRunner(engine, code, options).run(BigInt(BASE));
     return { result: `${r0}`, context: bytes.slice() };
   } catch (error) {
     if (!(error instanceof EbpfError)) throw error;

@@ -3,9 +3,9 @@
  * while the guest scribbles on its rings.
  */
 import { DEVICES } from "../../../src/devices/index.ts";
-import type { Random } from "../../../src/ebpf/fuzz/random.ts";
-import { message, ProxyBench, table, words } from "../../../src/frontends/proxy/testing.ts";
-import { frameOf } from "../../../src/guest/testing.ts";
+import type { Random } from "../../support/ebpf-fuzz/random.ts";
+import { frameOf } from "../../support/guest.ts";
+import { message, ProxyBench, table, words } from "../../support/proxy.ts";
 import { expect, Find, type Resources, type Session, type Target } from "../target.ts";
 import { ResourceLimit, resourcesOf, settledFds } from "./resources.ts";
 import { FD_KINDS, type FdKind, StrangeFds } from "./strange-fds.ts";

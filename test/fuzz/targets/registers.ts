@@ -2,10 +2,10 @@
  * Random accesses to the registers, doorbells and program window of a NIC, with rings scribbled on.
  */
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
-import type { Device } from "../../../src/devices/device.ts";
+import type { Device } from "../../../src/devices/format.ts";
 import { DEVICES } from "../../../src/devices/index.ts";
-import type { Random } from "../../../src/ebpf/fuzz/random.ts";
-import { Bench, frameOf } from "../../../src/guest/testing.ts";
+import type { Random } from "../../support/ebpf-fuzz/random.ts";
+import { Bench, frameOf } from "../../support/guest.ts";
 import { expect, type Resources, type Session, type Target } from "../target.ts";
 import { expectPackets } from "./good-driver.ts";
 import { ResourceLimit, resourcesOf } from "./resources.ts";

@@ -2,8 +2,8 @@
 import { Worker } from "node:worker_threads";
 import { BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
 import { DEVICES } from "../../../src/devices/index.ts";
-import type { Random } from "../../../src/ebpf/fuzz/random.ts";
-import { Bench, frameOf } from "../../../src/guest/testing.ts";
+import type { Random } from "../../support/ebpf-fuzz/random.ts";
+import { Bench, frameOf } from "../../support/guest.ts";
 import { expect, type Resources, type Session, type Target } from "../target.ts";
 import { expectPackets } from "./good-driver.ts";
 import { ResourceLimit, resourcesOf } from "./resources.ts";

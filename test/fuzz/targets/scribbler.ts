@@ -3,8 +3,8 @@
  * memory, writes until it is told to stop.
  */
 import { isMainThread, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import { Random } from "../../../src/ebpf/fuzz/random.ts";
 import { mapFile } from "../../../src/os/memory.ts";
+import { Random } from "../../support/ebpf-fuzz/random.ts";
 
 export interface ScribblerOrder {
   /** The guest's memory, and its size. */

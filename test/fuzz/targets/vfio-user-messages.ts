@@ -6,7 +6,7 @@ import {
   BAR_REGISTERS,
   REG,
 } from "../../../src/abi/index.ts";
-import { message, pack, u32s, VERSION_PAYLOAD } from "../../../src/vfio-user/testing.ts";
+import { message, pack, u32s, VERSION_PAYLOAD } from "../../support/vfio-user.ts";
 import { GUEST_BYTES } from "./strange-fds.ts";
 
 type Below = (limit: number) => number;

@@ -1,7 +1,7 @@
 /** The thread of a lying host: one NIC, one loop, and a few words shared with the test (modes.ts). */
 import { parentPort, workerData } from "node:worker_threads";
 import { findDevice } from "../../../src/devices/index.ts";
-import { programSets } from "../../../src/devices/sets.ts";
+import { programSets } from "../../../src/devices/program-set.ts";
 import { CONTROL_TAG, type Control, Loop } from "../../../src/engine/loop.ts";
 import { QueuePair } from "../../../src/engine/pair.ts";
 import { openPorts, type PortSpec } from "../../../src/net/create.ts";

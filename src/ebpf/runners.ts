@@ -1,0 +1,26 @@
+/** Choosing an engine by name. */
+
+import { EbpfError } from "./errors.ts";
+import { Interpreter } from "./interpreter.ts";
+import { Jit, type JitOptions } from "./jit/jit.ts";
+import type { Runner } from "./runner.ts";
+
+export const RUNNERS = ["interpreter", "jit"] as const;
+export type RunnerName = (typeof RUNNERS)[number];
+
+/** @throws EbpfError where the code is not a valid program, or nothing that this engine runs */
+export function createRunner(name: RunnerName, code: Uint8Array, options: JitOptions = {}): Runner {
+  return name === "jit" ? new Jit(code, options) : new Interpreter(code, options);
+}
+
+/** The compiled program, or an interpreter where it cannot be compiled. @throws EbpfError as above */
+export function fastestRunner(code: Uint8Array, options: JitOptions = {}): Runner {
+  try {
+    return new Jit(code, options);
+  } catch (error) {
+    if (error instanceof EbpfError && error.code === "UNSUPPORTED") {
+      return new Interpreter(code, options);
+    }
+    throw error;
+  }
+}

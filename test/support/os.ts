@@ -1,0 +1,175 @@
+/** For the tests of every room: what a process holds open. */
+import { execFileSync, fork } from "node:child_process";
+import { mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+import { check } from "../../src/os/errors.ts";
+import { prepareToSignalPeers } from "../../src/os/eventfd.ts";
+import { close, dup } from "../../src/os/fd.ts";
+import * as libc from "../../src/os/libc.ts";
+import { socketPair } from "../../src/os/unix-socket.ts";
+
+/** Number of open descriptors, the one used for looking not counted. */
+export function openFds(): number {
+  return readdirSync("/proc/self/fd").length - 1;
+}
+
+/**
+ * A process starts and ends in a fraction of it, also if the machine
+ * has ten times as much to do as it has CPUs.
+ */
+const WAIT_MS = 60_000;
+const LOOK_MS = 20;
+
+/** How many runnable tasks each CPU has, 1 to 8: everything takes so many times as long. */
+const loadNow = (): number =>
+  Math.min(8, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
+const LOAD = loadNow();
+
+/** For a bound on how long something may take: what it is on a machine with this load. */
+export const atMost = (ms: number): number => Math.ceil(ms * LOAD);
+
+/** The same with the load of this moment, for what runs for minutes. */
+export const atMostNow = (ms: number): number => Math.ceil(ms * loadNow());
+
+/**
+ * Looks until there is something other than undefined, null or false. @throws Error after a minute
+ */
+export async function until<T>(
+  what: string,
+  look: () => T | undefined | null | false | Promise<T | undefined | null | false>,
+): Promise<T> {
+  for (const end = performance.now() + WAIT_MS; ; ) {
+    const seen = await look();
+    if (seen !== undefined && seen !== null && seen !== false) return seen;
+    if (performance.now() > end) throw new Error(`not within ${WAIT_MS / 1000} s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
+/** Whether this run must not skip tests that need `what` (BPFHV_REQUIRE, a comma list). */
+export function requires(what: "vm" | "tap" | "bpf"): boolean {
+  return (process.env.BPFHV_REQUIRE ?? "").split(",").includes(what);
+}
+
+// Keeps one descriptor per thread, which is no leak of the test at hand.
+prepareToSignalPeers();
+
+const SYS_PIPE2 = process.arch === "x64" ? 293 : 59;
+const SYS_TIMERFD_CREATE = process.arch === "x64" ? 283 : 85;
+const O_CLOEXEC = 0o2000000;
+const O_PATH = 0o10000000;
+
+/** A blocking pipe: reading end, writing end. */
+export function pipe(): [number, number] {
+  check(libc.syscall(SYS_PIPE2, libc.STRUCT_ADDRESS, O_CLOEXEC, 0), "pipe2", "");
+  const { scratch, STRUCT_OFFSET } = libc;
+  return [scratch.getInt32(STRUCT_OFFSET, true), scratch.getInt32(STRUCT_OFFSET + 4, true)];
+}
+
+/**
+ * What a hostile peer may send in place of an event descriptor or guest
+ * memory, one of each; the caller closes them.
+ */
+export function strangers(): { readonly name: string; readonly fd: number }[] {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-strangers-"));
+  const [reading, writing] = pipe();
+  const [near, far] = socketPair();
+  const all = [
+    { name: "the reading end of a pipe", fd: reading },
+    { name: "the writing end of a pipe", fd: writing },
+    { name: "a socket", fd: near },
+    { name: "its other end", fd: far },
+    { name: "a folder", fd: openSync(folder, "r") },
+    { name: "a path only", fd: libc.open(folder, O_PATH | O_CLOEXEC, 0) },
+    { name: "a file on a disk", fd: openSync(join(folder, "file"), "w+") },
+    { name: "/dev/zero", fd: openSync("/dev/zero", "r+") },
+    { name: "/dev/null", fd: openSync("/dev/null", "r+") },
+    { name: "a timer", fd: libc.syscall(SYS_TIMERFD_CREATE, 1, 0, 0) },
+    { name: "an epoll set", fd: libc.epollCreate(O_CLOEXEC) },
+  ];
+  rmSync(folder, { recursive: true });
+  return all;
+}
+
+/** An event descriptor as a hostile peer gives it: blocking, its counter full. */
+export function blockingFull(): number {
+  const fd = libc.eventfd(0, 0);
+  libc.scratch.setUint32(libc.STRUCT_OFFSET, 0xfffffffe, true);
+  libc.scratch.setUint32(libc.STRUCT_OFFSET + 4, 0xffffffff, true);
+  check(libc.write(fd, libc.STRUCT_ADDRESS, 8), "write", "a full counter");
+  return fd;
+}
+
+/** Opens all that this process may open; leaves `free` of them. */
+export function exhaust(free: number): number[] {
+  execFileSync("prlimit", ["--pid", `${process.pid}`, `--nofile=${openFds() + 40}`]);
+  const held: number[] = [];
+  try {
+    for (;;) held.push(dup(0));
+  } catch {
+    for (const fd of held.splice(0, free)) close(fd);
+    return held;
+  }
+}
+
+/** Set in a process that is to run one check of a test file: its name. */
+const CHECK = "BPFHV_CHECK";
+
+/**
+ * Runs `checks[name]` in a process of its own, because a system call that blocks cannot be ended
+ * otherwise. Call it first in the file: in that process it does not return.
+ * @returns what to call in a test: the exit status, null when it hung
+ */
+export function isolated(
+  file: string,
+  checks: Readonly<Record<string, () => void>>,
+): (name: string) => Promise<number | null> {
+  const wanted = process.env[CHECK];
+  if (wanted !== undefined) {
+    checks[wanted]!();
+    process.exit(0);
+  }
+  return (name) => {
+    const child = fork(new URL(file), [], { env: { ...process.env, [CHECK]: name } });
+    const timer = setTimeout(() => child.kill("SIGKILL"), WAIT_MS);
+    return new Promise((resolve) => {
+      child.on("exit", (status) => {
+        clearTimeout(timer);
+        resolve(status);
+      });
+    });
+  };
+}
+
+const AF_INET = 2;
+const SOCK_STREAM = 1;
+const SOL_SOCKET = 1;
+const SO_LINGER = 13;
+const MSG_DONTWAIT = 0x40;
+const SYS_SETSOCKOPT = process.arch === "x64" ? 54 : 208;
+const SYS_GETSOCKNAME = process.arch === "x64" ? 51 : 204;
+
+/**
+ * A TCP socket whose close waits `seconds`, because its peer takes nothing any more.
+ * @returns it, and what to close afterwards
+ */
+export function lingering(seconds: number): { readonly fd: number; readonly others: number[] } {
+  const { scratch, STRUCT_OFFSET: at, STRUCT_ADDRESS: address } = libc;
+  const listener = check(libc.socket(AF_INET, SOCK_STREAM, 0), "socket", "TCP");
+  scratch.setUint32(at, AF_INET, true);
+  // 127.0.0.1, any port.
+  scratch.setUint32(at + 4, 0x0100007f, true);
+  check(libc.bind(listener, address, 16), "bind", "127.0.0.1");
+  check(libc.listen(listener, 1), "listen", "127.0.0.1");
+  scratch.setUint32(at + 32, 16, true);
+  check(libc.syscall(SYS_GETSOCKNAME, listener, address, address + 32), "getsockname", "");
+  const fd = check(libc.socket(AF_INET, SOCK_STREAM, 0), "socket", "TCP");
+  check(libc.connect(fd, address, 16), "connect", "127.0.0.1");
+  const peer = check(libc.accept4(listener, 0, 0, 0), "accept", "127.0.0.1");
+  while (libc.send(fd, libc.scratchAddress, 4096, MSG_DONTWAIT) > 0);
+  scratch.setUint32(at, 1, true);
+  scratch.setUint32(at + 4, seconds, true);
+  check(libc.syscall6(SYS_SETSOCKOPT, fd, SOL_SOCKET, SO_LINGER, address, 8, 0), "setsockopt", "");
+  return { fd, others: [listener, peer] };
+}
