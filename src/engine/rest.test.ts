@@ -4,6 +4,7 @@ import { describe, test } from "node:test";
 import { Bench, frameOf, TestPort } from "../../test/support/guest.ts";
 import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
+import { GuestDriver } from "../guest/driver.ts";
 import type { GuestRing } from "../guest/ring.ts";
 import { DROP_BAD_ADDRESS, DROP_PORT } from "../memory/counters.ts";
 import type { GuestMemory } from "../memory/index.ts";
@@ -122,6 +123,39 @@ describe("broken descriptors that the guest republishes immediately", () => {
     });
   }
 });
+
+for (const device of DEVICES) {
+  test(`${device.name}: a rest ends when a driver enables the rings after a reset`, (t) => {
+    t.mock.method(performance, "now", () => 5000);
+    const host = new UnsharedBench(device);
+    const { bench } = host;
+    const [pair] = bench.local.pairs;
+    const publish = () => {
+      while (bench.driver.send(0, frameOf(1)));
+      bench.take();
+    };
+    for (let n = 0; n < MOST_LOOKS; n++) {
+      publish();
+      bench.local.turn();
+    }
+    assert.ok(pair.rxResting);
+    const { txCounters } = pair;
+    const found = txCounters[DROP_BAD_ADDRESS];
+    publish();
+    bench.local.turn();
+    assert.equal(txCounters[DROP_BAD_ADDRESS], found, "transmission rests");
+    // Ends no rest: a guest that starts anew has not disabled the rings before.
+    bench.nic.reset();
+    host.shared = true;
+    bench.driver = new GuestDriver(bench.local, bench.memory);
+    bench.driver.open();
+    assert.equal(pair.restMs, 0);
+    bench.driver.send(0, frameOf(2));
+    bench.local.turn();
+    assert.equal(bench.ports[0].sent.length, 1);
+    bench.close();
+  });
+}
 
 /** A port that is always readable and can never be read. */
 class FailingPort extends TestPort {

@@ -351,10 +351,11 @@ export class Nic {
 
   /**
    * The guest has just enabled the direction, and may have reclaimed before. It may take a while
-   * until the ring can be attached.
+   * until the ring can be attached. A rest was the answer to what the last driver published.
    */
   #attachFresh(queue: number): void {
     this.state.queues[queue].position = null;
+    this.pairs[queue % this.config.pairs].endRest();
     this.#attachRing(queue);
   }
 

@@ -104,8 +104,11 @@ export class ProxyQueue {
     // What was negotiated, not what the command line allows, decides what the port may bring.
     if (this.receive) pair.setReceiveOffloads(receiveOffloads(features));
     const ring = this.receive ? this.#device.rx(config) : this.#device.tx(config);
-    if (fresh) ring.resync();
-    else ring.restore(this.#position);
+    if (fresh) {
+      ring.resync();
+      // A rest was the answer to what the last driver published.
+      pair.endRest();
+    } else ring.restore(this.#position);
     // Awake, the loop looks at rings anyway; where it never sleeps, no kick is ever wanted.
     ring.disableKicks();
     if (this.receive) {
