@@ -1,6 +1,7 @@
 /**
- * The tables of the original's defects name tests that exist, and leave out no defect: a row is `| ID | the original |
- * here | test |`, where a test is a title (or a part of it) in double quotes, behind the file that it is in.
+ * The tables in docs/history name tests that exist, and leave out no fault: a row is
+ * `| ID | the original | here | test |`; a test is a title (or a part of it) in double quotes, after
+ * the file that it is in.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -10,26 +11,25 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 
-/** Defects by page, the folder or file where its tests are unless said otherwise, and how many there are. */
+/** Faults by letter: how many there are, and the folder or file of their tests by default. */
 const TABLES = [
-  { page: "rings.md", letter: "R", count: 18, where: "src/guest/rings.test.ts" },
-  { page: "coming-from-the-original.md", letter: "B", count: 21, where: "src/frontends/proxy/" },
-  { page: "coming-from-the-original.md", letter: "S", count: 6, where: "src/frontends/proxy/" },
-  {
-    page: "coming-from-the-original.md",
-    letter: "V",
-    count: 17,
-    where: "src/guest/traffic.test.ts",
-  },
-  {
-    page: "coming-from-the-original.md",
-    letter: "Q",
-    count: 7,
-    where: "src/guest/traffic.test.ts",
-  },
+  { letter: "R", count: 18, where: "src/guest/rings.test.ts" },
+  { letter: "B", count: 21, where: "src/frontends/proxy/" },
+  { letter: "S", count: 6, where: "src/frontends/proxy/" },
+  { letter: "V", count: 17, where: "src/guest/traffic.test.ts" },
+  { letter: "Q", count: 7, where: "src/guest/traffic.test.ts" },
 ] as const;
 
-/** Rows that need no test but a word: done, planned or non-goal. */
+const FAULTS = "docs/history/faults-of-the-original.md";
+const SCOPE = "docs/history/scope-of-the-original.md";
+
+/** Faults of the guest driver: the last cell may name a test as `"title" (file in test/vm)`. */
+const DRIVER = [
+  { letter: "G", count: 22 },
+  { letter: "D", count: 2 },
+] as const;
+
+/** Rows without a test: done, planned or non-goal. */
 const WORDS = [
   { letter: "T", count: 9 },
   { letter: "A", count: 18 },
@@ -40,10 +40,10 @@ const text = (path: string): string => readFileSync(join(ROOT, path), "utf8");
 
 /** Cells of the row of a defect. */
 function row(page: string, id: string): string[] {
-  const rows = text(`docs/${page}`)
+  const rows = text(page)
     .split("\n")
     .filter((line) => line.startsWith(`| ${id} |`));
-  assert.equal(rows.length, 1, `${id} has one row in docs/${page}`);
+  assert.equal(rows.length, 1, `${id} has one row in ${page}`);
   return rows[0].split(" | ").map((cell) => cell.replace(/^\| | \|$/g, ""));
 }
 
@@ -58,11 +58,11 @@ function named(cell: string, where: string): { file: string; title: string | nul
   return found;
 }
 
-for (const { page, letter, count, where } of TABLES) {
-  test(`docs/${page}: each of ${letter}1 to ${letter}${count} names tests that exist, or says why there is none`, () => {
+for (const { letter, count, where } of TABLES) {
+  test(`fault names a test that exists, or says why there is none: ${letter}1 to ${letter}${count}`, () => {
     for (let n = 1; n <= count; n++) {
       const id = `${letter}${n}`;
-      const cells = row(page, id);
+      const cells = row(FAULTS, id);
       assert.equal(cells.length, 4, `${id}: four cells`);
       const tests = named(cells[3], where);
       for (const { file, title } of tests) {
@@ -76,10 +76,25 @@ for (const { page, letter, count, where } of TABLES) {
   });
 }
 
-test("each open end of the original's is done, planned or a non-goal", () => {
+test("fault of the guest driver has a row, and names tests that exist", () => {
+  let tests = 0;
+  for (const { letter, count } of DRIVER) {
+    for (let n = 1; n <= count; n++) {
+      const cells = row(FAULTS, `${letter}${n}`);
+      assert.equal(cells.length, 3, `${letter}${n}: three cells`);
+      for (const [, title, file] of cells[2].matchAll(/"([^"]+)" \(([\w-]+)\)/g)) {
+        assert.ok(text(`test/vm/${file}.test.ts`).includes(title), `${letter}${n}: "${title}"`);
+        tests++;
+      }
+    }
+  }
+  assert.ok(tests >= 3, `${tests} tests`);
+});
+
+test("open end of the original is done, planned or a non-goal", () => {
   for (const { letter, count } of WORDS) {
     for (let n = 1; n <= count; n++) {
-      const cells = row("coming-from-the-original.md", `${letter}${n}`);
+      const cells = row(SCOPE, `${letter}${n}`);
       assert.match(cells[2], /^\*\*(done|planned|non-goal)\*\*/, `${letter}${n}`);
     }
   }
