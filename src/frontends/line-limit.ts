@@ -1,4 +1,7 @@
-/** A bound on the lines that a guest or a VMM can cause: so many a second, then one that counts the rest. */
+/**
+ * A bound on the lines that a guest or a VMM can cause: so many a second, then one that counts the
+ * rest and repeats the last of them: lines of an earlier guest do not hide the state of this one.
+ */
 
 import type { ToMain } from "./nic-messages.ts";
 
@@ -10,24 +13,26 @@ type LogLine = Extract<ToMain, { readonly kind: "log" }>;
 
 /** What a worker logs of a guest and its VMM, on its way to the main thread. */
 export function limitedLog(tell: (line: LogLine) => void): LineLimit<LogLine> {
-  return new LineLimit<LogLine>(LOG_LINES, tell, (suppressed) => ({
-    ...{ kind: "log", level: "warn", text: `suppressed ${suppressed} more messages` },
+  return new LineLimit<LogLine>(LOG_LINES, tell, (suppressed, { text }) => ({
+    ...{ kind: "log", level: "warn" },
+    text: `suppressed ${suppressed} more messages, the last: ${text}`,
   }));
 }
 
 export class LineLimit<Line> {
   readonly #perSecond: number;
   readonly #out: (line: Line) => void;
-  readonly #summary: (suppressed: number) => Line;
+  readonly #summary: (suppressed: number, last: Line) => Line;
   #left: number;
   #suppressed = 0;
+  #last: Line | null = null;
   #since: number;
 
-  /** @param summary the line that tells how many were left out */
+  /** @param summary the line that tells how many were left out, and the last of them */
   constructor(
     perSecond: number,
     out: (line: Line) => void,
-    summary: (suppressed: number) => Line,
+    summary: (suppressed: number, last: Line) => Line,
     now = performance.now(),
   ) {
     this.#perSecond = perSecond;
@@ -42,16 +47,23 @@ export class LineLimit<Line> {
     if (this.#left > 0) {
       this.#left--;
       this.#out(line);
-    } else this.#suppressed++;
+      return;
+    }
+    this.#suppressed++;
+    this.#last = line;
   }
 
-  /** To be called now and then: a second after the first line, says what was left out and allows as many again. */
+  /**
+   * To be called now and then: a second after the first line, says what was left out and allows as
+   * many again.
+   */
   tick(now = performance.now()): void {
     if (now - this.#since < WINDOW_MS) return;
     this.#since = now;
     this.#left = this.#perSecond;
-    if (this.#suppressed === 0) return;
-    this.#out(this.#summary(this.#suppressed));
+    if (this.#last === null) return;
+    this.#out(this.#summary(this.#suppressed, this.#last));
     this.#suppressed = 0;
+    this.#last = null;
   }
 }
