@@ -93,7 +93,12 @@ export class Campaign {
     const child = spawn(
       process.execPath,
       ["--expose-gc", "--enable-source-maps", RUNNER, ...words.map(String)],
-      { stdio: ["ignore", "ignore", "pipe", "ipc"], detached: true },
+      {
+        stdio: ["ignore", "ignore", "pipe", "ipc"],
+        detached: true,
+        // Killed if it hangs: its files go with our folder.
+        env: { ...process.env, TMPDIR: this.#folder },
+      },
     );
     const abort = (): void => endGroup(child);
     signal?.addEventListener("abort", abort);
