@@ -3,7 +3,7 @@
  * call runs no JavaScript, answers nothing and cannot be ended, so whoever
  * waits for it has to be told by the main thread.
  */
-import { whatHolds } from "../os/thread.ts";
+import { watchCpuWaits, whatHolds } from "../os/thread.ts";
 import { PULSE } from "./waiting-worker.ts";
 
 /** Between looks. */
@@ -42,6 +42,12 @@ export class Watchdog {
   get held(): string {
     const thread = Atomics.load(this.#pulse, PULSE.thread);
     return thread === 0 ? "its start" : whatHolds(thread);
+  }
+
+  /** @returns for how many milliseconds from now on the worker has waited for a CPU */
+  watchCpuWaits(): () => number {
+    const thread = Atomics.load(this.#pulse, PULSE.thread);
+    return thread === 0 ? () => 0 : watchCpuWaits(thread);
   }
 
   #look(): void {

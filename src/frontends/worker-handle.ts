@@ -12,10 +12,15 @@ import { Watchdog } from "./watchdog.ts";
 
 export type NicOptions = Omit<NicWorkerData, "wakeFd">;
 
-/** A worker stops at once unless a system call holds it. All in all the process ends within 2 s. */
+/**
+ * A worker stops at once unless a system call holds it. All in all the process ends within 2 s,
+ * and what the worker waited for a CPU.
+ */
 const STOP_MS = 1200;
 /** For a worker that computes, and can be ended from outside. */
 const TERMINATE_MS = 300;
+/** Of a wait for a CPU that counts. */
+const MOST_STARVED_MS = 20_000;
 
 /** Who waits for an answer of the worker. */
 interface Waiting<T> {
@@ -45,6 +50,8 @@ export class WorkerHandle<Options extends object = NicOptions> {
   #hasEnded = false;
   /** Why the worker does not answer; null if it does. */
   #stuck: string | null = null;
+  /** It has put everything in order, and has only to end. */
+  #hasStopped = false;
   #stopTimer: NodeJS.Timeout | undefined;
   #settle!: (failure: NicFailed | null) => void;
   /** Settles when the worker has ended; rejects with NicFailed where it failed. */
@@ -176,7 +183,7 @@ export class WorkerHandle<Options extends object = NicOptions> {
   async stop(): Promise<void> {
     if (!this.#hasEnded) {
       this.#send({ kind: "stop" });
-      this.#stopTimer ??= setTimeout(() => this.#terminate(), STOP_MS);
+      if (this.#stopTimer === undefined) this.#after(STOP_MS, () => this.#terminate());
     }
     await this.ended;
   }
@@ -185,15 +192,33 @@ export class WorkerHandle<Options extends object = NicOptions> {
     return this.#hasEnded;
   }
 
+  /**
+   * Calls `then` after a time in which the worker need not wait for a CPU: a worker that has less
+   * of it than it needs does not hang.
+   */
+  #after(ms: number, then: () => void): void {
+    const waits = this.#watchdog.watchCpuWaits();
+    let granted = 0;
+    const look = (): void => {
+      const waited = Math.min(waits(), MOST_STARVED_MS);
+      if (waited - granted < 1) return then();
+      this.#stopTimer = setTimeout(look, waited - granted);
+      granted = waited;
+    };
+    this.#stopTimer = setTimeout(look, ms);
+  }
+
   #terminate(): void {
     const { held, begun } = this.#watchdog;
-    this.#stopTimer = setTimeout(() => this.#giveUp(held), TERMINATE_MS);
+    this.#after(TERMINATE_MS, () => this.#giveUp(held));
     // Ends JavaScript at once, a system call never. One that has served
     // nobody yet has nothing to put in order.
     this.#worker.removeAllListeners("exit");
     this.#worker.once("exit", () => {
       close(this.#wakeFd);
-      this.#end(begun ? new NicFailed(`the worker did not stop: it was in ${held}`, true) : null);
+      const isInOrder = this.#hasStopped || !begun;
+      const why = `the worker did not stop: it was in ${held}`;
+      this.#end(isInOrder ? null : new NicFailed(why, true));
     });
     void this.#worker.terminate();
   }
@@ -215,6 +240,7 @@ export class WorkerHandle<Options extends object = NicOptions> {
 
   #take(message: ToMain): void {
     if (message.kind === "ready") this.#ready();
+    else if (message.kind === "stopped") this.#hasStopped = true;
     else if (message.kind === "log") this.#log(message.level, message.text);
     else if (message.kind === "print") this.#print(message.text);
     else if (message.kind === "changed") {

@@ -57,6 +57,32 @@ function ask(thread: number, file: string): string | null {
   }
 }
 
+interface CpuUse {
+  readonly ranMs: number;
+  /** Runnable without a CPU; a wait counts when it is over. */
+  readonly waitedMs: number;
+  readonly isRunnable: boolean;
+}
+
+function cpuUse(thread: number): CpuUse {
+  const [ran, waited] = (ask(thread, "schedstat") ?? "0 0").split(" ").map(Number);
+  // The name before it may hold anything.
+  const state = ask(thread, "stat")?.split(") ").at(-1)?.[0];
+  return { ranMs: ran / 1e6, waitedMs: waited / 1e6, isRunnable: state === "R" };
+}
+
+/** @returns for how many milliseconds from now on the thread has waited for a CPU, about */
+export function watchCpuWaits(thread: number): () => number {
+  const begun = performance.now();
+  const before = cpuUse(thread);
+  return () => {
+    const now = cpuUse(thread);
+    // A wait may be as long as all of the time.
+    if (now.isRunnable) return performance.now() - begun - (now.ranMs - before.ranMs);
+    return now.waitedMs - before.waitedMs;
+  };
+}
+
 /**
  * The system call that holds the thread, with the descriptor that it
  * is about: "write on fd 23 (pipe:[4711])".
