@@ -30,42 +30,42 @@
 	(PAGE_SIZE - BPFHV_RX_HEADROOM -				\
 	 SKB_DATA_ALIGN(sizeof(struct skb_shared_info)))
 #define BPFHV_COPYBREAK		256
-/* Completions that one transmit call takes back before it sends. */
+/* Completions that one transmit call reclaims before it sends. */
 #define BPFHV_TX_RECLAIM_XMIT	64
-/* How long a completion may stay unseen where nothing waits for it. */
+/* Longest time before a completion is reclaimed if nothing waits for it. */
 #define BPFHV_TX_DELAY_NS	(2 * NSEC_PER_MSEC)
-/* How often a receive queue without a vector is looked at. */
-#define BPFHV_RX_LOOK_NS	NSEC_PER_MSEC
-/* Looks for an answer right after a doorbell, in vain, before that is given up. */
-#define BPFHV_ANSWER_LOOKS	8
-/* Given up, it is tried once in so many doorbells. */
-#define BPFHV_ANSWER_PROBE	64
-/* Polls in a row that were promised work and found none, before the host is a liar. */
+/* Poll period of a receive queue without an interrupt vector. */
+#define BPFHV_RX_POLL_NS	NSEC_PER_MSEC
+/* Receive polls right after a doorbell that may find nothing before they stop. */
+#define BPFHV_REPLY_POLLS	8
+/* After that, one doorbell in this many is followed by a poll again. */
+#define BPFHV_REPLY_PROBE	64
+/* Consecutive polls without work, although the host promised some, before a reset. */
 #define BPFHV_MAX_IDLE_POLLS	64
-/* Between looks at what the last vector is about. */
-#define BPFHV_LOOK_GAP		(HZ / 10)
-/* Upgrades that the driver goes along with in a second. */
+/* Least time between two reads of EVENT and STATUS. */
+#define BPFHV_CTRL_GAP		(HZ / 10)
+/* Upgrades accepted in a second. */
 #define BPFHV_MAX_UPGRADES	10
 
 struct page_pool;
 struct bpfhv_priv;
 struct bpfhv_queue;
 
-/* One outstanding buffer. Its index is the cookie that the host sees. */
+/* One outstanding buffer. The host sees only its index, the cookie. */
 struct bpfhv_slot {
 	struct sk_buff *skb;	/* TX: on the first buffer of a packet */
-	struct page *page;	/* RX: kept while the slot is free, too */
+	struct page *page;	/* RX: also kept while the slot is free */
 	dma_addr_t dma;
 	u32 len;		/* bytes mapped */
 	u8 n_bufs;		/* TX: buffers of the packet, on its first one */
-	bool busy;		/* published, not returned yet */
+	bool busy;		/* published, not completed */
 	bool paged;		/* TX: mapped with skb_frag_dma_map() */
 };
 
 struct bpfhv_ring {
 	struct bpfhv_context *ctx;
 	u32 ctx_size;
-	/* Verified: the context is the value of this map, page by page. */
+	/* Verified: the context is this map's value, mapped page by page. */
 	struct bpf_map *map;
 	dma_addr_t *page_dma;
 	u32 n_pages;
@@ -75,7 +75,7 @@ struct bpfhv_ring {
 	dma_addr_t ctx_dma;
 
 	struct bpf_prog *prog[BPFHV_PROG_MAX];
-	void *run_ctx;		/* Unverified: what programs get in R1 */
+	void *run_ctx;		/* Unverified: R1 of the programs */
 
 	struct bpfhv_slot *slots;
 	u32 *free_ids;		/* a stack of slot indices */
@@ -97,12 +97,12 @@ struct bpfhv_stats {
 	u64 packets;
 	u64 bytes;
 	u64 dropped;
-	u64 errors;		/* a program failed or the host lied */
+	u64 errors;		/* a program failed, or the host broke the ABI */
 	u64 kicks;
 	u64 interrupts;
-	u64 stops;		/* TX: queue stopped for want of room */
-	u64 no_memory;		/* RX: refills cut short */
-	u64 softened;		/* TX: prepared for a set before, finished in software */
+	u64 stops;		/* TX: queue stopped for lack of slots */
+	u64 no_memory;		/* RX: refills that ran out of memory */
+	u64 softened;		/* TX: offloads lost by an upgrade, done in software */
 };
 
 #define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
@@ -114,16 +114,16 @@ struct bpfhv_queue {
 	struct napi_struct napi;
 	void __iomem *doorbell;
 	unsigned int index;	/* among all queues: receive queues first */
-	int irq;		/* 0: there was none left for it */
+	int irq;		/* 0: it has no vector */
 	bool tx;
-	bool broken;		/* does nothing until the NIC is up, or up again */
-	bool kick_pending;	/* TX: owed to the host after a burst */
+	bool broken;		/* stopped until the NIC is next up */
+	bool kick_pending;	/* TX: kick requested, sent at the end of the burst */
 	unsigned int idle_polls;
 	struct hrtimer tx_timer;
-	struct hrtimer rx_timer;	/* RX: where there is no vector */
-	unsigned int burst;	/* RX: packets taken without a pause */
-	bool answer_sought;	/* RX: the next poll looks for one */
-	u8 answer_looks;	/* RX: that may still be in vain */
+	struct hrtimer rx_timer;	/* RX: replaces the interrupt if there is no vector */
+	unsigned int burst;	/* RX: packets received since the last idle poll */
+	bool reply_expected;	/* RX: the next poll looks for one */
+	u8 reply_polls;	/* RX: that may still be in vain */
 	struct page_pool *pool;
 	struct delayed_work poll_work;
 	struct bpfhv_stats stats;
@@ -143,21 +143,21 @@ struct bpfhv_priv {
 	u32 abilities;		/* acknowledged */
 	u32 offered;		/* features */
 	u32 selected;
-	u32 switched_off;	/* features that the user does not want */
-	netdev_features_t features;	/* what the selected ones mean to the stack */
+	u32 switched_off;	/* features disabled by the user */
+	netdev_features_t features;	/* the stack's flags for the selected ones */
 	u32 rx_bufs, tx_bufs;
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
-	bool dying;		/* removed or shut down: the workers do nothing more */
-	unsigned long last_look;	/* when EVENT and STATUS were read last */
+	bool dying;		/* removed or shut down: the workers return at once */
+	unsigned long last_ctrl;	/* when EVENT and STATUS were last read */
 	unsigned long last_reset;
 	u64 resets;
 	u64 upgrades;
-	u64 upgrades_delayed;	/* for coming too fast */
-	unsigned long upgrade_window;	/* when the last count began */
+	u64 upgrades_delayed;	/* above BPFHV_MAX_UPGRADES */
+	unsigned long upgrade_window;	/* when upgrade_count started */
 	unsigned int upgrade_count;
-	unsigned long dump_queues;	/* bit 0: to be logged before the next reset */
-	int ctrl_irq;		/* 0: there was none left for it */
+	unsigned long dump_queues;	/* bit 0: log the dump before the next reset */
+	int ctrl_irq;		/* 0: it has no vector */
 	struct delayed_work ctrl_work;
 	struct work_struct reset_work;
 	struct bpfhv_queue queues[2 * BPFHV_MAX_PAIRS];	/* RX, then TX */
@@ -195,9 +195,8 @@ static inline struct netdev_queue *bpfhv_netdev_txq(struct bpfhv_queue *q)
 } while (0)
 
 /*
- * Runs a program of a ring. The call is a compiler barrier for the context. With
- * bottom halves off, as in all of the datapath, there is no migration either,
- * which programs must not see.
+ * Runs a program of a ring. The call is a compiler barrier for the context. The datapath runs with
+ * bottom halves disabled, so the program does not migrate between CPUs, as programs require.
  */
 static inline int bpfhv_run(struct bpfhv_ring *r, enum bpfhv_prog_id id)
 {
@@ -212,7 +211,7 @@ static inline int bpfhv_run_intr(struct bpfhv_ring *r, enum bpfhv_prog_id id, u3
 	return bpfhv_run(r, id);
 }
 
-/* Outstanding buffers of a ring */
+/* Returns the number of outstanding buffers of a ring. */
 static inline u32 bpfhv_outstanding(const struct bpfhv_ring *r)
 {
 	return r->n_bufs - r->n_free;
@@ -224,9 +223,9 @@ void bpfhv_write(struct bpfhv_priv *bp, u32 reg, u32 value);
 void bpfhv_write_sync(struct bpfhv_priv *bp, u32 reg, u32 value);
 void bpfhv_kick(struct bpfhv_queue *q);
 int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpfhv_ring *r);
-void bpfhv_forget_context(struct bpfhv_priv *bp, unsigned int queue);
+void bpfhv_unregister_context(struct bpfhv_priv *bp, unsigned int queue);
 void bpfhv_request_reset(struct bpfhv_queue *q, const char *why);
-bool bpfhv_promised_work(struct bpfhv_queue *q, int ret, unsigned int found);
+bool bpfhv_work_pending(struct bpfhv_queue *q, int ret, unsigned int found);
 void bpfhv_acknowledge(struct bpfhv_priv *bp);
 int bpfhv_discover(struct bpfhv_priv *bp);
 void bpfhv_negotiate(struct bpfhv_priv *bp);
@@ -241,13 +240,13 @@ struct bpfhv_code {
 int bpfhv_fetch(struct bpfhv_priv *bp, struct bpfhv_code *code);
 void bpfhv_free_code(struct bpfhv_code *code);
 
-/* progs.c: one program, or one context, at a time */
+/* progs.c: handles one program or one context per call */
 int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd);
 int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where);
 void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 
-/* legacy.c: the same for version 1 sets and kernels that cannot verify */
+/* legacy.c: the same for version 1 sets and for kernels without kern_sys_bpf() */
 int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
 			  const struct bpfhv_code *code, u32 *where);
@@ -266,8 +265,8 @@ void bpfhv_gen_put(struct bpfhv_gen *gen);
 void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen);
 void bpfhv_gen_announce(const struct bpfhv_gen *gen);
 void bpfhv_ring_reset(struct bpfhv_ring *r);
-int bpfhv_ring_take(struct bpfhv_ring *r);
-bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id);
+int bpfhv_slot_alloc(struct bpfhv_ring *r);
+bool bpfhv_slot_free(struct bpfhv_ring *r, u64 cookie, u32 *id);
 
 /* offload.c */
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp);
@@ -277,8 +276,8 @@ void bpfhv_want_later_features(struct bpfhv_priv *bp);
 netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features);
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features);
 int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
-bool bpfhv_tx_suits(const struct bpfhv_priv *bp, struct sk_buff *skb);
-struct sk_buff *bpfhv_tx_soften(const struct bpfhv_priv *bp, struct sk_buff *skb);
+bool bpfhv_tx_can_send(const struct bpfhv_priv *bp, struct sk_buff *skb);
+struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_priv *bp, struct sk_buff *skb);
 int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
 
 /* tx_map.c */
@@ -290,7 +289,7 @@ int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
 /* tx.c */
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
 int bpfhv_tx_poll(struct napi_struct *napi, int budget);
-void bpfhv_tx_clean_beside(struct bpfhv_queue *q);
+void bpfhv_tx_reclaim_from_rx(struct bpfhv_queue *q);
 enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer);
 void bpfhv_tx_drain(struct bpfhv_queue *q);
 

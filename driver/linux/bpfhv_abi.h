@@ -154,7 +154,7 @@ struct bpfhv_metadata {
 	__le16 csum_offset;
 };
 
-/* The public part; the private area of programs and host follows it. */
+/* The public part; the private area of programs and host follows. */
 struct bpfhv_context {
 	__le64 guest_priv;
 	__le64 packet;

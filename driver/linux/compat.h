@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* Differences between kernel versions, all of them here. */
+/* All differences between kernel versions are in this file. */
 #ifndef BPFHV_COMPAT_H
 #define BPFHV_COMPAT_H
 
 #include <linux/version.h>
 
 /*
- * kern_sys_bpf() and bpf_map_get() are exported from 6.0 on: there the kernel's
- * own verifier judges what the host ships.
+ * kern_sys_bpf() and bpf_map_get() are exported from 6.0 on. From there the kernel's own verifier
+ * checks the programs that the host ships.
  */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
 #define BPFHV_HAVE_KERN_SYS_BPF 1
-/* Exported for light skeletons, which declare it themselves; no header does. */
+/* Exported for light skeletons, which declare it themselves: no header does. */
 union bpf_attr;
 int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #endif
 
-/* The namespace of those exports; its argument became a string in 6.13. */
+/* Namespace of those exports. The macro's argument became a string in 6.13. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
 #define BPFHV_IMPORT_BPF_INTERNAL MODULE_IMPORT_NS("BPF_INTERNAL")
 #elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
@@ -35,7 +35,7 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #include <net/gso.h>
 #endif
 
-/* Renamed in 5.11. A kernel without the function does not check hashes. */
+/* Renamed in 5.11. Without CONFIG_CRYPTO_LIB_SHA256 the blob's hash is not checked. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 11, 0)
 #include <crypto/sha2.h>
 #else
@@ -43,23 +43,26 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #endif
 #define BPFHV_HAVE_SHA256	IS_REACHABLE(CONFIG_CRYPTO_LIB_SHA256)
 
-/* Packets give their pages back to the pool from 5.14 on; before, a page that leaves is unmapped. */
+/*
+ * From 5.14 on, packets return their pages to the pool. Before, a page is unmapped when it leaves
+ * the pool.
+ */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
-#define bpfhv_page_leaves(pool, page)	((void)(pool))
+#define bpfhv_release_page(pool, page)	((void)(pool))
 #define bpfhv_mark_for_recycle(skb)	skb_mark_for_recycle(skb)
 #else
-#define bpfhv_page_leaves(pool, page)	page_pool_release_page(pool, page)
+#define bpfhv_release_page(pool, page)	page_pool_release_page(pool, page)
 #define bpfhv_mark_for_recycle(skb)	((void)(skb))
 #endif
 
-/* A pool learns who recycles from 6.4 on. */
+/* From 6.4 on, a pool is bound to the NAPI that recycles its pages. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
 #define BPFHV_POOL_NAPI(who)	.napi = (who),
 #else
 #define BPFHV_POOL_NAPI(who)
 #endif
 
-/* ethtool's rings got two more arguments in 5.17. */
+/* The ethtool ring callbacks take two more arguments since 5.17. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
 #define BPFHV_RINGPARAM_MORE						\
 	, struct kernel_ethtool_ringparam *kernel_ring, struct netlink_ext_ack *extack
@@ -86,18 +89,18 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 	hrtimer_setup(timer, fn, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED)
 #endif
 
-/* The address became read-only in 5.17. */
+/* dev_addr became const in 5.17. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
 #define bpfhv_set_mac(dev, mac)		ether_addr_copy((dev)->dev_addr, mac)
 #else
 #define bpfhv_set_mac(dev, mac)		eth_hw_addr_set(dev, mac)
 #endif
 
-/* UDP in segments has a virtio-net header since 6.2. */
+/* UDP segmentation (USO) has a virtio-net header type since 6.2. */
 #define BPFHV_HAVE_USO	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0))
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
-/* Managed by pcim_enable_device() there. */
+/* pcim_enable_device() manages the regions before 6.12. */
 #define pcim_request_all_regions(pdev, name)	pci_request_regions(pdev, name)
 #endif
 

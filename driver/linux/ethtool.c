@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/* What ethtool shows. */
+/* ethtool: statistics, rings, channels, registers, link speed. */
 #include <linux/ethtool.h>
 #include <linux/rtnetlink.h>
 
@@ -22,7 +22,7 @@ static void bpfhv_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *in
 
 	strscpy(info->driver, BPFHV_NAME, sizeof(info->driver));
 	strscpy(info->bus_info, pci_name(bp->pdev), sizeof(info->bus_info));
-	/* The programs are the firmware of this card. */
+	/* The firmware of this card is its program set. */
 	snprintf(info->fw_version, sizeof(info->fw_version), "set %u, %s",
 		 bp->gen ? bp->gen->id : 0,
 		 !bp->gen ? "none" : bp->gen->verified ? "verified" : "UNVERIFIED");
@@ -91,7 +91,7 @@ static void bpfhv_get_ringparam(struct net_device *dev,
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
 
-	/* The host decides: there is nothing to choose from here. */
+	/* The device decides the ring sizes: they are read-only. */
 	ring->rx_max_pending = bp->rx_bufs;
 	ring->rx_pending = bp->rx_bufs;
 	ring->tx_max_pending = bp->tx_bufs;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Fetching the program set: as one blob that the device writes into memory, or
- * word by word through BAR 3. What arrives is copied to private memory before
- * it is looked at, so the host cannot change it under us.
+ * Fetches the program set, as one blob that the device writes into memory, or word by word through
+ * BAR 3. The blob is copied to private memory before it is parsed: the host can change shared
+ * memory at any time.
  */
 #include <linux/dma-mapping.h>
 #include <linux/io.h>
@@ -30,7 +30,7 @@ void bpfhv_free_code(struct bpfhv_code *code)
 	}
 }
 
-/* Private memory with what is at `from` now: kvmemdup(), which is newer than some kernels. */
+/* Copies memory to a private buffer. kvmemdup() is newer than the oldest supported kernel. */
 static void *bpfhv_copy(const void *from, size_t size)
 {
 	void *copy = kvmalloc(size, GFP_KERNEL);
@@ -38,7 +38,7 @@ static void *bpfhv_copy(const void *from, size_t size)
 	return copy ? memcpy(copy, from, size) : NULL;
 }
 
-/* Did it arrive as the host meant it? */
+/* Returns true if the SHA-256 of the programs matches the header, or if it is not checked. */
 static bool bpfhv_hash_ok(const struct bpfhv_blob *header, u32 length)
 {
 #if BPFHV_HAVE_SHA256
@@ -62,11 +62,11 @@ static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
 	if (le32_to_cpu(header->magic) != BPFHV_BLOB_MAGIC ||
 	    le32_to_cpu(header->length) != length || programs >= BPFHV_PROG_MAX)
 		return -EBADMSG;
-	/* Another set than the one whose sizes we are about to use? */
+	/* The sizes read so far are of another generation: the caller retries. */
 	if (le32_to_cpu(header->generation) != bpfhv_read(bp, BPFHV_REG_SET_CUR))
 		return -EAGAIN;
 	if (!bpfhv_hash_ok(header, length)) {
-		netdev_err(bp->netdev, "the programs are not those that their hash is of\n");
+		netdev_err(bp->netdev, "program blob: SHA-256 mismatch\n");
 		return -EBADMSG;
 	}
 
@@ -137,7 +137,7 @@ static int bpfhv_fetch_window(struct bpfhv_priv *bp, struct bpfhv_code *code)
 	return 0;
 }
 
-/* Fills code[BPFHV_PROG_MAX]; the caller frees it, whatever is returned. */
+/* Fills code[BPFHV_PROG_MAX]. The caller frees it, also on failure. */
 int bpfhv_fetch(struct bpfhv_priv *bp, struct bpfhv_code *code)
 {
 	unsigned int id;
@@ -148,7 +148,7 @@ int bpfhv_fetch(struct bpfhv_priv *bp, struct bpfhv_code *code)
 	else
 		err = bpfhv_fetch_window(bp, code);
 	if (err) {
-		netdev_err(bp->netdev, "fetching the programs failed: %d\n", err);
+		netdev_err(bp->netdev, "fetching the programs failed: error %d\n", err);
 		return err;
 	}
 	for (id = BPFHV_PROG_RXP; id < BPFHV_PROG_MAX; id++) {

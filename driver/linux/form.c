@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * The form of programs that nobody has proved: every instruction is known, every jump lands on an
- * instruction of the program, what is addressed by the frame pointer is in the frame, and jumps
- * backwards end: each of them costs fuel, and a program that has none left fails. None of this
- * proves that a program stays in its context.
+ * Static checks of unverified programs: every instruction is known, every jump lands on an
+ * instruction of the program, frame accesses stay in the frame, and loops end: each back edge
+ * consumes fuel, and a program without fuel fails. None of this proves that a program stays in its
+ * context.
  */
 #include "bpfhv.h"
 
-/* Jumps backwards in one run. A pass over the largest batch takes a few hundred. */
+/* Back edges allowed in one run. A pass over the largest batch takes a few hundred. */
 #define BPFHV_FUEL		65536
-/* Where in the frame it is kept; programs may not use it. */
+/* Frame slot of the fuel counter. Programs may not access it. */
 #define BPFHV_FUEL_SLOT		(-MAX_BPF_STACK)
 #define BPFHV_FUEL_INSNS	6
 
@@ -25,12 +25,12 @@ static bool bpfhv_is_jump(const struct bpf_insn *insn)
 	return (class == BPF_JMP || class == BPF_JMP32) && op != BPF_CALL && op != BPF_EXIT;
 }
 
-static bool bpfhv_goes_back(const struct bpf_insn *insn)
+static bool bpfhv_is_back_edge(const struct bpf_insn *insn)
 {
 	return bpfhv_is_jump(insn) && insn->off < 0;
 }
 
-/* Is the target of the jump at i a whole instruction of the program? */
+/* Returns true if the jump at i lands on the first slot of an instruction of the program. */
 static bool bpfhv_jump_ok(const struct bpf_insn *insns, u32 len, u32 i)
 {
 	s64 target = (s64)i + 1 + insns[i].off;
@@ -92,13 +92,13 @@ static int bpfhv_check_insn(const struct bpf_insn *insns, u32 len, u32 i)
 		ok = bpfhv_access_ok(insn, insn->dst_reg);
 		break;
 	case BPF_JMP:
-		if (op == BPF_CALL)	/* its number is looked at where it is resolved */
+		if (op == BPF_CALL)	/* the number is checked by bpfhv_resolve_call() */
 			return insn->src_reg || insn->dst_reg || insn->off ? -EINVAL : 0;
 		if (op == BPF_EXIT)
 			return 0;
 		fallthrough;
 	case BPF_JMP32:
-		/* A long jump (the distance is in the immediate) no version 1 set has. */
+		/* Long jumps (32-bit distance in the immediate) are not part of version 1. */
 		ok = op <= BPF_JSLE && !(class == BPF_JMP32 && op == BPF_JA) &&
 		     bpfhv_jump_ok(insns, len, i);
 		break;
@@ -106,7 +106,7 @@ static int bpfhv_check_insn(const struct bpf_insn *insns, u32 len, u32 i)
 	return ok ? 0 : -EINVAL;
 }
 
-/* On failure *where is the instruction at fault. */
+/* On failure *where is the index of the offending instruction. */
 int bpfhv_check_form(const struct bpfhv_code *code, u32 *where)
 {
 	const struct bpf_insn *insns = code->insns, *last = &insns[code->len - 1];
@@ -121,24 +121,27 @@ int bpfhv_check_form(const struct bpfhv_code *code, u32 *where)
 		if (bpfhv_is_wide(&insns[i]))
 			i++;
 	}
-	/* Nothing runs off the end. */
+	/* The last instruction must not fall through. */
 	return last->code == (BPF_JMP | BPF_EXIT) || last->code == (BPF_JMP | BPF_JA) ? 0 : -EINVAL;
 }
 
-/* How long the program is once its jumps backwards cost fuel. */
+/* Returns the program's length after fuel was added to its back edges. */
 u32 bpfhv_fuelled_len(const struct bpfhv_code *code)
 {
 	u32 i, back = 0;
 
 	for (i = 0; i < code->len; i++) {
-		back += bpfhv_goes_back(&code->insns[i]);
+		back += bpfhv_is_back_edge(&code->insns[i]);
 		if (bpfhv_is_wide(&code->insns[i]))
 			i++;
 	}
 	return back ? code->len + 1 + back * BPFHV_FUEL_INSNS : code->len;
 }
 
-/* Writes one instruction's fuel and the instruction. @return how many */
+/*
+ * Writes one instruction, preceded by the fuel check if it is a back edge. Returns the number
+ * written.
+ */
 static u32 bpfhv_emit(struct bpf_insn *to, const struct bpf_insn *insn)
 {
 	const struct bpf_insn burn[BPFHV_FUEL_INSNS] = {
@@ -151,7 +154,7 @@ static u32 bpfhv_emit(struct bpf_insn *to, const struct bpf_insn *insn)
 	};
 	u32 n = 0;
 
-	if (bpfhv_goes_back(insn)) {
+	if (bpfhv_is_back_edge(insn)) {
 		memcpy(to, burn, sizeof(burn));
 		n = BPFHV_FUEL_INSNS;
 	}
@@ -160,8 +163,8 @@ static u32 bpfhv_emit(struct bpf_insn *to, const struct bpf_insn *insn)
 }
 
 /*
- * Copies a checked program to `to`, of bpfhv_fuelled_len() instructions; at[] takes where each of
- * the original's went. A jump to an instruction that costs fuel lands where that is paid.
+ * Copies a checked program to `to`, which has room for bpfhv_fuelled_len() instructions; at[]
+ * receives the new index of each instruction. A jump to a back edge lands on its fuel check.
  */
 int bpfhv_add_fuel(const struct bpfhv_code *code, struct bpf_insn *to, u32 *at)
 {
@@ -189,7 +192,7 @@ int bpfhv_add_fuel(const struct bpfhv_code *code, struct bpf_insn *to, u32 *at)
 		}
 		if (!bpfhv_is_jump(&insns[i]))
 			continue;
-		n = at[i] + (bpfhv_goes_back(&insns[i]) ? BPFHV_FUEL_INSNS : 0);
+		n = at[i] + (bpfhv_is_back_edge(&insns[i]) ? BPFHV_FUEL_INSNS : 0);
 		distance = (s64)at[i + 1 + insns[i].off] - n - 1;
 		if (distance != (s16)distance)
 			return -E2BIG;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * A generation: one program set, and for every queue a ring made of a context,
- * the programs loaded for it, and the table of outstanding buffers.
+ * A generation: one program set, and for each queue a ring, made of a context, the programs loaded
+ * for it, and the table of outstanding buffers.
  *
- * What the host sees of a buffer is its index in that table. What it returns is
- * looked up there; it never sees, nor can forge, a kernel address.
+ * The host sees only a buffer's index in that table. What the host returns is looked up there: it
+ * neither sees nor can forge a kernel address.
  */
 #include <linux/fdtable.h>
 #include <linux/sched/signal.h>
@@ -12,8 +12,8 @@
 
 #include "bpfhv.h"
 
-/* Takes a free slot. Callers know that there is one. */
-int bpfhv_ring_take(struct bpfhv_ring *r)
+/* Allocates a slot. The caller has checked that one is free. */
+int bpfhv_slot_alloc(struct bpfhv_ring *r)
 {
 	u32 id = r->free_ids[--r->n_free];
 
@@ -21,8 +21,8 @@ int bpfhv_ring_take(struct bpfhv_ring *r)
 	return id;
 }
 
-/* Gives a slot back. False where the cookie is not of an outstanding buffer. */
-bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id)
+/* Frees a slot. Returns false if the cookie is not of an outstanding buffer. */
+bool bpfhv_slot_free(struct bpfhv_ring *r, u64 cookie, u32 *id)
 {
 	if (cookie >= r->n_bufs || !r->slots[cookie].busy)
 		return false;
@@ -32,7 +32,7 @@ bool bpfhv_ring_give(struct bpfhv_ring *r, u64 cookie, u32 *id)
 	return true;
 }
 
-/* All slots free, in ascending order. Their pages and packets have been let go. */
+/* Frees all slots, in ascending order. The caller has released their pages and packets. */
 void bpfhv_ring_reset(struct bpfhv_ring *r)
 {
 	u32 i;
@@ -49,13 +49,13 @@ static bool bpfhv_is_rx_prog(enum bpfhv_prog_id id)
 	return id <= BPFHV_PROG_RXH;
 }
 
-static void bpfhv_refused(const struct bpfhv_gen *gen, enum bpfhv_prog_id id, u32 where,
+static void bpfhv_report_refusal(const struct bpfhv_gen *gen, enum bpfhv_prog_id id, u32 where,
 			  int err)
 {
 	struct bpfhv_priv *bp = gen->bp;
 	u32 code = err == -ENOMEM ? BPFHV_VERDICT_MEMORY : BPFHV_VERDICT_REFUSED;
 
-	netdev_err(bp->netdev, "program %s refused at instruction %u: %d\n",
+	netdev_err(bp->netdev, "program %s refused at instruction %u: error %d\n",
 		   bpfhv_prog_name(id), where, err);
 	if (!bp->abilities)
 		return;
@@ -75,11 +75,11 @@ static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 	else
 		err = bpfhv_unverified_context(bp, r);
 	if (err) {
-		netdev_err(bp->netdev, "no context of %u bytes: %d\n", r->ctx_size, err);
+		netdev_err(bp->netdev, "no context of %u bytes: error %d\n", r->ctx_size, err);
 		return err;
 	}
 	for (id = BPFHV_PROG_RXP; id < BPFHV_PROG_MAX && !err; id++) {
-		/* rxh and txh: not run by this driver yet */
+		/* rxh and txh are not used by this driver */
 		if (!code[id].insns || bpfhv_is_rx_prog(id) == tx ||
 		    id == BPFHV_PROG_RXH || id == BPFHV_PROG_TXH)
 			continue;
@@ -88,7 +88,7 @@ static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 		else
 			err = bpfhv_unverified_load(r, id, &code[id], &where);
 		if (err)
-			bpfhv_refused(gen, id, where, err);
+			bpfhv_report_refusal(gen, id, where, err);
 	}
 	if (map_fd >= 0)
 		close_fd(map_fd);
@@ -103,7 +103,8 @@ static int bpfhv_ring_create(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool t
 	r->n_bufs = tx ? bp->tx_bufs : bp->rx_bufs;
 	r->ctx_size = bpfhv_read(bp, tx ? BPFHV_REG_TX_CTX_SIZE : BPFHV_REG_RX_CTX_SIZE);
 	if (r->ctx_size < sizeof(struct bpfhv_context) || r->ctx_size > BPFHV_MAX_CTX_SIZE) {
-		netdev_err(bp->netdev, "contexts of %u bytes: unsupported\n", r->ctx_size);
+		netdev_err(bp->netdev, "contexts of %u bytes: unsupported, must be %zu to %u\n",
+			   r->ctx_size, sizeof(struct bpfhv_context), BPFHV_MAX_CTX_SIZE);
 		return -EINVAL;
 	}
 	r->slots = kvcalloc(r->n_bufs, sizeof(*r->slots), GFP_KERNEL);
@@ -144,8 +145,8 @@ static int bpfhv_check_bufs(struct bpfhv_priv *bp)
 	bp->tx_bufs = bpfhv_read(bp, BPFHV_REG_NUM_TX_BUFS);
 	if (bp->rx_bufs < BPFHV_MIN_QUEUE_BUFS || bp->rx_bufs > BPFHV_MAX_QUEUE_BUFS ||
 	    bp->tx_bufs < BPFHV_MIN_QUEUE_BUFS || bp->tx_bufs > BPFHV_MAX_QUEUE_BUFS) {
-		netdev_err(bp->netdev, "%u receive and %u transmit buffers: unsupported\n",
-			   bp->rx_bufs, bp->tx_bufs);
+		netdev_err(bp->netdev, "%u receive and %u transmit buffers: unsupported, must be %u to %u\n",
+			   bp->rx_bufs, bp->tx_bufs, BPFHV_MIN_QUEUE_BUFS, BPFHV_MAX_QUEUE_BUFS);
 		return -EINVAL;
 	}
 	return 0;
@@ -156,9 +157,9 @@ static int bpfhv_may_run(struct bpfhv_priv *bp, bool verified)
 	if (verified || bpfhv_allow_unverified)
 		return 0;
 #ifdef BPFHV_HAVE_KERN_SYS_BPF
-	netdev_err(bp->netdev, "the device offers no verifiable programs; allow_unverified=1 would run them unproved\n");
+	netdev_err(bp->netdev, "the device offers no verifiable programs; load the module with allow_unverified=1 to run them unverified\n");
 #else
-	netdev_err(bp->netdev, "this kernel cannot verify programs for a module; allow_unverified=1 would run them unproved\n");
+	netdev_err(bp->netdev, "this kernel cannot verify programs for a module; load it with allow_unverified=1 to run them unverified\n");
 #endif
 	return -EACCES;
 }
@@ -199,10 +200,11 @@ static struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 }
 
 /*
- * Fetches the device's current set and makes it ready to run.
+ * Fetches the device's current set and prepares it to run.
  *
- * The verifier gives up where a signal is pending (-EAGAIN, for system calls that are restarted). Whoever
- * binds the driver or switches features may be a shell whose child ends just now: that must not cost a NIC.
+ * All signals are blocked meanwhile: the verifier returns -EAGAIN if a signal is pending, which is
+ * meant for restarted system calls. The task that binds the driver or switches features may be a
+ * shell whose child exits just then.
  */
 struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
 {
@@ -216,7 +218,7 @@ struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
 	return gen;
 }
 
-/* Makes a generation the current one of a NIC that is down; the one before is let go. */
+/* Makes a generation the current one of a NIC that is down, and releases the previous one. */
 void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen)
 {
 	struct bpfhv_gen *before = bp->gen;

@@ -2,13 +2,12 @@
 /*
  * Registers, doorbells, contexts.
  *
- * A write may be posted: over vfio-user the VMM does not wait for the device.
- * It has taken effect when a read that follows it has returned.
+ * A write may be posted: over vfio-user the VMM does not wait for the device. It has taken effect
+ * when a later read returns.
  *
- * A device that is gone answers every read with all ones, and a VMM may wait
- * for seconds before it answers so in the place of a host that does not. The
- * first such answer makes the driver look at STATUS, where it can mean nothing
- * else, and let go.
+ * A device that is gone reads as all ones. A VMM may wait for seconds before it answers so in place
+ * of a host that does not respond. The first such answer makes the driver read STATUS, for which
+ * all ones is not a valid value, and detach.
  */
 #include <linux/io.h>
 
@@ -54,8 +53,8 @@ static void bpfhv_write_address(struct bpfhv_priv *bp, u32 low, u64 address)
 }
 
 /*
- * Hands a ring's context to the host, which initialises its private area
- * before the read that follows the last write returns.
+ * Registers a ring's context with the host, which initialises its private area before the read that
+ * follows the last write returns.
  */
 int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpfhv_ring *r)
 {
@@ -79,15 +78,15 @@ int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpf
 	return bp->gone ? -ENODEV : 0;
 }
 
-void bpfhv_forget_context(struct bpfhv_priv *bp, unsigned int queue)
+void bpfhv_unregister_context(struct bpfhv_priv *bp, unsigned int queue)
 {
 	bpfhv_write(bp, BPFHV_REG_QUEUE_SELECT, queue);
 	bpfhv_write_address(bp, BPFHV_REG_CTX_PADDR_LO, 0);
 }
 
 /*
- * A queue met something that cannot be: a completion that was not outstanding,
- * a failing program. It does nothing more until the reset that is scheduled.
+ * Stops a queue after a violation of the ABI, as a completion that was not outstanding or a failing
+ * program, and schedules a reset. The queue stays idle until then.
  */
 void bpfhv_request_reset(struct bpfhv_queue *q, const char *why)
 {
@@ -101,11 +100,11 @@ void bpfhv_request_reset(struct bpfhv_queue *q, const char *why)
 }
 
 /*
- * A program that arms an interrupt returned ret: is there work, so that no
- * interrupt will come? The last poll found some, or not; a host that keeps
- * promising and never delivers does not get the CPU for it.
+ * Returns true if the poll must run again: the program that arms the interrupt returned ret != 0,
+ * so there is work and no interrupt will come. `found` is the number of packets of this poll. A
+ * host that repeatedly promises work and delivers none is reset, so that it cannot take the CPU.
  */
-bool bpfhv_promised_work(struct bpfhv_queue *q, int ret, unsigned int found)
+bool bpfhv_work_pending(struct bpfhv_queue *q, int ret, unsigned int found)
 {
 	if (likely(!ret) || q->broken) {
 		q->idle_polls = 0;
@@ -116,13 +115,13 @@ bool bpfhv_promised_work(struct bpfhv_queue *q, int ret, unsigned int found)
 	else
 		q->idle_polls++;
 	if (unlikely(ret < 0 || q->idle_polls > BPFHV_MAX_IDLE_POLLS)) {
-		bpfhv_request_reset(q, "work was promised and never came");
+		bpfhv_request_reset(q, "the host promised work and delivered none");
 		return false;
 	}
 	return true;
 }
 
-/* Acknowledges the abilities that this driver makes use of, which a reset takes back. */
+/* Acknowledges the abilities that this driver uses. A device reset clears them. */
 void bpfhv_acknowledge(struct bpfhv_priv *bp)
 {
 	u32 ability;
@@ -136,14 +135,14 @@ void bpfhv_acknowledge(struct bpfhv_priv *bp)
 #ifndef BPFHV_HAVE_KERN_SYS_BPF
 	ability &= ~BPFHV_ABILITY_HELPERFREE;
 #endif
-	/* The one is of no use without the other: map values are not contiguous. */
+	/* HELPERFREE needs CTX_PAGES: map values are not physically contiguous. */
 	if (!(ability & BPFHV_ABILITY_CTX_PAGES))
 		ability &= ~BPFHV_ABILITY_HELPERFREE;
 	bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, ability);
 	bp->abilities = bpfhv_read(bp, BPFHV_REG_EXT_ACK) & ability;
 }
 
-/* Reads what does not change while the device lives. */
+/* Reads what is constant for the life of the device. */
 int bpfhv_discover(struct bpfhv_priv *bp)
 {
 	struct device *dev = &bp->pdev->dev;
@@ -151,13 +150,15 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 	u32 rx, tx;
 
 	if (version != BPFHV_VERSION) {
-		dev_err(dev, "ABI version %u: this driver speaks %u\n", version, BPFHV_VERSION);
+		dev_err(dev, "ABI version %u: unsupported, this driver needs %u\n",
+			version, BPFHV_VERSION);
 		return -ENODEV;
 	}
 	rx = bpfhv_read(bp, BPFHV_REG_NUM_RX_QUEUES);
 	tx = bpfhv_read(bp, BPFHV_REG_NUM_TX_QUEUES);
 	if (!rx || !tx || rx != tx || rx > BPFHV_MAX_PAIRS) {
-		dev_err(dev, "%u receive and %u transmit queues: unsupported\n", rx, tx);
+		dev_err(dev, "%u receive and %u transmit queues: unsupported, must be equal and 1 to %u\n",
+			rx, tx, BPFHV_MAX_PAIRS);
 		return -EINVAL;
 	}
 	bp->n_pairs = rx;
@@ -166,7 +167,7 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 	return 0;
 }
 
-/* Negotiates features. The set's programs depend on them: before programs are read. */
+/* Negotiates features. The programs depend on them, so this comes before they are fetched. */
 void bpfhv_negotiate(struct bpfhv_priv *bp)
 {
 	u32 wanted = bpfhv_wanted_features(bp);
@@ -179,7 +180,7 @@ void bpfhv_negotiate(struct bpfhv_priv *bp)
 	bp->features = bpfhv_netdev_features(bp->selected);
 }
 
-/* Logs the device's own description of its queues, as far as it is printable. */
+/* Logs the device's queue dump. Characters that are not printable ASCII are left out. */
 void bpfhv_log_dump(struct bpfhv_priv *bp)
 {
 	char line[80];

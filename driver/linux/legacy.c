@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Programs that nobody has proved: version 1 sets, which call helpers of this
- * driver, and kernels without kern_sys_bpf(). Only with allow_unverified=1, only
- * JITed, only after checks of form, which do not prove that they stay in their
- * context.
+ * Unverified programs: version 1 sets, which call helpers of this driver, and kernels without
+ * kern_sys_bpf(). They run only with allow_unverified=1, only JITed, and only after static checks,
+ * which do not prove that they stay in their context.
  */
 #include <linux/dma-mapping.h>
 #include <linux/slab.h>
@@ -12,8 +11,8 @@
 #include "bpfhv.h"
 
 /*
- * The driver itself builds a packet from the buffers that rxc returned, so the
- * helper only has to say that it will. Helpers never look at R1.
+ * The driver builds a packet from the buffers that rxc returned, so this helper only reports
+ * success. Helpers ignore R1.
  */
 BPF_CALL_1(bpfhv_rx_pkt_alloc, void *, ctx)
 {
@@ -22,7 +21,7 @@ BPF_CALL_1(bpfhv_rx_pkt_alloc, void *, ctx)
 
 BPF_CALL_0(bpfhv_smp_mb_full)
 {
-	/* Whatever the program pairs it with: it asked for one. */
+	/* Full barrier: what the program pairs it with is unknown. */
 	smp_mb();
 	return 0;
 }
@@ -39,9 +38,8 @@ BPF_CALL_0(bpfhv_refuse)
 }
 
 /*
- * The ring whose program runs on this CPU. A program cannot be asked: what it
- * passes in R1 is what it likes. Saved and restored, because a packet can arrive
- * while a program of another queue runs.
+ * The ring whose program runs on this CPU. R1 is not trusted to name it: the program sets it. Saved
+ * and restored, because a packet can arrive while a program of another queue runs.
  */
 static DEFINE_PER_CPU(struct bpfhv_ring *, bpfhv_current);
 
@@ -109,7 +107,7 @@ static const bpfhv_helper_fn bpfhv_helpers[BPFHV_HELPER_MAX] = {
 	[BPFHV_HELPER_PRINT_NUM] = (bpfhv_helper_fn)bpfhv_print_num,
 };
 
-/* Replaces the number of a helper by its distance from the kernel's call base. */
+/* Replaces a helper's number by its distance from the kernel's call base. */
 static int bpfhv_resolve_call(struct bpf_insn *insn)
 {
 	u32 number = (u32)insn->imm - BPFHV_HELPER_BASE;
@@ -151,8 +149,8 @@ int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 	return r->ctx ? 0 : -ENOMEM;
 }
 
-/* The program with fuel and with its calls resolved, ready to be compiled. */
-static int bpfhv_finish(struct bpf_prog *prog, const struct bpfhv_code *code)
+/* Adds fuel and resolves calls: the program is then ready for the JIT. */
+static int bpfhv_prepare(struct bpf_prog *prog, const struct bpfhv_code *code)
 {
 	u32 *at = kvcalloc(code->len, sizeof(*at), GFP_KERNEL);
 	int err;
@@ -181,7 +179,7 @@ int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
 	prog->len = len;
 	prog->gpl_compatible = 1;
 	prog->aux->stack_depth = MAX_BPF_STACK;
-	err = bpfhv_finish(prog, code);
+	err = bpfhv_prepare(prog, code);
 	if (!err)
 		prog = bpf_prog_select_runtime(prog, &err);
 	if (!err && !prog->jited)

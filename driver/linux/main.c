@@ -19,12 +19,12 @@ MODULE_PARM_DESC(allow_unverified,
 bool bpfhv_version1;
 module_param_named(version1, bpfhv_version1, bool, 0444);
 MODULE_PARM_DESC(version1,
-		 "Speak version 1 of the ABI only, as an original driver does (default: no)");
+		 "Use version 1 of the ABI only, as the original driver does (default: no)");
 
 static unsigned int bpfhv_max_vectors = 2 * BPFHV_MAX_PAIRS + 1;
 module_param_named(vectors, bpfhv_max_vectors, uint, 0444);
 MODULE_PARM_DESC(vectors,
-		 "Use at most so many interrupt vectors of a device; a timer replaces the others (default: all)");
+		 "Maximum number of interrupt vectors of a device; timers replace the others (default: all)");
 
 static irqreturn_t bpfhv_queue_irq(int irq, void *data)
 {
@@ -38,9 +38,12 @@ static irqreturn_t bpfhv_queue_irq(int irq, void *data)
 static irqreturn_t bpfhv_ctrl_irq(int irq, void *data)
 {
 	struct bpfhv_priv *bp = data;
-	unsigned long next = READ_ONCE(bp->last_look) + BPFHV_LOOK_GAP;
+	unsigned long next = READ_ONCE(bp->last_ctrl) + BPFHV_CTRL_GAP;
 
-	/* Each look waits for the host several times, under RTNL: not as often as it likes. */
+	/*
+	 * The work waits for the host several times, under RTNL: its rate must not be the host's
+	 * choice.
+	 */
 	mod_delayed_work(system_wq, &bp->ctrl_work,
 			 time_before(jiffies, next) ? next - jiffies : 0);
 	return IRQ_HANDLED;
@@ -64,7 +67,7 @@ static void bpfhv_free_irqs(struct bpfhv_priv *bp)
 static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
 {
 	struct bpfhv_priv *bp = q->bp;
-	/* Fewer messages of plain MSI than queues: the first is fired for all that have none. */
+	/* Plain MSI with fewer messages than queues: the first one is shared. */
 	bool own = q->index < bp->n_vectors;
 	int irq = pci_irq_vector(bp->pdev, own ? q->index : 0), err;
 
@@ -78,10 +81,10 @@ static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
 }
 
 /*
- * One vector for each queue and one for the device, as the ABI numbers them. If
- * there are fewer, those at the end go without: their queues are looked at by a timer,
- * the device once a second. With plain MSI, of which guests without interrupt remapping
- * get one vector, all queues share the first instead.
+ * Requests one vector for each queue and one for the device, numbered as in the ABI. If there are
+ * fewer, the last ones go without: a timer polls their queues, and the device is polled once a
+ * second. Guests without interrupt remapping get one vector of plain MSI: there all queues share
+ * the first vector.
  */
 static int bpfhv_request_irqs(struct bpfhv_priv *bp)
 {
@@ -92,12 +95,12 @@ static int bpfhv_request_irqs(struct bpfhv_priv *bp)
 
 	got = pci_alloc_irq_vectors(pdev, 1, most, PCI_IRQ_MSIX | PCI_IRQ_MSI);
 	if (got < 0) {
-		dev_err(&pdev->dev, "no MSI-X and no MSI vectors: %d\n", got);
+		dev_err(&pdev->dev, "no MSI-X or MSI vectors: error %d\n", got);
 		return got;
 	}
 	bp->n_vectors = got;
 	if (got <= n && !pdev->msi_enabled)
-		dev_warn(&pdev->dev, "%d of %u vectors: a timer replaces the others\n", got, n + 1);
+		dev_warn(&pdev->dev, "%d of %u vectors: timers replace the others\n", got, n + 1);
 	if (got > n) {
 		err = request_irq(pci_irq_vector(pdev, n), bpfhv_ctrl_irq, 0, BPFHV_NAME "-ctrl", bp);
 		if (!err)
@@ -120,7 +123,7 @@ static int bpfhv_map_bars(struct bpfhv_priv *bp)
 	if (!bp->regs || !bp->doorbells || !bp->program ||
 	    pci_resource_len(pdev, BPFHV_BAR_REGISTERS) < BPFHV_REG_EXT_END ||
 	    pci_resource_len(pdev, BPFHV_BAR_PROGRAM) < BPFHV_MAX_INSNS * 8) {
-		dev_err(&pdev->dev, "the BARs are not those of a bpfhv device\n");
+		dev_err(&pdev->dev, "BARs are missing or too small for a bpfhv device\n");
 		return -ENODEV;
 	}
 	return 0;
@@ -133,7 +136,8 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 
 	if (stride < 4 || stride & 3 ||
 	    stride * n > pci_resource_len(bp->pdev, BPFHV_BAR_DOORBELLS)) {
-		dev_err(&bp->pdev->dev, "doorbells of %llu bytes do not fit their BAR\n", stride);
+		dev_err(&bp->pdev->dev, "doorbells of %llu bytes do not fit BAR %u\n", stride,
+			BPFHV_BAR_DOORBELLS);
 		return -EINVAL;
 	}
 	for (i = 0; i < n; i++) {
@@ -191,8 +195,8 @@ static void bpfhv_init_netdev(struct bpfhv_priv *bp)
 	netif_carrier_off(dev);
 }
 
-/* To begin with, each CPU sends through the pair of its turn; XPS settings can change that. */
-static void bpfhv_spread_cpus(struct bpfhv_priv *bp)
+/* Assigns CPUs to queue pairs evenly. The user can change this by XPS settings. */
+static void bpfhv_set_xps(struct bpfhv_priv *bp)
 {
 	cpumask_var_t mask;
 	unsigned int i, cpu;
@@ -239,8 +243,8 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	bp = netdev_priv(dev);
 	bp->netdev = dev;
 	bp->pdev = pdev;
-	bp->dying = true;	/* until there is something to look after */
-	bp->last_look = jiffies - BPFHV_LOOK_GAP;
+	bp->dying = true;	/* until the NIC is registered */
+	bp->last_ctrl = jiffies - BPFHV_CTRL_GAP;
 	INIT_DELAYED_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
 	INIT_WORK(&bp->reset_work, bpfhv_reset_work);
 	pci_set_drvdata(pdev, bp);
@@ -268,18 +272,15 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = register_netdev(dev);
 	if (err)
 		goto free_irqs;
-	bpfhv_spread_cpus(bp);
+	bpfhv_set_xps(bp);
 	rtnl_lock();
-	/*
-	 * No longer ours alone: features that were switched since, or
-	 * by the registration, have replaced it.
-	 */
+	/* register_netdev() or a user who switched features since may have replaced the set. */
 	if (bp->gen)
 		bpfhv_gen_announce(bp->gen);
 	bpfhv_want_later_features(bp);
 	bp->dying = false;
 	rtnl_unlock();
-	/* For what was said before anybody listened. */
+	/* Handles events that came before the interrupt was requested. */
 	mod_delayed_work(system_wq, &bp->ctrl_work, 0);
 	return 0;
 
@@ -313,7 +314,7 @@ static void bpfhv_remove(struct pci_dev *pdev)
 	free_netdev(bp->netdev);
 }
 
-/* Reboot and kexec: the next kernel must not find a device that writes to its memory. */
+/* Reboot and kexec: the device must not write to the next kernel's memory. */
 static void bpfhv_shutdown(struct pci_dev *pdev)
 {
 	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
@@ -327,7 +328,7 @@ static void bpfhv_shutdown(struct pci_dev *pdev)
 	bpfhv_read(bp, BPFHV_REG_STATUS);
 }
 
-/* The device may have lost all by the time of resume: everything is negotiated anew then. */
+/* The device may have lost its state by resume, which negotiates everything again. */
 static int __maybe_unused bpfhv_suspend(struct device *dev)
 {
 	struct bpfhv_priv *bp = dev_get_drvdata(dev);
@@ -361,7 +362,7 @@ static SIMPLE_DEV_PM_OPS(bpfhv_pm_ops, bpfhv_suspend, bpfhv_resume);
 
 static const struct pci_device_id bpfhv_ids[] = {
 	{ PCI_DEVICE(BPFHV_PCI_VENDOR, BPFHV_PCI_DEVICE) },
-	/* Only as a network card: the id is also that of a bridge. */
+	/* Matched by class, too: the id is also that of a bridge. */
 	{ PCI_DEVICE(BPFHV_PCI_VENDOR, BPFHV_PCI_DEVICE_ORIGINAL),
 	  .class = PCI_CLASS_NETWORK_ETHERNET << 8, .class_mask = 0xffffff },
 	{}

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/*
- * The network device: up, down, link, and what happens when the host upgrades
- * the set or something asks for a reset. All of it under RTNL.
- */
+/* The network device: up, down, link, upgrades, resets. All of it runs under RTNL. */
 #include <linux/etherdevice.h>
 #include <linux/rtnetlink.h>
 
@@ -18,12 +15,12 @@ static int bpfhv_register_contexts(struct bpfhv_priv *bp)
 	return err;
 }
 
-static void bpfhv_forget_contexts(struct bpfhv_priv *bp)
+static void bpfhv_unregister_contexts(struct bpfhv_priv *bp)
 {
 	unsigned int i;
 
 	for (i = 0; i < bpfhv_n_queues(bp); i++)
-		bpfhv_forget_context(bp, i);
+		bpfhv_unregister_context(bp, i);
 }
 
 static int bpfhv_enable_device(struct bpfhv_priv *bp)
@@ -33,15 +30,15 @@ static int bpfhv_enable_device(struct bpfhv_priv *bp)
 	bpfhv_write(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_ENABLE | BPFHV_CTRL_TX_ENABLE);
 	if (!bp->gone && (bpfhv_read(bp, BPFHV_REG_STATUS) & both) == both)
 		return 0;
-	netdev_err(bp->netdev, "the device refuses to be enabled\n");
+	netdev_err(bp->netdev, "the device cannot be enabled: STATUS does not show both directions\n");
 	return -EIO;
 }
 
-/* From the moment this returns the device touches neither contexts nor buffers. */
+/* Disables the device. After the return it touches neither contexts nor buffers. */
 static void bpfhv_disable_device(struct bpfhv_priv *bp)
 {
 	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_DISABLE | BPFHV_CTRL_TX_DISABLE);
-	/* It may only look so, and go on using what is about to be freed. */
+	/* It may still run, and access what is about to be freed. */
 	if (bp->gone)
 		pci_clear_master(bp->pdev);
 }
@@ -51,7 +48,7 @@ void bpfhv_update_link(struct bpfhv_priv *bp)
 	u32 status = bpfhv_read(bp, BPFHV_REG_STATUS);
 	bool up = !bp->gone && (status & BPFHV_STATUS_LINK);
 
-	/* Version 1 never tells of a change: there the link is up while the device runs. */
+	/* Version 1 does not report link changes: the link is up while the device runs. */
 	if (!(bp->abilities & BPFHV_ABILITY_EVENT))
 		up = !bp->gone && bp->running;
 	if (up == netif_carrier_ok(bp->netdev))
@@ -68,7 +65,7 @@ static void bpfhv_disable_napi(struct bpfhv_priv *bp)
 
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		napi_disable(&bp->queues[i].napi);
-		/* Only a poll asks for them, and on a queue that is off they do nothing. */
+		/* Only a poll starts these, and they do nothing on a stopped queue. */
 		if (!bp->queues[i].tx) {
 			hrtimer_cancel(&bp->queues[i].rx_timer);
 			cancel_delayed_work_sync(&bp->queues[i].poll_work);
@@ -82,7 +79,7 @@ static void bpfhv_start_queue(struct bpfhv_queue *q)
 	WRITE_ONCE(q->broken, false);
 }
 
-/* Whoever wakes a queue of a NIC that is down, as attaching the device does: its packets are dropped. */
+/* Attaching the device wakes queues of a NIC that is down: their packets are dropped. */
 static void bpfhv_stop_queues(struct bpfhv_priv *bp)
 {
 	unsigned int i;
@@ -127,7 +124,7 @@ int bpfhv_up(struct bpfhv_priv *bp)
 		bpfhv_start_queue(bpfhv_txq(bp, i));
 	netif_tx_wake_all_queues(bp->netdev);
 	bpfhv_update_link(bp);
-	/* An interrupt that came before NAPI was enabled is lost: look once. */
+	/* An interrupt that came before NAPI was enabled is lost: poll once. */
 	local_bh_disable();
 	for (i = 0; i < bp->n_pairs; i++)
 		napi_schedule(&bpfhv_rxq(bp, i)->napi);
@@ -142,7 +139,7 @@ not_enabled:
 		bpfhv_rx_drain(bpfhv_rxq(bp, i));
 no_contexts:
 	bpfhv_stop_queues(bp);
-	bpfhv_forget_contexts(bp);
+	bpfhv_unregister_contexts(bp);
 no_pool:
 	while (pools)
 		bpfhv_rx_teardown(bpfhv_rxq(bp, --pools));
@@ -159,7 +156,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	netif_tx_disable(bp->netdev);
 	netif_carrier_off(bp->netdev);
 	bpfhv_disable_napi(bp);
-	/* Once more: a last poll may have woken a queue. Nothing else does. */
+	/* Again: the last poll may have woken a queue. Nothing else does. */
 	netif_tx_disable(bp->netdev);
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++) {
@@ -167,7 +164,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 		bpfhv_rx_drain(bpfhv_rxq(bp, i));
 	}
 	bpfhv_stop_queues(bp);
-	bpfhv_forget_contexts(bp);
+	bpfhv_unregister_contexts(bp);
 	for (i = 0; i < bp->n_pairs; i++)
 		bpfhv_rx_teardown(bpfhv_rxq(bp, i));
 }
@@ -203,8 +200,8 @@ void bpfhv_update_mtu(struct bpfhv_priv *bp)
 }
 
 /*
- * Fetches the device's current set anew, for features negotiated anew. The NIC is
- * down meanwhile. Fails only into a state from which another upgrade recovers.
+ * Negotiates features again and fetches the device's current set. The NIC is down meanwhile. A
+ * failure detaches it, and the next upgrade attaches it again.
  */
 int bpfhv_renew(struct bpfhv_priv *bp)
 {
@@ -214,7 +211,7 @@ int bpfhv_renew(struct bpfhv_priv *bp)
 	bpfhv_negotiate(bp);
 	gen = bpfhv_gen_create(bp);
 	if (IS_ERR(gen)) {
-		netdev_err(bp->netdev, "no programs: %ld; waiting for an upgrade\n", PTR_ERR(gen));
+		netdev_err(bp->netdev, "program set failed: %ld; the interface is detached until the next upgrade\n", PTR_ERR(gen));
 		bpfhv_gen_use(bp, NULL);
 		netif_device_detach(bp->netdev);
 		return PTR_ERR(gen);
@@ -222,14 +219,14 @@ int bpfhv_renew(struct bpfhv_priv *bp)
 	bpfhv_gen_use(bp, gen);
 	bpfhv_gen_announce(gen);
 	if (netif_running(bp->netdev) && bpfhv_up(bp))
-		netdev_err(bp->netdev, "the new set does not start: set the interface down and up to retry\n");
-	/* Not before: it wakes all queues. */
+		netdev_err(bp->netdev, "the new set failed to start: set the interface down and up to retry\n");
+	/* Last: it wakes all queues. */
 	netif_device_attach(bp->netdev);
 	bpfhv_update_mtu(bp);
 	return 0;
 }
 
-/* The original's handshake: close with the old programs, say so, fetch the new set, open. */
+/* The original's handshake: close with the old programs, report that, fetch the new set, open. */
 static void bpfhv_upgrade(struct bpfhv_priv *bp)
 {
 	bp->upgrades++;
@@ -239,7 +236,7 @@ static void bpfhv_upgrade(struct bpfhv_priv *bp)
 		bpfhv_set_features_from_selected(bp);
 }
 
-/* A host that ships one set after the other does not get the CPU for it. */
+/* Limits upgrades, so that a host that ships one set after the other cannot take the CPU. */
 static bool bpfhv_may_upgrade(struct bpfhv_priv *bp)
 {
 	if (!bp->upgrade_count || time_after(jiffies, bp->upgrade_window + HZ)) {
@@ -252,13 +249,15 @@ static bool bpfhv_may_upgrade(struct bpfhv_priv *bp)
 	return false;
 }
 
-static void bpfhv_let_go(struct bpfhv_priv *bp)
+static void bpfhv_detach(struct bpfhv_priv *bp)
 {
 	netif_device_detach(bp->netdev);
 	bpfhv_down(bp);
 }
 
-/* The last vector: link, MTU, upgrade, reset wanted by the host; or a device that is gone. */
+/*
+ * The device's vector: link, MTU, upgrade, reset requested by the host, or a device that is gone.
+ */
 void bpfhv_ctrl_work(struct work_struct *work)
 {
 	struct bpfhv_priv *bp = container_of(to_delayed_work(work), struct bpfhv_priv,
@@ -274,7 +273,7 @@ void bpfhv_ctrl_work(struct work_struct *work)
 	}
 	status = bpfhv_read(bp, BPFHV_REG_STATUS);
 	if (bp->gone) {
-		bpfhv_let_go(bp);
+		bpfhv_detach(bp);
 		goto out;
 	}
 	if ((status & BPFHV_STATUS_UPGRADE) && bpfhv_may_upgrade(bp))
@@ -290,11 +289,11 @@ void bpfhv_ctrl_work(struct work_struct *work)
 	if (!bp->ctrl_irq)
 		schedule_delayed_work(&bp->ctrl_work, HZ);
 out:
-	WRITE_ONCE(bp->last_look, jiffies);
+	WRITE_ONCE(bp->last_ctrl, jiffies);
 	rtnl_unlock();
 }
 
-/* At most one reset a second: a host that keeps lying cannot keep a CPU busy. */
+/* Resets at most once a second, so that a misbehaving host cannot keep a CPU busy. */
 void bpfhv_reset_work(struct work_struct *work)
 {
 	struct bpfhv_priv *bp = container_of(work, struct bpfhv_priv, reset_work);

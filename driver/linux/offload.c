@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Offloads: what the set's features let the stack ask for, the metadata that go with a packet, and
- * software for packets that the stack prepared for a set which is no more.
+ * Offloads: the stack's features of a set, the metadata of a packet, and software for packets that
+ * the stack prepared for an earlier set.
  */
 #include <linux/etherdevice.h>
 #include <linux/virtio_net.h>
@@ -10,7 +10,7 @@
 
 #define BPFHV_F_LRO	(BPFHV_F_TCP_V4_LRO | BPFHV_F_TCP_V6_LRO | BPFHV_F_UDP_LRO)
 
-/* Features that this driver makes use of. */
+/* Features that this driver uses. */
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp)
 {
 	u32 wanted = BPFHV_F_SG | BPFHV_F_TX_CSUM | BPFHV_F_TSO_V4 | BPFHV_F_TSO_V6 |
@@ -19,7 +19,9 @@ u32 bpfhv_wanted_features(const struct bpfhv_priv *bp)
 	return wanted & ~bp->switched_off;
 }
 
-/* What the stack may do with features of the device. Large packets need checksums, both ways. */
+/*
+ * Returns the stack's flags for device features. Large packets need checksums in both directions.
+ */
 netdev_features_t bpfhv_netdev_features(u32 features)
 {
 	netdev_features_t to = NETIF_F_HIGHDMA;
@@ -43,37 +45,37 @@ netdev_features_t bpfhv_netdev_features(u32 features)
 	return to;
 }
 
-/* What depends on the set. All other bits are the core's. */
-static netdev_features_t bpfhv_managed(void)
+/* Flags that depend on the set. The core owns all others. */
+static netdev_features_t bpfhv_managed_features(void)
 {
 	return bpfhv_netdev_features(~0U) & ~NETIF_F_HIGHDMA;
 }
 
-/* What can be on with the current set: also what the user switched off. */
-static netdev_features_t bpfhv_able(const struct bpfhv_priv *bp)
+/* Flags that the current set supports, including those that the user disabled. */
+static netdev_features_t bpfhv_supported_features(const struct bpfhv_priv *bp)
 {
 	u32 off = bp->offered & bp->switched_off;
 
-	return bpfhv_netdev_features(bp->selected | off) & bpfhv_managed();
+	return bpfhv_netdev_features(bp->selected | off) & bpfhv_managed_features();
 }
 
-/* What the user wants outlives sets; returns the part of it that the current set supports. */
+/* The user's choice outlives sets. Returns the part that the current set supports. */
 netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features)
 {
-	return features & (bpfhv_able(netdev_priv(dev)) | ~bpfhv_managed());
+	return features & (bpfhv_supported_features(netdev_priv(dev)) | ~bpfhv_managed_features());
 }
 
 static void bpfhv_show_features(struct bpfhv_priv *bp)
 {
-	netdev_features_t managed = bpfhv_managed(), sent;
+	netdev_features_t managed = bpfhv_managed_features(), sent;
 	struct net_device *dev = bp->netdev;
 
 	sent = managed & ~(NETIF_F_RXCSUM | NETIF_F_GRO_HW);
-	dev->hw_features = (dev->hw_features & ~managed) | bpfhv_able(bp);
+	dev->hw_features = (dev->hw_features & ~managed) | bpfhv_supported_features(bp);
 	dev->vlan_features = (dev->vlan_features & ~managed) | (bp->features & sent);
 }
 
-/* Under RTNL, after features were negotiated. */
+/* Called under RTNL, after features were negotiated. */
 void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 {
 	struct net_device *dev = bp->netdev;
@@ -85,18 +87,18 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 		dev->features = bp->features;
 }
 
-/* Under RTNL, once registered: what only later sets can do is wanted, too. */
+/* Called under RTNL, after registration: requests also what only later sets support. */
 void bpfhv_want_later_features(struct bpfhv_priv *bp)
 {
 	struct net_device *dev = bp->netdev;
 
-	/* Of the others the user may have switched some off by now. */
-	dev->wanted_features |= bpfhv_managed() & ~dev->hw_features;
+	/* The user may have disabled some of the others by now. */
+	dev->wanted_features |= bpfhv_managed_features() & ~dev->hw_features;
 }
 
 /*
- * Switched by ethtool. What the guest sends is the stack's affair. What it receives is the host's:
- * that is negotiated anew, with programs made for it.
+ * ethtool -K. Transmit features concern only the stack. Receive features concern the host: they are
+ * negotiated again, and the programs are fetched again.
  */
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 {
@@ -109,7 +111,7 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 		off = BPFHV_F_RX_CSUM | BPFHV_F_LRO;
 	else if (!(features & NETIF_F_GRO_HW))
 		off = BPFHV_F_LRO;
-	/* Of what this set does not offer, the answer of before stands. */
+	/* Features that this set does not offer keep their earlier setting. */
 	off = (off & bp->offered) | (before & ~bp->offered);
 	if (off == before)
 		return 0;
@@ -119,7 +121,7 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 		bp->switched_off = before;
 		return err;
 	}
-	/* The set that came of it may have less than what was asked for. */
+	/* The new set may support less than was requested. */
 	bpfhv_show_features(bp);
 	able = bpfhv_fix_features(dev, features);
 	if (able == features)
@@ -139,8 +141,8 @@ int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buf
 	return 0;
 }
 
-/* Can the current set send the packet as it is? Mostly the stack saw to that. */
-bool bpfhv_tx_suits(const struct bpfhv_priv *bp, struct sk_buff *skb)
+/* Returns true if the current set can send the packet as it is, which the stack mostly ensures. */
+bool bpfhv_tx_can_send(const struct bpfhv_priv *bp, struct sk_buff *skb)
 {
 	netdev_features_t features = bp->features;
 
@@ -150,10 +152,10 @@ bool bpfhv_tx_suits(const struct bpfhv_priv *bp, struct sk_buff *skb)
 }
 
 /*
- * For a packet that was validated before features were lost. @return a list of packets that the
- * set can send, or NULL where the packet is gone for want of memory.
+ * Finishes in software a packet that was validated before features were lost. Returns a list of
+ * packets that the set can send, or NULL if memory ran out and the packet was dropped.
  */
-struct sk_buff *bpfhv_tx_soften(const struct bpfhv_priv *bp, struct sk_buff *skb)
+struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_priv *bp, struct sk_buff *skb)
 {
 	netdev_features_t features = bp->features & ~NETIF_F_GSO_MASK;
 	struct sk_buff *segments, *one;
@@ -178,7 +180,7 @@ drop:
 	return NULL;
 }
 
-/* The feature that a large packet of the host's stands for, or 0. */
+/* Returns the feature that allows the host to send such a large packet, or 0. */
 static u32 bpfhv_lro_feature(u8 gso_type)
 {
 	switch (gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
@@ -195,7 +197,7 @@ static u32 bpfhv_lro_feature(u8 gso_type)
 	return 0;
 }
 
-/* What the host says of checksums and segments, as far as that was negotiated. */
+/* Applies the host's checksum and segmentation metadata, if negotiated. */
 int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
 	struct virtio_net_hdr hdr = {};

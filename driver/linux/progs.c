@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Programs that the kernel's own verifier has proved.
+ * Programs that the kernel's own verifier proves.
  *
- * A context is the one value of an mmapable array map, and each program is
- * loaded as a socket filter whose first instruction puts the address of that
- * value into R1. So the verifier knows the context's exact size, and proves that
- * the program stays inside it and terminates. Nobody has to trust the host's
- * compiler. The packet argument that a socket filter gets is never looked at.
+ * A context is the only value of an mmapable array map. Each program is loaded as a socket filter
+ * whose first instruction loads that value's address into R1. So the verifier knows the context's
+ * exact size, and proves that the program stays inside it and terminates. The host's compiler need
+ * not be trusted. The socket filter's packet argument is not used.
  *
- * Map values are vmalloc memory: the device learns their pages one by one.
+ * Map values are vmalloc memory, so the device gets the list of their pages.
  */
 #include <linux/bpf.h>
 #include <linux/capability.h>
@@ -31,11 +30,10 @@
 #define BPFHV_LOG_LINES	6
 
 /*
- * bpf() with the rights that this takes and no others, whoever loads the module.
- * CAP_PERFMON, because without it the verifier also follows each loop past its
- * end, as a CPU may speculatively, and refuses most of them. With it a program
- * may store the address of its context or stack: the host, which maps all of the
- * guest's memory, learns nothing by that.
+ * Calls bpf() with the capabilities that it needs and no others, whatever the loading task has.
+ * Without CAP_PERFMON the verifier also follows each loop past its end, as a CPU may speculatively,
+ * and refuses most loops. With it a program may store the address of its context or stack. The host
+ * maps all of the guest's memory, so it learns nothing from that.
  */
 static int bpfhv_sys_bpf(int cmd, union bpf_attr *attr)
 {
@@ -89,7 +87,10 @@ static int bpfhv_map_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 		if (dma_mapping_error(dev, dma))
 			return -ENOMEM;
 		r->page_dma[r->n_pages] = dma;
-		/* Shared word by word: bounce buffers or cache maintenance will not do. */
+		/*
+		 * The context is shared word by word: bounce buffers and cache maintenance break
+		 * that.
+		 */
 		if (dma_need_sync(dev, dma)) {
 			r->n_pages++;
 			return -EOPNOTSUPP;
@@ -99,8 +100,8 @@ static int bpfhv_map_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 }
 
 /*
- * Makes the ring's context of r->ctx_size bytes. On success *fd is the map, for
- * loading programs; the caller closes it. On failure bpfhv_verified_free() cleans up.
+ * Creates the ring's context of r->ctx_size bytes. On success *fd is the map, which programs are
+ * loaded with; the caller closes it. On failure bpfhv_verified_free() cleans up.
  */
 int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 {
@@ -135,11 +136,11 @@ close:
 }
 
 /*
- * What a HELPERFREE program may not contain, although the verifier would let
- * root do it: calls (of helpers, which reach into the kernel), and wide loads
- * that stand for maps, BTF objects or kernel symbols of the task that loads.
+ * Rejects what a HELPERFREE program must not contain, although the verifier allows it to root:
+ * calls (helpers reach into the kernel), and wide loads that stand for maps, BTF objects or kernel
+ * symbols of the loading task.
  */
-static int bpfhv_check_pure(const struct bpfhv_code *code, u32 *where)
+static int bpfhv_check_helperfree(const struct bpfhv_code *code, u32 *where)
 {
 	u32 i;
 
@@ -160,10 +161,10 @@ static int bpfhv_check_pure(const struct bpfhv_code *code, u32 *where)
 	return 0;
 }
 
-static struct bpf_insn *bpfhv_with_prologue(const struct bpfhv_code *code, int map_fd)
+static struct bpf_insn *bpfhv_add_prologue(const struct bpfhv_code *code, int map_fd)
 {
 	const struct bpf_insn prologue[BPFHV_PROLOGUE] = {
-		/* The second half's immediate is the offset into the value: 0. */
+		/* The second slot's immediate is the offset into the value: 0. */
 		BPF_LD_IMM64_RAW(BPF_REG_1, BPF_PSEUDO_MAP_VALUE, map_fd),
 	};
 	struct bpf_insn *insns;
@@ -176,8 +177,8 @@ static struct bpf_insn *bpfhv_with_prologue(const struct bpfhv_code *code, int m
 	return insns;
 }
 
-/* Prints the end of the verifier's log, and finds the last instruction it looked at. */
-static void bpfhv_explain(struct bpfhv_priv *bp, char *log, u32 *where)
+/* Logs the end of the verifier's log, and finds the last instruction it checked. */
+static void bpfhv_print_log(struct bpfhv_priv *bp, char *log, u32 *where)
 {
 	char *line, *lines[BPFHV_LOG_LINES] = {};
 	unsigned int n = 0, i, insn;
@@ -194,10 +195,10 @@ static void bpfhv_explain(struct bpfhv_priv *bp, char *log, u32 *where)
 }
 
 /*
- * Loads once more what was refused, for the log. The verifier writes it to user
- * memory only, which a worker does not have: there the error has to do.
+ * Loads a refused program again, to get the log. The verifier writes it to user memory only. A
+ * worker has no user memory: there only the error code is reported.
  */
-static void bpfhv_ask_why(struct bpfhv_priv *bp, union bpf_attr *attr, u32 *where)
+static void bpfhv_log_refusal(struct bpfhv_priv *bp, union bpf_attr *attr, u32 *where)
 {
 	unsigned long user;
 	char *log;
@@ -218,13 +219,13 @@ static void bpfhv_ask_why(struct bpfhv_priv *bp, union bpf_attr *attr, u32 *wher
 		if (fd >= 0)
 			close_fd(fd);
 		else if (!copy_from_user(log, (void __user *)user, BPFHV_LOG_SIZE - 1))
-			bpfhv_explain(bp, log, where);
+			bpfhv_print_log(bp, log, where);
 		vm_munmap(user, BPFHV_LOG_SIZE);
 	}
 	kvfree(log);
 }
 
-/* On failure *where is the instruction at fault, as far as it is known. */
+/* On failure *where is the offending instruction, if known. */
 int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where)
 {
@@ -233,10 +234,10 @@ int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 	union bpf_attr attr;
 	int fd, err;
 
-	err = bpfhv_check_pure(code, where);
+	err = bpfhv_check_helperfree(code, where);
 	if (err)
 		return err;
-	insns = bpfhv_with_prologue(code, map_fd);
+	insns = bpfhv_add_prologue(code, map_fd);
 	if (!insns)
 		return -ENOMEM;
 	memset(&attr, 0, sizeof(attr));
@@ -248,7 +249,7 @@ int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 	fd = bpfhv_sys_bpf(BPF_PROG_LOAD, &attr);
 	*where = 0;
 	if (fd < 0)
-		bpfhv_ask_why(bp, &attr, where);
+		bpfhv_log_refusal(bp, &attr, where);
 	kvfree(insns);
 	if (fd < 0)
 		return fd;
@@ -277,7 +278,7 @@ void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 	r->ctx = NULL;
 }
 
-#else /* no kern_sys_bpf() */
+#else /* without kern_sys_bpf() */
 
 int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Receive: pages from a page pool, mapped once and recycled; small packets are
- * copied out so that their page stays in its slot; the rest are built in place.
+ * Receive. Buffers are pages of a page pool, mapped once and recycled. Small packets are copied, so
+ * that the page stays in its slot; larger ones are built in place.
  *
  *     page:  | headroom | frame ...            | skb_shared_info |
  */
@@ -11,7 +11,7 @@
 #include "bpfhv.h"
 
 #define BPFHV_REFILL_RETRY	(HZ / 10)
-/* Packets in a row that are taken in a softirq. */
+/* Consecutive packets handled in softirq context before a worker takes over. */
 #define BPFHV_RX_BURST		64
 
 int bpfhv_rx_setup(struct bpfhv_queue *q)
@@ -44,7 +44,7 @@ void bpfhv_rx_teardown(struct bpfhv_queue *q)
 	q->pool = NULL;
 }
 
-/* Gives the slot on top of the stack a page, if it has none. */
+/* Allocates a page for the slot on top of the stack, if it has none. */
 static struct bpfhv_slot *bpfhv_rx_prepare(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 *id)
 {
 	struct bpfhv_slot *slot;
@@ -74,7 +74,7 @@ static u32 bpfhv_rx_fill(struct bpfhv_queue *q, struct bpfhv_ring *r)
 
 		if (!slot)
 			break;
-		bpfhv_ring_take(r);
+		bpfhv_slot_alloc(r);
 		ctx->bufs[n].cookie = cpu_to_le64(id);
 		ctx->bufs[n].paddr = cpu_to_le64(slot->dma);
 		ctx->bufs[n].vaddr = 0;
@@ -84,14 +84,14 @@ static u32 bpfhv_rx_fill(struct bpfhv_queue *q, struct bpfhv_ring *r)
 	return n;
 }
 
-/* Takes back the n slots taken last. */
-static void bpfhv_rx_unfill(struct bpfhv_ring *r, u32 n)
+/* Frees the n slots that were allocated last. */
+static void bpfhv_rx_undo(struct bpfhv_ring *r, u32 n)
 {
 	while (n--)
 		r->slots[r->free_ids[r->n_free++]].busy = false;
 }
 
-/* Publishes buffers for all free slots. False where memory ran out. */
+/* Publishes buffers for all free slots. Returns false if memory ran out. */
 bool bpfhv_rx_refill(struct bpfhv_queue *q)
 {
 	struct bpfhv_ring *r = q->cur;
@@ -105,7 +105,7 @@ bool bpfhv_rx_refill(struct bpfhv_queue *q)
 		r->ctx->num_bufs = cpu_to_le32(n);
 		r->ctx->oflags = 0;
 		if (unlikely(bpfhv_run(r, BPFHV_PROG_RXP) < 0)) {
-			bpfhv_rx_unfill(r, n);
+			bpfhv_rx_undo(r, n);
 			bpfhv_request_reset(q, "program rxp failed");
 			break;
 		}
@@ -121,7 +121,7 @@ bool bpfhv_rx_refill(struct bpfhv_queue *q)
 	return true;
 }
 
-/* Runs the poll, in a context that the scheduler can weigh against others. */
+/* Runs the poll in a task, which the scheduler weighs against others. */
 void bpfhv_rx_poll_work(struct work_struct *work)
 {
 	struct bpfhv_queue *q = container_of(to_delayed_work(work), struct bpfhv_queue,
@@ -140,11 +140,11 @@ enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
-/* The poll ends. A queue without a vector comes back by itself. */
+/* Ends the poll. A queue without a vector is polled again by its timer. */
 static void bpfhv_rx_complete(struct bpfhv_queue *q, int done)
 {
 	if (unlikely(!q->irq) && !hrtimer_is_queued(&q->rx_timer))
-		hrtimer_start(&q->rx_timer, ns_to_ktime(BPFHV_RX_LOOK_NS), HRTIMER_MODE_REL_PINNED);
+		hrtimer_start(&q->rx_timer, ns_to_ktime(BPFHV_RX_POLL_NS), HRTIMER_MODE_REL_PINNED);
 	napi_complete_done(&q->napi, done);
 }
 
@@ -169,8 +169,8 @@ static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct
 }
 
 /*
- * Takes one packet from the ring and passes it on. @return 1; 0 where there is
- * none; -EAGAIN where the program wants to run once more before it is armed.
+ * Receives one packet. Returns 1; 0 if there is none; -EAGAIN if the program requests another run
+ * before it is armed.
  */
 static int bpfhv_rx_one(struct bpfhv_queue *q, struct bpfhv_ring *r, bool polling)
 {
@@ -178,7 +178,7 @@ static int bpfhv_rx_one(struct bpfhv_queue *q, struct bpfhv_ring *r, bool pollin
 	int ret;
 
 	r->ctx->oflags = 0;
-	if (unlikely(r->run_ctx))	/* a helper fills it, or does not */
+	if (unlikely(r->run_ctx))	/* a helper may fill it */
 		memset(&r->ctx->metadata, 0, sizeof(r->ctx->metadata));
 	ret = bpfhv_run(r, BPFHV_PROG_RXC);
 	if (!ret) {
@@ -188,7 +188,7 @@ static int bpfhv_rx_one(struct bpfhv_queue *q, struct bpfhv_ring *r, bool pollin
 	}
 	ret = ret == 1 ? bpfhv_rx_packet(q, r, &skb) : -EPROTO;
 	if (unlikely(ret < 0)) {
-		bpfhv_request_reset(q, "a received packet makes no sense");
+		bpfhv_request_reset(q, "rxc returned an invalid packet");
 		return ret;
 	}
 	if (likely(skb))
@@ -198,13 +198,13 @@ static int bpfhv_rx_one(struct bpfhv_queue *q, struct bpfhv_ring *r, bool pollin
 	return 1;
 }
 
-/* Free slots from which on it pays to publish buffers. */
-static u32 bpfhv_rx_enough(const struct bpfhv_ring *r)
+/* Free slots that justify a refill. */
+static u32 bpfhv_rx_refill_threshold(const struct bpfhv_ring *r)
 {
 	return min_t(u32, BPFHV_MAX_BUFS, r->n_bufs / 4);
 }
 
-/* Takes up to max packets from the ring. @return how many; *ret as bpfhv_rx_one(). */
+/* Receives up to max packets. Returns their number; *ret is the last result of bpfhv_rx_one(). */
 static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 {
 	struct bpfhv_ring *r = q->cur;
@@ -216,43 +216,41 @@ static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 		if (*ret != 1)
 			break;
 		done++;
-		if (r->n_free >= bpfhv_rx_enough(r))
+		if (r->n_free >= bpfhv_rx_refill_threshold(r))
 			bpfhv_rx_refill(q);
 	}
 	return done;
 }
 
-/* Learns whether it pays to look for answers right after a doorbell. */
-static void bpfhv_rx_sought(struct bpfhv_queue *q, int done)
+/* Learns whether receive polls right after a doorbell find packets. */
+static void bpfhv_rx_note_reply(struct bpfhv_queue *q, int done)
 {
-	if (!READ_ONCE(q->answer_sought))
+	if (!READ_ONCE(q->reply_expected))
 		return;
-	WRITE_ONCE(q->answer_sought, false);
+	WRITE_ONCE(q->reply_expected, false);
 	if (done)
-		WRITE_ONCE(q->answer_looks, BPFHV_ANSWER_LOOKS);
-	else if (q->answer_looks)
-		WRITE_ONCE(q->answer_looks, q->answer_looks - 1);
+		WRITE_ONCE(q->reply_polls, BPFHV_REPLY_POLLS);
+	else if (q->reply_polls)
+		WRITE_ONCE(q->reply_polls, q->reply_polls - 1);
 }
 
-/* Arms the interrupt. True where there is work instead, so that none will come. */
-static bool bpfhv_rx_more(struct bpfhv_queue *q, struct bpfhv_ring *r, int ret, int done)
+/* Arms the interrupt. Returns true if there is work, so that no interrupt will come. */
+static bool bpfhv_rx_arm(struct bpfhv_queue *q, struct bpfhv_ring *r, int ret, int done)
 {
 	if (ret == -EAGAIN)
 		ret = 1;
 	else
 		ret = q->broken ? 0 : bpfhv_run_intr(r, BPFHV_PROG_RXI, 1);
-	return bpfhv_promised_work(q, ret, done);
+	return bpfhv_work_pending(q, ret, done);
 }
 
 /*
- * The interrupt is armed while the queue is still ours: no other CPU can run a
- * program of this ring meanwhile, and an interrupt that comes before the poll is
- * complete makes it run again.
+ * The interrupt is armed while this CPU still owns the NAPI: no other CPU can run a program of this
+ * ring, and an interrupt before the poll completes makes it run again.
  *
- * A burst is polled here, in a softirq, for the sake of latency. What goes on
- * for longer moves to a worker. Softirqs come before every task: a host that
- * sends faster than this CPU can take would leave nothing to the programs that
- * the packets are for, which would all be dropped at their sockets.
+ * A burst is polled in softirq context, for latency. A longer one moves to a worker. Softirqs run
+ * before every task: a host that sends faster than this CPU receives would starve the applications,
+ * and all packets would be dropped at their sockets (receive livelock).
  */
 int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 {
@@ -260,25 +258,28 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	struct bpfhv_ring *r = q->cur;
 	int done, ret;
 
-	/* Netpoll, with a budget of 0, is about transmitting only. */
+	/* Netpoll, with a budget of 0, only transmits. */
 	if (!budget)
 		return 0;
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
 	done = bpfhv_rx_clean(q, budget, &ret);
-	bpfhv_rx_sought(q, done);
-	bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
-	/* Memory ran out. Without buffers for the next packet no interrupt would bring us back here. */
-	if (unlikely(r->n_free >= bpfhv_rx_enough(r)) && !bpfhv_rx_refill(q))
+	bpfhv_rx_note_reply(q, done);
+	bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
+	/*
+	 * Memory ran out. Without buffers no packet and no interrupt comes, so a worker polls
+	 * again.
+	 */
+	if (unlikely(r->n_free >= bpfhv_rx_refill_threshold(r)) && !bpfhv_rx_refill(q))
 		schedule_delayed_work(&q->poll_work, BPFHV_REFILL_RETRY);
 	q->burst += done;
-	if (done < budget && !bpfhv_rx_more(q, r, ret, done)) {
+	if (done < budget && !bpfhv_rx_arm(q, r, ret, done)) {
 		q->burst = 0;
 		bpfhv_rx_complete(q, done);
-		/* After the packets are where they are wanted: nobody waits for this. */
-		bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
+		/* After delivery, because nothing waits for these completions. */
+		bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
 		return done;
 	}
-	bpfhv_tx_clean_beside(bpfhv_txq(q->bp, q->index));
+	bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
 	if (q->burst < BPFHV_RX_BURST)
 		return budget;
 	q->burst = 0;
@@ -288,8 +289,8 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 }
 
 /*
- * Lets go of every page. The device is disabled, and NAPI does not run. What
- * the host had completed by then is still delivered.
+ * Releases every page. The device is disabled, and NAPI does not run. Packets completed before that
+ * are still delivered.
  */
 void bpfhv_rx_drain(struct bpfhv_queue *q)
 {

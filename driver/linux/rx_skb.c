@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Packets made of received buffers: a small one is copied, so that its page stays
- * in its slot; others are built in the page that they came in.
+ * Builds packets from received buffers. A small packet is copied, so that its page stays in its
+ * slot; others are built in the page that they arrived in.
  */
 #include <linux/dma-mapping.h>
 #include <linux/etherdevice.h>
@@ -26,14 +26,14 @@ static struct sk_buff *bpfhv_rx_build(struct bpfhv_queue *q, struct bpfhv_slot *
 	skb_reserve(skb, BPFHV_RX_HEADROOM);
 	skb_put(skb, len);
 	bpfhv_mark_for_recycle(skb);
-	bpfhv_page_leaves(q->pool, slot->page);
+	bpfhv_release_page(q->pool, slot->page);
 	slot->page = NULL;
 	return skb;
 }
 
 /*
- * Appends a buffer to a packet, whose last piece is *tail: a page holds less than a fragment of the
- * largest packets would have to, so those are chained.
+ * Appends a buffer to a packet whose last skb is *tail. The largest packets need more than
+ * MAX_SKB_FRAGS pages, so skbs are chained by frag_list.
  */
 static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct sk_buff **tail,
 			    struct bpfhv_slot *slot, u32 len)
@@ -50,7 +50,7 @@ static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct s
 			(*tail)->next = next;
 		*tail = next;
 	}
-	/* The recycling mark speaks for the whole packet, so its head must be a pool page, too. */
+	/* The recycling mark covers the whole packet, so its head must be a pool page, too. */
 	skb_add_rx_frag(*tail, skb_shinfo(*tail)->nr_frags, slot->page, BPFHV_RX_HEADROOM, len,
 			PAGE_SIZE);
 	if (*tail != skb) {
@@ -58,14 +58,14 @@ static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct s
 		skb->data_len += len;
 		skb->truesize += PAGE_SIZE;
 	}
-	bpfhv_page_leaves(q->pool, slot->page);
+	bpfhv_release_page(q->pool, slot->page);
 	slot->page = NULL;
 	return true;
 }
 
 /*
- * Makes a packet of the buffers that rxc left in the context. @return 1 where *out is a packet, 0
- * where it was dropped for want of memory, or a negative error where the host lied.
+ * Builds a packet from the buffers that rxc left in the context. Returns 1 if *out is a packet, 0
+ * if it was dropped for lack of memory, or a negative error if the host broke the ABI.
  */
 int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out)
 {
@@ -82,12 +82,12 @@ int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff 
 		u32 len = le32_to_cpu(READ_ONCE(r->ctx->bufs[i].len));
 		struct bpfhv_slot *slot;
 
-		if (unlikely(!bpfhv_ring_give(r, cookie, &id) || len > r->slots[id].len)) {
+		if (unlikely(!bpfhv_slot_free(r, cookie, &id) || len > r->slots[id].len)) {
 			kfree_skb(skb);
 			return -EPROTO;
 		}
 		slot = &r->slots[id];
-		/* A length of 0: the host passed this buffer over. Its page stays. */
+		/* A length of 0: the host skipped this buffer. Its page stays in the slot. */
 		if (unlikely(!len || failed))
 			continue;
 		if (unlikely(len < ETH_HLEN && !skb)) {

@@ -2,10 +2,10 @@
 /*
  * Transmit. Everything here runs under the netdev transmit lock of its queue.
  *
- * Notifications are the expensive part of a virtual NIC, so: completions are
- * taken back when the next packet is sent or received, or by a timer soon after;
- * an interrupt is asked for only where the queue is stopped, for half of what is
- * outstanding; the doorbell is rung once per burst, when the host asked for it.
+ * Notifications are the main cost of a virtual NIC. So completions are reclaimed when the next
+ * packet is sent or received, or by a timer soon after. An interrupt is requested only if the queue
+ * is stopped, for half of what is outstanding. The doorbell is written once per burst, if the host
+ * requested a kick.
  */
 #include <linux/netdevice.h>
 
@@ -16,7 +16,7 @@ static bool bpfhv_tx_sg(const struct bpfhv_priv *bp)
 	return bp->selected & BPFHV_F_SG;
 }
 
-/* Buffers that the next packet may need, bounded so that small rings still work. */
+/* Slots that the next packet may need, bounded so that small rings still work. */
 static u32 bpfhv_tx_room(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
 	u32 most = bpfhv_tx_sg(q->bp) ? MAX_SKB_FRAGS + 1 : 1;
@@ -25,8 +25,8 @@ static u32 bpfhv_tx_room(struct bpfhv_queue *q, struct bpfhv_ring *r)
 }
 
 /*
- * Takes back up to max completed packets. No completion can come more than once
- * per outstanding buffer, so the loop ends whatever the host does.
+ * Reclaims up to max completed packets. The loop ends whatever the host does: each outstanding
+ * buffer completes at most once.
  */
 static unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, int max, int budget)
 {
@@ -44,15 +44,15 @@ static unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, int max, int budget)
 		packets++;
 	}
 	if (unlikely(ret < 0))
-		bpfhv_request_reset(q, "a transmit completion makes no sense");
+		bpfhv_request_reset(q, "txc returned an invalid completion");
 	if (packets)
 		netdev_tx_completed_queue(bpfhv_netdev_txq(q), packets, bytes);
 	return packets;
 }
 
 /*
- * Asks for an interrupt after half of what is outstanding. Not 0 where that many
- * are complete already: no interrupt will come.
+ * Requests an interrupt after half of what is outstanding. Returns non-zero if that many are
+ * complete already, so that no interrupt will come.
  */
 static int bpfhv_tx_arm(struct bpfhv_queue *q)
 {
@@ -65,23 +65,22 @@ static int bpfhv_tx_arm(struct bpfhv_queue *q)
 }
 
 /*
- * A doorbell is a trap, and where CPUs are scarce the host works right then, in
- * our place. What it has for us by then is in the receive ring long before its
- * interrupt gets through: so look there, and ask for no interrupt meanwhile. Where
- * the host has a CPU of its own the doorbell returns at once, every look is in
- * vain, and they soon stop.
+ * Polls the receive ring right after a doorbell. A doorbell is a trap: if CPUs are scarce, the host
+ * works right then, in place of this guest, and what it sends in reply is in the receive ring long
+ * before its interrupt arrives. So the receive interrupt is disarmed meanwhile. If the host has its
+ * own CPU, the doorbell returns at once, the polls find nothing, and they soon stop.
  *
- * @return the receive queue, whose poll is ours to schedule, or NULL
+ * Returns the receive queue, whose poll the caller schedules, or NULL.
  */
-static struct bpfhv_queue *bpfhv_tx_seek_answer(struct bpfhv_queue *q)
+static struct bpfhv_queue *bpfhv_tx_poll_reply(struct bpfhv_queue *q)
 {
 	struct bpfhv_queue *rxq = &q->bp->queues[q->index - q->bp->n_pairs];
 
-	if (!READ_ONCE(rxq->answer_looks) && q->stats.kicks % BPFHV_ANSWER_PROBE)
+	if (!READ_ONCE(rxq->reply_polls) && q->stats.kicks % BPFHV_REPLY_PROBE)
 		return NULL;
 	if (!napi_schedule_prep(&rxq->napi))
 		return NULL;
-	WRITE_ONCE(rxq->answer_sought, true);
+	WRITE_ONCE(rxq->reply_expected, true);
 	bpfhv_run_intr(rxq->cur, BPFHV_PROG_RXI, 0);
 	return rxq;
 }
@@ -93,7 +92,7 @@ static void bpfhv_tx_kick(struct bpfhv_queue *q)
 	if (!q->kick_pending)
 		return;
 	q->kick_pending = false;
-	rxq = bpfhv_tx_seek_answer(q);
+	rxq = bpfhv_tx_poll_reply(q);
 	bpfhv_kick(q);
 	if (rxq)
 		__napi_schedule(&rxq->napi);
@@ -108,14 +107,14 @@ enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)
 }
 
 /*
- * Makes sure that what is outstanding is taken back: soon, or, where the stack
- * waits for it, by an interrupt. @return as bpfhv_tx_arm()
+ * Ensures that what is outstanding is reclaimed: by the timer, or by an interrupt if the stack
+ * waits for it. Returns as bpfhv_tx_arm().
  */
-static int bpfhv_tx_expect(struct bpfhv_queue *q, struct netdev_queue *txq)
+static int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct netdev_queue *txq)
 {
 	if (netif_xmit_stopped(txq) && q->irq)
 		return bpfhv_tx_arm(q);
-	/* A callback that still runs on another CPU may be past what it does for us. */
+	/* A callback on another CPU may be past its reclaim: start the timer again. */
 	if (bpfhv_outstanding(q->cur) && !q->broken && !hrtimer_is_queued(&q->tx_timer))
 		hrtimer_start(&q->tx_timer, ns_to_ktime(BPFHV_TX_DELAY_NS),
 			      HRTIMER_MODE_REL_PINNED);
@@ -130,8 +129,8 @@ static void bpfhv_tx_wake_if_room(struct bpfhv_queue *q, struct netdev_queue *tx
 		netif_tx_wake_queue(txq);
 }
 
-/* From the receive poll of the same pair: whoever receives has mostly sent before. */
-void bpfhv_tx_clean_beside(struct bpfhv_queue *q)
+/* Called by the receive poll of the same pair: a queue that receives has mostly sent before. */
+void bpfhv_tx_reclaim_from_rx(struct bpfhv_queue *q)
 {
 	struct netdev_queue *txq = bpfhv_netdev_txq(q);
 
@@ -150,7 +149,7 @@ static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct netdev_queue *tx
 		return;
 	netif_tx_stop_queue(txq);
 	bpfhv_count(q, stops, 1);
-	/* Completions may have come before the interrupt was armed: look again. */
+	/* Completions may have come before the interrupt was armed: reclaim again. */
 	if (bpfhv_tx_arm(q))
 		bpfhv_tx_reclaim(q, r->n_bufs, 0);
 	if (r->n_free >= bpfhv_tx_room(q, r))
@@ -158,19 +157,19 @@ static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct netdev_queue *tx
 }
 
 /*
- * The end of a burst: whatever happened to its last packet, the host learns of
- * those before it, and somebody will take the completions back.
+ * Ends a burst: kicks the host for all its packets, even if the last one failed, and ensures that
+ * the completions are reclaimed.
  */
 static void bpfhv_tx_flush(struct bpfhv_queue *q)
 {
 	bpfhv_tx_kick(q);
 	bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
-	/* No interrupt will come: the poll takes back what there is, wakes the queue, and arms anew. */
-	if (unlikely(bpfhv_tx_expect(q, bpfhv_netdev_txq(q))))
+	/* No interrupt will come: the poll reclaims, wakes the queue, and arms again. */
+	if (unlikely(bpfhv_tx_schedule_reclaim(q, bpfhv_netdev_txq(q))))
 		napi_schedule(&q->napi);
 }
 
-/* Sends one packet, or drops it. @return whether the burst ends here */
+/* Sends or drops one packet. Returns true if the burst ends here. */
 static bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
 			  bool more)
 {
@@ -185,7 +184,7 @@ static bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk
 		goto drop;
 	bpfhv_count(q, packets, 1);
 	bpfhv_count(q, bytes, len);
-	/* Before anything that may take this very packet back. */
+	/* First: what follows may reclaim this packet. */
 	return __netdev_tx_sent_queue(bpfhv_netdev_txq(q), len, more);
 drop:
 	bpfhv_count(q, dropped, 1);
@@ -193,12 +192,12 @@ drop:
 	return true;
 }
 
-/* Rare: a packet from before an upgrade. What the ring has no room for is dropped. */
-static void bpfhv_tx_send_softened(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+/* Rare: a packet from before an upgrade. Segments that do not fit the ring are dropped. */
+static void bpfhv_tx_send_fallback(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
 	struct sk_buff *next;
 
-	skb = bpfhv_tx_soften(q->bp, skb);
+	skb = bpfhv_tx_sw_fallback(q->bp, skb);
 	if (skb)
 		bpfhv_count(q, softened, 1);
 	else
@@ -227,10 +226,10 @@ netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 		bpfhv_tx_kick(q);
 		return NETDEV_TX_BUSY;
 	}
-	if (likely(bpfhv_tx_suits(bp, skb)))
+	if (likely(bpfhv_tx_can_send(bp, skb)))
 		flush = bpfhv_tx_send(q, r, skb, netdev_xmit_more());
 	else
-		bpfhv_tx_send_softened(q, r, skb);
+		bpfhv_tx_send_fallback(q, r, skb);
 	bpfhv_tx_stop_if_full(q, txq);
 	if (flush || netif_xmit_stopped(txq))
 		bpfhv_tx_flush(q);
@@ -245,7 +244,7 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 	unsigned int packets;
 	bool again;
 
-	/* Netpoll may be here because the lock is taken. */
+	/* Netpoll may run because the lock is held. */
 	if (budget)
 		__netif_tx_lock(txq, smp_processor_id());
 	else if (!__netif_tx_trylock(txq))
@@ -253,7 +252,7 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 	r = q->cur;
 	packets = bpfhv_tx_reclaim(q, r->n_bufs, budget);
 	bpfhv_tx_wake_if_room(q, txq);
-	again = bpfhv_promised_work(q, bpfhv_tx_expect(q, txq), packets);
+	again = bpfhv_work_pending(q, bpfhv_tx_schedule_reclaim(q, txq), packets);
 	__netif_tx_unlock(txq);
 
 	if (again && budget)
@@ -264,15 +263,15 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 }
 
 /*
- * Lets go of everything outstanding. The device is disabled, so nothing is in
- * use; what was completed in time is counted as sent, the rest is dropped.
+ * Releases everything outstanding. The device is disabled, so no buffer is in use. What was
+ * completed before is counted as sent, the rest as dropped.
  */
 void bpfhv_tx_drain(struct bpfhv_queue *q)
 {
 	struct bpfhv_ring *r = q->cur;
 	u32 i;
 
-	/* Nobody transmits any more, so nobody starts it again. */
+	/* No transmit runs any more, so nothing starts the timer again. */
 	hrtimer_cancel(&q->tx_timer);
 	local_bh_disable();
 	if (!q->bp->gone)

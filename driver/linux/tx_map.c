@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * A packet's buffers on their way out: mapped, published, taken back. Under the
- * netdev transmit lock, as all of tx.c.
+ * Maps, publishes and reclaims the buffers of a packet. Everything here runs under the netdev
+ * transmit lock, as in tx.c.
  */
 #include <linux/dma-mapping.h>
 #include <linux/netdevice.h>
@@ -23,7 +23,9 @@ static void bpfhv_tx_undo(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 done)
 	u32 i, id;
 
 	for (i = 0; i < done; i++) {
-		/* Our own value, written a moment ago; the table has the truth. */
+		/*
+		 * From the private stack: the context's cookies may have been changed by the host.
+		 */
 		id = r->free_ids[r->n_free];
 		r->slots[id].busy = false;
 		r->slots[id].skb = NULL;
@@ -54,7 +56,7 @@ static int bpfhv_tx_map_one(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 	slot->paged = frag >= 0;
 	slot->skb = i ? NULL : skb;
 	slot->n_bufs = 0;
-	bpfhv_ring_take(r);
+	bpfhv_slot_alloc(r);
 	buf->cookie = cpu_to_le64(id);
 	buf->paddr = cpu_to_le64(slot->dma);
 	buf->vaddr = 0;
@@ -63,7 +65,10 @@ static int bpfhv_tx_map_one(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 	return 0;
 }
 
-/* Fills bufs[] with the packet. @return buffers used, or a negative error with nothing held. */
+/*
+ * Fills bufs[] with the packet. Returns the number of buffers, or a negative error with nothing
+ * held.
+ */
 static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
 	struct bpfhv_slot *first = NULL;
@@ -83,7 +88,7 @@ static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_b
 	return used;
 }
 
-/* Publishes one packet. On failure nothing is held, and the packet is the caller's. */
+/* Publishes one packet. On failure nothing is held, and the caller keeps the packet. */
 int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
 	struct bpfhv_context *ctx = r->ctx;
@@ -108,7 +113,7 @@ int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff
 	return 0;
 }
 
-/* Takes back the buffers of one completed packet from the context. */
+/* Reclaims the buffers of one completed packet. */
 int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
 		    unsigned int *bytes)
 {
@@ -121,11 +126,11 @@ int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
 	for (i = 0; i < num; i++) {
 		u64 cookie = le64_to_cpu(READ_ONCE(r->ctx->bufs[i].cookie));
 
-		/* The first buffer has the packet, and knows how many follow. */
+		/* The first buffer holds the packet and the number of buffers. */
 		if (unlikely(cookie >= r->n_bufs ||
 			     r->slots[cookie].n_bufs != (i ? 0 : num) ||
-			     !bpfhv_ring_give(r, cookie, &id)))
-			goto lie;
+			     !bpfhv_slot_free(r, cookie, &id)))
+			goto invalid;
 		bpfhv_tx_unmap(q, &r->slots[id]);
 		if (!i) {
 			skb = r->slots[id].skb;
@@ -135,7 +140,7 @@ int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
 	*bytes += skb->len;
 	napi_consume_skb(skb, budget);
 	return 0;
-lie:
+invalid:
 	dev_kfree_skb_any(skb);
 	return -EPROTO;
 }

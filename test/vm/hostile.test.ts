@@ -55,7 +55,7 @@ describe("version 1 of the ABI", { skip, timeout: patience(100_000) }, () => {
     const vm = await NicGuest.start({ label: "v1", guest: { originalDriver: true } });
     const refused = await vm.guest.run("insmod /modules/bpfhv.ko version1=1; ip link show eth0");
     assert.notEqual(refused.status, 0);
-    assert.match(await vm.guest.check("dmesg"), /allow_unverified=1 would run them unproved/);
+    assert.match(await vm.guest.check("dmesg"), /allow_unverified=1 to run them unverified/);
     await vm.guest.check("rmmod bpfhv; true");
     await vm.load("version1=1 allow_unverified=1");
     assert.equal(await vm.pings(5), 0);

@@ -112,7 +112,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     await vm.load("vectors=1");
     const lines = await vm.guest.check("grep -c bpfhv- /proc/interrupts");
     assert.equal(Number(lines), 1);
-    assert.match(await dmesg(), /1 of 3 vectors: a timer replaces the others/);
+    assert.match(await dmesg(), /1 of 3 vectors: timers replace the others/);
     await bothWays();
     const before = await counter("tx0_stops");
     const { pps } = await vm.link.udp("from guest", 1);
