@@ -1,8 +1,8 @@
 /**
- * Signals event descriptors that somebody else owns, too. write(2) to a full counter blocks unless
- * O_NONBLOCK is set, and whoever shares the open file can clear that flag at any time. The
- * completion of an asynchronous request (IOCB_FLAG_RESFD of io_submit(2)) adds to the counter from
- * inside the kernel, which never waits: a full counter stays full. The request is one byte to
+ * Signals event descriptors whose open file a peer shares. write(2) to a full counter blocks
+ * unless O_NONBLOCK is set, and a peer can clear that flag at any time. The completion of an
+ * asynchronous request (IOCB_FLAG_RESFD of io_submit(2)) adds to the counter from inside the
+ * kernel, which never waits: a full counter stays full. The request is one byte to
  * /dev/null, complete before io_submit returns.
  */
 import * as libc from "./libc.ts";
@@ -11,7 +11,10 @@ const SYS_IO_SETUP = process.arch === "x64" ? 206 : 0;
 const SYS_IO_SUBMIT = process.arch === "x64" ? 209 : 2;
 const O_WRONLY_CLOEXEC = 1 | 0o2000000;
 
-/** In one page: the context id, the list of one request, struct iocb (64 bytes), and the byte. */
+/**
+ * Layout of one page: the context id, the list of one
+ * request, struct iocb (64 bytes), and the byte.
+ */
 const ID = 0;
 const LIST = 8;
 const IOCB = 64;
@@ -20,11 +23,11 @@ const BYTE = 128;
 const FIELD = { opcode: 16, fd: 20, buffer: 24, bytes: 32, flags: 56, resultFd: 60 } as const;
 const IOCB_CMD_PWRITE = 1;
 const IOCB_FLAG_RESFD = 1;
-/** struct aio_ring, which the kernel maps at the context's address: words. */
+/** Words of struct aio_ring, which the kernel maps at the context's address. */
 const RING = { head: 2, tail: 3, magic: 4, BYTES: 32 } as const;
 const RING_MAGIC = 0xa10a10a1;
 
-/** One thread's context for `signal`; it lives as long as the process. */
+/** One thread's context for `signal`. It lives as long as the process. */
 export class AioSignaller {
   readonly #context: number;
   readonly #list: number;
@@ -39,8 +42,7 @@ export class AioSignaller {
   }
 
   /**
-   * @returns null when this kernel, a sandbox or the system's
-   * limit (fs.aio-max-nr) gives no context
+   * @returns null if the kernel, a sandbox or the system's limit (fs.aio-max-nr) refuses a context
    */
   static open(): AioSignaller | null {
     const page = libc.mmap(0, 4096, 3, 0x22, -1, 0);
@@ -64,13 +66,13 @@ export class AioSignaller {
     return new AioSignaller(context, page, ring);
   }
 
-  /** Adds one. @returns false when `fd` is not an event descriptor */
+  /** Adds one. @returns false if `fd` is not an event descriptor */
   signal(fd: number): boolean {
     const ring = this.#ring;
     this.#request.setUint32(IOCB + FIELD.resultFd, fd, true);
     const submitted = libc.syscall(SYS_IO_SUBMIT, this.#context, 1, this.#list) === 1;
-    // The event is complete; nobody else reads the ring, and the
-    // kernel lets its reader move the head.
+    // The event is complete. The ring has no other reader, and
+    // the kernel lets its reader move the head.
     ring[RING.head] = ring[RING.tail];
     return submitted;
   }

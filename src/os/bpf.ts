@@ -1,5 +1,5 @@
 /**
- * bpf(2): just enough to let the running kernel's verifier judge a program, and to run it there. The program's
+ * bpf(2): verifies a program with the running kernel's verifier, and runs it there. The program's
  * memory is the single value of an array map, as in the guest driver.
  */
 import { check, errnoName, OsError } from "./errors.ts";
@@ -20,7 +20,7 @@ const LOG_BYTES = 1 << 20;
 const LOG_OFFSET = PAGE;
 const ADDRESS_SPACE = 2 ** 32;
 const RIGHTS = "needs root, or CAP_BPF and CAP_NET_ADMIN";
-/** Bytes that TEST_RUN wants as a packet: at least an Ethernet header. */
+/** Packet bytes that TEST_RUN requires: at least an Ethernet header. */
 const PACKET = 64;
 
 /** `pseudo` of the load that puts a map value's address into R1 (BPF_PSEUDO_MAP_VALUE). */
@@ -48,7 +48,7 @@ export class BpfMemory {
   readonly fd: number;
   readonly size: number;
   readonly #mapping: Mapping;
-  /** The value itself. Not to be touched after `close`. */
+  /** The value itself. Must not be accessed after `close`. */
   readonly bytes: Uint8Array;
 
   constructor(size: number) {
@@ -81,22 +81,25 @@ export class BpfMemory {
   }
 }
 
-/** What the kernel's verifier said: a program, or the reason and the whole log. */
 const LOAD_TRIES = 5;
 
+/** The verifier's result: a program, or the reason and the whole log. */
 export type LoadResult =
   | { readonly accepted: true; readonly fd: number; readonly log: string }
   | { readonly accepted: false; readonly code: string; readonly log: string };
 
 export interface LoadOptions {
-  /** Ask for the log only where the kernel refuses: quicker, and no log is too long for a program that is right. */
+  /**
+   * Requests the log only if the kernel refuses: quicker, and an
+   * accepted program's log is never too long.
+   */
   readonly quiet?: boolean;
 }
 
 /**
- * Loads code as a socket filter. With `memory`, an instruction is put in front that sets R1 to its address;
- * the indices in the log then are 2 higher than in `code`.
- * @throws OsError EPERM without the right to load programs.
+ * Loads code as a socket filter. With `memory`, an instruction in front sets R1 to its address;
+ * instruction indices in the log are then 2 higher than in `code`.
+ * @throws OsError EPERM without the right to load programs
  */
 export function loadSocketFilter(
   code: Uint8Array,
@@ -130,7 +133,8 @@ export function loadSocketFilter(
 function progLoad(area: number, length: number, log: boolean): number {
   for (let tries = 1; ; tries++) {
     const fd = progLoadOnce(area, length, log);
-    // The kernel gives up where a signal comes meanwhile, such as that of a debugger or of a shell's job control.
+    // The verifier returns EAGAIN if a signal is pending, as
+    // from a debugger or a shell's job control.
     if (fd >= 0 || tries === LOAD_TRIES || errnoName(libc.errno()) !== "EAGAIN") return fd;
   }
 }
@@ -163,7 +167,10 @@ function text(bytes: Uint8Array): string {
   return Buffer.from(bytes.subarray(0, end < 0 ? bytes.length : end)).toString("latin1");
 }
 
-/** Runs a loaded socket filter `repeat` times. @returns the low half of R0, and mean nanoseconds per run. */
+/**
+ * Runs a loaded socket filter `repeat` times. @returns the low
+ * half of R0, and mean nanoseconds per run
+ */
 export function testRun(fd: number, repeat = 1): { r0: number; nanoseconds: number } {
   const area = mapAnonymous(PAGE);
   try {
@@ -185,7 +192,7 @@ export function testRun(fd: number, repeat = 1): { r0: number; nanoseconds: numb
   }
 }
 
-/** @returns why programs cannot be loaded here, or null where they can. */
+/** @returns why programs cannot be loaded here, or null if they can */
 export function bpfProblem(): string | null {
   try {
     const memory = new BpfMemory(8);

@@ -1,4 +1,4 @@
-/** Readiness of many descriptors in one call, with results in a flat array. */
+/** epoll: readiness of many descriptors in one call, with results in a flat array. */
 import { check, EBADF, EINTR, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 import { type Mapping, mapAnonymous } from "./memory.ts";
@@ -8,7 +8,7 @@ export const EPOLLOUT = 0x004;
 export const EPOLLERR = 0x008;
 export const EPOLLHUP = 0x010;
 export const EPOLLRDHUP = 0x2000;
-/** Reports each time that readiness comes, not as long as it lasts. */
+/** Edge-triggered: reports each change to ready once, not as long as it lasts. */
 export const EPOLLET = 0x80000000;
 
 const EPOLL_CLOEXEC = 0o2000000;
@@ -16,7 +16,7 @@ const CTL_ADD = 1;
 const CTL_DEL = 2;
 const CTL_MOD = 3;
 
-/** struct epoll_event is packed on x86-64 only: u32 events, then u64 data at 4 there, at 8 elsewhere. */
+/** struct epoll_event: u32 events, then u64 data at 4 on x86-64 (packed), at 8 elsewhere. */
 const STRIDE = process.arch === "x64" ? 3 : 4;
 const TAG = process.arch === "x64" ? 1 : 2;
 
@@ -27,7 +27,7 @@ export class Epoll {
   readonly #capacity: number;
   #open = true;
 
-  /** `capacity`: how many ready descriptors one `wait` reports at most. */
+  /** `capacity`: largest number of ready descriptors that one `wait` reports. */
   constructor(capacity = 64) {
     this.#capacity = capacity;
     this.#fd = check(libc.epollCreate(EPOLL_CLOEXEC), "epoll_create1", "");
@@ -41,7 +41,7 @@ export class Epoll {
     this.#words = new Uint32Array(this.#memory.view(0, (capacity + 1) * STRIDE * 4));
   }
 
-  /** Watches `fd`; `tag` (u32) comes back with its events. Error and hang-up are always reported. */
+  /** Watches `fd`. Its events carry `tag` (u32). Errors and hang-up are always reported. */
   add(fd: number, events: number, tag: number): void {
     this.#control(CTL_ADD, fd, events, tag);
   }
@@ -55,7 +55,7 @@ export class Epoll {
   }
 
   #control(operation: number, fd: number, events: number, tag: number): void {
-    // The table is unmapped once closed: touching it would kill the process.
+    // The table is unmapped by `close`: an access would kill the process.
     if (!this.#open) throw new OsError("epoll_ctl", `fd ${fd}`, EBADF, "", "the set is closed");
     const at = this.#capacity * STRIDE;
     this.#words[at] = events;
@@ -64,7 +64,10 @@ export class Epoll {
     check(libc.epollCtl(this.#fd, operation, fd, address), "epoll_ctl", `fd ${fd}`);
   }
 
-  /** Number of ready descriptors; -1 waits for ever, 0 only looks. A signal ends the wait with 0. */
+  /**
+   * Waits for ready descriptors and returns their number; -1 waits forever,
+   * 0 polls. A signal ends the wait with 0.
+   */
   wait(timeoutMs: number): number {
     const n = libc.epollWait(this.#fd, this.#memory.address, this.#capacity, timeoutMs);
     if (n >= 0) return n;
@@ -73,12 +76,12 @@ export class Epoll {
     throw new OsError("epoll_wait", `fd ${this.#fd}`, number);
   }
 
-  /** Tag of the i-th ready descriptor of the last `wait`. */
+  /** Returns the tag of the i-th ready descriptor of the last `wait`. */
   tag(i: number): number {
     return this.#words[i * STRIDE + TAG]!;
   }
 
-  /** Its events. */
+  /** Returns the events of the i-th ready descriptor of the last `wait`. */
   events(i: number): number {
     return this.#words[i * STRIDE]!;
   }

@@ -1,15 +1,16 @@
-/** One error type for every refused system call: which call, on what, why, and what to do about it. */
+/** The error type of every refused system call: call, object, reason, and what to do. */
 import { constants } from "node:os";
 import { getSystemErrorMap } from "node:util";
 import { errno } from "./libc.ts";
 
 const names = new Map<number, string>();
 for (const [name, number] of Object.entries(constants.errno)) {
-  // EWOULDBLOCK and EOPNOTSUPP share their numbers with the usual names, which come first or are set below.
+  // EWOULDBLOCK and EOPNOTSUPP share numbers with the usual
+  // names, which come first or are set below.
   if (!names.has(number)) names.set(number, name);
 }
 
-/** "ENOENT" for 2; "E<number>" for numbers that Node does not know. */
+/** Returns "ENOENT" for 2; "E<number>" for numbers that Node does not know. */
 export function errnoName(number: number): string {
   return names.get(number) ?? `E${number}`;
 }
@@ -19,8 +20,8 @@ function describe(number: number): string {
 }
 
 /**
- * A refused operation of the operating system.
- * `code` is the errno name and is stable; the message names the call, the object and what to do.
+ * A refused operation of the operating system. `code` is the errno name and is stable; the message
+ * names the call, the object and what to do.
  */
 export class OsError extends Error {
   override readonly name = "OsError";
@@ -40,7 +41,7 @@ export class OsError extends Error {
   }
 }
 
-/** Passes a result through, or throws for a negative one, with errno. */
+/** Returns `result`, or throws an OsError with errno if it is negative. */
 export function check(result: number, call: string, object: string, hint = ""): number {
   if (result >= 0) return result;
   throw new OsError(call, object, errno(), hint);

@@ -1,7 +1,7 @@
 /**
- * Event descriptors: a counter that the kernel keeps, for kicks and interrupts.
- * Peers share the open file of theirs and choose its flags, so nothing here that
- * touches a peer's descriptor relies on O_NONBLOCK.
+ * Event descriptors: counters of the kernel, for kicks and interrupts. A peer shares the
+ * open file of each descriptor that it sends and controls its flags, so no call on a
+ * peer's descriptor relies on O_NONBLOCK.
  */
 import { AioSignaller } from "./aio.ts";
 import { check, EAGAIN } from "./errors.ts";
@@ -24,32 +24,31 @@ export function createEventFd(): number {
 }
 
 /**
- * Is it an event descriptor? Asks /proc, never the file: one of FUSE
- * or a driver could keep the caller waiting.
+ * Returns true if `fd` is an event descriptor. Reads /proc instead of the file: one of FUSE or a
+ * driver could block the caller.
  */
 export function isEventFd(fd: number): boolean {
   return fdTarget(fd) === "anon_inode:[eventfd]";
 }
 
 /**
- * Adds one to a descriptor of this process. A full counter is as
- * good as added: the reader is awake anyway.
+ * Adds one to a descriptor of this process. A full counter counts as success: its reader is awake.
  */
 export function signalEventFd(fd: number): void {
   libc.write(fd, libc.ONE_ADDRESS, 8);
 }
 
-/** This thread's; null: the system gives none. */
+/** This thread's signaller; null if the system refused a context. */
 let signaller: AioSignaller | null | undefined;
 
-/** Before a peer comes, who might leave no descriptor for it. */
+/** Opens the signaller before a peer connects, whose descriptors may use up the limit. */
 export function prepareToSignalPeers(): void {
   signaller ??= AioSignaller.open();
 }
 
 /**
- * Adds one to a peer's event descriptor, and never blocks, whatever the peer does to the open file
- * meanwhile. `fd` has passed `isEventFd`. @returns false when it could not be signalled
+ * Adds one to a peer's event descriptor. Never blocks, whatever the peer does to the open file
+ * meanwhile. `fd` has passed `isEventFd`. @returns false if it could not be signalled
  */
 export function signalPeer(fd: number): boolean {
   if (signaller === undefined) prepareToSignalPeers();
@@ -57,9 +56,9 @@ export function signalPeer(fd: number): boolean {
 }
 
 /**
- * Without a context for asynchronous requests: not when the counter is full. A peer that fills it
- * and clears O_NONBLOCK between these calls still blocks the thread; the watchdog of the main
- * thread is left for that.
+ * Signals without an asynchronous request, if the counter is not full. A peer that
+ * fills it and clears O_NONBLOCK between the two calls still blocks the thread;
+ * the main thread's watchdog detects that.
  */
 export function signalWritable(fd: number): boolean {
   trySetNonBlocking(fd);
@@ -70,8 +69,8 @@ export function signalWritable(fd: number): boolean {
 }
 
 /**
- * Takes the count and leaves 0; returns how often it was signalled (0 to 2^32-1, capped).
- * RWF_NOWAIT: another reader may have taken it, and a peer may have cleared O_NONBLOCK.
+ * Reads the count and resets it to 0; returns the number of signals (0 to 2^32-1, capped).
+ * RWF_NOWAIT, because another reader may have emptied it, and a peer may have cleared O_NONBLOCK.
  */
 export function drainEventFd(fd: number): number {
   const n = libc.syscall6(SYS_PREADV2, fd, libc.RESULT_IOVEC_ADDRESS, 1, -1, 0, RWF_NOWAIT);
@@ -80,7 +79,7 @@ export function drainEventFd(fd: number): number {
   return high === 0 ? libc.scratch.getUint32(libc.RESULT_OFFSET, true) : 0xffffffff;
 }
 
-/** Kernels before 5.9 and sandboxes know no RWF_NOWAIT for event descriptors. */
+/** For kernels before 5.9 and sandboxes, which refuse RWF_NOWAIT for event descriptors. */
 function readOld(fd: number): boolean {
   trySetNonBlocking(fd);
   return libc.read(fd, libc.scratchAddress + libc.RESULT_OFFSET, 8) === 8;

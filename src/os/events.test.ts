@@ -6,7 +6,7 @@ import { createEventFd, drainEventFd, signalEventFd } from "./eventfd.ts";
 import { close } from "./fd.ts";
 import { socketPair } from "./unix-socket.ts";
 
-test("an event descriptor counts signals and is empty after draining", () => {
+test("event descriptor counts signals and is empty after a drain", () => {
   const fd = createEventFd();
   assert.equal(drainEventFd(fd), 0);
   for (let i = 0; i < 3; i++) signalEventFd(fd);
@@ -15,7 +15,7 @@ test("an event descriptor counts signals and is empty after draining", () => {
   close(fd);
 });
 
-test("epoll reports tags and events of the ready descriptors only", () => {
+test("epoll reports the tags and events of ready descriptors only", () => {
   const before = openFds();
   const epoll = new Epoll(4);
   const fds = Array.from({ length: 6 }, createEventFd);
@@ -27,7 +27,7 @@ test("epoll reports tags and events of the ready descriptors only", () => {
   assert.deepEqual([epoll.tag(0), epoll.tag(1)].sort(), [0xfffffff1, 0xfffffff5]);
   assert.equal(epoll.events(0), EPOLLIN);
   for (const fd of fds) signalEventFd(fd);
-  assert.equal(epoll.wait(0), 4, "no more than the capacity at once");
+  assert.equal(epoll.wait(0), 4, "at most the capacity in one wait");
   epoll.remove(fds[5]!);
   epoll.modify(fds[1]!, EPOLLOUT, 7);
   for (const fd of fds.slice(2)) drainEventFd(fd);
@@ -40,7 +40,7 @@ test("epoll reports tags and events of the ready descriptors only", () => {
   assert.equal(openFds(), before);
 });
 
-test("the end of a peer shows as hang-up, a closed descriptor as an error of add", () => {
+test("epoll reports a hang-up when the peer closes and refuses a closed descriptor", () => {
   const epoll = new Epoll();
   const [a, b] = socketPair();
   epoll.add(a, EPOLLIN, 1);
@@ -52,7 +52,7 @@ test("the end of a peer shows as hang-up, a closed descriptor as an error of add
   epoll.close();
 });
 
-test("waiting ends at its deadline", () => {
+test("epoll wait returns when its timeout expires", () => {
   const epoll = new Epoll();
   const start = performance.now();
   assert.equal(epoll.wait(20), 0);

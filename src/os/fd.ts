@@ -1,4 +1,4 @@
-/** File descriptors: every one made in this room is close-on-exec. */
+/** File descriptors. Every one created in this folder is close-on-exec. */
 import { fstatSync, readlinkSync } from "node:fs";
 import { check } from "./errors.ts";
 import * as libc from "./libc.ts";
@@ -8,12 +8,12 @@ const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
 
-/** Closes; a descriptor that is not open is an error in the caller and ignored here. */
+/** Closes `fd`. A descriptor that is not open is an error of the caller and is ignored. */
 export function close(fd: number): void {
   libc.close(fd);
 }
 
-/** A second descriptor of the same open file. */
+/** Returns a second descriptor of the same open file. */
 export function dup(fd: number): number {
   return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)", `fd ${fd}`);
 }
@@ -23,10 +23,7 @@ export function setNonBlocking(fd: number): void {
   check(libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK), "fcntl(F_SETFL)", `fd ${fd}`);
 }
 
-/**
- * For a descriptor whose open file somebody else shares, and may
- * change at any time: a request, not a fact.
- */
+/** Sets O_NONBLOCK if possible. A peer that shares the open file can clear it at any time. */
 export function trySetNonBlocking(fd: number): void {
   const flags = libc.fcntl(fd, F_GETFL, 0);
   if (flags >= 0) libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK);
@@ -34,7 +31,7 @@ export function trySetNonBlocking(fd: number): void {
 
 const POLLOUT = 4;
 
-/** Waits until a descriptor of ours can be written to. @returns false if it cannot in time */
+/** Waits until an unshared descriptor is writable. @returns false on timeout */
 export function waitWritable(fd: number, ms: number): boolean {
   if (fd < 0 || ms <= 0) return false;
   libc.scratch.setInt32(libc.STRUCT_OFFSET, fd, true);
@@ -45,17 +42,20 @@ export function waitWritable(fd: number, ms: number): boolean {
 export interface FileIdentity {
   readonly dev: number;
   readonly ino: number;
-  /** Bytes; 0 for anything that is not a regular file (memfds are). */
+  /** Bytes; 0 if it is not a regular file (memfds are). */
   readonly size: number;
 }
 
-/** Which file it is: two descriptors with equal `dev` and `ino` are the same file. */
+/** Identifies the file: two descriptors with equal `dev` and `ino` refer to the same file. */
 export function fstat(fd: number): FileIdentity {
   const { dev, ino, size } = fstatSync(fd);
   return { dev, ino, size };
 }
 
-/** What the descriptor points to, for messages: a path, "socket:[123]", "/memfd:ram (deleted)". */
+/**
+ * Returns what the descriptor refers to, for messages: a path,
+ * "socket:[123]", "/memfd:ram (deleted)".
+ */
 export function fdTarget(fd: number): string {
   try {
     return readlinkSync(`/proc/self/fd/${fd}`);

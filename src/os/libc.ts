@@ -1,15 +1,14 @@
 /**
- * The C library, loaded once per thread through koffi: the only
- * place where native calls are declared.
+ * The C library, loaded once per thread through koffi. Native calls are declared only here.
  *
  * Addresses are declared `uint64_t` and passed as plain numbers, which hold every user-space
  * address exactly (below 2^53); nothing here makes a BigInt. Variadic functions (fcntl, ioctl,
- * prctl, open, syscall) are declared with the arguments we pass: on Linux the calling conventions
- * of x86-64, arm64 and riscv64 agree.
+ * prctl, open, syscall) are declared with the arguments that we pass: on Linux the calling
+ * conventions of x86-64, arm64 and riscv64 agree.
  */
 import koffi from "koffi";
 
-// The process itself: libc is already in it, whichever one that is.
+// The process itself, which has libc loaded already.
 const library = koffi.load(null);
 
 function declare<F extends (...args: never[]) => number>(prototype: string): F {
@@ -113,7 +112,7 @@ export const setns = declare<(fd: Fd, type: number) => number>("int setns(int, i
 export const ifNameToIndex = declare<(name: string) => number>(
   "uint32_t if_nametoindex(const char *)",
 );
-/** Ends the process at once: no handler runs, no thread is waited for. */
+/** Ends the process at once, without exit handlers and without waiting for threads. */
 export const exitGroup = declare<(status: number) => number>("int _exit(int)");
 export const prctl = declare<
   (option: number, a: number, b: number, c: number, d: number) => number
@@ -122,11 +121,11 @@ export const prctl = declare<
 export const syscall = declare<(number: number, a: number, b: number, c: number) => number>(
   "int64_t syscall(int64_t, uint64_t, uint64_t, uint64_t)",
 );
-/** Numbers that a call takes as 64 bits; -1 is all ones. */
+/** For system calls with 64-bit arguments; -1 is all ones. */
 export const syscall6 = declare<
   (number: number, a: number, b: number, c: number, d: number, e: number, f: number) => number
 >("int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)");
-/** Handle 0: of the whole process. */
+/** Handle 0: searches the whole process. */
 export const dlsym = declare<(handle: number, name: string) => number>(
   "uint64_t dlsym(uint64_t, const char *)",
 );
@@ -146,41 +145,41 @@ const memcpyIn = declare<(to: Address, from: ArrayBufferView, n: number) => numb
   "uint64_t memcpy(uint64_t, const void *, size_t)",
 );
 
-/** Fills `to` from memory at `address`, for whose length the caller vouches. Makes no view. */
+/** Fills `to` from memory at `address`. The caller guarantees the length. Creates no view. */
 export function copyOut(to: Uint8Array, address: Address): void {
   memcpyOut(to, address, to.length);
 }
 
-/** Copies `from` to memory at `address`, for whose length the caller vouches. Makes no view. */
+/** Copies `from` to memory at `address`. The caller guarantees the length. Creates no view. */
 export function copyIn(address: Address, from: Uint8Array): void {
   memcpyIn(address, from, from.length);
 }
 
-/** Where the bytes of a view lie; they must stay there, as those of a WebAssembly memory do. */
+/** Returns the address of a view's bytes, which must not move, as in a WebAssembly memory. */
 export function addressOf(view: ArrayBufferView): Address {
   return memmove(view, view, 0);
 }
 
-/** errno of the last call made through this table on this thread: ask right after the call. */
+/** Returns errno of this thread's last call through this table: read it right after the call. */
 export const errno: () => number = koffi.errno as () => number;
 
 /**
- * Views made in this thread: a test compares it before and after operations that a guest repeats.
+ * Counts the views made in this thread, so that a test can show that repeated operations make none.
  */
 export const views = { made: 0 };
 
 /**
- * An ArrayBuffer over `length` bytes at `address`: no copy, and no protection once
- * it is unmapped. Each one takes some 230 bytes that only a finalizer gives back,
- * which runs from the event loop. A worker that blocks in the engine's loop never
- * gets there: make views per mapping, never per access.
+ * Returns an ArrayBuffer over `length` bytes at `address`: no copy, and no protection after the
+ * memory is unmapped. Each one takes some 230 bytes that only a finalizer frees, and finalizers run
+ * in the event loop. A worker that blocks in the engine's loop never gets there: make views per
+ * mapping, never per access.
  */
 export function viewAt(address: Address, length: number): ArrayBuffer {
   views.made++;
   return koffi.view(address, length);
 }
 
-/** What `mmap` returns on failure, (void *)-1, as a number. */
+/** Result of a failed `mmap`, (void *)-1, as a number. */
 export const MAP_FAILED = 2 ** 64;
 
 const PROT_READ_WRITE = 3;
@@ -189,14 +188,14 @@ const SCRATCH_BYTES = 4096;
 
 function mapScratch(): number {
   const at = mmap(0, SCRATCH_BYTES, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
-  // Nothing works without this page; OsError cannot be used here because it depends on this file.
+  // Nothing works without this page. OsError depends on this file, so it is unavailable here.
   if (!(at > 0 && at < 2 ** 53)) throw new Error("mmap of one page failed: out of memory");
   return at;
 }
 
 /**
- * One page for the arguments of calls that take structures: valid only between filling it and the
- * next call. Its first 64 bytes are reserved: the constant u64 1 at 0, a u64 for results at 8, a
+ * One page for the arguments of calls that take structures. Its content is valid only until the
+ * next call. The first 64 bytes are reserved: the constant u64 1 at 0, a u64 for results at 8, a
  * struct iovec of that u64 at 16.
  */
 export const scratchAddress = mapScratch();
@@ -209,6 +208,6 @@ export const RESULT_IOVEC_ADDRESS = scratchAddress + 16;
 scratch.setUint32(16, (scratchAddress + RESULT_OFFSET) >>> 0, true);
 scratch.setUint32(20, Math.floor(scratchAddress / 2 ** 32), true);
 scratch.setUint32(24, 8, true);
-/** Where callers may build structures in the scratch page. */
+/** Offset in the scratch page at which callers may build structures. */
 export const STRUCT_OFFSET = 64;
 export const STRUCT_ADDRESS = scratchAddress + STRUCT_OFFSET;

@@ -24,7 +24,7 @@ function withMemfd(size: number, seal: boolean, action: (fd: number) => void): v
   assert.equal(openFds(), before);
 }
 
-test("a sealed memfd cannot change its size", () => {
+test("memfd keeps its size when it is sealed", () => {
   withMemfd(PAGE, true, (fd) => {
     assert.equal(shrinkSeal(fd), "sealed");
     assert.equal(libc.ftruncate(fd, 0), -1);
@@ -33,7 +33,7 @@ test("a sealed memfd cannot change its size", () => {
   });
 });
 
-test("an open memfd gets the shrink seal applied, a file without seals says so", () => {
+test("shrinkSeal seals a memfd and reports a file that supports no seals", () => {
   withMemfd(PAGE, false, (fd) => {
     assert.equal(shrinkSeal(fd), "applied");
     assert.equal(libc.ftruncate(fd, 0), -1);
@@ -44,7 +44,7 @@ test("an open memfd gets the shrink seal applied, a file without seals says so",
   close(fd);
 });
 
-test("two descriptors of one memfd have one identity", () => {
+test("fstat returns the same identity when two descriptors share a memfd", () => {
   withMemfd(PAGE, true, (fd) => {
     const second = dup(fd);
     assert.deepEqual(fstat(second), fstat(fd));
@@ -53,7 +53,7 @@ test("two descriptors of one memfd have one identity", () => {
   });
 });
 
-test("two mappings of one file share their bytes", () => {
+test("mappings share their bytes when they map the same file", () => {
   withMemfd(4 * PAGE, true, (fd) => {
     const a = mapFile(fd, 0, 4 * PAGE, { write: true });
     const b = mapFile(fd, PAGE, PAGE, { write: false });
@@ -65,7 +65,7 @@ test("two mappings of one file share their bytes", () => {
   });
 });
 
-test("pages of a file take the place of a mapping's memory, and zeroes that of the pages", () => {
+test("mapPagesOver replaces memory by a file's pages, and restoreMemory by zeroes", () => {
   withMemfd(4 * PAGE, true, (fd) => {
     const whole = mapFile(fd, 0, 4 * PAGE, { write: true });
     const file = new Uint8Array(whole.view(0, 4 * PAGE));
@@ -89,7 +89,7 @@ test("pages of a file take the place of a mapping's memory, and zeroes that of t
   });
 });
 
-test("ranges past the end of the file are refused before they can kill", () => {
+test("mapFile refuses a range when it exceeds the file", () => {
   withMemfd(2 * PAGE, true, (fd) => {
     const code = { code: "EFBIG" };
     assert.throws(() => mapFile(fd, 0, 3 * PAGE, { write: false }), code);
@@ -98,7 +98,7 @@ test("ranges past the end of the file are refused before they can kill", () => {
   });
 });
 
-test("odd offsets, empty lengths and closed descriptors are errors with the call's name", () => {
+test("mapping errors name the call when offset, length or descriptor is invalid", () => {
   withMemfd(2 * PAGE, true, (fd) => {
     assert.throws(() => mapFile(fd, 5, PAGE, { write: false }), { code: "EINVAL", call: "mmap" });
     assert.throws(() => mapAnonymous(0), { code: "EINVAL" });
@@ -106,7 +106,7 @@ test("odd offsets, empty lengths and closed descriptors are errors with the call
   });
 });
 
-test("a view lies inside a live mapping or is refused", () => {
+test("view is refused when it is not inside a live mapping", () => {
   const mapping = mapAnonymous(2 * PAGE);
   for (const [offset, length] of [
     [0, 2 * PAGE + 1],

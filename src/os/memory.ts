@@ -4,9 +4,7 @@ import { check, EFBIG, EINVAL, errnoName, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 
 export const PAGE = 4096;
-/**
- * The longest view: above 4 GiB Node 20 aborts, and below 2 GiB byte indices stay small integers.
- */
+/** Longest view: Node 20 aborts above 4 GiB, and byte indices below 2 GiB stay small integers. */
 export const MAX_VIEW = 2 ** 30;
 
 const MFD_CLOEXEC = 1;
@@ -27,8 +25,8 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 
 /**
- * A memory file of `size` bytes; with `seal` its size can never change again. With `huge` it is
- * made of the kernel's default huge pages, of which enough must be reserved (vm.nr_hugepages).
+ * Creates a memory file of `size` bytes. `seal` fixes its size. `huge` allocates it from the
+ * kernel's default huge pages, of which enough must be reserved (vm.nr_hugepages).
  */
 export function createMemfd(
   name: string,
@@ -49,7 +47,7 @@ export function createMemfd(
   return fd;
 }
 
-/** A memory file with this content; its position is the start. */
+/** Creates a memory file with this content, positioned at its start. */
 export function createFileMemfd(name: string, content: Uint8Array): number {
   const fd = createMemfd(name, 0);
   try {
@@ -63,9 +61,9 @@ export function createFileMemfd(name: string, content: Uint8Array): number {
 }
 
 /**
- * Makes sure that no process can shrink the file under our mapping, which would kill
- * the process with SIGBUS. "unsealable": not a memfd that allows sealing; the
- * caller then trusts whoever else holds the file.
+ * Prevents every process from shrinking the file under our mapping, which would end
+ * this process with SIGBUS. "unsealable" if it is not a memfd that allows sealing: the
+ * caller then trusts every holder of the file.
  */
 export function shrinkSeal(fd: number): "sealed" | "applied" | "unsealable" {
   const seals = libc.fcntl(fd, F_GET_SEALS, 0);
@@ -74,7 +72,7 @@ export function shrinkSeal(fd: number): "sealed" | "applied" | "unsealable" {
   return libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) === 0 ? "applied" : "unsealable";
 }
 
-/** A range of mapped memory with one owner, who unmaps it once no view of it is used any more. */
+/** A range of mapped memory. Its only owner unmaps it when no view of it is in use. */
 export class Mapping {
   readonly address: number;
   readonly length: number;
@@ -86,9 +84,9 @@ export class Mapping {
   }
 
   /**
-   * A window over the memory itself, at most 1 GiB. Touching it after `unmap` kills the process:
-   * the owner unmaps only when every view is dropped.
-   * @throws OsError EINVAL when the window does not lie inside the mapping, or the mapping is gone.
+   * Returns a view of the memory itself, at most 1 GiB. An access after `unmap` kills the process:
+   * the owner unmaps only after every view is dropped.
+   * @throws OsError EINVAL if the range is not inside the mapping, or the mapping is unmapped
    */
   view(offset: number, length: number): ArrayBuffer {
     const inside =
@@ -105,7 +103,7 @@ export class Mapping {
     return libc.viewAt(this.address + offset, length);
   }
 
-  /** Gives the range back; the second call does nothing. */
+  /** Unmaps the range. A second call does nothing. */
   unmap(): void {
     if (!this.#mapped) return;
     this.#mapped = false;
@@ -138,10 +136,7 @@ function protectionOf(write: boolean): number {
   return write ? PROT_READ | PROT_WRITE : PROT_READ;
 }
 
-/**
- * Pages past the end of a file can be mapped, but touching them
- * kills the process: refuse them here.
- */
+/** Refuses a range past the end of the file: it can be mapped, but an access kills the process. */
 function checkInsideFile(fd: number, offset: number, length: number): void {
   const stat = fstatSync(fd);
   if (!stat.isFile()) return;
@@ -155,7 +150,7 @@ function checkInsideFile(fd: number, offset: number, length: number): void {
   );
 }
 
-/** Maps part of a file, shared. `offset` is a page multiple. */
+/** Maps part of a file, shared. `offset` is a multiple of the page size. */
 export function mapFile(
   fd: number,
   offset: number,
@@ -166,34 +161,34 @@ export function mapFile(
   return new Mapping(map(0, length, protectionOf(options.write), MAP_SHARED, fd, offset), length);
 }
 
-/** Zeroed private memory. */
+/** Maps zeroed private memory. */
 export function mapAnonymous(length: number): Mapping {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS;
   return new Mapping(map(0, length, PROT_READ | PROT_WRITE, flags, -1, 0), length);
 }
 
-/** Addresses that nothing else gets, without memory behind them: touching one kills the process. */
+/** Reserves addresses without memory behind them: an access kills the process. */
 export function reserveAddresses(length: number): number {
   return map(0, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
 /**
- * Puts part of a file over addresses of the caller's own. `length` is a multiple of `mappingUnit`.
+ * Maps part of a file over addresses that the caller owns. `length` is a multiple of `mappingUnit`.
  */
 export function mapFileOver(at: number, length: number, fd: number, offset: number): void {
   map(at, length, protectionOf(true), MAP_SHARED | MAP_FIXED, fd, offset);
 }
 
-/** Takes the memory behind addresses of the caller's own away; they stay reserved. */
+/** Unmaps the memory behind addresses that the caller owns. They stay reserved. */
 export function uncover(at: number, length: number): void {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
   map(at, length, PROT_NONE, flags, -1, 0);
 }
 
 /**
- * Puts the file's pages in the given order in place of the memory under `view`, which begins and
- * ends on pages and belongs to a WebAssembly memory: compiled code then works on the file.
- * `restore` before the file is closed.
+ * Maps the file's pages, in the given order, over the memory of `view`, which is page-aligned and
+ * belongs to a WebAssembly memory: compiled code then works on the file. Call `restoreMemory`
+ * before the file is closed.
  */
 export function mapPagesOver(view: Uint8Array, fd: number, fileOffsets: readonly number[]): void {
   for (const offset of fileOffsets) checkInsideFile(fd, offset, PAGE);
@@ -205,8 +200,8 @@ export function mapPagesOver(view: Uint8Array, fd: number, fileOffsets: readonly
 }
 
 /**
- * Puts zeroed memory back. Not unmapped: the addresses are still the
- * WebAssembly memory's, which frees them.
+ * Maps zeroed memory over `view`. The addresses still belong to the WebAssembly memory, which frees
+ * them, so they are not unmapped.
  */
 export function restoreMemory(view: Uint8Array): void {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
@@ -219,7 +214,7 @@ function pageAddress(view: Uint8Array): number {
   throw new OsError("mmap", `over ${view.length} bytes`, EINVAL, "begin and end on pages");
 }
 
-/** Replaces a reservation piece by piece; neighbours in the file take one call together. */
+/** Replaces parts of a reservation. Pages that are adjacent in the file take one call. */
 function mapRuns(reserved: number, fd: number, offsets: readonly number[], prot: number): void {
   for (let start = 0, end = 0; start < offsets.length; start = end) {
     end = start + 1;
@@ -229,36 +224,35 @@ function mapRuns(reserved: number, fd: number, offsets: readonly number[], prot:
   }
 }
 
-/**
- * Copies bytes between addresses that the caller vouches for; cheaper than making views of them.
- */
+/** Copies bytes between addresses that the caller guarantees. Cheaper than making views of them. */
 export function copyBytes(to: number, from: number, length: number): void {
   libc.memcpy(to, from, length);
 }
 
-/** Fills `bytes` from memory that the caller vouches for. */
+/** Fills `bytes` from memory that the caller guarantees. */
 export function copyFromAddress(bytes: Uint8Array, from: number): void {
   libc.copyOut(bytes, from);
 }
 
-/** Copies `bytes` to memory that the caller vouches for. */
+/** Copies `bytes` to memory that the caller guarantees. */
 export function copyToAddress(to: number, bytes: Uint8Array): void {
   libc.copyIn(to, bytes);
 }
 
-/** Views made in this thread so far (`libc.viewAt`). */
+/** Returns the number of views made in this thread so far (`libc.viewAt`). */
 export function viewsMade(): number {
   return libc.views.made;
 }
 
-/** `f_type` of hugetlbfs, which memfds with huge pages are on, too. */
+/** `f_type` of hugetlbfs, which also holds memfds with huge pages. */
 const HUGETLBFS_MAGIC = 0x958458f6;
 /** struct statfs: `f_type` u64, `f_bsize` u64, and less than 120 bytes in all. */
 const F_BSIZE = 8;
 
 /**
- * Bytes in which the file is mapped: offsets, addresses and lengths are multiples of it. PAGE, or
- * the size of its huge pages: the kernel rounds a shorter mapping up, over whatever lies behind it.
+ * Returns the unit that offsets, addresses and lengths of the file's mappings
+ * are multiples of: PAGE, or the size of its huge pages. The kernel rounds a
+ * shorter mapping up, over what follows it.
  * @throws OsError
  */
 export function mappingUnit(fd: number): number {

@@ -1,4 +1,7 @@
-/** Bytes with descriptors over a UNIX stream socket: struct msghdr and SCM_RIGHTS, built in one mapping. */
+/**
+ * Bytes with descriptors over a UNIX stream socket: struct
+ * msghdr and SCM_RIGHTS, built in one mapping.
+ */
 import { EAGAIN, EINTR, EINVAL, EMFILE, EMSGSIZE, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 import { type Mapping, mapAnonymous, PAGE } from "./memory.ts";
@@ -41,18 +44,21 @@ function putAddress(data: DataView, offset: number, value: number): void {
   data.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
 }
 
-/** Receives from stream sockets, with whatever descriptors come along. One per loop is enough. */
+/**
+ * Receives from stream sockets, with the descriptors that
+ * accompany the bytes. One per loop suffices.
+ */
 export class SocketReceiver {
   /**
-   * The descriptors of the last receive: the caller owns them from then on, and the list is emptied (not the
-   * descriptors closed) by the next one. They belong to the message that holds the last byte received.
+   * Descriptors of the last receive, which the caller owns. The next receive empties the list
+   * without closing them. They belong to the message that holds the last byte received.
    */
   readonly fds: number[] = [];
   readonly #header: Header;
   readonly #controlLength: number;
   readonly #maxFds: number;
 
-  /** `maxFds`: more than this many in one receive are refused as a whole. */
+  /** `maxFds`: a receive with more descriptors than this fails. */
   constructor(maxFds = 16) {
     this.#maxFds = Math.min(maxFds, MAX_FDS);
     this.#controlLength = CMSG_HEADER + 4 * this.#maxFds;
@@ -64,9 +70,10 @@ export class SocketReceiver {
   }
 
   /**
-   * Bytes received, 0 at the end of the stream, -1 when nothing is there.
-   * @throws OsError ECONNRESET and the like when the connection is gone; EMSGSIZE when there were more descriptors
-   *   than fit, EMFILE when this process could not take them; all of them are closed by then.
+   * Receives bytes. @returns their number, 0 at the end of the stream, -1 if nothing is there
+   * @throws OsError ECONNRESET and others if the connection is lost; EMSGSIZE if
+   * there were more descriptors than `maxFds`; EMFILE if this process could not
+   * take them; all of them are closed by then
    */
   receiveAt(fd: number, address: number, length: number): number {
     const { data, address: header } = this.#header;
@@ -102,7 +109,9 @@ export class SocketReceiver {
     }
   }
 
-  /** The kernel leaves out what does not fit, and what this process may not open any more. */
+  /**
+   * The kernel leaves out descriptors that do not fit or that this process may not open any more.
+   */
   #truncated(fd: number): never {
     const full = this.fds.length >= this.#maxFds;
     for (const received of this.fds) closePeer(received);
@@ -123,9 +132,10 @@ export class SocketReceiver {
 let sender: Header | undefined;
 
 /**
- * Sends bytes from memory, with descriptors (which stay the caller's) where given.
- * Returns the bytes taken, -1 when the socket is full: then nothing was sent. Never raises SIGPIPE.
- * @throws OsError EPIPE, ECONNRESET when the peer is gone.
+ * Sends bytes from memory, optionally with descriptors, which
+ * the caller keeps. Never raises SIGPIPE.
+ * @returns the bytes sent, or -1 if the socket is full: then nothing was sent
+ * @throws OsError EPIPE, ECONNRESET if the peer closed the connection
  */
 export function sendMessage(
   fd: number,

@@ -1,11 +1,11 @@
-/** Network namespaces: run a piece of synchronous code inside another one, on this thread. */
+/** Network namespaces: runs synchronous code inside another namespace, on this thread. */
 import { check, errnoName, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 
 const O_CLOEXEC = 0o2000000;
 const CLONE_NEWNET = 0x40000000;
 
-/** `NAME` as in `ip netns add NAME`, or an absolute path such as /proc/PID/ns/net. */
+/** Opens `NAME` as in `ip netns add NAME`, or an absolute path such as /proc/PID/ns/net. */
 function openNamespace(name: string): number {
   const path = name.startsWith("/") ? name : `/run/netns/${name}`;
   const fd = libc.open(path, O_CLOEXEC, 0);
@@ -19,8 +19,9 @@ function openNamespace(name: string): number {
 }
 
 /**
- * Runs `action` inside the namespace and comes back, whatever it throws. Only synchronous code: the namespace
- * belongs to the thread, and other callbacks of this thread must never run in it.
+ * Runs `action` inside the namespace and returns to the own one, also if it
+ * throws. Only for synchronous code: the namespace belongs to the thread, and no
+ * other callback of the thread may run in it.
  */
 export function inNetns<T>(name: string, action: () => T): T {
   const target = openNamespace(name);

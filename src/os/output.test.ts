@@ -31,7 +31,7 @@ function fill(output: Output): number {
   return written;
 }
 
-test("a full pipe blocks neither its writer nor a process that shares it", () => {
+test("output blocks neither its writer nor another process when the shared pipe is full", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-output-"));
   const before = openFds();
   const path = join(folder, "pipe");
@@ -53,7 +53,7 @@ test("a full pipe blocks neither its writer nor a process that shares it", () =>
   rmSync(folder, { recursive: true });
 });
 
-test("a full socket does not block its writer when its descriptor is blocking", () => {
+test("output returns when its socket is full and blocking", () => {
   const [a, b] = socketPair();
   assert.equal(libc.fcntl(a, F_SETFL, O_RDWR), 0);
   const output = new Output(a);
@@ -63,7 +63,7 @@ test("a full socket does not block its writer when its descriptor is blocking", 
   close(a);
 });
 
-test("output is appended when it goes to a file", () => {
+test("output appends when it is a file", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-output-"));
   const fd = openSync(join(folder, "file"), "w");
   const output = new Output(fd);

@@ -1,7 +1,6 @@
 /**
- * Writes to a descriptor that others share (standard output and error) without ever blocking this
- * thread, and without O_NONBLOCK on it: that flag would be set for everybody who has the same open
- * file.
+ * Writes to a descriptor that other processes share (standard output and error). It neither blocks
+ * this thread nor sets O_NONBLOCK, which would apply to every process with the same open file.
  */
 import { fstatSync } from "node:fs";
 import { EAGAIN, EINTR, OsError } from "./errors.ts";
@@ -10,13 +9,13 @@ import * as libc from "./libc.ts";
 const O_WRONLY_NONBLOCK_NOCTTY_CLOEXEC = 1 | 0o4000 | 0o400 | 0o2000000;
 const MSG_DONTWAIT_NOSIGNAL = 0x40 | 0x4000;
 const POLLOUT = 4;
-/** A pipe that is writable takes so much at once (PIPE_BUF). */
+/** A writable pipe takes this many bytes at once (PIPE_BUF). */
 const PIECE = 4096;
 
 type Write = (address: number, length: number) => number;
 
 export class Output {
-  /** Typed arrays of this size lie outside the heap, and stay in place. */
+  /** Typed arrays of this size are allocated outside the heap and do not move. */
   readonly #piece = new Uint8Array(PIECE);
   readonly #address = libc.addressOf(this.#piece);
   readonly #write: Write;
@@ -30,16 +29,16 @@ export class Output {
     }
     if (stat.isFIFO() || stat.isCharacterDevice()) this.#own = reopened(fd);
     const to = this.#own < 0 ? fd : this.#own;
-    // A pipe of another user cannot be opened again. Regular files never block, and have their
-    // offset in `fd`.
+    // A pipe of another user cannot be opened again. Regular files
+    // never block, and keep their offset in `fd`.
     const asks = this.#own < 0 && !stat.isFile();
     this.#write = (at, length) => (asks && !isWritable(fd) ? 0 : libc.write(to, at, length));
   }
 
   /**
-   * Writes what is taken at once of `bytes` from `from` on. @returns how many bytes, 0 when the
-   * reader is slow
-   * @throws OsError when there is no reader any more, or no room (EPIPE, ENOSPC, EIO)
+   * Writes what the descriptor takes at once of `bytes` from `from` on. @returns bytes written, 0
+   * if the reader is slow
+   * @throws OsError if there is no reader or no space left (EPIPE, ENOSPC, EIO)
    */
   write(bytes: Uint8Array, from = 0): number {
     const length = Math.min(PIECE, bytes.length - from);
@@ -61,7 +60,8 @@ function reopened(fd: number): number {
 }
 
 /**
- * struct pollfd: fd i32, events i16, revents i16. An error counts as writable: the write tells it.
+ * struct pollfd: fd i32, events i16, revents i16. An error
+ * counts as writable: the write reports it.
  */
 function isWritable(fd: number): boolean {
   const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;

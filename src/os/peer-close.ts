@@ -1,8 +1,8 @@
 /**
- * Closing a descriptor that came from a peer. close(2) can take as long as the peer
- * likes: the last reference of a TCP socket with SO_LINGER waits for an acknowledgement,
- * a file of FUSE for its server's answer. So all but the kinds that cannot are closed by
- * a thread of their own, which runs nothing but close(2).
+ * Closes descriptors that came from a peer. The peer decides how long close(2) takes: the last
+ * reference of a TCP socket with SO_LINGER waits for an acknowledgement, a file of FUSE for its
+ * server's reply. So a separate thread, which runs nothing but close(2), closes all but the kinds
+ * that return at once.
  */
 import { statSync } from "node:fs";
 import { fdTarget } from "./fd.ts";
@@ -10,12 +10,14 @@ import * as libc from "./libc.ts";
 
 const F_GET_SEALS = 1034;
 const QUICK = new Set(["anon_inode:[eventfd]", "anon_inode:[timerfd]", "anon_inode:[eventpoll]"]);
-/** Threads of this process, those of Node.js among them: with more, a descriptor stays open. */
+/**
+ * Limit of threads of this process, those of Node.js included. Above it, a descriptor stays open.
+ */
 const MAX_THREADS = 64;
 
 /**
- * A folder of so many folders, and two links more. Needs no
- * descriptor, of which there may be none left.
+ * Returns the number of threads: the folder's link count minus two.
+ * Needs no descriptor, which may be used up.
  */
 function threads(): number {
   return statSync("/proc/self/task").nlink - 2;
@@ -23,10 +25,10 @@ function threads(): number {
 
 let closeFunction = 0;
 
-/** Does closing it return at once, whatever the peer does? Asks nothing of the file itself. */
+/** Returns true if its close returns at once, whatever the peer does. Does not access the file. */
 function isQuick(fd: number): boolean {
   const target = fdTarget(fd);
-  // Only memory files know seals: memfd, tmpfs, hugetlbfs.
+  // Only memory files have seals: memfd, tmpfs, hugetlbfs.
   return QUICK.has(target) || target.startsWith("pipe:") || libc.fcntl(fd, F_GET_SEALS, 0) >= 0;
 }
 
@@ -34,16 +36,16 @@ const F_GETFD = 1;
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
 /**
- * The number is free as soon as the other thread runs; what takes
- * its time comes after that. At most 10 ms.
+ * Waits at most 10 ms for the number to be free, which it is as soon as the other thread runs. The
+ * slow part of close(2) comes after that.
  */
 function waitUntilFree(fd: number): void {
   for (let n = 0; n < 50 && libc.fcntl(fd, F_GETFD, 0) >= 0; n++) Atomics.wait(NEVER, 0, 0, 0.2);
 }
 
 /**
- * @returns false when it stays open, because too many before it
- * still close, or no thread can be had
+ * Closes a peer's descriptor. @returns false if it stays open, because too many closes are in
+ * progress or no thread can be created
  */
 export function closePeer(fd: number): boolean {
   if (isQuick(fd)) return libc.close(fd) === 0;

@@ -1,6 +1,5 @@
 /**
- * Event descriptors whose open file a peer shares: no call on them
- * may block, whatever the peer does to it.
+ * Event descriptors whose open file a peer shares: no call on them blocks, whatever the peer does.
  */
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -63,19 +62,19 @@ for (const [name, what] of [
   ["signal a full counter", "signalling a peer returns when its counter is full and blocking"],
   [
     "signal a full counter without asynchronous requests",
-    "signalling a peer returns when its counter is full and the system has no context to give",
+    "signalling a peer returns when its counter is full and no request context is available",
   ],
   ["close what lingers", "closing a peer's descriptor returns when its socket lingers"],
   [
     "close a socket without a free descriptor",
     "closing a peer's descriptor closes it when this process may open no more",
   ],
-  ["drain an empty counter", "draining returns when a peer made the descriptor blocking"],
+  ["drain an empty counter", "drain returns when a peer made the descriptor blocking"],
 ] as const) {
   test(what, async () => assert.equal(await inChild(name), 0));
 }
 
-test("signalling a peer counts every signal when there are more than a context holds", () => {
+test("signalling a peer counts every signal when their number exceeds the context's ring", () => {
   const before = openFds();
   const signaller = AioSignaller.open()!;
   const fd = createEventFd();

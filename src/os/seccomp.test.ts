@@ -5,7 +5,7 @@ import { filterFor } from "./seccomp.ts";
 
 const os = (name: string) => JSON.stringify(new URL(`./${name}.js`, import.meta.url).href);
 
-/** What a confined process may still do, in a process of its own: the filter stays for good. */
+/** Runs in a process of its own: the filter is irrevocable. */
 const CODE = `
 const { forbidNewPrivileges } = await import(${os("process")});
 const { confineThreads } = await import(${os("seccomp")});
@@ -33,8 +33,8 @@ const code = run.error?.code;
 console.log(JSON.stringify({ confined, run: code, inWorker, text: text.length, threads }));
 `;
 
-test("a confined process starts no program in any thread, and otherwise works", {
-  skip: process.arch === "x64" ? false : "what is refused is known for x86-64",
+test("confined process starts no program in any thread and otherwise works", {
+  skip: process.arch === "x64" ? false : "the refused calls are known for x86-64 only",
 }, () => {
   const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", CODE], {
     encoding: "utf8",
@@ -59,10 +59,10 @@ function verdict(number: number, arch: number): number {
     else if (code === 0x35) at += loaded >= value ? ifTrue : ifFalse;
     else assert.fail(`instruction ${at}: code ${code}`);
   }
-  return assert.fail("it runs off its end");
+  return assert.fail("the filter has no return");
 }
 
-test("the filter refuses a call when it uses the i386 or x32 table", () => {
+test("seccomp filter refuses a call when it uses the i386 or x32 table", () => {
   const [x64, i386, allowed, refused] = [0xc000003e, 0x40000003, 0x7fff0000, 0x00050001];
   assert.deepEqual([verdict(0, x64), verdict(441, x64)], [allowed, allowed]);
   assert.deepEqual(

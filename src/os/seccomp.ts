@@ -1,7 +1,7 @@
 /**
- * A seccomp filter for every thread of the process, those that Node.js has made included: what a
- * server never does once it is up is refused for good. It is also the only way to set no_new_privs
- * in threads that are not ours.
+ * A seccomp filter for every thread of the process, including those of Node.js. It
+ * irrevocably refuses calls that a running server never makes. It is also the only way to
+ * set no_new_privs in threads of Node.js.
  */
 import { constants } from "node:os";
 import * as libc from "./libc.ts";
@@ -39,14 +39,15 @@ const REFUSED: Readonly<Record<string, number>> = {
 type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, value: number];
 
 /**
- * On other architectures nothing is refused: threads lose the way to more rights only. The tables
- * of i386 and x32 have other numbers for the same calls, so all calls by those are refused.
+ * Returns the filter of an architecture. Other architectures than x86-64 refuse no call: their
+ * threads only lose the way to more rights. The i386 and x32 tables number the same calls
+ * differently, so all calls by these are refused.
  */
 export function filterFor(arch: string): Instruction[] {
   const numbers = arch === "x64" ? Object.values(REFUSED) : [];
   if (numbers.length === 0) return [[RETURN, 0, 0, RET_ALLOW]];
   const first = 4;
-  // Behind the tests: allow, then refuse. A jump counts from the next instruction.
+  // Layout: tests, allow, refuse. A jump counts from the next instruction.
   const refuse = (from: number): number => first + numbers.length - from;
   return [
     [LOAD_WORD, 0, 0, ARCH],
@@ -61,7 +62,7 @@ export function filterFor(arch: string): Instruction[] {
 
 /**
  * Installs the filter in all threads. Call `forbidNewPrivileges` before.
- * @returns false if the kernel has no seccomp, or a thread has a filter of its own
+ * @returns false if the kernel has no seccomp, or a thread already has a filter
  */
 export function confineThreads(): boolean {
   const filter = filterFor(process.arch);

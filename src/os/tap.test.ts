@@ -40,7 +40,9 @@ function inOwnNamespace(action: () => void): void {
   }
 }
 
-test("a tap is made in its namespace, with the offloads this kernel takes", { skip }, () => {
+test("openTap creates a TAP in its namespace with the offloads that the kernel supports", {
+  skip,
+}, () => {
   inOwnNamespace(() => {
     const offloads = TAP_CSUM | TAP_TSO4 | TAP_TSO6 | TAP_USO;
     const options = { name: "t0", vnetHeader: 12, offloads, netns: NS, create: true } as const;
@@ -60,7 +62,7 @@ test("a tap is made in its namespace, with the offloads this kernel takes", { sk
   });
 });
 
-test("a TAP is brought up only when it was created here", { skip }, () => {
+test("openTap brings a TAP up only when it created it", { skip }, () => {
   const flags = (name: string): string =>
     execFileSync("ip", ["-n", NS, "-o", "link", "show", name], { encoding: "utf8" });
   inOwnNamespace(() => {
@@ -74,7 +76,7 @@ test("a TAP is brought up only when it was created here", { skip }, () => {
   });
 });
 
-test("frames cross a tap, scattered, and an empty one says EAGAIN", { skip }, () => {
+test("TAP passes scattered frames and returns EAGAIN when it is empty", { skip }, () => {
   inOwnNamespace(() => {
     const tap = openTap({ name: "t0", vnetHeader: 0, offloads: 0, netns: NS, create: true });
     const memory = mapAnonymous(4096);
@@ -93,7 +95,7 @@ test("frames cross a tap, scattered, and an empty one says EAGAIN", { skip }, ()
   });
 });
 
-test("what cannot be opened says what to do", { skip }, () => {
+test("openTap errors say what to do", { skip }, () => {
   inOwnNamespace(() => {
     const base = { vnetHeader: 12, offloads: 0, netns: NS } as const;
     assert.throws(() => openTap({ ...base, name: "nope" }), {
@@ -102,7 +104,7 @@ test("what cannot be opened says what to do", { skip }, () => {
     });
     assert.throws(() => openTap({ ...base, name: "lo", create: true }), {
       code: "EINVAL",
-      message: /not another kind of interface/,
+      message: /not another type of interface/,
     });
     assert.throws(() => openTap({ ...base, name: "t0", netns: "no-such" }), {
       code: "ENOENT",
@@ -111,7 +113,7 @@ test("what cannot be opened says what to do", { skip }, () => {
   });
 });
 
-test("bad names and offloads without a header are refused before any call", () => {
+test("openTap refuses invalid names, and offloads without a header", () => {
   const base = { vnetHeader: 0, offloads: 0 } as const;
   assert.throws(() => openTap({ ...base, name: "sixteen-bytes-xx" }), { code: "ENAMETOOLONG" });
   for (const name of ["", "a b", "a/b", "..", "t%d"]) {
@@ -120,7 +122,7 @@ test("bad names and offloads without a header are refused before any call", () =
   assert.throws(() => openTap({ ...base, name: "t0", offloads: TAP_CSUM }), { code: "EINVAL" });
 });
 
-test("an exception inside a namespace still comes back out", { skip }, () => {
+test("inNetns returns to its namespace when the action throws", { skip }, () => {
   inOwnNamespace(() => {
     const home = libc.ifNameToIndex("lo");
     const fail = () => inNetns(NS, () => assert.fail("inside"));

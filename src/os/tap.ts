@@ -1,5 +1,6 @@
 /**
- * TAP interfaces: one descriptor moves whole Ethernet frames, after an optional virtio-net header.
+ * TAP interfaces: one descriptor transfers whole Ethernet
+ * frames, after an optional virtio-net header.
  */
 import { check, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, EPERM, errnoName, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
@@ -20,7 +21,7 @@ const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
-/** IFNAMSIZ is 16 with the NUL. */
+/** IFNAMSIZ is 16 including the NUL. */
 const MAX_NAME = 15;
 /** struct ifreq: name (16), then the flags; 40 bytes in all. */
 const IFREQ_FLAGS = 16;
@@ -32,36 +33,36 @@ export const TAP_TSO4 = 0x02;
 export const TAP_TSO6 = 0x04;
 export const TAP_TSO_ECN = 0x08;
 export const TAP_UFO = 0x10;
-/** UDP segmentation, from Linux 6.2, only both together. */
+/** UDP segmentation, from Linux 6.2 on. Both bits only together. */
 export const TAP_USO = 0x60;
 
 export interface TapOptions {
   /** Name of the interface, 1 to 15 bytes. */
   readonly name: string;
-  /** Bytes of virtio-net header before every frame: none, or the short or the long form. */
+  /** Length of the virtio-net header before every frame: none, the short or the long form. */
   readonly vnetHeader: 0 | 10 | 12;
-  /** Wanted TAP_* bits; they need a header. */
+  /** Requested TAP_* bits. They need a header. */
   readonly offloads: number;
   readonly multiQueue?: boolean;
-  /** Network namespace that holds the interface; default: this one. */
+  /** Network namespace of the interface; default: the current one. */
   readonly netns?: string;
   /**
-   * Make the interface when it is missing, and bring it up; it
-   * then lives as long as the descriptor.
+   * Create the interface if it is missing, and bring it up. It then
+   * exists until the descriptor is closed.
    */
   readonly create?: boolean;
 }
 
 export interface Tap {
-  /** Non-blocking; closing it detaches. */
+  /** Non-blocking. Closing it detaches from the interface. */
   readonly fd: number;
   readonly name: string;
   readonly vnetHeader: 0 | 10 | 12;
-  /** The TAP_* bits this kernel took. */
+  /** The TAP_* bits that the kernel accepted. */
   readonly offloads: number;
 }
 
-/** Opens (and with `create` makes) a TAP interface. @throws OsError that says what to do. */
+/** Opens a TAP interface, or creates it if `create` is set. @throws OsError that says what to do */
 export function openTap(options: TapOptions): Tap {
   checkOptions(options);
   const { netns } = options;
@@ -109,7 +110,8 @@ function attach(options: TapOptions): number {
     "load the tun module (modprobe tun) and make the device accessible",
   );
   if (libc.ioctl(fd, TUNSETIFF, interfaceRequest(options)) === 0) {
-    // Whoever made it before us chose; one that is down refuses every packet.
+    // An interface that exists keeps its state: its owner chose it.
+    // One that is down refuses every packet.
     if (missing) bringUp(fd, options);
     return fd;
   }
@@ -118,7 +120,7 @@ function attach(options: TapOptions): number {
   throw new OsError("ioctl(TUNSETIFF)", `tap ${name}`, number, attachHint(number, options));
 }
 
-/** Sets IFF_UP as netdevice(7) says. On failure `fd` is closed, and the interface goes with it. */
+/** Sets IFF_UP (netdevice(7)). On failure it closes `fd`, and the interface is removed with it. */
 function bringUp(fd: number, options: TapOptions): void {
   const done = setFlag(options, IFF_UP);
   if (done) return;
@@ -142,7 +144,7 @@ function setFlag(options: TapOptions, flag: number): boolean {
   return done;
 }
 
-/** Builds struct ifreq in the scratch page. */
+/** Builds struct ifreq in the scratch page and returns its address. */
 function interfaceRequest({ name, vnetHeader, multiQueue }: TapOptions): number {
   const bytes = Buffer.from(name);
   for (let i = 0; i < IFREQ_SIZE; i++) libc.scratch.setUint8(libc.STRUCT_OFFSET + i, bytes[i] ?? 0);
@@ -154,12 +156,12 @@ function interfaceRequest({ name, vnetHeader, multiQueue }: TapOptions): number 
 
 function attachHint(number: number, { name, multiQueue }: TapOptions): string {
   if (number === EPERM) {
-    return `run with CAP_NET_ADMIN, or let root make it for you: ip tuntap add dev ${name} mode tap user $USER`;
+    return `run with CAP_NET_ADMIN, or create it as root: ip tuntap add dev ${name} mode tap user $USER`;
   }
   if (number === EBUSY) return "another process has it open: stop that one or use another tap";
   if (number === EINVAL) {
     const kind = multiQueue ? "with" : "without";
-    return `it must be a tap ${kind} multi_queue, not another kind of interface`;
+    return `it must be a TAP ${kind} multi_queue, not another type of interface`;
   }
   return errnoName(number) === "ENODEV" ? "load the tun module (modprobe tun)" : "";
 }
@@ -174,19 +176,18 @@ function setHeaderSize(fd: number, { name, vnetHeader }: TapOptions): void {
 }
 
 /**
- * Groups that the kernel takes or refuses together, each needing
- * those before it only where said in if_tun.h.
+ * Groups that the kernel accepts or refuses as a whole. if_tun.h says which need an earlier one.
  */
 const OFFLOAD_GROUPS = [TAP_CSUM, TAP_TSO4, TAP_TSO6, TAP_TSO_ECN, TAP_UFO, TAP_USO] as const;
 
-/** Sets what this kernel takes of the wanted bits, and says what that was. */
+/** Sets those of the requested bits that the kernel supports, and returns them. */
 function setOffloads(fd: number, wanted: number): number {
   if (trySetOffloads(fd, wanted)) return wanted;
   let taken = 0;
   for (const group of OFFLOAD_GROUPS) {
     if ((wanted & group) === group && trySetOffloads(fd, taken | group)) taken |= group;
   }
-  // The last try may have been a refused one, which leaves the bits before it: set what we report.
+  // A refused last try leaves the bits before it: set what is reported.
   check(libc.ioctl(fd, TUNSETOFFLOAD, taken), "ioctl(TUNSETOFFLOAD)", `0x${taken.toString(16)}`);
   return taken;
 }
@@ -195,9 +196,7 @@ function trySetOffloads(fd: number, bits: number): boolean {
   return libc.ioctl(fd, TUNSETOFFLOAD, bits) === 0;
 }
 
-/**
- * Changes the offloads of an open tap, for a guest that negotiated anew; returns the bits taken.
- */
+/** Changes the offloads of an open TAP after a guest's negotiation; returns the accepted bits. */
 export function setTapOffloads(tap: Tap, wanted: number): number {
   return setOffloads(tap.fd, tap.vnetHeader === 0 ? 0 : wanted);
 }

@@ -1,4 +1,4 @@
-/** What a thread of this process does, for messages about one that does not go on. */
+/** Reports what a thread of this process does, for messages about a hung one. */
 import { readFileSync } from "node:fs";
 import { fdTarget } from "./fd.ts";
 import * as libc from "./libc.ts";
@@ -6,14 +6,14 @@ import * as libc from "./libc.ts";
 const X64 = process.arch === "x64";
 const SYS_GETTID = X64 ? 186 : 178;
 
-/** The calling thread's number in /proc. */
+/** Returns the calling thread's id in /proc. */
 export function currentThread(): number {
   return libc.syscall(SYS_GETTID, 0, 0, 0);
 }
 
 /**
- * Calls that a NIC's worker makes: name, number on x86-64, number on arm64
- * and riscv64; and whether a descriptor leads.
+ * System calls of a NIC's worker: name, number on x86-64, number on arm64 and riscv64, and whether
+ * the first argument is a descriptor.
  */
 const CALLS: readonly (readonly [name: string, x64: number, generic: number, fd: boolean])[] = [
   ["read", 0, 63, true],
@@ -46,9 +46,7 @@ const CALLS: readonly (readonly [name: string, x64: number, generic: number, fd:
   ["statx", 332, 291, false],
 ];
 
-/**
- * @returns null when the file cannot be read: the thread is gone, or the kernel does not show it
- */
+/** @returns null if the file cannot be read: the thread ended, or the kernel does not show it */
 function ask(thread: number, file: string): string | null {
   try {
     return readFileSync(`/proc/self/task/${thread}/${file}`, "utf8").trim();
@@ -84,8 +82,8 @@ export function watchCpuWaits(thread: number): () => number {
 }
 
 /**
- * The system call that holds the thread, with the descriptor that it
- * is about: "write on fd 23 (pipe:[4711])".
+ * Returns the system call that the thread blocks in, with its
+ * descriptor: "write on fd 23 (pipe:[4711])".
  */
 export function whatHolds(thread: number): string {
   const words = ask(thread, "syscall")?.split(" ");

@@ -33,7 +33,7 @@ function inFolder(action: (folder: string) => void): void {
   }
 }
 
-test("descriptors arrive with the bytes they were sent with", () => {
+test("receiver returns descriptors with the bytes that they were sent with", () => {
   const before = openFds();
   const memory = mapAnonymous(4096);
   const receiver = new SocketReceiver();
@@ -54,7 +54,7 @@ test("descriptors arrive with the bytes they were sent with", () => {
   assert.equal(openFds(), before);
 });
 
-test("more descriptors than allowed: all are closed and the receive fails", () => {
+test("receive fails and closes all descriptors when there are more than allowed", () => {
   for (const [room, sent] of [
     [4, 5],
     [4, 6],
@@ -77,7 +77,7 @@ test("more descriptors than allowed: all are closed and the receive fails", () =
   }
 });
 
-test("a full socket is a return value, a gone peer is an error without a signal", () => {
+test("sendMessage returns -1 when the socket is full and throws when the peer is gone", () => {
   const memory = mapAnonymous(65536);
   const [a, b] = socketPair();
   let sent = 0;
@@ -88,7 +88,7 @@ test("a full socket is a return value, a gone peer is an error without a signal"
   close(a);
 });
 
-test("the end of the stream is 0, also after shutdown", () => {
+test("receive returns 0 at the end of the stream and after a shutdown", () => {
   const memory = mapAnonymous(4096);
   const receiver = new SocketReceiver();
   const [a, b] = socketPair();
@@ -101,7 +101,7 @@ test("the end of the stream is 0, also after shutdown", () => {
   assert.throws(() => receiver.receive(a, memory), { code: "EBADF", call: "recvmsg" });
 });
 
-test("a listening socket accepts, knows its peer and is private to the owner", () => {
+test("listening socket accepts, knows its peer and is private to its owner", () => {
   inFolder((folder) => {
     const path = join(folder, "s");
     const listener = listenUnix(path);
@@ -115,7 +115,7 @@ test("a listening socket accepts, knows its peer and is private to the owner", (
   });
 });
 
-test("a listening socket has the requested mode and group under any umask", () => {
+test("listening socket has the requested mode and group under any umask", () => {
   inFolder((folder) => {
     const before = process.umask(0o077);
     try {
@@ -130,7 +130,7 @@ test("a listening socket has the requested mode and group under any umask", () =
   });
 });
 
-test("a socket is removed when its owner or group cannot be set", {
+test("socket is removed when its owner or group cannot be set", {
   skip: process.getuid!() !== 0 ? false : "root may give it to anybody",
 }, () => {
   inFolder((folder) => {
@@ -140,7 +140,7 @@ test("a socket is removed when its owner or group cannot be set", {
   });
 });
 
-test("a stale socket is replaced, a live one and other files are not", () => {
+test("listenUnix replaces a stale socket, but not a live one or another file", () => {
   inFolder((folder) => {
     const path = join(folder, "s");
     close(listenUnix(path));
@@ -163,7 +163,7 @@ test("a stale socket is replaced, a live one and other files are not", () => {
   });
 });
 
-test("paths that cannot work say why", () => {
+test("path errors say what to do", () => {
   inFolder((folder) => {
     const long = join(folder, "x".repeat(108));
     assert.throws(() => listenUnix(long), { code: "ENAMETOOLONG", message: /1 to 107 bytes/ });

@@ -1,4 +1,7 @@
-/** UNIX stream sockets: all non-blocking and close-on-exec. Descriptors travel with `messages.ts`. */
+/**
+ * UNIX stream sockets, all non-blocking and close-on-exec.
+ * `messages.ts` passes descriptors over them.
+ */
 import { chmodSync, chownSync, fstatSync, lstatSync, unlinkSync } from "node:fs";
 import {
   check,
@@ -51,7 +54,7 @@ function putAddress(call: string, path: string): number {
   return 2 + bytes.length + 1;
 }
 
-/** Runs `action` on a fresh socket, which is closed when it throws. */
+/** Runs `action` on a new socket, and closes it if `action` throws. */
 function withSocket(action: (fd: number) => void): number {
   const fd = newSocket();
   try {
@@ -83,9 +86,9 @@ function tryConnect(fd: number, path: string): number {
   return libc.connect(fd, libc.STRUCT_ADDRESS, length) === 0 ? 0 : libc.errno();
 }
 
-/** Who may connect to a socket; by default only the user who made it. */
+/** Access rights of a socket; by default only its creator may connect. */
 export interface SocketAccess {
-  /** Permission bits, which the umask does not cut; default 0600. */
+  /** Permission bits, not masked by the umask; default 0600. */
   readonly mode?: number;
   /** Owner and group of the file; default: those of the process. */
   readonly uid?: number;
@@ -97,13 +100,12 @@ export interface ListenOptions extends SocketAccess {
 }
 
 /**
- * Listens at `path`, by default for its owner only (mode 0600). A socket file whose server is gone
- * is replaced; a live server or a file of another kind is an error, and nothing is deleted.
+ * Listens at `path`, by default for its owner only (mode 0600). It replaces a socket file whose
+ * server ended. A live server or another type of file is an error, and nothing is deleted.
  */
 export function listenUnix(path: string, options: ListenOptions = {}): number {
   return withSocket((fd) => {
-    // The mode of the socket, minus the umask, becomes that of the file: others can connect at no
-    // time.
+    // The file gets the socket's mode minus the umask. So no other user can ever connect.
     check(libc.fchmod(fd, PRIVATE), "fchmod", path);
     if (!tryBind(fd, path)) {
       removeStale(path);
@@ -120,8 +122,8 @@ export function listenUnix(path: string, options: ListenOptions = {}): number {
 }
 
 /**
- * Before `listen`: until then every connect is refused. The path is opened once, and no link
- * followed.
+ * Sets owner and mode. Called before `listen`, until which every connect is refused. Opens the path
+ * once and follows no link.
  */
 function grant(path: string, { mode = PRIVATE, uid = -1, gid = -1 }: SocketAccess): void {
   if (mode === PRIVATE && uid < 0 && gid < 0) return;
@@ -148,7 +150,7 @@ function giveTo(itself: string, path: string, uid: number, gid: number): void {
   }
 }
 
-/** False when the path exists. */
+/** Binds the socket. @returns false if the path exists */
 function tryBind(fd: number, path: string): boolean {
   const length = putAddress("bind", path);
   if (libc.bind(fd, libc.STRUCT_ADDRESS, length) === 0) return true;
@@ -178,22 +180,23 @@ function removeStale(path: string): void {
   unlinkSync(path);
 }
 
-/** Which file it is, for `removeSocket`; 0: it is gone already. */
+/** Returns the inode of a socket's file, for `removeSocket`; 0 if it does not exist. */
 export function socketInode(path: string): number {
   return lstatSync(path, { throwIfNoEntry: false })?.ino ?? 0;
 }
 
-/** Removes the file of a socket that listened, unless somebody else has put another one there since. */
+/** Removes the file of a socket that listened, unless another one has replaced it since. */
 export function removeSocket(path: string, inode: number): void {
   try {
     if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(path);
   } catch (error) {
-    // A server that gave its rights up may not write to the folder: the next one replaces a dead socket.
+    // A server that gave up its rights may not write to the
+    // folder. The next one replaces a dead socket.
     if (!["EACCES", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
   }
 }
 
-/** The next connection, or -1 when none waits. */
+/** Accepts the next connection. @returns -1 if none is pending */
 export function accept(fd: number): number {
   const connection = libc.accept4(fd, 0, 0, ACCEPT_FLAGS);
   if (connection >= 0) return connection;
@@ -202,7 +205,7 @@ export function accept(fd: number): number {
   throw new OsError("accept", `fd ${fd}`, number, "raise the limit of open files (ulimit -n)");
 }
 
-/** Two connected sockets. */
+/** Returns two connected sockets. */
 export function socketPair(): [number, number] {
   check(
     libc.socketpair(AF_UNIX, SOCK_STREAM_NONBLOCK_CLOEXEC, 0, libc.STRUCT_ADDRESS),
@@ -213,7 +216,10 @@ export function socketPair(): [number, number] {
   return [scratch.getInt32(STRUCT_OFFSET, true), scratch.getInt32(STRUCT_OFFSET + 4, true)];
 }
 
-/** Ends both directions; the peer reads to the end of file. Already ended is fine. */
+/**
+ * Shuts both directions down; the peer reads the end of the
+ * stream. Does nothing if already shut down.
+ */
 export function shutdown(fd: number): void {
   libc.shutdownSocket(fd, SHUT_RDWR);
 }
@@ -224,7 +230,7 @@ export interface Credentials {
   readonly gid: number;
 }
 
-/** Who connected, as the kernel saw it at that moment. */
+/** Returns the peer's credentials, which the kernel took at connect. */
 export function peerCredentials(fd: number): Credentials {
   const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
   scratch.setUint32(STRUCT_OFFSET + 16, 12, true);

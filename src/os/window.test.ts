@@ -4,7 +4,7 @@ import { close } from "./fd.ts";
 import { createMemfd, mapFile, PAGE, viewsMade } from "./memory.ts";
 import { giveWindow, takeWindow } from "./window.ts";
 
-/** A file of so many pages, each with its number in its first byte. */
+/** A file of `pages` pages, each with its number in its first byte. */
 function withFile(pages: number, action: (fd: number, bytes: Uint8Array) => void): void {
   const fd = createMemfd("file", pages * PAGE, { seal: true });
   const whole = mapFile(fd, 0, pages * PAGE, { write: true });
@@ -18,7 +18,7 @@ function withFile(pages: number, action: (fd: number, bytes: Uint8Array) => void
   }
 }
 
-test("a window shows pages of files side by side, and writes reach the files", () => {
+test("window maps pages of files side by side and writes to the files", () => {
   withFile(8, (one, oneBytes) => {
     withFile(4, (other) => {
       const window = takeWindow(5 * PAGE)!;
@@ -38,7 +38,7 @@ test("a window shows pages of files side by side, and writes reach the files", (
   });
 });
 
-test("a window is reused without a second view when it was given back", () => {
+test("window is reused without a second view when it was given back", () => {
   withFile(1, (fd) => {
     giveWindow(takeWindow(3 * PAGE)!);
     const before = viewsMade();
@@ -56,7 +56,7 @@ test("a window is reused without a second view when it was given back", () => {
   });
 });
 
-test("windows are aligned as asked, and refused when they would be too long", () => {
+test("takeWindow aligns windows and refuses one that is too long", () => {
   const unit = 2 ** 21;
   const window = takeWindow(PAGE, unit)!;
   assert.deepEqual([window.address % unit, window.length, window.unit], [0, unit, unit]);
@@ -65,7 +65,7 @@ test("windows are aligned as asked, and refused when they would be too long", ()
   assert.equal(takeWindow(2 ** 31 + 1, unit), null);
 });
 
-test("nothing is mapped beside a window", () => {
+test("window refuses a mapping that exceeds it", () => {
   withFile(2, (fd) => {
     const window = takeWindow(PAGE)!;
     for (const [at, length] of [

@@ -1,7 +1,7 @@
 /**
- * Windows: reserved addresses with one view for ever, into which parts of files are mapped. A view
- * costs memory that a blocked event loop never gets back (see `viewAt`), so windows are used again
- * rather than made anew: there are never more than were in use at the same time.
+ * Windows: reserved addresses with one permanent view, into which parts of files are mapped. A view
+ * costs memory that a blocked event loop never frees (see `viewAt`), so windows are reused: their
+ * number is the largest that was ever in use at the same time.
  */
 import * as libc from "./libc.ts";
 import { mapFileOver, PAGE, reserveAddresses, uncover } from "./memory.ts";
@@ -9,9 +9,9 @@ import { mapFileOver, PAGE, reserveAddresses, uncover } from "./memory.ts";
 export class Window {
   readonly address: number;
   readonly length: number;
-  /** What its address is a multiple of. */
+  /** Alignment of its address. */
   readonly unit: number;
-  /** Touching bytes to which nothing is mapped kills the process. */
+  /** The whole window. An access to bytes without a mapping kills the process. */
   readonly buffer: ArrayBuffer;
 
   constructor(address: number, length: number, unit: number) {
@@ -24,7 +24,7 @@ export class Window {
   /**
    * Maps `length` bytes of a file at `at`, shared and writable. All three numbers are multiples of
    * the file's `mappingUnit`, which is at most `unit`.
-   * @throws OsError; RangeError if that is not inside the window
+   * @throws OsError; RangeError if the range exceeds the window
    */
   map(at: number, length: number, fd: number, offset: number): void {
     if (!(at >= 0 && length > 0 && length <= this.length - at)) {
@@ -34,7 +34,7 @@ export class Window {
   }
 }
 
-/** Two huge pages of 1 GiB. Above 4 GiB Node 20 aborts. */
+/** Two huge pages of 1 GiB. Node 20 aborts above 4 GiB. */
 const MAX_WINDOW = 2 ** 31;
 
 /** Unused windows, by length and unit. */
@@ -51,9 +51,9 @@ function freeOf(length: number, unit: number): Window[] {
 }
 
 /**
- * @param length bytes that are needed: rounded up to a power of two of units
+ * @param length required bytes, rounded up to a power of two of units
  * @param unit alignment, a power of two
- * @returns an empty window; null if it would be longer than 2 GiB
+ * @returns an empty window; null if it would exceed 2 GiB
  * @throws OsError
  */
 export function takeWindow(length: number, unit = PAGE): Window | null {
@@ -63,12 +63,14 @@ export function takeWindow(length: number, unit = PAGE): Window | null {
 }
 
 function newWindow(size: number, unit: number): Window {
-  // Reserved once per window and never given back: the slack is addresses only.
+  // Reserved once per window and never released. The slack takes addresses only.
   const reserved = reserveAddresses(unit === PAGE ? size : size + unit);
   return new Window(Math.ceil(reserved / unit) * unit, size, unit);
 }
 
-/** Takes its mappings away and gives it back. Its view must not be used any more. */
+/**
+ * Unmaps everything in the window and returns it to the pool. Its view must not be used any more.
+ */
 export function giveWindow(window: Window): void {
   uncover(window.address, window.length);
   freeOf(window.length, window.unit).push(window);

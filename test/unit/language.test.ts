@@ -16,10 +16,10 @@ const MAX_COLUMNS = 100;
 
 /** Folders that still hold such phrases. One that holds none any more has to leave this list. */
 const NOT_YET: readonly string[] = [
-  ...["bench/", "driver/linux/", "examples/", "script/"],
-  ...["src/abi/", "src/cli/", "src/compiler/", "src/devices/", "src/ebpf/", "src/engine/"],
-  ...["src/frontends/", "src/guest/", "src/memory/", "src/net/", "src/nic/", "src/os/"],
-  ...["src/vfio-user/", "src/vm/", "test/fuzz/", "test/support/", "test/unit/", "test/vm/"],
+  ...["bench/", "examples/", "script/", "src/abi/", "src/cli/", "src/compiler/"],
+  ...["src/devices/", "src/ebpf/", "src/engine/", "src/frontends/", "src/guest/"],
+  ...["src/memory/", "src/net/", "src/nic/", "src/vfio-user/", "src/vm/", "test/fuzz/"],
+  ...["test/support/", "test/unit/", "test/vm/"],
 ];
 
 /** The glossary itself, this test's samples, and the compiler's golden files. */
