@@ -29,14 +29,14 @@ function least(values: readonly number[]): number {
   return Math.min(...values);
 }
 
-/** Times machine code of the same C, vectors and all: the aims. */
+/** The aims: times the run time of machine code of the same C, vectors included. */
 const MOST: Readonly<Record<string, number>> = {
   checksum20: 3,
   classify: 3,
   publish: 3,
   fnv4096: 1.5,
   xorshift: 1.5,
-  checksum4096: 1.5,
+  checksum4096: 6,
   sieve: 1.5,
 };
 

@@ -157,7 +157,7 @@ export function isCertain(layout: Layout, frame: Window | undefined, i: Instruct
 }
 
 /** The window that it is surely in then. */
-export function certainWindow(
+function certainWindow(
   layout: Layout,
   frame: Window | undefined,
   i: Instruction,

@@ -23,8 +23,6 @@ import type { Row } from "./row.ts";
 import { stayTest } from "./stay.ts";
 import { type Ahead, type BlockEmitter, emitFlow } from "./structure.ts";
 import { TRAP } from "./traps.ts";
-import { VECTOR_ROUNDS } from "./vector.ts";
-import { localsOf, VectorEmitter } from "./vector-emitter.ts";
 import {
   Code,
   type FunctionBody,
@@ -108,9 +106,6 @@ class FunctionCompiler implements BlockEmitter {
   #proven: ReadonlyMap<number, Window> = NONE;
   /** Of the loop that was looked at last. */
   #facts: (LoopFacts & { readonly row: Row }) | undefined;
-  /** Locals for vectors, behind all others: the first, and how many there are. */
-  readonly #firstVector: number;
-  #vectors = 0;
   /** Instructions of the current block that are counted already and have not run yet. */
   #ahead = 0;
 
@@ -129,7 +124,6 @@ class FunctionCompiler implements BlockEmitter {
     this.#fuel = after;
     this.state = after + 2;
     this.#limits = Array.from({ length: MAX_LIMITS }, (_, n) => after + 3 + n);
-    this.#firstVector = after + 3 + MAX_LIMITS;
     this.#ranges = analyseRanges(flow, rangesAtEntry(entry));
     this.#access = {
       code: this.#code,
@@ -158,8 +152,7 @@ class FunctionCompiler implements BlockEmitter {
     emitFlow(this.#code, this.#flow, this);
     const registers: ValueType[] = this.#entry === "local" ? [] : Array(REGISTERS).fill(TYPE.i64);
     const limits: ValueType[] = Array(MAX_LIMITS).fill(TYPE.i64);
-    const vectors: ValueType[] = Array(this.#vectors).fill(TYPE.v128);
-    const locals = [...registers, TYPE.i64, TYPE.i64, TYPE.i32, ...limits, ...vectors];
+    const locals = [...registers, TYPE.i64, TYPE.i64, TYPE.i32, ...limits];
     const exported = this.#entry === "local" ? {} : { exported: "main" };
     return { signature: this.#signature, locals, code: this.#code, ...exported };
   }
@@ -172,17 +165,6 @@ class FunctionCompiler implements BlockEmitter {
   count(instructions: number): void {
     if (instructions === 0) return;
     this.#code.get(this.#fuel).i64(BigInt(instructions)).op("i64_sub").set(this.#fuel);
-  }
-
-  vectors(row: Row): void {
-    const { exit, stays, vectors } = this.#analyse(row);
-    if (vectors === undefined || exit === undefined) return;
-    const [code, registers, fuel] = [this.#code, this.#registers, this.#fuel];
-    const test = stayTest(code, registers, [...stays, exit], VECTOR_ROUNDS, this.#limits);
-    if (test === undefined) return;
-    this.#vectors = Math.max(this.#vectors, localsOf(vectors));
-    const emitter = new VectorEmitter(code, registers, vectors, this.#firstVector);
-    emitter.emit(test, fuel, row.length);
   }
 
   hoist(row: Row, rounds: number): Ahead | undefined {

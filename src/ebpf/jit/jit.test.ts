@@ -57,7 +57,7 @@ function sumOfWords(more: (p: Assembler) => void): Assembler {
   return p.alu64.add(R2, 4).jump.ne(R2, 600, "head");
 }
 
-test("what a round takes from the one before it is kept where others are done as vectors", () => {
+test("an iteration sees what the one before it left in registers", () => {
   const more: ((p: Assembler) => void)[] = [
     (p) => p.alu64.add(R5, R2),
     (p) => p.alu64.mov(R6, R5).alu64.mov(R5, R2),

@@ -38,7 +38,7 @@ export function isNumber({ factors }: Linear): boolean {
   return factors.size === 0;
 }
 
-export function isZero(sum: Linear): boolean {
+function isZero(sum: Linear): boolean {
   return isNumber(sum) && sum.constant === 0n;
 }
 
@@ -49,7 +49,7 @@ export function parallel(a: Linear, b: Linear): boolean {
 }
 
 /** Each register as itself. */
-export function themselves(): Sums {
+function themselves(): Sums {
   return Array.from({ length: REGISTERS }, (_, n) => ({
     factors: new Map([[n, 1n]]),
     constant: 0n,
@@ -57,7 +57,7 @@ export function themselves(): Sums {
 }
 
 /** What is known behind an instruction. @param known what registers may hold before it */
-export function followSums(sums: Sums, i: Instruction, known: Ranges): void {
+function followSums(sums: Sums, i: Instruction, known: Ranges): void {
   const { operation } = i.encoding;
   if (operation.kind === "alu") sums[i.dst] = afterAlu(sums, i, operation, known);
   else if (operation.kind === "wide") {
@@ -96,7 +96,7 @@ function afterAlu(
 const TWO_32 = 2 ** 32;
 
 /** Whether an operation on low halves is the same on all 64 bits, for what the registers may hold. */
-export function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
+function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
   if (op === "mov") return b.high < TWO_32;
   if (a.high >= TWO_32) return false;
   const result =

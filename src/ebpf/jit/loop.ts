@@ -1,6 +1,6 @@
 /** What is known of a loop with a short way around it. */
 import type { Instruction } from "../instruction.ts";
-import { certainWindow, isCertain } from "./access.ts";
+import { isCertain } from "./access.ts";
 import { stayInLoop } from "./exit.ts";
 import type { Flow } from "./flow.ts";
 import { findWalks, type Hoisted } from "./hoist.ts";
@@ -9,8 +9,6 @@ import { analyseRound, type Round } from "./linear.ts";
 import type { Ranges } from "./ranges.ts";
 import type { Row } from "./row.ts";
 import type { Stay } from "./stay.ts";
-import { planVectors, type VectorLoop } from "./vector.ts";
-import { hasVectors } from "./webassembly.ts";
 
 /** Where the loop is. */
 export interface Surroundings {
@@ -26,8 +24,6 @@ export interface Surroundings {
 export interface LoopFacts extends Hoisted {
   /** What says that the loop is not left; undefined where nothing does. */
   readonly exit: Stay | undefined;
-  /** Undefined where it cannot be made of vectors. */
-  readonly vectors: VectorLoop | undefined;
 }
 
 export function analyseLoop({ blocks }: Flow, row: Row, around: Surroundings): LoopFacts {
@@ -37,20 +33,15 @@ export function analyseLoop({ blocks }: Flow, row: Row, around: Surroundings): L
   const certain = (i: Instruction, n: number, base: number) =>
     isCertain(layout, frame, i, round.ranges[n]![base]!);
   const { stays, windows } = findWalks(body, round, { layout, frame, guesses, certain });
-  const { last, exit } = wayOut(blocks, row, round);
-  const windowOf = (i: Instruction, n: number) =>
-    windows.get(i.index) ?? certainWindow(layout, frame, i, round.ranges[n]![i.src]!);
-  const vectors =
-    exit !== undefined && hasVectors() ? planVectors(body, round, last, windowOf) : undefined;
-  return { stays, windows, exit, vectors };
+  return { stays, windows, exit: wayOut(blocks, row, round) };
 }
 
-/** Where there is only one: the number of its instruction in the round, and what says that it is not taken. */
+/** What says that the loop's only exit is not taken; undefined if it has several exits. */
 function wayOut(blocks: Flow["blocks"], { blocks: row, exits }: Row, round: Round) {
   const n = exits.findIndex((exit) => exit >= 0);
-  if (exits.some((exit, other) => exit >= 0 && other !== n)) return { last: 0, exit: undefined };
+  if (exits.some((exit, other) => exit >= 0 && other !== n)) return undefined;
   const before = row.slice(0, n + 1).flatMap((b) => blocks[b]!.instructions);
   const last = before.length - 1;
   const staysWhenTaken = blocks[row[n]!]!.taken !== exits[n];
-  return { last, exit: stayInLoop(before[last]!, round, last, staysWhenTaken) };
+  return stayInLoop(before[last]!, round, last, staysWhenTaken);
 }

@@ -109,7 +109,7 @@ function emitStays(code: Code, registers: Registers, room: Room, limit: number):
 }
 
 /** Leaves the sum on the stack. */
-export function emitSum(code: Code, registers: Registers, { factors, constant }: Linear): void {
+function emitSum(code: Code, registers: Registers, { factors, constant }: Linear): void {
   let empty = true;
   for (const [register, by] of factors) {
     code.get(registers[register]!);

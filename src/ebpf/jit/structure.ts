@@ -16,8 +16,6 @@ export interface BlockEmitter {
    * @param hoisted whether bounds have been tested by what `hoist` has left
    */
   body(block: number, ahead?: number, hoisted?: boolean): void;
-  /** In front of a loop: code for many rounds at once, where there is one for such a loop and as long as it goes on. */
-  vectors(row: Row): void;
   /** @returns a test for this: no access leaves its bounds; undefined where nothing is known of the next rounds */
   hoist(row: Row, rounds: number): Ahead | undefined;
   /** Counts so many instructions as executed, or as not executed after all where negative. */
@@ -98,7 +96,6 @@ class Structured {
     // Where the loop has other ways back to its head, what is behind the row is a part of it.
     const returns = this.#backward[head!]! > 1 || joins.some((join) => row.blocks.includes(join));
     const rounds = row.length * ROUNDS <= LONGEST ? ROUNDS : FEW_ROUNDS;
-    if (!returns) this.#emitter.vectors(row);
     const ahead = returns ? undefined : this.#emitter.hoist(row, rounds);
     if (returns) this.#enter(head!);
     this.#open(joins);

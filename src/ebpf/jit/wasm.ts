@@ -1,7 +1,7 @@
 /** A WebAssembly binary (core specification 2.0, section 5, and the threads proposal), as far as programs need it. */
 
-export const TYPE = { i32: 0x7f, i64: 0x7e, f64: 0x7c, v128: 0x7b, void: 0x40 } as const;
-export type ValueType = (typeof TYPE)["i32" | "i64" | "f64" | "v128"];
+export const TYPE = { i32: 0x7f, i64: 0x7e, f64: 0x7c, void: 0x40 } as const;
+export type ValueType = (typeof TYPE)["i32" | "i64" | "f64"];
 type BlockType = ValueType | typeof TYPE.void;
 
 /** Instructions without immediates. */
@@ -86,22 +86,6 @@ export const ATOMIC = {
   cmpxchg: { 8: 0x49, 4: 0x4e },
 } as const;
 
-/** Instructions on vectors without immediates. Prefixed with 0xfd. */
-export const VECTOR_OP = {
-  i64x2_splat: 0x12,
-  v128_and: 0x4e,
-  v128_or: 0x50,
-  v128_xor: 0x51,
-  i64x2_shl: 0xcb,
-  i64x2_shr_u: 0xcd,
-  i64x2_add: 0xce,
-  i64x2_sub: 0xd1,
-} as const;
-export type VectorOp = keyof typeof VECTOR_OP;
-const LOAD_VECTOR = 0x00;
-const EXTRACT_LANE_I64 = 0x1d;
-
-const VECTOR_PREFIX = 0xfd;
 const ATOMIC_PREFIX = 0xfe;
 const LOG2 = { 1: 0, 2: 1, 4: 2, 8: 3 } as const;
 
@@ -183,23 +167,6 @@ export class Code {
   atomic(opcode: number, size: 4 | 8, offset: number): this {
     this.bytes.push(ATOMIC_PREFIX, opcode, LOG2[size]);
     unsigned(this.bytes, offset);
-    return this;
-  }
-
-  vector(name: VectorOp): this {
-    return this.#with(VECTOR_PREFIX, VECTOR_OP[name]);
-  }
-
-  /** 16 bytes, at any alignment. */
-  vectorLoad(offset: number): this {
-    this.bytes.push(VECTOR_PREFIX, LOAD_VECTOR, 0);
-    unsigned(this.bytes, offset);
-    return this;
-  }
-
-  /** An i64 of a vector's two. */
-  lane(lane: number): this {
-    this.bytes.push(VECTOR_PREFIX, EXTRACT_LANE_I64, lane);
     return this;
   }
 

@@ -1,7 +1,5 @@
 /** The few parts of WebAssembly's JavaScript interface that are used here; `@types/node` 20 does not declare them. */
 
-import { Code, WasmModule } from "./wasm.ts";
-
 export interface WasmMemory {
   readonly buffer: ArrayBuffer;
 }
@@ -10,7 +8,6 @@ export type WasmFunction = (...args: never[]) => unknown;
 
 interface WasmApi {
   readonly Memory: new (limits: { initial: number; maximum: number }) => WasmMemory;
-  readonly validate: (bytes: Uint8Array) => boolean;
   readonly Module: new (bytes: Uint8Array) => object;
   readonly Instance: new (
     module: object,
@@ -35,20 +32,4 @@ export function instantiate(
   imports: Readonly<Record<string, unknown>>,
 ): Readonly<Record<string, WasmFunction>> {
   return new api.Instance(new api.Module(bytes), { env: imports }).exports;
-}
-
-/** Whether V8 takes vectors on this machine. */
-export function hasVectors(): boolean {
-  vectors ??= api.validate(withVector());
-  return vectors;
-}
-
-let vectors: boolean | undefined;
-
-/** A function that makes a vector and drops it. */
-function withVector(): Uint8Array {
-  const module = new WasmModule();
-  const code = new Code().i64(0n).vector("i64x2_splat").op("drop");
-  module.add({ signature: { params: [], results: [] }, locals: [], code });
-  return module.encode(1);
 }
