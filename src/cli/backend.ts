@@ -1,14 +1,14 @@
 /** `bpfhv backend`: serves the queues of the original QEMU fork's NIC, over its bpfhv-proxy protocol. */
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
+import { type BackendOptions, NicFailed, WorkerHandle } from "../control/handle.ts";
+import { backendWorker } from "../control/waiting-worker.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { failure, Usage, whole } from "../errors.ts";
 import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
-import type { ProxyWorkerOptions } from "../frontends/proxy/worker.ts";
-import { WaitingWorker } from "../frontends/waiting-worker.ts";
-import { NicFailed, WorkerHandle } from "../frontends/worker-handle.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
+import type { NicStatus } from "../nic/status.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
 import { Lifetime } from "./lifetime.ts";
@@ -48,7 +48,6 @@ export interface BackendFlags {
   logJson: boolean;
 }
 
-const WORKER = new URL("../frontends/proxy/worker.js", import.meta.url);
 const pause = whole("--sleep", 0, 1000);
 
 export function backendCommand(): Command {
@@ -105,7 +104,7 @@ function offloadList(text: string, before: Offload[]): Offload[] {
 }
 
 /** @throws Usage */
-export function workerOptions(flags: BackendFlags): ProxyWorkerOptions {
+export function workerOptions(flags: BackendFlags): BackendOptions {
   requireShort("--path", flags.path);
   if (flags.createTap && flags.backend !== "tap") throw new Usage("--create-tap goes with -b tap");
   if (flags.tapAddress !== undefined && !flags.createTap) {
@@ -176,12 +175,13 @@ async function backend(flags: BackendFlags): Promise<void> {
       setUpTap(tapOf(flags));
       life.atEnd(() => removeTap(tapOf(flags)));
     }
-    const worker = new WorkerHandle(
-      { ...options, losesRights: account !== undefined },
-      (level, text) => log[level](text),
-      new WaitingWorker(WORKER),
-      (text) => out.write(text),
-    );
+    const worker = new WorkerHandle({
+      name: flags.path,
+      task: { ...options, losesRights: account !== undefined },
+      worker: backendWorker(),
+      log: (level, text) => log[level](text),
+      print: (text) => out.write(text),
+    });
     await run(worker, life, () => {
       const control = new ControlServer(flags.path, controlCommands(options.path, worker), access);
       life.atEnd(() => control.close());
@@ -200,12 +200,12 @@ function tapOf({ interface: name, netns, tapAddress: address }: BackendFlags) {
 }
 
 async function run(
-  worker: WorkerHandle<ProxyWorkerOptions>,
+  worker: WorkerHandle<BackendOptions>,
   life: Lifetime,
   opened: () => void,
 ): Promise<void> {
   void life.asked.then(() => worker.stop()).catch(() => {});
-  process.on("SIGUSR2", () => worker.signalUpgrade());
+  process.on("SIGUSR2", () => void worker.request("signal-upgrade").catch(() => {}));
   try {
     await worker.started();
     if (!worker.hasEnded) opened();
@@ -215,15 +215,18 @@ async function run(
   }
 }
 
-function controlCommands(path: string, worker: WorkerHandle<ProxyWorkerOptions>): ControlCommands {
+function controlCommands(path: string, worker: WorkerHandle<BackendOptions>): ControlCommands {
   const status = async () => ({
     ...{ pid: process.pid, socket: resolve(path), version },
-    ...{ uptimeSeconds: Math.floor(process.uptime()), ...(await worker.status()) },
+    ...{
+      uptimeSeconds: Math.floor(process.uptime()),
+      ...(await worker.request<NicStatus>("status")),
+    },
   });
   return {
     status,
     "set-port": async ({ net }) => {
-      await worker.setPort(parsePort(`${net}`));
+      await worker.request("set-port", parsePort(`${net}`));
       return status();
     },
     "set-mtu": async () => {

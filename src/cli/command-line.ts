@@ -2,8 +2,8 @@
  * The words of a command line, run as one command. All errors end here: one line, one exit status.
  */
 import { Command, CommanderError } from "commander";
+import type { WaitingWorker } from "../control/waiting-worker.ts";
 import { report, STATUS } from "../errors.ts";
-import type { WaitingWorker } from "../frontends/waiting-worker.ts";
 
 type Load = (worker?: WaitingWorker) => Promise<Command>;
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /** The command `bpfhv`. One file per sub-command beside this one. */
 import "./node-version.ts";
+import { nicWorker } from "../control/waiting-worker.ts";
 import { report } from "../errors.ts";
-import { nicWorker } from "../frontends/waiting-worker.ts";
 
 // Node's own handler opens its debugger to every local account. Worker threads have none.
 process.on("SIGUSR1", () => {});

@@ -3,12 +3,12 @@ import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { FEATURES, MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
+import { NicFailed, type NicOptions, WorkerHandle } from "../control/handle.ts";
+import { nicWorker, type WaitingWorker } from "../control/waiting-worker.ts";
 import type { Device } from "../devices/format.ts";
 import { FORMATS, findFormat } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { failure, Usage, whole } from "../errors.ts";
-import { nicWorker, type WaitingWorker } from "../frontends/waiting-worker.ts";
-import { NicFailed, type NicOptions, WorkerHandle } from "../frontends/worker-handle.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
 import {
   ConfigError,
@@ -19,6 +19,7 @@ import {
   mtuNotice,
   parseMac,
 } from "../nic/config.ts";
+import type { NicStatus } from "../nic/status.ts";
 import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
@@ -220,11 +221,12 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
   const log = new Log({ level: flags.logLevel, nic: flags.socket, json: flags.logJson });
   const life = new Lifetime();
   life.atEnd(() => log.close());
-  const nic = new WorkerHandle(
-    { ...options, access, losesRights: account !== undefined },
-    (level, text) => log[level](text),
+  const nic = new WorkerHandle({
+    name: flags.socket,
+    task: { ...options, access, losesRights: account !== undefined },
     worker,
-  );
+    log: (level, text) => log[level](text),
+  });
   void life.asked.then((signal) => {
     log.info(`${signal}: stopping`);
     return nic.stop().catch(() => {});
@@ -274,7 +276,8 @@ async function run(
   // after it.
   dropTo(account, (text) => log.warn(text));
   life.followNpx();
-  nic.ship(sets);
+  await Promise.race([nic.request("ship", sets), nic.ended]);
+  if (nic.hasEnded) return;
   if (proof !== "proved") log.warn(`programs ${proof}`);
   const notice = mtuNotice(flags.mtu);
   if (notice !== null) log.warn(notice);
@@ -316,17 +319,17 @@ function controlCommands(
     ...{ pid: process.pid, socket: resolve(flags.socket), version },
     ...{ interrupts: flags.interrupts, allowUnsealed: flags.allowUnsealed },
     ...{ uptimeSeconds: Math.floor(process.uptime()), proof: (await proving).proof },
-    ...(await nic.status()),
+    ...(await nic.request<NicStatus>("status")),
   });
   return {
     status,
     "set-port": async ({ net }) => {
-      await nic.setPort(parsePort(`${net}`));
+      await nic.request("set-port", parsePort(`${net}`));
       log.info(`packets to ${net} from here on`);
       return status();
     },
     "set-mtu": async ({ mtu }) => {
-      await nic.setMtu(Number(mtu));
+      await nic.request("set-mtu", Number(mtu));
       log.info(`MTU ${mtu} from here on`);
       return status();
     },

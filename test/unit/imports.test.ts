@@ -22,12 +22,17 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   nic: ["abi", "engine", "devices", "net", "memory", "os"],
   "vfio-user": ["os", "memory"],
   frontends: ["nic", "engine", "vfio-user", "devices", "net", "memory", "ebpf", "os", "abi"],
+  control: [
+    ...["errors.ts", "frontends", "nic", "engine", "vfio-user", "devices", "net", "memory"],
+    ...["os", "abi"],
+  ],
   guest: ["abi", "ebpf", "vfio-user", "memory", "os"],
   vm: ["os", "errors.ts"],
   cli: [
     ...[
       "vm",
       "errors.ts",
+      "control",
       "frontends",
       "nic",
       "engine",

@@ -3,7 +3,7 @@
  * rest and repeats the last of them: lines of an earlier guest do not hide the state of this one.
  */
 
-import type { ToMain } from "./nic-messages.ts";
+import type { ToMain } from "./messages.ts";
 
 const WINDOW_MS = 1000;
 /** Lines of a log that others can cause, a second. */

@@ -1,31 +1,33 @@
 /**
- * The control of a NIC's loop: a frontend, and messages from the thread that started the worker, each announced
- * through an eventfd, since a thread that waits in epoll does not see its message port.
+ * The control of a worker's loop: a frontend, and requests from the main thread. Each request is
+ * announced through an eventfd, because a thread that waits in epoll does not see its message port.
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import type { Control } from "../engine/loop.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
 import { drainEventFd } from "../os/eventfd.ts";
-import type { ToWorker } from "./nic-messages.ts";
+import type { Request } from "./messages.ts";
 
-/** A tag outside those of queue pairs and of frontends. */
+/** Differs from the tags of queue pairs and of frontends. */
 const WAKE_TAG = 2048;
 
 export class WorkerControl implements Control {
   readonly #frontend: Control;
-  readonly #port: MessagePort;
+  readonly #main: MessagePort;
   readonly #wakeFd: number;
-  readonly #onCommand: (command: ToWorker) => void;
+  readonly #onRequest: (request: Request) => void;
 
+  /** @param wakeFd eventfd that the main thread signals after each request */
   constructor(
     frontend: Control,
-    main: { readonly port: MessagePort; readonly wakeFd: number },
-    onCommand: (command: ToWorker) => void,
+    main: MessagePort,
+    wakeFd: number,
+    onRequest: (request: Request) => void,
   ) {
     this.#frontend = frontend;
-    this.#port = main.port;
-    this.#wakeFd = main.wakeFd;
-    this.#onCommand = onCommand;
+    this.#main = main;
+    this.#wakeFd = wakeFd;
+    this.#onRequest = onRequest;
   }
 
   register(epoll: Epoll): void {
@@ -45,13 +47,13 @@ export class WorkerControl implements Control {
     return tag !== WAKE_TAG && (this.#frontend.woken?.(tag) ?? false);
   }
 
-  /** Messages from the main thread: looked for once per sleep, and by housekeeping when there is none. */
+  /** Carries out the requests that have come. Called by housekeeping, which each of them triggers. */
   receive(): void {
     drainEventFd(this.#wakeFd);
     for (;;) {
-      const received = receiveMessageOnPort(this.#port);
+      const received = receiveMessageOnPort(this.#main);
       if (received === undefined) return;
-      this.#onCommand(received.message as ToWorker);
+      this.#onRequest(received.message as Request);
     }
   }
 }

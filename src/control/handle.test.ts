@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { WorkerHandle } from "./handle.ts";
 import { WaitingWorker } from "./waiting-worker.ts";
-import { WorkerHandle } from "./worker-handle.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-worker-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -23,8 +23,8 @@ const turns = startPulse();
 const { busyMs } = takeTask(parentPort);
 Atomics.store(turns, 0, 1);
 parentPort.postMessage({ kind: "ready" });
-parentPort.on("message", ({ kind }) => {
-  if (kind !== "stop") return;
+parentPort.on("message", ({ verb }) => {
+  if (verb !== "stop") return;
   for (const end = performance.now() + busyMs; performance.now() < end; );
   parentPort.postMessage({ kind: "stopped" });
   parentPort.close();
@@ -39,7 +39,7 @@ interface Busy {
 
 async function busy(busyMs: number): Promise<Busy> {
   const worker = new WaitingWorker(pathToFileURL(module));
-  const handle = new WorkerHandle({ busyMs }, () => {}, worker);
+  const handle = new WorkerHandle({ name: "busy", task: { busyMs }, worker, log: () => {} });
   await handle.started();
   return { handle, thread: worker.pulse[1] };
 }

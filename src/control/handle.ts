@@ -1,16 +1,18 @@
-/** A NIC in a worker of this process: start it, ask it, stop it. */
+/** A NIC in a worker of this process: start it, send it requests, stop it. */
 import type { Worker } from "node:worker_threads";
-import type { ProgramSets } from "../devices/program-set.ts";
-import type { PortSpec } from "../net/create.ts";
-import type { NicStatus } from "../nic/status.ts";
+import type { ServedBackendOptions } from "../frontends/proxy/served-backend.ts";
+import type { ServedNicOptions } from "../frontends/served-nic.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import { exitWithoutThreads } from "../os/process.ts";
-import type { NicWorkerData, ToMain, ToWorker } from "./nic-messages.ts";
+import type { Reply, Request, ToMain } from "./messages.ts";
 import type { WaitingWorker } from "./waiting-worker.ts";
 import { Watchdog } from "./watchdog.ts";
+import type { WorkerOptions } from "./worker.ts";
 
-export type NicOptions = Omit<NicWorkerData, "wakeFd">;
+/** The task of a worker, by kind of worker. */
+export type NicOptions = WorkerOptions & ServedNicOptions;
+export type BackendOptions = WorkerOptions & ServedBackendOptions;
 
 /**
  * A worker stops at once unless a system call holds it. All in all the process ends within 2 s,
@@ -22,13 +24,13 @@ const TERMINATE_MS = 300;
 /** Of a wait for a CPU that counts. */
 const MOST_STARVED_MS = 20_000;
 
-/** Who waits for an answer of the worker. */
-interface Waiting<T> {
-  readonly resolve: (value: T) => void;
+/** A request that the worker has not answered. */
+interface Waiting {
+  readonly resolve: (result: unknown) => void;
   readonly reject: (error: Error) => void;
 }
 
-/** Why a NIC could not be started, or died. `expected`: the message says what to do. */
+/** Why a NIC did not start, died, or does not answer. `expected`: the message says what to do. */
 export class NicFailed extends Error {
   readonly expected: boolean;
   constructor(message: string, expected: boolean) {
@@ -38,43 +40,55 @@ export class NicFailed extends Error {
   }
 }
 
-export class WorkerHandle<Options extends object = NicOptions> {
+/** A running NIC refused a request, and stays as it was. */
+export class RequestRefused extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "RequestRefused";
+  }
+}
+
+export interface HandleOptions<Task extends object> {
+  /** Names the NIC to people: the path of its socket. */
+  readonly name: string;
+  readonly task: Task;
+  /** Serves the task. */
+  readonly worker: WaitingWorker;
+  readonly log: (level: "info" | "warn", text: string) => void;
+  /** Takes what is for standard output. */
+  readonly print?: (text: string) => void;
+}
+
+export class WorkerHandle<Task extends object = NicOptions> {
+  readonly name: string;
   readonly #worker: Worker;
   readonly #wakeFd: number;
   readonly #log: (level: "info" | "warn", text: string) => void;
   readonly #print: (text: string) => void;
-  readonly #asked = new Map<number, Waiting<NicStatus>>();
-  readonly #changing = new Map<number, Waiting<void>>();
+  readonly #waiting = new Map<number, Waiting>();
   readonly #watchdog: Watchdog;
   #nextId = 1;
   #hasEnded = false;
+  #failure: NicFailed | null = null;
   /** Why the worker does not answer; null if it does. */
   #stuck: string | null = null;
   /** It has put everything in order, and has only to end. */
   #hasStopped = false;
   #stopTimer: NodeJS.Timeout | undefined;
   #settle!: (failure: NicFailed | null) => void;
-  /** Settles when the worker has ended; rejects with NicFailed where it failed. */
+  /** Settles when the worker has ended; rejects with NicFailed if it failed. */
   readonly ended: Promise<void>;
   #ready!: () => void;
   readonly #started = new Promise<void>((resolve) => {
     this.#ready = resolve;
   });
 
-  /**
-   * @param worker serves; its options are its task
-   * @param print takes what is for standard output
-   */
-  constructor(
-    options: Options,
-    log: (level: "info" | "warn", text: string) => void,
-    worker: WaitingWorker,
-    print: (text: string) => void = () => {},
-  ) {
+  constructor({ name, task, worker, log, print = () => {} }: HandleOptions<Task>) {
+    this.name = name;
     this.#log = log;
     this.#print = print;
     this.#wakeFd = createEventFd();
-    this.#worker = worker.begin({ ...options, wakeFd: this.#wakeFd });
+    this.#worker = worker.begin({ ...task, wakeFd: this.#wakeFd });
     this.#watchdog = new Watchdog(worker.pulse, {
       stuck: (what) => this.#isStuck(what),
       moved: (seconds) => {
@@ -85,7 +99,7 @@ export class WorkerHandle<Options extends object = NicOptions> {
     this.ended = new Promise((resolve, reject) => {
       this.#settle = (failure) => (failure === null ? resolve() : reject(failure));
     });
-    // Whoever awaits `ended` sees the failure; nobody has to.
+    // A failure that no caller awaits must not end the process.
     this.ended.catch(() => {});
     this.#listen();
   }
@@ -110,10 +124,12 @@ export class WorkerHandle<Options extends object = NicOptions> {
   /** Nothing more comes from the worker. */
   #end(failure: NicFailed | null): void {
     this.#hasEnded = true;
+    this.#failure = failure;
     this.#watchdog.close();
     clearTimeout(this.#stopTimer);
-    this.#refuseWaiting(failure?.message ?? "the NIC has ended");
+    // First: whoever waits for an answer and for the end sees why it ended.
     this.#settle(failure);
+    this.#refuseWaiting(failure?.message ?? "the NIC has ended");
   }
 
   #isStuck(what: string): void {
@@ -123,66 +139,39 @@ export class WorkerHandle<Options extends object = NicOptions> {
   }
 
   #refuseWaiting(why: string): void {
-    for (const waiting of [this.#asked, this.#changing]) {
-      for (const { reject } of waiting.values()) reject(new NicFailed(why, true));
-      waiting.clear();
-    }
+    for (const { reject } of this.#waiting.values()) reject(new NicFailed(why, true));
+    this.#waiting.clear();
   }
 
-  /** @throws NicFailed where it cannot be started */
+  /** @throws NicFailed if it does not start */
   async started(): Promise<void> {
     await Promise.race([this.#started, this.ended]);
   }
 
-  /** The NIC as it is now. Rejects with NicFailed if the worker hangs or has ended. */
-  status(): Promise<NicStatus> {
-    return this.#await(this.#asked, (id) => ({ kind: "status", id }));
-  }
-
   /**
-   * Another port for the running NIC. Rejects if it cannot be opened; then the old one stays.
+   * Has the worker carry out one verb of its table (worker.ts, and `verbs` of its frontend).
+   * @param body plain data that the verb takes; checked by the caller
+   * @returns what the verb returns
+   * @throws RequestRefused if the NIC stays as it was; NicFailed if its worker hangs or has ended
    */
-  setPort(port: PortSpec): Promise<void> {
-    return this.#change((id) => ({ kind: "set-port", id, port }));
-  }
-
-  /** Another MTU for the running NIC, which the guest is told of. Rejects where it cannot be. */
-  setMtu(mtu: number): Promise<void> {
-    return this.#change((id) => ({ kind: "set-mtu", id, mtu }));
-  }
-
-  #change(message: (id: number) => ToWorker): Promise<void> {
-    return this.#await(this.#changing, message);
-  }
-
-  #await<T>(waiting: Map<number, Waiting<T>>, message: (id: number) => ToWorker): Promise<T> {
+  request<T = void>(verb: string, body?: unknown): Promise<T> {
     const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
+    return new Promise<T>((resolve, reject) => {
       const why = this.#hasEnded ? "the NIC has ended" : this.#stuck;
       if (why !== null) return reject(new NicFailed(why, true));
-      waiting.set(id, { resolve, reject });
-      this.#send(message(id));
+      this.#waiting.set(id, { resolve: (result) => resolve(result as T), reject });
+      this.#send({ id, verb, body });
     });
   }
 
-  /** Gives the NIC what it ships: clients wait at its socket until then. */
-  ship(sets: ProgramSets): void {
-    this.#send({ kind: "programs", sets });
-  }
-
-  /** Of a backend of the original's protocol: asks the VMM for an upgrade. */
-  signalUpgrade(): void {
-    this.#send({ kind: "signal-upgrade" });
-  }
-
   /**
-   * Ends the loop in order: the client is let go, ports are closed. A worker that a system call
+   * Ends the loop in order: the client is released, ports are closed. A worker that a system call
    * holds is given up after a bounded time: then this rejects with what held it, and the process,
    * which cannot end such a thread, ends without it and with a status other than 0.
    */
   async stop(): Promise<void> {
     if (!this.#hasEnded) {
-      this.#send({ kind: "stop" });
+      this.#send({ id: 0, verb: "stop", body: undefined });
       if (this.#stopTimer === undefined) this.#after(STOP_MS, () => this.#terminate());
     }
     await this.ended;
@@ -190,6 +179,11 @@ export class WorkerHandle<Options extends object = NicOptions> {
 
   get hasEnded(): boolean {
     return this.#hasEnded;
+  }
+
+  /** Why it ended; null while it runs, or if it ended in order. */
+  get failure(): NicFailed | null {
+    return this.#failure;
   }
 
   /**
@@ -211,8 +205,8 @@ export class WorkerHandle<Options extends object = NicOptions> {
   #terminate(): void {
     const { held, begun } = this.#watchdog;
     this.#after(TERMINATE_MS, () => this.#giveUp(held));
-    // Ends JavaScript at once, a system call never. One that has served
-    // nobody yet has nothing to put in order.
+    // Ends JavaScript at once, a system call never. A worker whose loop has not begun leaves
+    // nothing to put in order.
     this.#worker.removeAllListeners("exit");
     this.#worker.once("exit", () => {
       close(this.#wakeFd);
@@ -231,26 +225,25 @@ export class WorkerHandle<Options extends object = NicOptions> {
     this.#end(new NicFailed(why, true));
   }
 
-  #send(message: ToWorker): void {
-    // The descriptor may be somebody else's by now.
+  #send(request: Request): void {
+    // The descriptor may belong to another owner by now.
     if (this.#hasEnded) return;
-    this.#worker.postMessage(message);
+    this.#worker.postMessage(request);
     signalEventFd(this.#wakeFd);
   }
 
-  #take(message: ToMain): void {
+  #take(message: Exclude<ToMain, { kind: "failed" }>): void {
     if (message.kind === "ready") this.#ready();
     else if (message.kind === "stopped") this.#hasStopped = true;
     else if (message.kind === "log") this.#log(message.level, message.text);
     else if (message.kind === "print") this.#print(message.text);
-    else if (message.kind === "changed") {
-      const waiting = this.#changing.get(message.id);
-      this.#changing.delete(message.id);
-      if (message.error === null) waiting?.resolve();
-      else waiting?.reject(new NicFailed(message.error, true));
-    } else if (message.kind === "status") {
-      this.#asked.get(message.id)?.resolve(message.status);
-      this.#asked.delete(message.id);
-    }
+    else this.#takeReply(message);
+  }
+
+  #takeReply({ id, result, error }: Reply): void {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (error === null) waiting?.resolve(result);
+    else waiting?.reject(new RequestRefused(error));
   }
 }

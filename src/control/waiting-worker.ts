@@ -48,6 +48,9 @@ export class WaitingWorker {
 export const nicWorker = (): WaitingWorker =>
   new WaitingWorker(new URL("./nic-worker.js", import.meta.url));
 
+export const backendWorker = (): WaitingWorker =>
+  new WaitingWorker(new URL("./backend-worker.js", import.meta.url));
+
 /** In the worker: waits for its task. */
 export function takeTask<Task>(port: MessagePort): Task {
   const pulse = workerData as Int32Array;

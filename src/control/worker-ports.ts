@@ -1,4 +1,7 @@
-/** The ports of a worker's queue pairs: opened with their guards, exchanged while packets flow, closed at the end. */
+/**
+ * The ports of a worker's queue pairs: opened with their guards, exchanged while packets flow,
+ * closed at the end.
+ */
 
 import type { Loop } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
@@ -44,23 +47,21 @@ export class WorkerPorts {
     return ports.map((port, i) => new SpoofGuard(port, rules, this.txCounters[i]));
   }
 
-  /** Other ports for pairs that run. @returns why the old ones stay; null: the new ones are there */
-  exchange(spec: PortSpec, pairs: readonly QueuePair[], loop: Loop): string | null {
-    try {
-      const next = this.#open(spec);
-      for (const pair of pairs) takeWaiting(pair);
-      loop.forgetPorts();
-      for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
-      this.#left.push(...takeNotices(this.#ports));
-      this.close();
-      this.#ports = next;
-      return null;
-    } catch (error) {
-      return (error as Error).message;
-    }
+  /**
+   * Opens other ports for pairs that run, and closes the old ones.
+   * @throws as `openPorts`; then the old ones stay
+   */
+  exchange(spec: PortSpec, pairs: readonly QueuePair[], loop: Loop): void {
+    const next = this.#open(spec);
+    for (const pair of pairs) takeWaiting(pair);
+    loop.forgetPorts();
+    for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
+    this.#left.push(...takeNotices(this.#ports));
+    this.close();
+    this.#ports = next;
   }
 
-  /** What ports want people to be told since the last call. */
+  /** Takes what ports have to report since the last call, for the log. */
   notices(): string[] {
     return [...this.#left.splice(0), ...takeNotices(this.#ports)];
   }
@@ -74,7 +75,7 @@ function takeNotices(ports: readonly Port[]): string[] {
   return ports.map((port) => port.takeNotice()).filter((text) => text !== "");
 }
 
-/** What waits in a port that is about to be let go still goes to the guest, as far as it has buffers. */
+/** Drains a port into the guest, as far as the guest has buffers. */
 function takeWaiting(pair: QueuePair): void {
   for (let left = MAX_WAITING; left > 0; ) {
     const moved = pair.fillRx();

@@ -1,0 +1,5 @@
+/** The worker of a backend of the original QEMU fork. */
+import { servedBackend } from "../frontends/proxy/served-backend.ts";
+import { runWorker } from "./worker.ts";
+
+runWorker(servedBackend);

@@ -1,0 +1,5 @@
+/** The worker of a NIC for stock QEMU. */
+import { servedNic } from "../frontends/served-nic.ts";
+import { runWorker } from "./worker.ts";
+
+runWorker(servedNic);

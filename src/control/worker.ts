@@ -1,0 +1,218 @@
+/**
+ * The harness of every worker: one thread that owns one NIC, whatever its frontend. Ports, queue
+ * pairs, loop, log and the requests of the main thread are here; a frontend adds itself (`Served`).
+ */
+import { type MessagePort, parentPort } from "node:worker_threads";
+import type { RingFormat } from "../devices/format.ts";
+import { findFormat } from "../devices/registry.ts";
+import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
+import { QueuePair } from "../engine/pair.ts";
+import type { SpoofRules } from "../engine/spoof-guard.ts";
+import { Complaints } from "../frontends/complaints.ts";
+import type { Frontend, Parts, Served, Verbs } from "../frontends/served.ts";
+import type { PortSpec } from "../net/create.ts";
+import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
+import { LineLimit, limitedLog } from "./line-limit.ts";
+import type { Request, ToMain } from "./messages.ts";
+import { startPulse } from "./pulse.ts";
+import { takeTask } from "./waiting-worker.ts";
+import { WorkerControl } from "./worker-control.ts";
+import { WorkerPorts } from "./worker-ports.ts";
+
+/** What every worker needs; a frontend's options come on top. */
+export interface WorkerOptions {
+  /** Name of the ring format. */
+  readonly device: string;
+  readonly port: PortSpec;
+  /** Spoofed frames are dropped. */
+  readonly antiSpoof?: SpoofRules;
+  /** The process becomes another user once everything is open. */
+  readonly losesRights?: boolean;
+  /** See `LoopOptions`. */
+  readonly spinUs?: number;
+  readonly pauseUs?: number;
+}
+
+/** `wakeFd`: an eventfd that the main thread signals after each request. */
+type Task<Options> = Options & WorkerOptions & { readonly wakeFd: number };
+
+interface Harnessed<Options> {
+  readonly frontend: Frontend<Options>;
+  readonly task: Task<Options>;
+  readonly main: MessagePort;
+  readonly pulse: Int32Array;
+  readonly format: RingFormat;
+  readonly ports: WorkerPorts;
+}
+
+/** The shortest that Linux grants. */
+const TIME_SLICE_NS = 100_000;
+/** Lines a second that a guest can cause with `backend -v -v`. */
+const TRACES_PER_SECOND = 1000;
+
+/**
+ * Serves one NIC on this thread: from its task, which the main thread sends, until the main thread
+ * ends it. Reports a failure to the main thread.
+ */
+export function runWorker<Options>(frontend: Frontend<Options>): void {
+  const main = parentPort!;
+  // no_new_privs is per thread, and this thread started before the main thread set it.
+  forbidNewPrivileges();
+  const pulse = startPulse();
+  const task = takeTask<Task<Options>>(main);
+  if (task.losesRights === true) emptyBoundingSet();
+  const tell = (message: ToMain): void => main.postMessage(message);
+  try {
+    const problem = serve(frontend, task, main, pulse);
+    if (problem === "") tell({ kind: "stopped" });
+    else tell({ kind: "failed", message: problem, expected: true, stack: "" });
+  } catch (error) {
+    const { message, code, stack } = error as Error & { code?: string };
+    tell({ kind: "failed", message, expected: code !== undefined, stack: stack ?? "" });
+  }
+}
+
+/** @returns why the loop ended; "": it was asked to */
+function serve<Options>(
+  frontend: Frontend<Options>,
+  task: Task<Options>,
+  main: MessagePort,
+  pulse: Int32Array,
+): string {
+  const format = findFormat(task.device);
+  if (format === undefined) throw new Error(`no device "${task.device}"`);
+  const pairs = frontend.pairs(task);
+  const ports = new WorkerPorts({ ...task, pairs, metadata: format.features !== 0 });
+  try {
+    return new Harness({ frontend, task, main, pulse, format, ports }).run();
+  } finally {
+    ports.close();
+  }
+}
+
+class Harness<Options> {
+  readonly #main: MessagePort;
+  readonly #ports: WorkerPorts;
+  readonly #pairs: readonly QueuePair[];
+  readonly #served: Served;
+  readonly #control: WorkerControl;
+  readonly #loop: Loop;
+  readonly #verbs: Verbs;
+  readonly #log = limitedLog((line) => this.#tell(line));
+  readonly #traces = new LineLimit<string>(
+    TRACES_PER_SECOND,
+    (line) => this.#tell({ kind: "print", text: `${line}\n` }),
+    (suppressed) => `suppressed ${suppressed} more lines`,
+  );
+  readonly #complaints: Complaints;
+  #portsUp: boolean;
+  #problem = "";
+
+  constructor({ frontend, task, main, pulse, format, ports }: Harnessed<Options>) {
+    this.#main = main;
+    this.#ports = ports;
+    this.#pairs = this.#makePairs();
+    this.#served = frontend.serve(task, this.#parts(format));
+    this.#control = new WorkerControl(this.#served.control, main, task.wakeFd, (request) =>
+      this.#carryOut(request),
+    );
+    this.#verbs = { ...this.#ownVerbs(), ...this.#served.verbs };
+    this.#complaints = new Complaints(this.#served.complaints, (text) => this.#say("warn", text));
+    this.#portsUp = this.#arePortsUp();
+    this.#loop = new Loop({
+      ...{ pairs: this.#pairs, control: this.#control, pulse },
+      ...{ spinUs: task.spinUs ?? DEFAULT_SPIN_US, pauseUs: task.pauseUs },
+      housekeeping: () => this.#housekeeping(),
+    });
+  }
+
+  #makePairs(): QueuePair[] {
+    const { ports, txCounters } = this.#ports;
+    return ports.map((port, i) => {
+      const fire = (vector: number): void => this.#served.fire(vector);
+      const vectors = { rxVector: i, txVector: ports.length + i };
+      return new QueuePair({ port, txCounters: txCounters[i], ...vectors, fire });
+    });
+  }
+
+  #parts(format: RingFormat): Parts {
+    return {
+      ...{ format, pairs: this.#pairs },
+      log: (level, text) => this.#say(level, text),
+      print: (text) => this.#tell({ kind: "print", text }),
+      trace: (line) => this.#traces.line(line),
+      stop: (problem) => {
+        this.#problem = problem;
+        this.#loop.stop();
+      },
+    };
+  }
+
+  #ownVerbs(): Verbs {
+    return {
+      stop: () => this.#loop.stop(),
+      status: () => this.#served.status(this.#loop.loopStats),
+      "set-port": (spec: PortSpec) => {
+        this.#ports.exchange(spec, this.#pairs, this.#loop);
+        this.#served.followLink();
+        // The link of another port is not an event of the old one.
+        this.#portsUp = this.#arePortsUp();
+      },
+    };
+  }
+
+  /** Serves until the loop ends. @returns as `serve` */
+  run(): string {
+    // Packets wait for this thread, which needs a short time only: a kernel that can runs it as
+    // soon as it wakes.
+    setTimeSlice(TIME_SLICE_NS);
+    this.#tell({ kind: "ready" });
+    try {
+      this.#loop.run();
+    } finally {
+      this.#served.close();
+      this.#loop.close();
+    }
+    return this.#problem;
+  }
+
+  #carryOut({ id, verb, body }: Request): void {
+    try {
+      if (!Object.hasOwn(this.#verbs, verb)) throw new Error(`this NIC has no verb "${verb}"`);
+      this.#tell({ kind: "reply", id, result: this.#verbs[verb](body as never), error: null });
+    } catch (error) {
+      this.#tell({ kind: "reply", id, result: undefined, error: (error as Error).message });
+    }
+  }
+
+  #housekeeping(): void {
+    const now = performance.now();
+    this.#control.receive();
+    this.#complaints.tick(now);
+    this.#log.tick(now);
+    this.#traces.tick(now);
+    for (const text of this.#ports.notices()) this.#say("warn", text);
+    this.#served.followLink();
+    this.#served.housekeeping(now);
+    this.#lookAtPorts();
+  }
+
+  #arePortsUp(): boolean {
+    return this.#pairs.every((pair) => pair.port.linkUp);
+  }
+
+  #lookAtPorts(): void {
+    const up = this.#arePortsUp();
+    if (up === this.#portsUp) return;
+    this.#portsUp = up;
+    this.#say("warn", `${this.#pairs[0].port.name} ${up ? "is back" : "is gone"}`);
+  }
+
+  #say(level: "info" | "warn", text: string): void {
+    this.#log.line({ kind: "log", level, text });
+  }
+
+  #tell(message: ToMain): void {
+    this.#main.postMessage(message);
+  }
+}

@@ -1,0 +1,113 @@
+/** The NIC for stock QEMU, as the harness of its worker runs it: device model and vfio-user server. */
+import type { ProgramSets } from "../devices/program-set.ts";
+import { Nic } from "../nic/nic.ts";
+import { nicStatus } from "../nic/status.ts";
+import type { SocketAccess } from "../os/unix-socket.ts";
+import { COUNTERS } from "../vfio-user/counters.ts";
+import type { VfioUserServer } from "../vfio-user/index.ts";
+import { counted, droppedIn, pick, unsharedMemory } from "./complaints.ts";
+import { NicEvents } from "./nic-events.ts";
+import type { Frontend, Parts, Served } from "./served.ts";
+import { VfioUserFrontend } from "./vfio-user.ts";
+
+export interface ServedNicOptions {
+  readonly nic: {
+    readonly pairs: number;
+    readonly rxBufs: number;
+    readonly txBufs: number;
+    readonly mac: Uint8Array;
+    readonly mtu: number;
+    readonly linkSpeed: number;
+    readonly features?: number;
+    readonly doorbellSize: number;
+  };
+  readonly socketPath: string;
+  /** Who may connect to the socket. */
+  readonly access?: SocketAccess;
+  readonly pciDevice: number;
+  /** Default: MSI-X. */
+  readonly interrupts?: "msix" | "msi";
+  readonly answerDelayMs?: number;
+  /** Guest memory in files that cannot be sealed is used, too. */
+  readonly allowUnsealed?: boolean;
+}
+
+/** Counters of refusals and losses, as the log describes them. */
+const REFUSED_BY_NIC = {
+  register: "register writes refused",
+  doorbell: "doorbells refused",
+  programWindow: "writes to the program window refused",
+  context: "contexts refused",
+  blob: "requests for the program blob refused",
+  features: "feature selections refused",
+  enable: "enables refused, or the guest gave up",
+} as const;
+const REFUSED_BY_SERVER = pick(COUNTERS, [
+  ...(["refusedMalformed", "refusedUnknown", "refusedState", "refusedRegion"] as const),
+  ...(["refusedDma", "refusedIrq", "refusedReply"] as const),
+]);
+const LOST_BY_SERVER = pick(COUNTERS, ["strayDescriptors", "interruptsDropped"]);
+
+export const servedNic: Frontend<ServedNicOptions> = {
+  pairs: ({ nic }) => nic.pairs,
+  serve: (options, parts) => {
+    const nic = new Nic({ ...options.nic, device: parts.format }, parts.pairs);
+    const events = new NicEvents(nic, parts.log);
+    const frontend = new VfioUserFrontend(nic, {
+      socketPath: options.socketPath,
+      access: options.access,
+      pciDevice: options.pciDevice,
+      interrupts: options.interrupts,
+      answerDelayMs: options.answerDelayMs,
+      handled: () => events.look(),
+      allowUnsealed: options.allowUnsealed,
+      log: (text) => parts.log("info", text),
+      onWarning: (code, text) => parts.log("warn", `${text} [${code}]`),
+    });
+    return {
+      control: frontend,
+      fire: (vector) => nic.host?.fire(vector),
+      status: (loop) => ({
+        ...nicStatus(nic, loop, frontend.server.counters),
+        step: frontend.step,
+      }),
+      verbs: verbsOf(nic, frontend),
+      complaints: complaintsOf(nic, frontend.server, parts.pairs),
+      followLink: () => nic.followLink(),
+      housekeeping: () => {
+        events.look();
+        events.lookAtLink();
+      },
+      close: () => frontend.close(),
+    };
+  },
+};
+
+function verbsOf(nic: Nic, frontend: VfioUserFrontend): Served["verbs"] {
+  return {
+    /** Gives the NIC the programs that it ships: clients wait at its socket until then. */
+    ship: (sets: ProgramSets) => {
+      nic.ship(sets);
+      frontend.letIn();
+    },
+    "set-mtu": (mtu: number) => {
+      const error = nic.setMtu(mtu);
+      if (error !== null) throw new Error(error);
+    },
+  };
+}
+
+function complaintsOf(
+  nic: Nic,
+  server: VfioUserServer,
+  pairs: Parts["pairs"],
+): Served["complaints"] {
+  const detail = (name: string): string =>
+    name === "dropBadAddress" ? unsharedMemory(nic.host?.memory.ranges ?? []) : "";
+  return [
+    ...droppedIn(pairs, detail),
+    ...counted(nic.refused, REFUSED_BY_NIC, (name) => nic.refusals[name] ?? ""),
+    ...counted(server.counters, REFUSED_BY_SERVER, () => server.lastRefusal),
+    ...counted(server.counters, LOST_BY_SERVER),
+  ];
+}
