@@ -5,6 +5,7 @@
 import { PROGRAM_IDS, type ProgramName, type ProgramSet } from "../src/abi/index.ts";
 import type { Device } from "../src/devices/format.ts";
 import { DEVICES } from "../src/devices/index.ts";
+import { programsOf } from "../src/devices/program-set.ts";
 import { Interpreter } from "../src/ebpf/interpreter.ts";
 import { buildObject, findClang, programSet } from "./clang/devices.ts";
 
@@ -44,7 +45,7 @@ function run(code: Uint8Array, bytes: Uint8Array): number {
 }
 
 function compare(device: Device, theirs: ProgramSet): void {
-  const ours = device.programs({ bufs: BUFS, form: "helperfree" });
+  const ours = programsOf(device, { bufs: BUFS, form: "helperfree" });
   const total = [0, 0, 0, 0];
   console.log(`${device.name}  instructions: ours clang  executed: ours clang  same effect`);
   for (const name of NAMES) {

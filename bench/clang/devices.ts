@@ -17,7 +17,7 @@ import {
 } from "../../src/abi/index.ts";
 import type { Device } from "../../src/devices/format.ts";
 import { DEVICES } from "../../src/devices/index.ts";
-import { sringGso } from "../../src/devices/sring_gso/index.ts";
+import { sringGso } from "../../src/devices/sring_gso/host.ts";
 import { readElf } from "../../src/ebpf/elf-reader.ts";
 
 const FOLDER = fileURLToPath(new URL("../../../bench/clang/", import.meta.url));

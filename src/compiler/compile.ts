@@ -67,15 +67,16 @@ function linesOf(
 const parsed = new Map<string, Source>();
 
 /**
- * The parsed text of `name` beside the module at `base` (its `import.meta.url`), with the files that it imports
- * from. Of a module in `dist/src`, the text stands in `src`: packages ship both. Parsed once per process.
+ * The parsed text of the guest programs at `url`, with the files that it imports from. Parsed once
+ * per process. The URL may name what the file is when it is built (`.js`): the text is that of the
+ * .ts beside it. Of a module in `dist/src`, the text is in `src`: the package has both.
  */
-export function sourceBeside(base: string, name: string): Source {
-  const beside = fileURLToPath(new URL(name, base));
-  const known = parsed.get(beside);
+export function sourceAt(url: string): Source {
+  const known = parsed.get(url);
   if (known !== undefined) return known;
-  const file = existsSync(beside) ? beside : beside.replace(/\/dist\/src\//, "/src/");
+  const path = fileURLToPath(url).replace(/\.(m?)js$/, ".$1ts");
+  const file = existsSync(path) ? path : path.replace(/\/dist\/src\//, "/src/");
   const source = parseSource(file, readFileSync(file, "utf8"), readFromDisk);
-  parsed.set(beside, source);
+  parsed.set(url, source);
   return source;
 }

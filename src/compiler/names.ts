@@ -39,10 +39,17 @@ function free(unit: Unit, node: Node, name: string): Operand {
 function declared(unit: Unit, source: Source, name: string): Operand | undefined {
   const initialiser = source.constants.get(name);
   if (initialiser !== undefined) {
+    if (isGivenLayout(unit, name, initialiser)) return fromData(unit.given[name]);
     return within(unit, source, () => moduleConstant(unit, name, initialiser));
   }
   const func = source.functions.get(name);
   return func && { kind: "function", node: func, name, source };
+}
+
+/** `const RING = struct(...)`: what a call makes is not computed here, but given. */
+function isGivenLayout({ given }: Unit, name: string, initialiser: Node): boolean {
+  const isObject = Object.hasOwn(given, name) && typeof given[name] === "object";
+  return isObject && initialiser.type === "CallExpression";
 }
 
 /** What was given comes first: only what was not is looked for in the files themselves. */

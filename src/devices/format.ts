@@ -1,13 +1,16 @@
 /**
- * What a device is to the rest: a ring format, its guest programs, and the host half of
- * its queues. A packet's way: `gather` fills a batch from the ring, a port sends it,
- * `consume` gives the slots back; in the other direction `offer` lays out free buffers,
- * a port makes packets of them, `deliver` completes.
+ * What a ring format is to the rest. A packet's way: `gather` fills a batch from the ring, a port
+ * sends it, `consume` completes the descriptors; in the other direction `offer` lays out free
+ * buffers, a port makes packets of them, `deliver` completes those.
+ *
+ * Only what the engine, the NIC and the frontends call is here. Packets, bytes and batches are
+ * counted by the engine, which holds the batch; a ring counts what it drops.
  */
 import type { ProgramForm, ProgramSet } from "../abi/index.ts";
 import type { QueueCounters } from "../memory/counters.ts";
 import type { Batch, ContextWords, GuestMemory } from "../memory/index.ts";
 
+/** What a ring is made of. */
 export interface QueueConfig {
   /** The whole context, public part included. */
   readonly context: ArrayBuffer | ContextWords;
@@ -16,82 +19,96 @@ export interface QueueConfig {
   readonly counters: QueueCounters;
   /** Feature bits that guest and host agreed on. */
   readonly features: number;
-  /** Bytes of the longest packet that may come in. */
+  /** Bytes of the longest packet that is received. */
   readonly maxPacket: number;
 }
 
 /**
- * Host half of a ring. All its state that must survive a change of worker is in `save()`; none of
- * it is ever read back from guest memory, except what only the guest can know: its producer index
- * and notification settings.
+ * Host half of one ring, either direction. Everything that must survive a change of worker is in
+ * `save()`; none of it is read back from guest memory, except what only the guest knows: its
+ * producer index and its notification settings.
  */
 export interface HostRing {
-  /** The guest lied about its indices; the queue does nothing more until it is registered again. */
+  /** The guest's indices were invalid; the queue stops until its context is registered again. */
   readonly broken: boolean;
-  /** Asks the guest to kick. @returns true if work is already there: then do not sleep. */
+  /** Asks the guest to kick. @returns true if descriptors are published already: then do not sleep */
   enableKicks(): boolean;
   disableKicks(): void;
-  /** Is there something in the ring? One shared load. */
-  pending(): boolean;
-  /**
-   * Descriptors that the guest has published and the host not used
-   * yet: for people, clamped to what can be.
-   */
+  /** Descriptors published and not yet used, for display; clamped to 0..bufs. */
   fill(): number;
   /**
-   * Was an interrupt due for what is complete and not taken back, by the interrupt setting as it is
-   * now? True for a moment after each; if it stays true, the guest's store of the setting and the
-   * host's load of it passed each other.
+   * True if unreclaimed completions warrant an interrupt under the guest's current setting. True
+   * for a moment after each interrupt; if it stays true, the interrupt was lost.
    */
   interruptOverdue(): boolean;
-  /** Ring position for the state record. */
+  /** Ring position, for the state record. */
   save(): number;
   restore(position: number): void;
   /**
-   * The device is enabled: takes up what the guest left in the context. Reclaiming,
-   * it moved the host's index past what it took back (ABI version 1 does not
-   * register contexts again between close and open).
+   * The queue is enabled: takes over the index that the guest left in the context. Reclaiming moves
+   * it past what was taken back (ABI version 1 does not register contexts again between close and
+   * open).
    */
   resync(): void;
-  /** One line for people, in the words of the original's dump. */
+  /** One line for display, in the original's form. */
   dump(): string;
 }
 
-export interface TxRing extends HostRing {
+/** Transmit: what a batch of packets passes through. */
+export interface TxPath {
   /**
-   * Appends published packets to the batch until it is full or the
-   * ring empty. @returns packets in the batch
+   * Appends published packets to the batch until it is full or the ring empty.
+   * @returns packets in the batch
    */
   gather(batch: Batch): number;
   /**
-   * Completes everything up to and including packet `count - 1` of the batch (and
-   * the bad descriptors before or, where count is all of it, after them).
-   * @returns true if the guest wants an interrupt.
+   * Completes everything up to and including packet `count - 1` of the batch, and the invalid
+   * descriptors before it; if `count` is the whole batch, also those behind it.
+   * @returns true if the guest wants an interrupt
    */
   consume(batch: Batch, count: number): boolean;
 }
 
-export interface RxRing extends HostRing {
+/** Receive: what a batch of packets passes through. */
+export interface RxPath {
   /**
    * Appends free buffers to the batch, as segments: about `max`, and enough for the longest packet.
-   * @returns segments in the batch; 0 where the guest has published too few for a packet
+   * @returns segments in the batch; 0 if the guest has published too few for a packet
    */
   offer(batch: Batch, max: number): number;
-  /**
-   * Completes the packets that the port made of them. @returns true if an interrupt is wanted.
-   */
+  /** Completes the packets that the port made of them. @returns true if the guest wants an interrupt */
   deliver(batch: Batch): boolean;
 }
 
-/**
- * The host's side of a kind of device: what the worker of a NIC needs, and loads no compiler for.
- */
+export interface TxRing extends HostRing, TxPath {}
+export interface RxRing extends HostRing, RxPath {}
+
+export interface ProgramOptions {
+  /** Buffers of the queue: a power of two in 16..8192. */
+  readonly bufs: number;
+  readonly form: ProgramForm;
+}
+
+/** Guest programs as source text: compiled for each ring size and form. */
+export interface ProgramSource {
+  /** The TypeScript file that exports the eight programs: a file URL. */
+  readonly url: string;
+  /** Values of names that the file imports or declares as layouts, besides those of the ABI. */
+  readonly given: Readonly<Record<string, unknown>>;
+  /** Values of its `declare const` besides `bufs` and `form`. */
+  constants(options: ProgramOptions): Readonly<Record<string, unknown>>;
+}
+
+/** A kind of ring, with both of its halves. `defineNic` makes one. */
 export interface RingFormat {
   readonly name: string;
   /** Feature bits that it can offer; 0: its packets carry no metadata. */
   readonly features: number;
-  /** Why its queues cannot have so many buffers; null, or no such function: they can. */
-  sizeProblem?(bufs: number): string | null;
+  /** Source of its guest programs, or what makes ready sets, for example of objects. */
+  readonly programs: ProgramSource | ((options: ProgramOptions) => ProgramSet);
+  /** Why a queue cannot have so many buffers; null if it can. */
+  sizeProblem(bufs: number): string | null;
+  /** Bytes of a whole context. */
   contextSize(bufs: number): number;
   /** Writes the private area of a fresh context. */
   initialise(direction: "rx" | "tx", context: ArrayBuffer | ContextWords, bufs: number): void;
@@ -99,7 +116,4 @@ export interface RingFormat {
   rx(config: QueueConfig): RxRing;
 }
 
-/** A kind of device, by name. */
-export interface Device extends RingFormat {
-  programs(options: { bufs: number; form: ProgramForm }): ProgramSet;
-}
+export type Device = RingFormat;

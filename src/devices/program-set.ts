@@ -1,4 +1,5 @@
-/** What a NIC ships: the programs of its device for the sizes of its queues. */
+/** The programs of a ring format: compiled for one ring size and form, once per process. */
+import * as abi from "../abi/index.ts";
 import {
   PROGRAM_IDS,
   PROGRAM_NAMES,
@@ -6,8 +7,10 @@ import {
   type ProgramId,
   type ProgramSet,
   programSetProblem,
+  validQueueBufs,
 } from "../abi/index.ts";
-import type { Device } from "./format.ts";
+import { compileFunction, sourceAt } from "../compiler/index.ts";
+import type { ProgramOptions, ProgramSource, RingFormat } from "./format.ts";
 
 export interface QueueSizes {
   readonly rxBufs: number;
@@ -17,9 +20,44 @@ export interface QueueSizes {
 /** In each form that a guest may ask for. Plain data. */
 export type ProgramSets = Readonly<Record<ProgramForm, ProgramSet>>;
 
-export function programSet(device: Device, sizes: QueueSizes, form: ProgramForm): ProgramSet {
-  const rx = device.programs({ bufs: sizes.rxBufs, form });
-  const tx = device.programs({ bufs: sizes.txBufs, form });
+const PROGRAMS = ["rxp", "rxc", "rxi", "rxr", "txp", "txc", "txi", "txr"] as const;
+
+const compiled = new WeakMap<ProgramSource, Map<string, ProgramSet>>();
+
+/**
+ * All programs of a format, for queues of one size.
+ * @throws RangeError for an invalid number of buffers; CompileError
+ */
+export function programsOf(format: RingFormat, options: ProgramOptions): ProgramSet {
+  const { programs, name } = format;
+  const { bufs, form } = options;
+  if (!validQueueBufs(bufs)) {
+    throw new RangeError(`${name}: ${bufs} buffers: not a power of two in 16..8192`);
+  }
+  if (typeof programs === "function") return programs(options);
+  const sets = compiled.get(programs) ?? new Map<string, ProgramSet>();
+  compiled.set(programs, sets);
+  const key = `${bufs} ${form}`;
+  const set = sets.get(key) ?? compile(programs, options);
+  sets.set(key, set);
+  return set;
+}
+
+function compile({ url, given, constants }: ProgramSource, options: ProgramOptions): ProgramSet {
+  const { bufs, form } = options;
+  const source = sourceAt(url);
+  const values = { ...abi, ...given, ...constants(options), bufs, form };
+  const code = new Map<ProgramId, Uint8Array>();
+  for (const name of PROGRAMS) {
+    code.set(PROGRAM_IDS[name], compileFunction(source, name, values).code);
+  }
+  return { form, code };
+}
+
+/** What a NIC ships in one form: receive programs of one size, transmit programs of another. */
+export function programSet(format: RingFormat, sizes: QueueSizes, form: ProgramForm): ProgramSet {
+  const rx = programsOf(format, { bufs: sizes.rxBufs, form });
+  const tx = programsOf(format, { bufs: sizes.txBufs, form });
   const code = new Map<ProgramId, Uint8Array>();
   for (const name of PROGRAM_NAMES) {
     const program = (name.startsWith("rx") ? rx : tx).code.get(PROGRAM_IDS[name]);
@@ -27,13 +65,13 @@ export function programSet(device: Device, sizes: QueueSizes, form: ProgramForm)
   }
   const set: ProgramSet = { form, code };
   const problem = programSetProblem(set);
-  if (problem !== null) throw new Error(`device ${device.name}: ${problem}`);
+  if (problem !== null) throw new Error(`ring format ${format.name}: ${problem}`);
   return set;
 }
 
-export function programSets(device: Device, sizes: QueueSizes): ProgramSets {
+export function programSets(format: RingFormat, sizes: QueueSizes): ProgramSets {
   return {
-    v1: programSet(device, sizes, "v1"),
-    helperfree: programSet(device, sizes, "helperfree"),
+    v1: programSet(format, sizes, "v1"),
+    helperfree: programSet(format, sizes, "helperfree"),
   };
 }

@@ -4,8 +4,9 @@ import { PROGRAM_IDS } from "../abi/index.ts";
 import { assembleText } from "../ebpf/text.ts";
 import type { Device } from "./format.ts";
 import { DEVICES } from "./index.ts";
+import { programsOf } from "./program-set.ts";
 import { proofOf, proveDevice, proveInTurns, UnprovedError } from "./proof.ts";
-import { sring } from "./sring/index.ts";
+import { sring } from "./sring/host.ts";
 
 const SIZES = { rxBufs: 256, txBufs: 16 };
 
@@ -14,7 +15,7 @@ const careless: Device = {
   ...sring,
   name: "careless",
   programs: (options) => {
-    const { form, code } = sring.programs(options);
+    const { form, code } = programsOf(sring, options);
     const txc = assembleText([
       "r2 = *(u32 *)(r1 + 16)",
       "r1 += r2",
@@ -59,7 +60,7 @@ test("what is refused without helpers is judged anew with them", () => {
   const gso = DEVICES.find(({ name }) => name === "sring_gso")!;
   const helped: Device = {
     ...gso,
-    programs: ({ bufs, form }) => ({ form, code: gso.programs({ bufs, form: "v1" }).code }),
+    programs: ({ bufs, form }) => ({ form, code: programsOf(gso, { bufs, form: "v1" }).code }),
   };
   const verdicts = proveDevice(helped, SIZES);
   const refused = verdicts.filter(({ accepted }) => !accepted);

@@ -3,7 +3,7 @@ import { setImmediate } from "node:timers/promises";
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm, type ProgramName } from "../abi/index.ts";
 import { summarise, type Verdict, verify } from "../ebpf/verifier/index.ts";
 import type { Device } from "./format.ts";
-import type { QueueSizes } from "./program-set.ts";
+import { programsOf, type QueueSizes } from "./program-set.ts";
 
 export interface ProofOptions extends QueueSizes {
   readonly forms?: readonly ProgramForm[];
@@ -29,8 +29,8 @@ export function proveDevice(device: Device, options: ProofOptions): DeviceVerdic
   const accepted = options.accepted ?? new Map<ProgramName, Accepted>();
   const verdicts: DeviceVerdict[] = [];
   for (const form of forms) {
-    const rx = device.programs({ bufs: options.rxBufs, form });
-    const tx = device.programs({ bufs: options.txBufs, form });
+    const rx = programsOf(device, { bufs: options.rxBufs, form });
+    const tx = programsOf(device, { bufs: options.txBufs, form });
     for (const name of programs) {
       const [set, bufs] = name.startsWith("rx") ? [rx, options.rxBufs] : [tx, options.txBufs];
       const code = set.code.get(PROGRAM_IDS[name]);

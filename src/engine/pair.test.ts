@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Bench, frameOf } from "../../test/support/guest.ts";
 import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
-import { sring } from "../devices/sring/index.ts";
+import { sring } from "../devices/sring/host.ts";
 import { DROP_PORT, INTERRUPTS } from "../memory/counters.ts";
 import { LoopbackPort } from "../net/loopback.ts";
 import { SourcePort } from "../net/synthetic.ts";

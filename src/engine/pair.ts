@@ -7,6 +7,8 @@
 
 import type { RxRing, TxRing } from "../devices/format.ts";
 import {
+  BATCHES,
+  BYTES,
   DROP_BAD_ADDRESS,
   DROP_BAD_CHAIN,
   DROP_BAD_CHECKSUM,
@@ -18,6 +20,7 @@ import {
   KICKS,
   NO_BUFFERS,
   newQueueCounters,
+  PACKETS,
   type QueueCounters,
 } from "../memory/counters.ts";
 import { Batch } from "../memory/index.ts";
@@ -83,6 +86,7 @@ export class QueuePair {
       this.txBlocked = port.sendBlocked;
     }
     if (tx.consume(batch, consumed)) this.#interruptTx();
+    countMoved(this.txCounters, batch, consumed);
     if (port.dropped !== droppedBefore) this.txCounters[DROP_PORT] += port.dropped - droppedBefore;
     this.#txRest.looked(brokenDescriptors(this.txCounters), consumed);
     return consumed;
@@ -119,6 +123,7 @@ export class QueuePair {
     const { dropped, tooLong } = port;
     port.receive(batch);
     if (rx.deliver(batch)) this.#interruptDue = true;
+    countMoved(this.rxCounters, batch, batch.packets);
     if (port.dropped !== dropped) this.rxCounters[DROP_PORT] += port.dropped - dropped;
     if (port.tooLong !== tooLong) this.rxCounters[DROP_TOO_LONG] += port.tooLong - tooLong;
     return batch.packets;
@@ -221,6 +226,16 @@ export class QueuePair {
     this.rxCounters[INTERRUPTS]++;
     this.#fire(this.#rxVector);
   }
+}
+
+/** The first `count` packets of a batch went through. */
+function countMoved(counters: QueueCounters, { length }: Batch, count: number): void {
+  if (count === 0) return;
+  let bytes = 0;
+  for (let p = 0; p < count; p++) bytes += length[p];
+  counters[PACKETS] += count;
+  counters[BYTES] += bytes;
+  counters[BATCHES]++;
 }
 
 /** Descriptors that were passed over, ever. */

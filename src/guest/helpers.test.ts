@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HELPERS, PROGRAM_IDS, type ProgramName } from "../abi/index.ts";
-import { sringGso } from "../devices/sring_gso/index.ts";
+import { programsOf } from "../devices/program-set.ts";
+import { sringGso } from "../devices/sring_gso/host.ts";
 import { assembleText } from "../ebpf/index.ts";
 import { LocalMemory } from "./memory.ts";
 import { GuestError, GuestRing } from "./ring.ts";
@@ -22,7 +23,7 @@ function withRing(
   try {
     const page = memory.allocate(4096, 4096);
     const context = memory.mapContext([page], CONTEXT_BYTES);
-    const { code } = sringGso.programs({ bufs: BUFS, form: "v1" });
+    const { code } = programsOf(sringGso, { bufs: BUFS, form: "v1" });
     const changed = new Map([...code, [PROGRAM_IDS[program], assembleText([...lines])]]);
     use(
       new GuestRing({

@@ -8,7 +8,7 @@ import {
 import type { ProgramForm } from "../../src/abi/index.ts";
 import type { Device } from "../../src/devices/format.ts";
 import { DEVICES } from "../../src/devices/index.ts";
-import { sring } from "../../src/devices/sring/index.ts";
+import { sring } from "../../src/devices/sring/host.ts";
 import { GuestDriver, type GuestDriverOptions } from "../../src/guest/driver.ts";
 import { LocalMemory } from "../../src/guest/memory.ts";
 import type { Batch, GuestMemory } from "../../src/memory/index.ts";

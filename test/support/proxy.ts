@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ProgramSet } from "../../src/abi/index.ts";
 import type { Device } from "../../src/devices/format.ts";
-import { sring } from "../../src/devices/sring/index.ts";
+import { sring } from "../../src/devices/sring/host.ts";
 import { QueuePair } from "../../src/engine/pair.ts";
 import { BackendConnection } from "../../src/frontends/proxy/connection.ts";
 import { ProxyDeviceModel } from "../../src/frontends/proxy/device-model.ts";

@@ -1,6 +1,7 @@
 /** Programs for tests: those of the devices, some that use what devices do not, and mutants of all of them. */
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm } from "../../src/abi/programs.ts";
 import { DEVICES } from "../../src/devices/index.ts";
+import { programsOf } from "../../src/devices/program-set.ts";
 import type { Program } from "../../src/ebpf/program.ts";
 import { assembleText } from "../../src/ebpf/text.ts";
 import type { VerifyOptions } from "../../src/ebpf/verifier/index.ts";
@@ -13,7 +14,7 @@ export interface Sample {
 /** Every program of every device in one form and size. */
 export function deviceSamples(bufs: number, form: ProgramForm): Sample[] {
   return DEVICES.flatMap((device) => {
-    const { code } = device.programs({ bufs, form });
+    const { code } = programsOf(device, { bufs, form });
     const contextSize = device.contextSize(bufs);
     return PROGRAM_NAMES.flatMap((name) => {
       const bytes = code.get(PROGRAM_IDS[name]);

@@ -20,6 +20,7 @@ import {
   type ProgramSet,
 } from "../../src/abi/index.ts";
 import type { Device } from "../../src/devices/format.ts";
+import { programsOf } from "../../src/devices/program-set.ts";
 import { summarise, verify } from "../../src/ebpf/index.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter } from "../../src/os/bpf.ts";
 import { close } from "../../src/os/fd.ts";
@@ -73,14 +74,14 @@ test("the built-in ring formats have programs by clang", () => {
 for (const device of CLANG_DEVICES) {
   for (const bufs of CLANG_SIZES) {
     test(`clang's ${device.name} for ${bufs} buffers is accepted`, () => {
-      expectAccepted(device, bufs, device.programs({ bufs, form: "helperfree" }));
+      expectAccepted(device, bufs, programsOf(device, { bufs, form: "helperfree" }));
     });
 
     test(`clang's ${device.name} for ${bufs} buffers is accepted by the kernel`, {
       skip: noBpf,
     }, () => {
       const memory = new BpfMemory(device.contextSize(bufs));
-      eachProgram(device.programs({ bufs, form: "helperfree" }), (name, code) => {
+      eachProgram(programsOf(device, { bufs, form: "helperfree" }), (name, code) => {
         const result = loadSocketFilter(code, memory);
         if (result.accepted) close(result.fd);
         assert.ok(result.accepted, `${name}: ${result.log}`);
@@ -96,7 +97,7 @@ for (const device of CLANG_DEVICES) {
   }
 
   test(`clang's ${device.name} is refused on a context that is too small`, () => {
-    const set = device.programs({ bufs: 16, form: "helperfree" });
+    const set = programsOf(device, { bufs: 16, form: "helperfree" });
     const code = set.code.get(PROGRAM_IDS.txp)!;
     const contextSize = device.contextSize(16) / 2;
     assert.equal(verify({ name: "txp", code }, { contextSize, program: "txp" }).accepted, false);
@@ -106,7 +107,7 @@ for (const device of CLANG_DEVICES) {
 for (const device of ORIGINAL_SHAPE_DEVICES) {
   for (const bufs of ORIGINAL_SHAPE_SIZES) {
     test(`clang's ${device.name} for ${bufs} buffers is accepted, with helpers`, () => {
-      expectAccepted(device, bufs, device.programs({ bufs, form: "v1" }));
+      expectAccepted(device, bufs, programsOf(device, { bufs, form: "v1" }));
     });
 
     test(`so is what this machine's clang makes: ${device.name}, ${bufs}`, {

@@ -4,8 +4,8 @@ import test from "node:test";
 import { PRIVATE_OFFSET, PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";
 import { compileFunction } from "../../src/compiler/index.ts";
 import { DEVICES } from "../../src/devices/index.ts";
-import { sringContextSize } from "../../src/devices/sring/layout.ts";
-import { sringPrograms } from "../../src/devices/sring/programs.ts";
+import { programsOf } from "../../src/devices/program-set.ts";
+import { sring } from "../../src/devices/sring/host.ts";
 import { Assembler, at, R0, R1 } from "../../src/ebpf/assembler.ts";
 import { Interpreter } from "../../src/ebpf/interpreter.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../../src/os/bpf.ts";
@@ -20,7 +20,7 @@ for (const [device, bufs] of DEVICES.flatMap((d) => [16, 256, 8192].map((n) => [
   test(`the kernel accepts ${device.name}'s HELPERFREE programs for ${bufs} buffers`, {
     skip,
   }, () => {
-    const { code } = device.programs({ bufs, form: "helperfree" });
+    const { code } = programsOf(device, { bufs, form: "helperfree" });
     for (const name of PROGRAM_NAMES) {
       const program = code.get(PROGRAM_IDS[name]);
       if (program === undefined) continue;
@@ -34,9 +34,9 @@ for (const [device, bufs] of DEVICES.flatMap((d) => [16, 256, 8192].map((n) => [
 }
 
 test("the kernel refuses them on a context that is one descriptor short", { skip }, () => {
-  const { code } = sringPrograms({ bufs: 16, form: "helperfree" });
+  const { code } = programsOf(sring, { bufs: 16, form: "helperfree" });
   for (const name of ["txp", "txc", "txr", "rxp", "rxc", "rxr"] as const) {
-    const memory = new BpfMemory(sringContextSize(16) - 24);
+    const memory = new BpfMemory(sring.contextSize(16) - 24);
     const result = loadSocketFilter(code.get(PROGRAM_IDS[name])!, memory);
     if (result.accepted) close(result.fd);
     memory.close();

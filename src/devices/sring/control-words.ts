@@ -1,80 +1,88 @@
 /**
- * What the host halves of sring and sring_gso share: control words, indices, kicks, and the check
- * of the guest's producer index. See host.ts for what is trusted and what is not.
+ * The control words of sring and sring_gso, host side: indices, kicks, interrupts, and the check of
+ * the guest's producer index. A ring holds one; see host.ts for what is trusted.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
-import { BATCHES, BYTES, PACKETS, RING_ERRORS } from "../../memory/counters.ts";
-import { type Batch, type ContextWords, contextWords } from "../../memory/index.ts";
-import { clearPrivate, HostRingBase } from "../host-ring.ts";
+import { type QueueCounters, RING_ERRORS } from "../../memory/counters.ts";
+import type { ContextWords } from "../../memory/index.ts";
+import type { RingConfig } from "../define.ts";
+import type { HostRing } from "../format.ts";
 import { SRING } from "./layout.ts";
 
 /** Indices of 32-bit words in a context. */
 const word = (offset: number): number => (PRIVATE_OFFSET + offset) >> 2;
-export const PROD = word(SRING.prod.offset);
-export const INTR = word(SRING.intr.offset);
-export const CONS = word(SRING.cons.offset);
-export const KICK = word(SRING.kick_enabled.offset);
+const PROD = word(SRING.prod.offset);
+const INTR = word(SRING.intr.offset);
+const CONS = word(SRING.cons.offset);
+const KICK = word(SRING.kick_enabled.offset);
 const QMASK = word(SRING.qmask.offset);
 const CLEAR = word(SRING.clear.offset);
 export const DESCRIPTORS = word(SRING.size);
 
-export function initialiseSring(
-  direction: "rx" | "tx",
-  context: ArrayBuffer | ContextWords,
-  bufs: number,
-): void {
-  const words = contextWords(context);
-  clearPrivate(words);
+export function initialiseSring(direction: "rx" | "tx", words: ContextWords, bufs: number): void {
   words.set(QMASK, bufs - 1);
   words.set(KICK, 1);
   words.set(INTR, direction === "rx" ? 1 : 0);
   words.store(CONS, 0);
 }
 
-/** What both directions share: indices, kicks, and the check of the guest's producer index. */
-export abstract class SringHalf extends HostRingBase {
+export class SringControl implements HostRing {
   broken = false;
   /** Next slot to use. The context's `cons` is a copy for the guest, never read back. */
-  protected cons = 0;
+  cons = 0;
   /** What the context's `cons` says: completions up to here are published. */
-  protected published = 0;
+  #published = 0;
   /** The guest's `prod` as last loaded. */
-  protected prod = 0;
+  #prod = 0;
+  /** The guest's `prod` when what it had published was too little for a packet. */
+  #stalledAt = 0;
+  #stalled = false;
+  readonly #rx: boolean;
+  readonly #words: ContextWords;
+  readonly #bufs: number;
+  readonly #counters: QueueCounters;
 
-  /** Loads the guest's producer index. @returns published entries not yet used; 0 where it lies. */
-  protected available(): number {
-    this.prod = this.words.load(PROD);
+  constructor(direction: "rx" | "tx", { words, bufs, counters }: RingConfig) {
+    this.#rx = direction === "rx";
+    this.#words = words;
+    this.#bufs = bufs;
+    this.#counters = counters;
+  }
+
+  /** Loads the guest's producer index. @returns published slots not yet used; 0 if it is invalid */
+  available(): number {
+    this.#prod = this.#words.load(PROD);
     if (this.broken) return 0;
-    const published = (this.prod - this.cons) >>> 0;
-    if (published > this.bufs) {
+    const published = (this.#prod - this.cons) >>> 0;
+    if (published > this.#bufs) {
       this.broken = true;
-      this.counters[RING_ERRORS]++;
+      this.#counters[RING_ERRORS]++;
       return 0;
     }
     return published;
   }
 
-  pending(): boolean {
-    return this.available() > 0;
+  /** What is published is too little for a packet: no work until the guest publishes more. */
+  stall(): void {
+    this.#stalled = true;
+    this.#stalledAt = this.#prod;
   }
 
   fill(): number {
-    return Math.min((this.words.load(PROD) - this.cons) >>> 0, this.bufs);
+    return Math.min((this.#words.load(PROD) - this.cons) >>> 0, this.#bufs);
   }
 
-  /**
-   * Consumer's half of the suppression pattern: store the kick request, full barrier, look again.
-   */
+  /** Store the kick request, full barrier, check the ring once more. */
   enableKicks(): boolean {
     // `store` is sequentially consistent: it is the full barrier before the load of `prod`.
-    this.words.store(KICK, 1);
-    if (this.available() === 0) return false;
-    this.words.store(KICK, 0);
+    this.#words.store(KICK, 1);
+    if (this.available() === 0 || (this.#stalled && this.#prod === this.#stalledAt)) return false;
+    this.#words.store(KICK, 0);
     return true;
   }
 
   disableKicks(): void {
-    this.words.store(KICK, 0);
+    this.#words.store(KICK, 0);
   }
 
   save(): number {
@@ -83,61 +91,53 @@ export abstract class SringHalf extends HostRingBase {
 
   restore(position: number): void {
     this.cons = position | 0;
-    this.publish();
+    this.#publish();
   }
 
   resync(): void {
-    // Whatever the guest wrote: an index that does not fit its
-    // `prod` is caught where that is loaded.
-    this.cons = this.words.load(CONS);
-    this.published = this.cons;
+    // Not checked: an index that does not fit the guest's `prod` is found when that is loaded.
+    this.cons = this.#words.load(CONS);
+    this.#published = this.cons;
   }
 
   /**
-   * Publishes completions. `store` is sequentially consistent: what was written to descriptors is
-   * visible before it, and it is the full barrier before the caller loads the guest's
-   * interrupt setting.
+   * Publishes completions up to `cons`.
+   * @returns true if the guest wants an interrupt for one of them
    */
-  protected publish(): void {
-    this.words.store(CONS, this.cons);
-    this.published = this.cons;
-  }
-
-  /**
-   * Completes the first `count` packets of a batch that was sent.
-   * @returns true if an interrupt is wanted
-   */
-  protected complete(batch: Batch, count: number): boolean {
-    const { counters } = this;
-    if (count > 0) {
-      this.cons = batch.cursor[count - 1];
-      counters[PACKETS] += count;
-      counters[BATCHES]++;
-      for (let p = 0; p < count; p++) counters[BYTES] += batch.length[p];
-    }
-    const old = this.published;
+  complete(): boolean {
+    const old = this.#published;
     if (this.cons === old) return false;
-    this.publish();
-    const interruptAt = this.words.load(INTR);
-    return (this.cons - interruptAt - 1) >>> 0 < (this.cons - old) >>> 0;
+    this.#publish();
+    return this.#interruptWanted(old);
   }
 
-  /** TX: its slot, `intr_at`, is complete and not taken back. */
+  /**
+   * `store` is sequentially consistent: descriptors are written before it, and it is the full
+   * barrier before the load of the guest's interrupt setting.
+   */
+  #publish(): void {
+    this.#words.store(CONS, this.cons);
+    this.#published = this.cons;
+  }
+
   interruptOverdue(): boolean {
-    const { cons } = this;
-    const interruptAt = this.words.load(INTR);
-    return (cons - interruptAt - 1) >>> 0 < (cons - this.takenBack) >>> 0;
+    // The guest's word, not checked: a wrong one costs the guest an interrupt, or one too many.
+    const clear = this.#words.load(CLEAR);
+    return clear !== this.cons && this.#interruptWanted(clear);
   }
 
-  /** The guest's index of what it took back: its word, not checked. */
-  protected get takenBack(): number {
-    return this.words.load(CLEAR);
+  /** RX: are interrupts on? TX: is slot `intr` among those from `from` up to `cons`? */
+  #interruptWanted(from: number): boolean {
+    const intr = this.#words.load(INTR);
+    if (this.#rx) return intr !== 0;
+    return (this.cons - intr - 1) >>> 0 < (this.cons - from) >>> 0;
   }
 
-  protected line(name: string, label: string): string {
-    const at = (index: number) => this.words.load(index) >>> 0;
+  dump(): string {
+    const at = (index: number) => this.#words.load(index) >>> 0;
+    const [name, label] = this.#rx ? ["rxq", "intr"] : ["txq", "intr_at"];
     return (
-      `${name} cl ${at(CLEAR)} co ${this.cons >>> 0} pr ${at(PROD)} ` +
+      `sring.${name} cl ${at(CLEAR)} co ${this.cons >>> 0} pr ${at(PROD)} ` +
       `kick ${at(KICK)} ${label} ${at(INTR)}`
     );
   }

@@ -10,7 +10,8 @@ import test from "node:test";
 import { CLANG_DEVICES } from "../../../bench/clang/devices.ts";
 import type { ProgramSet } from "../../abi/index.ts";
 import { Interpreter } from "../../ebpf/interpreter.ts";
-import { sringPrograms } from "./programs.ts";
+import { programsOf } from "../program-set.ts";
+import { sring } from "./host.ts";
 
 const BASE = 0x20_0000;
 const NUMBERS = { rxp: 1, rxc: 2, rxi: 3, rxr: 4, txp: 6, txc: 7, txi: 8, txr: 9 } as const;
@@ -20,10 +21,10 @@ const FORMS = ["helperfree", "v1", "clang"] as const;
 type Form = (typeof FORMS)[number];
 const clangSring = CLANG_DEVICES.find((device) => device.name === "sring")!;
 
-function programsOf(form: Form, bufs: number): ProgramSet {
+function setOf(form: Form, bufs: number): ProgramSet {
   return form === "clang"
-    ? clangSring.programs({ bufs, form: "helperfree" })
-    : sringPrograms({ bufs, form });
+    ? programsOf(clangSring, { bufs, form: "helperfree" })
+    : programsOf(sring, { bufs, form });
 }
 
 /** Bytes in hex by offset, spaces ignored. */
@@ -53,7 +54,7 @@ interface Hooks {
 }
 
 function execute(form: Form, name: Name, bytes: Uint8Array, hooks: Hooks = {}): Run {
-  const code = programsOf(form, hooks.bufs ?? 16).code.get(NUMBERS[name]);
+  const code = setOf(form, hooks.bufs ?? 16).code.get(NUMBERS[name]);
   assert.ok(code !== undefined);
   const helpers: string[] = [];
   const machine = new Interpreter(code, {
@@ -406,13 +407,13 @@ test("the context needs exactly 2096 + 512 + 24 n bytes: one less and the last s
 
 test("illegal numbers of buffers are refused", () => {
   for (const bufs of [0, 8, 17, 16384, 16.5, Number.NaN]) {
-    assert.throws(() => sringPrograms({ bufs, form: "helperfree" }), RangeError);
+    assert.throws(() => programsOf(sring, { bufs, form: "helperfree" }), RangeError);
   }
 });
 
 test("programs stay short", (t) => {
   const lengths: Partial<Record<Name, number>> = {};
-  const { code } = sringPrograms({ bufs: 256, form: "helperfree" });
+  const { code } = programsOf(sring, { bufs: 256, form: "helperfree" });
   for (const name of Object.keys(NUMBERS) as Name[]) {
     lengths[name] = (code.get(NUMBERS[name])?.length ?? 0) / 8;
   }

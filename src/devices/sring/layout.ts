@@ -11,7 +11,7 @@
  *     clear..cons  completed by the host, not yet collected by the guest
  *     cons..prod   published by the guest, not yet used by the host
  */
-import { PRIVATE_OFFSET, struct, u32, u64 } from "../../abi/index.ts";
+import { struct, u32, u64 } from "../../abi/index.ts";
 
 /** Offsets from the start of the private area. */
 export const SRING = struct("sring_private", 512, {
@@ -38,8 +38,3 @@ export const SRING_DESC = struct("sring_desc", 24, {
   len: u32(16),
   pad: u32(20),
 });
-
-/** Bytes of a whole context with `bufs` descriptors. */
-export function sringContextSize(bufs: number): number {
-  return PRIVATE_OFFSET + SRING.size + SRING_DESC.size * bufs;
-}

@@ -2,8 +2,7 @@
  * sring_gso: the control words of sring, with descriptors that carry offload metadata, several of which
  * make a packet. Byte for byte as the original lays it out.
  */
-import { METADATA, PRIVATE_OFFSET, struct, u8, u16, u64 } from "../../abi/index.ts";
-import { SRING } from "../sring/layout.ts";
+import { METADATA, struct, u8, u16, u64 } from "../../abi/index.ts";
 
 /** `flags`: the last descriptor of its packet; the metadata is in that one only. */
 export const DESC_EOP = 1;
@@ -47,8 +46,3 @@ export const VNET_HDR = struct("virtio_net_hdr", 10, {
   csum_start: u16(6),
   csum_offset: u16(8),
 });
-
-/** Bytes of a whole context with `bufs` descriptors. */
-export function sringGsoContextSize(bufs: number): number {
-  return PRIVATE_OFFSET + SRING.size + GSO_TX_DESC.size * bufs;
-}

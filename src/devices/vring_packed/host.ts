@@ -6,16 +6,13 @@
  * two the wrap bit is a bit of the position, too. Completion is in ring order.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
-import {
-  BATCHES,
-  BYTES,
-  DROP_BAD_ADDRESS,
-  DROP_BAD_LENGTH,
-  PACKETS,
-} from "../../memory/counters.ts";
-import { type Batch, type ContextWords, contextWords } from "../../memory/index.ts";
-import type { QueueConfig, RxRing, TxRing } from "../format.ts";
-import { clearPrivate, HostRingBase } from "../host-ring.ts";
+import { DROP_BAD_ADDRESS, DROP_BAD_LENGTH } from "../../memory/counters.ts";
+import type { Batch, ContextWords } from "../../memory/index.ts";
+import { MAX_PACKET, MIN_PACKET } from "../buffers.ts";
+import { defineNic, type RingConfig } from "../define.ts";
+import type { HostRing, RxPath, TxPath } from "../format.ts";
+import { joinRx, joinTx } from "../join.ts";
+import * as layout from "./layout.ts";
 import {
   DESC_AVAIL,
   DESC_USED,
@@ -26,7 +23,7 @@ import {
   PACKED,
   PACKED_DESC,
   PACKED_STATE,
-  packedContextSize,
+  packedPrivateSize,
   stateOffset,
 } from "./layout.ts";
 
@@ -44,17 +41,7 @@ const DESC_WORDS = PACKED_DESC.size >> 2;
 const LEN = PACKED_DESC.len.offset >> 2;
 const ID_FLAGS = PACKED_DESC.id_flags.offset >> 2;
 
-/** An Ethernet header; anything shorter is no packet. */
-const MIN_PACKET = 14;
-const MAX_PACKET = 65536;
-
-export function initialisePacked(
-  direction: "rx" | "tx",
-  context: ArrayBuffer | ContextWords,
-  bufs: number,
-): void {
-  const words = contextWords(context);
-  clearPrivate(words);
+function initialisePacked(_direction: "rx" | "tx", words: ContextWords, bufs: number): void {
   words.set(GUEST + 1, 0x0101_0000);
   words.set(GUEST + 2, DESC_AVAIL);
   words.set(HOST_WRAPS, 0x8080_0101 | 0);
@@ -67,103 +54,93 @@ export function initialisePacked(
   const stride = PACKED_STATE.size >> 2;
   for (let i = 0; i < bufs - 1; i++) words.set(next + i * stride, i + 1);
   words.store(DEVICE_EVENT, 0x8000 | (EVENT_AT << 16));
-  void direction;
 }
 
-abstract class PackedHalf extends HostRingBase {
-  /**
-   * This format has no index that could be out of range: flags
-   * say of each slot whether it is there.
-   */
+/** Positions, wrap bits, kicks and interrupts of one ring. */
+class PackedControl implements HostRing {
+  /** This format has no index that could be invalid: each slot's flags say whether it is published. */
   readonly broken = false;
-  readonly #lapShift: number;
   /** Next to use. */
-  protected position = 0;
+  position = 0;
   /** Completed up to here. */
-  protected completed = 0;
+  #completed = 0;
+  readonly #lapShift: number;
+  readonly #rx: boolean;
+  readonly #words: ContextWords;
+  readonly #bufs: number;
 
-  constructor(config: QueueConfig) {
-    super(config, packedContextSize(config.bufs));
-    this.#lapShift = Math.log2(config.bufs);
+  constructor(direction: "rx" | "tx", { words, bufs }: RingConfig) {
+    this.#rx = direction === "rx";
+    this.#words = words;
+    this.#bufs = bufs;
+    this.#lapShift = Math.log2(bufs);
   }
 
   /** The wrap bit at a position: 1 in the first lap. */
-  protected wrapAt(position: number): number {
+  #wrapAt(position: number): number {
     return ((position >>> this.#lapShift) & 1) ^ 1;
   }
 
   /** Word of the slot at a position. */
-  protected slotAt(position: number): number {
-    return DESCRIPTORS + (position & this.mask) * DESC_WORDS;
+  slotAt(position: number): number {
+    return DESCRIPTORS + (position & (this.#bufs - 1)) * DESC_WORDS;
   }
 
-  /**
-   * Has the guest published the slot at this position? The load
-   * is the acquire before its other words.
-   */
-  protected availableAt(position: number): boolean {
-    const flags = this.words.load(this.slotAt(position) + ID_FLAGS) >>> 16;
-    const wanted = this.wrapAt(position) === 1 ? DESC_AVAIL : DESC_USED;
+  /** Is the slot at this position published? The load is the acquire before its other words. */
+  availableAt(position: number): boolean {
+    const flags = this.#words.load(this.slotAt(position) + ID_FLAGS) >>> 16;
+    const wanted = this.#wrapAt(position) === 1 ? DESC_AVAIL : DESC_USED;
     return (flags & (DESC_AVAIL | DESC_USED)) === wanted;
   }
 
-  pending(): boolean {
-    return this.availableAt(this.position);
-  }
-
-  /** From the guest's own index, which only people need. */
+  /** From the guest's own index, which is only displayed. */
   fill(): number {
-    const slot = (this.words.get(GUEST) >>> 16) & this.mask;
-    const wrap = (this.words.get(GUEST + 1) >>> 16) & 1;
-    const lap = wrap === this.wrapAt(this.position) ? 0 : this.bufs;
-    return Math.min(Math.max(slot + lap - (this.position & this.mask), 0), this.bufs);
+    const slot = (this.#words.get(GUEST) >>> 16) & (this.#bufs - 1);
+    const wrap = (this.#words.get(GUEST + 1) >>> 16) & 1;
+    const lap = wrap === this.#wrapAt(this.position) ? 0 : this.#bufs;
+    return Math.min(Math.max(slot + lap - (this.position & (this.#bufs - 1)), 0), this.#bufs);
   }
 
-  /**
-   * Consumer's half of the suppression pattern: store the kick request, full barrier, look again.
-   */
+  /** Store the kick request, full barrier, check the ring once more. */
   enableKicks(): boolean {
     const { position } = this;
-    const at = (position & this.mask) | (this.wrapAt(position) << 15);
-    this.words.set(HOST_EVENT, EVENT_AT);
+    const at = (position & (this.#bufs - 1)) | (this.#wrapAt(position) << 15);
+    this.#words.set(HOST_EVENT, EVENT_AT);
     // `store` is sequentially consistent: it is the full barrier before the load of the flags.
-    this.words.store(DEVICE_EVENT, at | (EVENT_AT << 16));
-    if (!this.pending()) return false;
+    this.#words.store(DEVICE_EVENT, at | (EVENT_AT << 16));
+    if (!this.availableAt(position)) return false;
     this.disableKicks();
     return true;
   }
 
   disableKicks(): void {
-    this.words.set(HOST_EVENT, EVENT_NEVER);
-    this.words.store(DEVICE_EVENT, EVENT_NEVER << 16);
+    this.#words.set(HOST_EVENT, EVENT_NEVER);
+    this.#words.store(DEVICE_EVENT, EVENT_NEVER << 16);
   }
 
   save(): number {
-    return this.completed >>> 0;
+    return this.#completed >>> 0;
   }
 
   restore(position: number): void {
     this.position = position | 0;
-    this.completed = this.position;
+    this.#completed = this.position;
     this.#tellPosition();
   }
 
-  /** Reclaiming, the guest moved our indices past what it took back. */
+  /** Reclaiming, the guest moved the host's indices past what it took back. */
   resync(): void {
-    const slot = this.words.load(HOST_INDICES) & this.mask;
-    const wrap = this.words.get(HOST_WRAPS) & 1;
-    this.position = slot + (wrap === 1 ? 0 : this.bufs);
-    this.completed = this.position;
+    const slot = this.#words.load(HOST_INDICES) & (this.#bufs - 1);
+    const wrap = this.#words.get(HOST_WRAPS) & 1;
+    this.position = slot + (wrap === 1 ? 0 : this.#bufs);
+    this.#completed = this.position;
   }
 
-  /**
-   * Our place, in the words that the original keeps it in: for
-   * dumps, and for a guest that reclaims.
-   */
+  /** The host's position, in the words of the original: for dumps, and for a guest that reclaims. */
   #tellPosition(): void {
-    const slot = this.completed & this.mask;
-    this.words.set(HOST_INDICES, slot | (slot << 16));
-    this.words.set(HOST_WRAPS, this.wrapAt(this.completed) === 1 ? 0x8080_0101 | 0 : 0);
+    const slot = this.#completed & (this.#bufs - 1);
+    this.#words.set(HOST_INDICES, slot | (slot << 16));
+    this.#words.set(HOST_WRAPS, this.#wrapAt(this.#completed) === 1 ? 0x8080_0101 | 0 : 0);
   }
 
   /**
@@ -172,18 +149,19 @@ abstract class PackedHalf extends HostRingBase {
    * load of its notification setting.
    * @returns true if the guest wants an interrupt
    */
-  protected complete(): boolean {
-    const { words, completed } = this;
+  complete(): boolean {
+    const words = this.#words;
+    const completed = this.#completed;
     const count = (this.position - completed) >>> 0;
     if (count === 0) return false;
     for (let n = count - 1; n >= 0; n--) {
       const position = (completed + n) | 0;
       const at = this.slotAt(position) + ID_FLAGS;
-      const flags = this.wrapAt(position) === 1 ? DESC_AVAIL | DESC_USED : 0;
+      const flags = this.#wrapAt(position) === 1 ? DESC_AVAIL | DESC_USED : 0;
       const used = (words.get(at) & 0xffff) | (flags << 16);
       if (n > 0) words.set(at, used);
       else {
-        this.completed = this.position;
+        this.#completed = this.position;
         this.#tellPosition();
         words.store(at, used);
       }
@@ -192,11 +170,11 @@ abstract class PackedHalf extends HostRingBase {
   }
 
   interruptOverdue(): boolean {
-    const taken = this.words.load(GUEST + 1);
-    // Where all slots are completed and none is taken back, only the wrap bits differ.
-    const lap = ((taken >>> 24) & 1) === this.wrapAt(this.completed) ? 0 : this.bufs;
-    const count = (this.completed & this.mask) + lap - (taken & this.mask);
-    return count > 0 && this.#interruptWanted(this.completed, count);
+    const taken = this.#words.load(GUEST + 1);
+    // If all slots are completed and none is taken back, only the wrap bits differ.
+    const lap = ((taken >>> 24) & 1) === this.#wrapAt(this.#completed) ? 0 : this.#bufs;
+    const count = (this.#completed & (this.#bufs - 1)) + lap - (taken & (this.#bufs - 1));
+    return count > 0 && this.#interruptWanted(this.#completed, count);
   }
 
   /**
@@ -204,133 +182,141 @@ abstract class PackedHalf extends HostRingBase {
    * 1.1, section 2.7.10, with the wrap bit taken into the arithmetic.
    */
   #interruptWanted(position: number, count: number): boolean {
-    const event = this.words.load(DRIVER_EVENT);
+    const event = this.#words.load(DRIVER_EVENT);
     const mode = event >>> 16;
     if (mode !== EVENT_AT) return mode === EVENT_ALWAYS;
-    const lap = ((event >>> 15) & 1) === this.wrapAt(position) ? 0 : this.bufs;
+    const lap = ((event >>> 15) & 1) === this.#wrapAt(position) ? 0 : this.#bufs;
     const at = (event & 0x7fff) - lap;
-    return (((position & this.mask) - at - 1) & 0xffff) < count;
+    return (((position & (this.#bufs - 1)) - at - 1) & 0xffff) < count;
   }
 
-  protected dumpLine(name: string): string {
-    const { words } = this;
-    const at = (index: number) => words.load(index) >>> 0;
+  dump(): string {
+    const at = (index: number) => this.#words.load(index) >>> 0;
     const event = (index: number) =>
       `${at(index) >>> 16}:${(at(index) >>> 15) & 1}:${at(index) & 0x7fff}`;
     const wraps = at(GUEST + 1) >>> 16;
-    const slot = this.position & this.mask;
-    const wrap = this.wrapAt(this.position);
+    const { position } = this;
+    const done = this.#completed;
+    const mask = this.#bufs - 1;
     return (
-      `vringpacked.${name} g.avl ${at(GUEST) >>> 16} g.usd ${at(GUEST + 1) & 0xffff} ` +
+      `vringpacked.${this.#rx ? "rxq" : "txq"} ` +
+      `g.avl ${at(GUEST) >>> 16} g.usd ${at(GUEST + 1) & 0xffff} ` +
       `g.wrp ${wraps & 0xff}:${wraps >>> 8} dri ${event(DRIVER_EVENT)} ` +
-      `h.avl ${slot} h.usd ${this.completed & this.mask} h.wrp ${wrap}:${this.wrapAt(this.completed)} ` +
-      `dev ${event(DEVICE_EVENT)}`
+      `h.avl ${position & mask} h.usd ${done & mask} ` +
+      `h.wrp ${this.#wrapAt(position)}:${this.#wrapAt(done)} dev ${event(DEVICE_EVENT)}`
     );
-  }
-
-  /**
-   * Looks at the slot's buffer.
-   * @param segment of the batch that it will be; -1: it is to be sent
-   * @returns its length, or 0 if it is none
-   */
-  protected bufferAt(slot: number, segment: number): number {
-    const length = this.words.get(slot + LEN);
-    const low = this.words.get(slot);
-    const high = this.words.get(slot + 1);
-    if (length < MIN_PACKET || length > MAX_PACKET) return this.#noBuffer(DROP_BAD_LENGTH);
-    this.address =
-      segment < 0
-        ? this.sendAddress(low, high, length)
-        : this.receiveAddress(low, high, length, segment);
-    return this.address === 0 ? this.#noBuffer(DROP_BAD_ADDRESS) : length;
-  }
-
-  /** Of `bufferAt`: the address, and the counter of what was wrong. */
-  protected address = 0;
-  protected problem = 0;
-
-  #noBuffer(problem: number): 0 {
-    this.problem = problem;
-    return 0;
-  }
-
-  /**
-   * A descriptor that holds no packet: completed without one, once. As
-   * in sring only in front of the batch.
-   */
-  protected passOver(slot: number, next: number): void {
-    this.counters[this.problem]++;
-    this.words.set(slot + LEN, 0);
-    this.position = next;
   }
 }
 
-export class PackedTx extends PackedHalf implements TxRing {
+/** Skips an invalid descriptor and counts it, once. As in sring only in front of the batch. */
+function skip({ words, counters }: RingConfig, slot: number, problem: number): void {
+  counters[problem]++;
+  words.set(slot + LEN, 0);
+}
+
+class PackedTx implements TxPath {
+  readonly #control: PackedControl;
+  readonly #config: RingConfig;
+
+  constructor(control: PackedControl, config: RingConfig) {
+    this.#control = control;
+    this.#config = config;
+  }
+
   gather(batch: Batch): number {
-    this.beginSend();
-    let position = this.position;
-    for (let left = this.bufs; left > 0 && batch.packets < batch.maxPackets; left--) {
-      if (!this.availableAt(position)) break;
-      const slot = this.slotAt(position);
-      const length = this.bufferAt(slot, -1);
+    const { words, buffers, bufs } = this.#config;
+    const control = this.#control;
+    buffers.beginSend();
+    let { position } = control;
+    for (let left = bufs; left > 0 && batch.packets < batch.maxPackets; left--) {
+      if (!control.availableAt(position)) break;
+      const slot = control.slotAt(position);
+      const length = words.get(slot + LEN);
+      const low = words.get(slot);
+      const high = words.get(slot + 1);
       position = (position + 1) | 0;
-      if (length !== 0) batch.push(this.address, length, position);
-      else if (batch.packets === 0) this.passOver(slot, position);
-      else break;
+      const sane = length >= MIN_PACKET && length <= MAX_PACKET;
+      const address = sane ? buffers.toSend(low, high, length) : 0;
+      if (address !== 0) batch.push(address, length, position);
+      else if (batch.packets === 0) {
+        skip(this.#config, slot, sane ? DROP_BAD_ADDRESS : DROP_BAD_LENGTH);
+        control.position = position;
+      } else break;
     }
     return batch.packets;
   }
 
   consume(batch: Batch, count: number): boolean {
-    const { counters } = this;
-    if (count > 0) {
-      this.position = batch.cursor[count - 1];
-      counters[PACKETS] += count;
-      counters[BATCHES]++;
-      for (let p = 0; p < count; p++) counters[BYTES] += batch.length[p];
-    }
-    return this.complete();
-  }
-
-  dump(): string {
-    return this.dumpLine("txq");
+    if (count > 0) this.#control.position = batch.cursor[count - 1];
+    return this.#control.complete();
   }
 }
 
-export class PackedRx extends PackedHalf implements RxRing {
+class PackedRx implements RxPath {
+  readonly #control: PackedControl;
+  readonly #config: RingConfig;
+
+  constructor(control: PackedControl, config: RingConfig) {
+    this.#control = control;
+    this.#config = config;
+  }
+
   offer(batch: Batch, max: number): number {
-    this.beginReceive();
-    const limit = Math.min(batch.maxSegments, max, this.bufs);
-    let position = this.position;
-    for (let left = this.bufs; left > 0 && batch.segments < limit; left--) {
-      if (!this.availableAt(position)) break;
-      const slot = this.slotAt(position);
-      const length = this.bufferAt(slot, batch.segments);
+    const { words, buffers, bufs } = this.#config;
+    const control = this.#control;
+    buffers.beginReceive();
+    const limit = Math.min(batch.maxSegments, max, bufs);
+    let { position } = control;
+    for (let left = bufs; left > 0 && batch.segments < limit; left--) {
+      if (!control.availableAt(position)) break;
+      const slot = control.slotAt(position);
+      const length = words.get(slot + LEN);
+      const low = words.get(slot);
+      const high = words.get(slot + 1);
       position = (position + 1) | 0;
-      if (length !== 0) batch.addSegment(this.address, length);
-      else if (batch.segments === 0) this.passOver(slot, position);
-      else break;
+      const sane = length >= MIN_PACKET && length <= MAX_PACKET;
+      const address = sane ? buffers.toReceive(low, high, length, batch.segments) : 0;
+      if (address !== 0) batch.addSegment(address, length);
+      else if (batch.segments === 0) {
+        skip(this.#config, slot, sane ? DROP_BAD_ADDRESS : DROP_BAD_LENGTH);
+        control.position = position;
+      } else break;
     }
     return batch.segments;
   }
 
   deliver(batch: Batch): boolean {
-    const { words, counters } = this;
-    this.deliverSplit(batch);
-    const count = batch.packets;
-    for (let p = 0; p < count; p++) {
-      words.set(this.slotAt(this.position + p) + LEN, batch.length[p]);
-      counters[BYTES] += batch.length[p];
+    const { words, buffers } = this.#config;
+    const control = this.#control;
+    buffers.received(batch);
+    const from = control.position;
+    for (let p = 0; p < batch.packets; p++) {
+      words.set(control.slotAt(from + p) + LEN, batch.length[p]);
     }
-    if (count > 0) {
-      this.position = (this.position + count) | 0;
-      counters[PACKETS] += count;
-      counters[BATCHES]++;
-    }
-    return this.complete();
-  }
-
-  dump(): string {
-    return this.dumpLine("rxq");
+    control.position = (from + batch.packets) | 0;
+    return control.complete();
   }
 }
+
+/** VirtIO's packed virtqueue: one descriptor per packet, no offloads, event index both ways. */
+export const vringPacked = defineNic({
+  name: "vring_packed",
+  programs: new URL("./guest.ts", import.meta.url),
+  layouts: layout,
+  constants: ({ bufs }) => ({
+    lapShift: Math.log2(bufs),
+    states: PRIVATE_OFFSET + stateOffset(bufs),
+  }),
+  // Its indices have 15 bits.
+  maxBufs: 2 ** 15 - 1,
+  privateSize: packedPrivateSize,
+  initialise: initialisePacked,
+  tx: (config) => {
+    const control = new PackedControl("tx", config);
+    return joinTx(control, new PackedTx(control, config));
+  },
+  rx: (config) => {
+    const control = new PackedControl("rx", config);
+    return joinRx(control, new PackedRx(control, config));
+  },
+});

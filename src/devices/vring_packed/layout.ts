@@ -5,7 +5,7 @@
  * Indices run 0..n-1 with a wrap bit that flips with each lap. A descriptor is available for lap bit w
  * where AVAIL = w and USED = !w, and used where both are w.
  */
-import { PRIVATE_OFFSET, struct, u8, u16, u32, u64 } from "../../abi/index.ts";
+import { struct, u8, u16, u32, u64 } from "../../abi/index.ts";
 
 /** Offsets from the start of the private area. */
 export const PACKED = struct("vring_packed_private", 320, {
@@ -70,7 +70,7 @@ export function stateOffset(bufs: number): number {
   return DESCRIPTORS_OFFSET + up64(PACKED_DESC.size * bufs);
 }
 
-/** Bytes of a whole context with `bufs` descriptors. */
-export function packedContextSize(bufs: number): number {
-  return PRIVATE_OFFSET + stateOffset(bufs) + up64(PACKED_STATE.size * bufs);
+/** Bytes of the private area with `bufs` descriptors. */
+export function packedPrivateSize(bufs: number): number {
+  return stateOffset(bufs) + up64(PACKED_STATE.size * bufs);
 }

@@ -5,8 +5,9 @@ import { openFds } from "../../../test/support/os.ts";
 import { message, ProxyBench, type RawReply, table, words } from "../../../test/support/proxy.ts";
 import { PROGRAM_IDS } from "../../abi/index.ts";
 import type { Device } from "../../devices/format.ts";
-import { sring } from "../../devices/sring/index.ts";
-import { sringGso } from "../../devices/sring_gso/index.ts";
+import { programsOf } from "../../devices/program-set.ts";
+import { sring } from "../../devices/sring/host.ts";
+import { sringGso } from "../../devices/sring_gso/host.ts";
 import { assembleText } from "../../ebpf/text.ts";
 import { INTERRUPTS, PACKETS } from "../../memory/counters.ts";
 import { drainEventFd } from "../../os/eventfd.ts";
@@ -497,7 +498,7 @@ describe("programs that are not proved", () => {
     ...sring,
     name: "careless",
     programs: (options) => {
-      const { form, code } = sring.programs(options);
+      const { form, code } = programsOf(sring, options);
       const txc = assembleText(["r0 = *(u64 *)(r1 + 32000)", "exit"]);
       return { form, code: new Map([...code, [PROGRAM_IDS.txc, txc]]) };
     },

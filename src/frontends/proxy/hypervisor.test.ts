@@ -7,7 +7,8 @@ import { after, test } from "node:test";
 import { openFds } from "../../../test/support/os.ts";
 import { message, words } from "../../../test/support/proxy.ts";
 import { PROGRAM_NAMES } from "../../abi/index.ts";
-import { sring } from "../../devices/sring/index.ts";
+import { programsOf } from "../../devices/program-set.ts";
+import { sring } from "../../devices/sring/host.ts";
 import { close } from "../../os/fd.ts";
 import { createFileMemfd, mapAnonymous } from "../../os/memory.ts";
 import { connectUnix, sendMessage } from "../../os/unix-socket.ts";
@@ -124,7 +125,7 @@ test("descriptors come with GET_PROGRAMS only, one of them; others are closed", 
 });
 
 test("program objects: written and read back; what is cut, or is none, is refused", () => {
-  const set = sring.programs({ bufs: 64, form: "v1" });
+  const set = programsOf(sring, { bufs: 64, form: "v1" });
   const fd = writeProgramObject(() => set);
   const back = readProgramObject(fd);
   close(fd);

@@ -1,6 +1,7 @@
 /** The programs that a backend hands out: proved once for each size of the queues, which only the VMM knows. */
 import type { ProgramName, ProgramSet } from "../../abi/index.ts";
 import type { Device } from "../../devices/format.ts";
+import { programsOf } from "../../devices/program-set.ts";
 import { proofOf, proveDevice, UnprovedError } from "../../devices/proof.ts";
 import { writeProgramObject } from "./program-object.ts";
 
@@ -55,8 +56,8 @@ export class ProgramServer {
   /** In version 1 form, as an object file that lives in memory only. @returns its descriptor, the caller's */
   object({ rxBufs, txBufs }: Parameters): number {
     const { device } = this.#options;
-    const rx = device.programs({ bufs: rxBufs, form: "v1" });
-    const tx = device.programs({ bufs: txBufs, form: "v1" });
+    const rx = programsOf(device, { bufs: rxBufs, form: "v1" });
+    const tx = programsOf(device, { bufs: txBufs, form: "v1" });
     const setOf = (name: ProgramName): ProgramSet => (name.startsWith("rx") ? rx : tx);
     return writeProgramObject(setOf);
   }
