@@ -1,7 +1,7 @@
 /**
- * Run time of programs: machine code by clang -O2, our WebAssembly, our interpreter, and for comparison clang without
- * vectors and the kernel's JIT. One C source for all, each program in a process of its own, taken in turns, medians of
- * the rounds. The ratio is to clang -O2.
+ * Run time of programs: machine code by clang -O2, our WebAssembly, our interpreter, and for
+ * comparison clang without vectors and the kernel's JIT. One C source for all, each program in a
+ * process of its own, taken in turns, medians of the rounds. The ratio is to clang -O2.
  *
  *     node dist/bench/jit.js [--rounds 25] [--json FILE]
  */
@@ -20,13 +20,19 @@ const SELF = fileURLToPath(import.meta.url);
 const SOURCE = fileURLToPath(new URL("../../bench/jit/programs.c", import.meta.url));
 const BASE = 0x1_0000_0000;
 const MEMORY = 8192;
-/** Nanoseconds that one measurement takes, about: shorter than a time slice, so that few are interrupted. */
+/**
+ * Nanoseconds that one measurement takes, about: shorter than a time slice, so that few are
+ * interrupted.
+ */
 const BUDGET = 2e6;
 /** The interpreter gets this part of the runs. */
 const INTERPRETER_SHARE = 0.01;
 /** Milliseconds until V8 has surely optimised a program, in its own threads. */
 const WARM = 1500;
-/** Times native code. clang makes vectors of `wide`, and the JIT does not: no ring format has such a loop. */
+/**
+ * Times native code. clang makes vectors of `wide`, and the JIT does not: no ring format has such a
+ * loop.
+ */
 const AIM = { short: 3, long: 1.5, wide: 6 } as const;
 
 const PROGRAMS: Readonly<Record<string, keyof typeof AIM>> = {
@@ -102,7 +108,10 @@ function repeatInterpreter(run: () => number, runs: number): number {
   return r0;
 }
 
-/** The kernel tells whole nanoseconds per run. Undefined without the right to load, or where it refuses. */
+/**
+ * The kernel reports whole nanoseconds per run. Undefined without the right to load, or if it
+ * refuses.
+ */
 function kernelRunner(code: Uint8Array): Runner | undefined {
   if (bpfProblem() !== null) return undefined;
   const memory = new BpfMemory(MEMORY);
@@ -126,7 +135,10 @@ interface Row {
   readonly raw: Readonly<Record<Way, number[]>>;
 }
 
-/** In a process that runs nothing else: what V8 makes of a call depends on what else is called from the place. */
+/**
+ * In a process that runs nothing else: what V8 makes of a call depends on what else is called from
+ * the place.
+ */
 function measure(program: string, folder: string, rounds: number): Row {
   const { code } = readElf(readFileSync(join(folder, "programs.o"))).find(
     ({ name }) => name === program,

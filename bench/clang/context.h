@@ -1,6 +1,7 @@
 /*
- * The context of a queue for programs in C (ABI version 1), and what they share. BUFS, a power of two, is given on the
- * command line. Every access of a context is volatile, as it is in src/devices: once, where it is written.
+ * The context of a queue for programs in C (ABI version 1), and what they share. BUFS, a power of
+ * two, is given on the command line. Every access to a context is volatile, as in src/devices: one
+ * access in the source is one in the program.
  */
 typedef unsigned char u8;
 typedef unsigned short u16;

@@ -1,7 +1,8 @@
 /**
- * Our devices with programs that clang made: of the C beside this file, for the same ring sizes. The objects in
- * `objects/` were made by `BPFHV_CREATE=1 node --test dist/test/unit/clang.test.js` with the flags below and Debian's
- * clang 19.1.7, so that tests run where there is no clang; tests build them again where there is one.
+ * Our devices with programs that clang compiled from the C beside this file, for the same ring
+ * sizes. `BPFHV_CREATE=1 node --test dist/test/unit/clang.test.js` made the objects in `objects/`
+ * with the flags below and Debian's clang 19.1.7, so that tests run without clang; if clang is
+ * installed, tests build them again.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -28,7 +29,7 @@ export const CLANG_SIZES = [16, 64, 256, 8192] as const;
 export const objectPath = (device: string, bufs: number): string =>
   join(FOLDER, "objects", `${device}-${bufs}.o`);
 
-/** The clang of this machine and its version; undefined where there is none that makes eBPF. */
+/** The clang of this machine and its version; undefined if none compiles to eBPF. */
 export function findClang(): { readonly tool: string; readonly version: string } | undefined {
   for (const tool of ["clang-19", "clang"]) {
     const { status, stdout } = spawnSync(tool, ["-print-targets"], { encoding: "utf8" });
@@ -70,7 +71,7 @@ export function buildObject(tool: string, device: string, bufs: number): Uint8Ar
   }
 }
 
-/** @throws EbpfError for what is no object of programs */
+/** @throws EbpfError if it is not an object with programs */
 export function programSet(object: Uint8Array, form: ProgramForm = "helperfree"): ProgramSet {
   const programs = readElf(object);
   const code = new Map(programs.map((p) => [PROGRAM_IDS[p.name as ProgramName], p.code]));

@@ -1,4 +1,4 @@
-/* What the programs of sring and sring_gso share, on their `ctx`: src/devices/sring/guest-ring.ts. */
+/* What programs of sring and sring_gso share, on their `ctx`: src/devices/sring/guest-ring.ts. */
 
 #ifdef V1
 #define ADD_THEN_BARRIER(word, n) ((word) += (n), smp_mb_full())

@@ -1,4 +1,7 @@
-/* vring_packed's HELPERFREE programs in C, with the same order of accesses as src/devices/vring_packed/guest.ts. */
+/*
+ * vring_packed's HELPERFREE programs in C, with the same order of accesses as
+ * src/devices/vring_packed/guest.ts.
+ */
 #include "context.h"
 
 #define DESC_WRITE 0x0002

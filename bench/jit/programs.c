@@ -1,6 +1,6 @@
 /*
- * Programs for bench/jit.ts: compiled to eBPF, and to machine code by the same compiler with the same optimisation.
- * Each takes the address of 8192 bytes, and returns what it computed.
+ * Programs for bench/jit.ts: compiled to eBPF, and to machine code by the same compiler with the
+ * same optimisation. Each takes the address of 8192 bytes, and returns what it computed.
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -144,7 +144,10 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* native NAME RUNS: prints nanoseconds for so many runs (the median of some times), and the low half of the last result */
+/*
+ * native NAME RUNS: prints nanoseconds for so many runs (the median of several measurements), and
+ * the low half of the last result
+ */
 int main(int argc, char **argv)
 {
 	static u8 m[8192] __attribute__((aligned(64)));

@@ -19,7 +19,7 @@ content_key() {
   { printf '%s\n' "${words[@]-}"; cat "${files[@]}"; } | sha256sum | cut -c1-12
 }
 
-# Runs a noisy step: its output goes to a log, which is shown only where the step fails.
+# Runs a noisy step: its output goes to a log, which is shown if the step fails.
 quietly() {
   local log="$BPFHV_CACHE/log/$1.log" start=$SECONDS
   shift

@@ -1,4 +1,4 @@
-# Sourced by script/test, script/demo and the like, after common.sh: from a fresh clone to built JavaScript.
+# Sourced by script/test and script/demo, after common.sh: from a fresh clone to built JavaScript.
 # shellcheck shell=bash
 
 require_node() {

@@ -110,7 +110,7 @@ async function replay(name: string, file: string): Promise<boolean> {
   }
 }
 
-// The parent is told by Ctrl-C, too, and ends this process.
+// Ctrl-C reaches the parent, too, which ends this process.
 process.on("SIGINT", () => {});
 const [name, how, ...rest] = process.argv.slice(2) as [string, string, ...string[]];
 const isGood =

@@ -1,4 +1,7 @@
-/** The module's hand-written header says what src/abi says: asserts made from the one, compiled against the other. */
+/**
+ * The module's hand-written header says what src/abi says: asserts made from the one, compiled
+ * against the other.
+ */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -8,7 +8,7 @@ import { parseSync } from "oxc-parser";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const PAGE = "docs/architecture.md";
-/** A packet's way in either direction is told in no more files than this. */
+/** Files that describe a packet's way in one direction, at most. */
 const MAX_FILES = 8;
 const text = (file: string): string => readFileSync(join(ROOT, file), "utf8");
 

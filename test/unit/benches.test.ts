@@ -1,4 +1,5 @@
-// Benches that need no machine of their own run to their end in full test runs, and find nothing absurd.
+// Benches that need no machine of their own run to their end in full test runs, and find nothing
+// absurd.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";

@@ -1,4 +1,5 @@
-// What clang makes of our devices' programs in C is as good to the verifiers as what our compiler makes.
+// What clang makes of our devices' programs in C is as good to the verifiers as what our compiler
+// makes.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import test from "node:test";

@@ -1,4 +1,5 @@
-// Random programs of the compiler's language: the running kernel accepts what they become, and does what they say.
+// Random programs of the compiler's language: the running kernel accepts what they become, and does
+// what they say.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { compileFunction } from "../../src/compiler/index.ts";

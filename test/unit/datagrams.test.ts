@@ -94,7 +94,7 @@ function row(nic: string, scales: readonly number[]): Row {
   return { nic, offloads: false, medians: middle, samples, lost: 0, drops: 0, interrupts: 10 };
 }
 
-test("the demo's table shows a ratio's spread when there are several rounds", () => {
+test("the demo's table shows a ratio's spread when there is more than one round", () => {
   const rows = [row("bpfhv/sring", [12.91, 1, 2]), row("virtio-net", [1, 1, 1])];
   const text = table(rows);
   assert.match(text, /^bpfhv\/sring to virtio +off +2 +2 /m);

@@ -1,4 +1,5 @@
-// Random programs: interpreter = JIT. A failure prints its seed and the smallest program that shows it.
+// Random programs: interpreter = JIT. A failure prints its seed and the smallest program that shows
+// it.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { jitPeer, type Peer, runSeed, seeds } from "../support/ebpf-fuzz/differential.ts";

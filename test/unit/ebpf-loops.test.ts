@@ -24,7 +24,7 @@ const bytes = [memory.allocate(LOOP_BYTES), memory.allocate(LOOP_BYTES)];
 
 /** What the JIT can do with a program's loops. */
 interface Forms {
-  /** Loops that are surely not left for some rounds. */
+  /** Loops that certainly run for a number of iterations. */
   stays: number;
   /** With several ways out. */
   exits: number;

@@ -1,7 +1,7 @@
 /**
- * The tables in docs/history name tests that exist, and leave out no fault: a row is
- * `| ID | the original | here | test |`; a test is a title (or a part of it) in double quotes, after
- * the file that it is in.
+ * The tables in docs/history name tests that exist, and leave out no fault. A row is
+ * `| ID | the original | here | test |`; a test is a title (or a part of one) in double quotes,
+ * after the file that it is in.
  */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";

@@ -1,4 +1,5 @@
-// The running kernel's verifier on the programs that we ship: what it accepts here, guests accept there.
+// The running kernel's verifier on the programs that we ship: what it accepts here, guests accept
+// there.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { PRIVATE_OFFSET, PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";

@@ -1,6 +1,7 @@
 /**
- * The field's terms in everything that people read: no phrase of the last column of docs/glossary.md's
- * tables in code, comments, messages, test names and documents; no comment beyond 100 columns.
+ * The field's terms in everything that people read: no phrase of the last column of
+ * docs/glossary.md's tables in code, comments, messages, test names and documents; no comment
+ * beyond 100 columns.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -16,14 +17,27 @@ const MAX_COLUMNS = 100;
 
 /** Folders that still hold such phrases. One that holds none any more has to leave this list. */
 const NOT_YET: readonly string[] = [
-  ...["bench/", "examples/", "script/", "src/abi/", "src/cli/", "src/compiler/"],
-  ...["src/devices/", "src/ebpf/", "src/engine/", "src/frontends/", "src/guest/"],
-  ...["src/memory/", "src/net/", "src/nic/", "src/vfio-user/", "src/vm/", "test/fuzz/"],
-  ...["test/support/", "test/unit/", "test/vm/"],
+  ...["examples/", "src/abi/", "src/cli/", "src/compiler/", "src/control/", "src/devices/"],
+  ...[
+    "src/ebpf/",
+    "src/engine/",
+    "src/frontends/",
+    "src/guest/",
+    "src/memory/",
+    "src/net/",
+    "src/nic/",
+  ],
+  ...["src/vfio-user/", "src/vm/", "test/support/", "test/vm/"],
 ];
 
 /** The glossary itself, this test's samples, and the compiler's golden files. */
-const EXEMPT = [GLOSSARY, "test/unit/language.test.ts", "src/compiler/testdata/", "LICENSE"];
+const EXEMPT = [
+  ...[GLOSSARY, "test/unit/language.test.ts", "src/compiler/testdata/", "LICENSE"],
+  // A changed byte in one of these makes every machine prepare its guests again, for minutes.
+  ...["debug-kernel.config", "guest-init", "make-debug-kernel", "make-initrd", "make-root"].map(
+    (file) => `script/lib/${file}`,
+  ),
+];
 
 /** Texts that people write: sources, scripts, pages, and files without an ending. */
 const IS_TEXT = /(\.(ts|mjs|c|h|md|rst|sh|conf|config)|\/[\w-]+)$/;

@@ -1,4 +1,5 @@
-// Random programs, compiled and run, beside an independent evaluator that knows BigInt and the rules only.
+// Random programs, compiled and run, beside an independent evaluator that knows BigInt and the
+// rules only.
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";

@@ -1,4 +1,4 @@
-/** `script/test --repeat`: what it says of runs that fail now and then. */
+/** `script/test --repeat`: what it reports of tests that fail in some runs. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

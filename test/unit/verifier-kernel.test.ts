@@ -21,10 +21,15 @@ const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}`
 const FULL = process.env.BPFHV_FULL === "1";
 const MUTANTS = FULL ? 100_000 : 4_000;
 const SEED = Number(process.env.BPFHV_FUZZ?.split(":")[0] ?? 11);
-/** Of what ours refuses, the kernel sees one in so many: that is about completeness only, and it is slow. */
+/**
+ * Of what ours refuses, the kernel sees one in so many: that is about completeness only, and it is
+ * slow.
+ */
 const REFUSED_SEEN = 10;
 
-/** Why the kernel refuses what ours accepts: the table in src/ebpf/verifier/README.md, by its log. */
+/**
+ * Why the kernel refuses what ours accepts: the table in src/ebpf/verifier/README.md, by its log.
+ */
 const KERNEL_REASONS: readonly (readonly [string, RegExp])[] = [
   [
     "too complex for the kernel",

@@ -20,7 +20,7 @@ const [FIRST, PROGRAMS] = (process.env.BPFHV_SEED ?? `1:${COUNT}`).split(":").ma
   number,
   number,
 ];
-/** Loops of a few rounds in each other need a few thousand. */
+/** Nested loops of a few iterations need a few thousand. */
 const BUDGET = 20_000;
 /** Of what ours refuses, the kernel sees one in so many, to tell where ours is the stricter one. */
 const REFUSED_SEEN = 97;

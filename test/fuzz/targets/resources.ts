@@ -22,7 +22,7 @@ export function resourcesOf(pid: number | "self"): Resources {
 const CLOSE_MS = 10_000;
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
-/** Open descriptors of a process, once closes that are under way have ended: at most `wanted`, if at all. */
+/** Open descriptors of a process after pending closes have ended: at most `wanted`, if possible. */
 export function settledFds(pid: number | "self", wanted: number): number {
   const end = performance.now() + CLOSE_MS;
   for (;;) {

@@ -81,7 +81,7 @@ class RingSession implements Session<Ride> {
   readonly #state = new Int32Array(new SharedArrayBuffer(4 * STATE_WORDS));
   readonly #worker: Worker;
   readonly #limit = new ResourceLimit("self", WARM_UP_CHECKS);
-  /** One for each kind of ring: making one compiles its programs. */
+  /** One for each ring format: creating one compiles its programs. */
   readonly #benches = new Map(
     KINDS.map((kind) => {
       const bench = benchFor(kind);

@@ -28,7 +28,7 @@ const PAGE_WORDS = 1024;
 
 /**
  * Guests' memories by descriptor: they stay open as long as this
- * thread lives, which never lets go of a view.
+ * thread lives, which never releases a view.
  */
 const memories = new Map<number, Uint32Array>();
 

@@ -27,7 +27,7 @@ const MAIN = fileURLToPath(new URL("../../../src/cli/main.js", import.meta.url))
 const STEPS = 40;
 const PACKETS = 8;
 const DEADLINE_MS = 10_000;
-/** Descriptors of a closed connection are let go of at the server's next turn. */
+/** Descriptors of a closed connection are released in the server's next turn. */
 const RELEASE_MS = 3000;
 const WARM_UP_CHECKS = 20;
 
