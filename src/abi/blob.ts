@@ -23,7 +23,6 @@ export const BLOB_PROGRAM = struct("bpfhv_blob_program", 24, {
   instructions: u32(4),
 });
 export const BLOB_NAME_OFFSET = 8;
-export const BLOB_NAME_LENGTH = 16;
 
 /** @returns the set as one blob, ready to be copied to the guest. */
 export function buildBlob(set: ProgramSet, generation: number): Uint8Array {

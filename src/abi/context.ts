@@ -32,17 +32,27 @@ export const CONTEXT = struct("bpfhv_context", PRIVATE_OFFSET, {
   min_intr_nsecs: u32(32),
 });
 
-/**
- * Offload metadata of a HELPERFREE set, in the reserved bytes 36..45 of the public context: the fields
- * of `virtio_net_hdr` (VIRTIO 1.1, section 5.1.6) without `num_buffers`. Offsets are from the context.
- */
+/** `virtio_net_hdr` without `num_buffers`, little endian (VIRTIO 1.1, section 5.1.6). */
+export const VNET_HDR = struct("virtio_net_hdr", 10, {
+  flags: u8(0),
+  gso_type: u8(1),
+  hdr_len: u16(2),
+  gso_size: u16(4),
+  csum_start: u16(6),
+  csum_offset: u16(8),
+});
+
+/** Offset of a packet's virtio_net_hdr in the public context of a HELPERFREE set: bytes 36 to 45. */
+const METADATA_OFFSET = 36;
+
+/** Offload metadata of a HELPERFREE set. Offsets are from the start of the context. */
 export const METADATA = struct("bpfhv_metadata", BUFS_OFFSET, {
-  flags: u8(36),
-  gso_type: u8(37),
-  hdr_len: u16(38),
-  gso_size: u16(40),
-  csum_start: u16(42),
-  csum_offset: u16(44),
+  flags: u8(METADATA_OFFSET + VNET_HDR.flags.offset),
+  gso_type: u8(METADATA_OFFSET + VNET_HDR.gso_type.offset),
+  hdr_len: u16(METADATA_OFFSET + VNET_HDR.hdr_len.offset),
+  gso_size: u16(METADATA_OFFSET + VNET_HDR.gso_size.offset),
+  csum_start: u16(METADATA_OFFSET + VNET_HDR.csum_start.offset),
+  csum_offset: u16(METADATA_OFFSET + VNET_HDR.csum_offset.offset),
 });
 
 export const OFLAG_KICK_NEEDED = 1;

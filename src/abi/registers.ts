@@ -95,7 +95,6 @@ export const Q_CMD = { TX_CUT: 1, RX_CUT: 2, STOP_OLD: 3, RETIRE: 4 } as const;
 
 /** Codes of SET_VERDICT: `generation << 8 | code`. */
 export const VERDICT = { READY: 0, REFUSED: 1, MEMORY: 2, FEATURE: 3, ABORT: 4 } as const;
-export const VERDICT_ANSWER = { PENDING: 0, GO: 1, WITHDRAWN: 2 } as const;
 
 /** Red Hat's vendor id, as the original. */
 export const PCI_VENDOR = 0x1b36;

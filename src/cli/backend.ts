@@ -6,7 +6,12 @@ import { backendWorker } from "../control/waiting-worker.ts";
 import { DEVICES, findDevice } from "../devices/index.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { failure, Usage, whole } from "../errors.ts";
-import { CHECKSUMS, OFFLOADS, type Offload, offloadFeatures } from "../frontends/proxy/offloads.ts";
+import {
+  isOffloadWord,
+  OFFLOAD_WORDS,
+  type OffloadWord,
+  offloadFeatures,
+} from "../memory/offloads.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
@@ -27,7 +32,7 @@ export interface BackendFlags {
   interface: string;
   backend: string;
   device: string;
-  offloads: Offload[];
+  offloads: OffloadWord[];
   csum: boolean;
   gso: boolean;
   busyWait: boolean;
@@ -49,6 +54,9 @@ export interface BackendFlags {
 }
 
 const pause = whole("--sleep", 0, 1000);
+const OFFLOADS = Object.keys(OFFLOAD_WORDS) as OffloadWord[];
+/** `-C`; `-G` stands for all. */
+const CHECKSUMS: readonly OffloadWord[] = ["txcsum", "rxcsum"];
 
 export function backendCommand(): Command {
   const devices = DEVICES.map(({ name }) => name).join(", ");
@@ -93,14 +101,14 @@ function count(_value: string, before: number): number {
   return before + 1;
 }
 
-function offloadList(text: string, before: Offload[]): Offload[] {
-  const names = text.split(",");
-  for (const name of names) {
-    if (!OFFLOADS.includes(name as Offload)) {
-      throw new Usage(`unknown offload "${name}": there are ${OFFLOADS.join(", ")}`);
-    }
-  }
-  return [...before, ...(names as Offload[])];
+function offloadList(text: string, before: OffloadWord[]): OffloadWord[] {
+  return [
+    ...before,
+    ...text.split(",").map((word) => {
+      if (isOffloadWord(word)) return word;
+      throw new Usage(`unknown offload "${word}": there are ${OFFLOADS.join(", ")}`);
+    }),
+  ];
 }
 
 /** @throws Usage */
@@ -127,7 +135,7 @@ export function workerOptions(flags: BackendFlags): BackendOptions {
 
 /** As the original has it: sring with offloads is sring_gso; vring_packed knows none. */
 function deviceOf(flags: BackendFlags): { device: string; features: number } {
-  const offloads = new Set<Offload>(flags.offloads);
+  const offloads = new Set<OffloadWord>(flags.offloads);
   for (const offload of flags.gso ? OFFLOADS : flags.csum ? CHECKSUMS : []) offloads.add(offload);
   const name = flags.device === "sring" && offloads.size > 0 ? "sring_gso" : flags.device;
   const device = findDevice(name);

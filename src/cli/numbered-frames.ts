@@ -6,6 +6,7 @@
  * are to be cut, are what a kernel takes for such: IP packets whose lengths, checksums and metadata
  * agree (`ip-frames.ts`).
  */
+import { VNET_HDR } from "../abi/index.ts";
 import {
   allowsMetadata,
   GSO_ECN,
@@ -42,7 +43,6 @@ const KINDS: readonly (readonly [flags: number, gsoType: number])[] = [
   [NEEDS_CSUM, GSO_UDP_L4],
   [NEEDS_CSUM, GSO_TCP_V4 | GSO_ECN],
 ];
-const METADATA_BYTES = 10;
 
 export interface NumberedFramesOptions {
   /** Bytes of every frame, 60 to 1514; 0: all lengths in turn. */
@@ -60,7 +60,7 @@ export class NumberedFrames {
   readonly #kinds: typeof KINDS;
   readonly #frame: Uint8Array;
   readonly #headers = new HeaderWriter(new Uint8Array(MAX_HEADERS + NUMBER_BYTES));
-  readonly #metadata = new Uint8Array(METADATA_BYTES);
+  readonly #metadata = new Uint8Array(VNET_HDR.size);
   readonly #metadataView = new DataView(this.#metadata.buffer);
 
   constructor({ size = 0, offloads = 0, longest = MAX_FRAME }: NumberedFramesOptions = {}) {
@@ -102,14 +102,14 @@ export class NumberedFrames {
     this.#metadata.fill(0);
     if (flags === 0) return this.#metadata;
     const { start, checksum, payload } = shapeOf(gsoType);
-    view.setUint8(0, flags);
-    view.setUint8(1, gsoType);
+    view.setUint8(VNET_HDR.flags.offset, flags);
+    view.setUint8(VNET_HDR.gso_type.offset, gsoType);
     if (gsoType !== GSO_NONE) {
-      view.setUint16(2, payload, true);
-      view.setUint16(4, this.#gsoSize(number), true);
+      view.setUint16(VNET_HDR.hdr_len.offset, payload, true);
+      view.setUint16(VNET_HDR.gso_size.offset, this.#gsoSize(number), true);
     }
-    view.setUint16(6, start, true);
-    view.setUint16(8, checksum - start, true);
+    view.setUint16(VNET_HDR.csum_start.offset, start, true);
+    view.setUint16(VNET_HDR.csum_offset.offset, checksum - start, true);
     return this.#metadata;
   }
 
@@ -128,7 +128,7 @@ export class NumberedFrames {
     for (let i = head.length; i < frame.length; i++) if (frame[i] !== content) return -2;
     if (metadata === null) return number;
     const expected = this.metadata(number);
-    for (let i = 0; i < METADATA_BYTES; i++) if (metadata[i] !== expected[i]) return -2;
+    for (let i = 0; i < VNET_HDR.size; i++) if (metadata[i] !== expected[i]) return -2;
     return number;
   }
 

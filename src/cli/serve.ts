@@ -2,13 +2,14 @@
 import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
-import { FEATURES, MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
+import { MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import { NicFailed, type NicOptions, WorkerHandle } from "../control/handle.ts";
 import { nicWorker, type WaitingWorker } from "../control/waiting-worker.ts";
 import type { Device } from "../devices/format.ts";
 import { FORMATS, findFormat } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { failure, Usage, whole } from "../errors.ts";
+import { isOffloadWord, OFFLOAD_WORDS, offloadFeatures } from "../memory/offloads.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
 import {
   ConfigError,
@@ -75,10 +76,7 @@ export function serveCommand(worker?: WaitingWorker): Command {
     .requiredOption("--socket <path>", "UNIX socket that QEMU's vfio-user-pci connects to")
     .option("--device <name>", `kind of NIC: ${FORMATS.map((d) => d.name).join(", ")}`, "sring")
     .option("--net <port>", `where packets go: ${PORT_KINDS}`, "sink")
-    .option(
-      "--offloads <list>",
-      `offered to the guest: ${OFFLOAD_WORDS} (default: all the device has)`,
-    )
+    .option("--offloads <list>", `offered to the guest: ${OFFLOADS} (default: all the device has)`)
     .option("--mac <address>", "MAC address (default: from machine and socket's path)")
     .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
     .option(
@@ -126,29 +124,20 @@ export function serveCommand(worker?: WaitingWorker): Command {
     .action((flags: ServeFlags) => serve(flags, worker ?? nicWorker()));
 }
 
-/** Feature bits by the words of the original; checksums bring scatter-gather with them. */
-const OFFLOADS: Readonly<Record<string, number>> = {
-  none: 0,
-  txcsum: FEATURES.SG | FEATURES.TX_CSUM,
-  rxcsum: FEATURES.SG | FEATURES.RX_CSUM,
-  tso: FEATURES.TSO_V4 | FEATURES.TSO_V6 | FEATURES.UFO,
-  lro: FEATURES.TCP_V4_LRO | FEATURES.TCP_V6_LRO | FEATURES.UDP_LRO,
-};
-const OFFLOAD_WORDS = Object.keys(OFFLOADS).join(",");
+const NO_OFFLOADS = "none";
+const OFFLOADS = [NO_OFFLOADS, ...Object.keys(OFFLOAD_WORDS)].join(",");
 
 /** @throws Usage */
 export function parseOffloads(list: string): number {
-  if (list.split(",").includes("none") && list !== "none") {
-    throw new Usage(`--offloads ${list}: none stands alone`);
-  }
-  let features = 0;
-  for (const word of list.split(",")) {
-    if (!Object.hasOwn(OFFLOADS, word)) {
-      throw new Usage(`unknown offload "${word}": there are ${OFFLOAD_WORDS}`);
-    }
-    features |= OFFLOADS[word];
-  }
-  return features;
+  if (list === NO_OFFLOADS) return 0;
+  const words = list.split(",");
+  if (words.includes(NO_OFFLOADS)) throw new Usage(`--offloads ${list}: none stands alone`);
+  return offloadFeatures(
+    words.map((word) => {
+      if (isOffloadWord(word)) return word;
+      throw new Usage(`unknown offload "${word}": there are ${OFFLOADS}`);
+    }),
+  );
 }
 
 /** @throws Usage */

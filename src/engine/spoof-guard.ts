@@ -101,7 +101,8 @@ export class SpoofGuard extends ForwardingPort {
     if (rest > 0) out.addSegment(batch.address[s - 1] + batch.size[s - 1] - rest, rest);
     for (; s < last; s++) out.addSegment(batch.address[s], batch.size[s]);
     this.#origin[out.packets] = p;
-    copyMetadata(batch, p, out, out.endPacket(batch.length[p], 0));
+    const q = out.endPacket(batch.length[p], 0);
+    if (batch.metadata) out.copyMetadata(q, batch, p);
   }
 
   /**
@@ -131,14 +132,4 @@ const NEVER = 0x10000;
 function checksumStart(batch: Batch, p: number): number {
   if (!batch.metadata || !(batch.flags[p] & NEEDS_CSUM)) return NEVER;
   return batch.csumStart[p];
-}
-
-function copyMetadata(from: Batch, p: number, to: Batch, q: number): void {
-  if (!from.metadata) return;
-  to.flags[q] = from.flags[p];
-  to.gsoType[q] = from.gsoType[p];
-  to.hdrLen[q] = from.hdrLen[p];
-  to.gsoSize[q] = from.gsoSize[p];
-  to.csumStart[q] = from.csumStart[p];
-  to.csumOffset[q] = from.csumOffset[p];
 }

@@ -3,15 +3,10 @@
  * ours that of a header in the context, the original's that of one on their stack. Whatever else a
  * hostile program passes ends it with an error.
  */
-import { HELPERS, type HelperName, type ProgramName } from "../abi/index.ts";
+import { HELPERS, type HelperName, type ProgramName, VNET_HDR } from "../abi/index.ts";
 import type { Helper, HelperMemory } from "../ebpf/index.ts";
+import { NEEDS_CSUM } from "../memory/metadata.ts";
 import { GuestError } from "./errors.ts";
-
-/** Bytes of a virtio_net_hdr, and what of it helpers know by itself. */
-export const VNET_HDR_BYTES = 10;
-const NEEDS_CSUM = 1;
-const CSUM_START = 6;
-const CSUM_OFFSET = 8;
 
 export interface HelperOptions {
   /** For messages. */
@@ -58,16 +53,16 @@ class Helpers {
       this.#checkContext("pkt_l4_csum_md_get", context);
       const { metadata } = this.#options;
       if ((metadata[0] & NEEDS_CSUM) === 0) return 0n;
-      this.#give("pkt_l4_csum_md_get", start, this.#field(CSUM_START));
-      this.#give("pkt_l4_csum_md_get", offset, this.#field(CSUM_OFFSET));
+      this.#give("pkt_l4_csum_md_get", start, this.#field(VNET_HDR.csum_start.offset));
+      this.#give("pkt_l4_csum_md_get", offset, this.#field(VNET_HDR.csum_offset.offset));
       return 1n;
     },
     pkt_l4_csum_md_set: (context, start, offset) => {
       this.#checkContext("pkt_l4_csum_md_set", context);
       const { metadata } = this.#options;
       metadata[0] |= NEEDS_CSUM;
-      this.#setField(CSUM_START, start);
-      this.#setField(CSUM_OFFSET, offset);
+      this.#setField(VNET_HDR.csum_start.offset, start);
+      this.#setField(VNET_HDR.csum_offset.offset, offset);
       return 0n;
     },
   };

@@ -12,10 +12,11 @@ import {
   PROGRAM_IDS,
   type ProgramName,
   type ProgramSet,
+  VNET_HDR,
 } from "../abi/index.ts";
 import { fastestRunner, type LinearMemory, type Runner } from "../ebpf/index.ts";
 import { GuestError } from "./errors.ts";
-import { helpersOf, VNET_HDR_BYTES } from "./helpers.ts";
+import { helpersOf } from "./helpers.ts";
 
 /** Where programs see the context. Any address would do; this one is easy to spot in a message. */
 const CONTEXT_BASE = 0x1_0000_0000;
@@ -86,8 +87,8 @@ export class GuestRing {
     const header = METADATA.flags.offset;
     this.metadata =
       programs.form === "v1"
-        ? new Uint8Array(VNET_HDR_BYTES)
-        : context.subarray(header, header + VNET_HDR_BYTES);
+        ? new Uint8Array(VNET_HDR.size)
+        : context.subarray(header, header + VNET_HDR.size);
     this.#freeIds = new Int32Array(bufs);
     this.#busy = new Uint8Array(bufs);
     this.free = 0;

@@ -25,9 +25,9 @@ import {
   GSO_UDP,
   GSO_UDP_L4,
   NEEDS_CSUM,
+  type PacketMetadata,
 } from "../memory/index.ts";
 import { receiveOffloads, transmitOffloads } from "../memory/offloads.ts";
-import type { PacketMetadata } from "../net/base.ts";
 import { NullPort } from "../net/synthetic.ts";
 
 const BUFFER = 512;

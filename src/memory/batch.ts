@@ -1,14 +1,17 @@
 /**
- * What devices and ports hand each other: a table of packets, each a run of memory segments, with what
- * virtio-net says of a packet beside its bytes. Made once, filled and emptied for ever; nothing is
- * allocated per packet.
+ * A batch of packets between ring and port: a table of packets, each a run of memory segments, with
+ * its offload metadata. Made once and reused; nothing is allocated per packet.
  *
  *     packet p = segments first[p] .. first[p + 1] - 1
  *
- * Sending, the device makes packets (`push`, or `addSegment` and `endPacket`) and the port reads them.
- * Receiving, the device lays out free segments (`addSegment`) and says how a packet takes them
- * (`receiveInto`); the port makes the packets, each from where the one before ended (`endReceived`).
+ * Sending, the ring adds packets (`push`, or `addSegment` and `endPacket`) and the port reads them.
+ * Receiving, the ring adds free segments (`addSegment`); a packet takes one of them or, after
+ * `receiveInto`, as many as it needs. The port asks how long the next packet may be (`nextBuffer`),
+ * writes it from the first unused segment on, and ends it (`endReceived`).
  */
+import { VNET_HDR } from "../abi/context.ts";
+import { GSO_NONE, NEEDS_CSUM, type PacketMetadata } from "./metadata.ts";
+
 export class Batch {
   readonly maxPackets: number;
   readonly maxSegments: number;
@@ -18,11 +21,13 @@ export class Batch {
   segments = 0;
   /** Receiving: segments that packets have taken. */
   used = 0;
-  /** Receiving: bytes that must be free before a packet is asked for; 0: each packet takes one segment. */
-  room = 0;
-  /** Receiving: no longer packet is let in. */
+  /** Receiving: a packet may span several segments (`receiveInto`); otherwise it takes one. */
+  spanning = false;
+  /** Receiving into spans: the longest packet. */
   maxPacket = 0;
-  /** Does the device know metadata? Otherwise the arrays of it mean nothing. */
+  /** Receiving into spans: free bytes without which no packet is asked for. */
+  #least = 0;
+  /** True if packets carry metadata; otherwise its arrays are undefined. */
   metadata = false;
   /** First segment of each packet, and one entry more. */
   readonly first: Int32Array;
@@ -66,8 +71,9 @@ export class Batch {
     this.packets = 0;
     this.segments = 0;
     this.used = 0;
-    this.room = 0;
+    this.spanning = false;
     this.maxPacket = 0;
+    this.#least = 0;
     this.metadata = false;
   }
 
@@ -113,20 +119,39 @@ export class Batch {
     this.segments = this.first[this.packets];
   }
 
-  /** Receiving: packets of at most `maxPacket` bytes take several segments; `room` as above. */
-  receiveInto(maxPacket: number, room: number): void {
+  /**
+   * Receiving: packets span as many segments as they need.
+   * @param maxPacket bytes of the longest packet
+   * @param least bytes that must be free before another packet is asked for, 1 to `maxPacket`
+   */
+  receiveInto(maxPacket: number, least: number): void {
+    this.spanning = true;
     this.maxPacket = maxPacket;
-    this.room = room;
+    this.#least = least;
+  }
+
+  /** Receiving: bytes that the next packet may have; 0 if the batch takes no more packets. */
+  nextBuffer(): number {
+    if (this.packets >= this.maxPackets || this.used >= this.segments) return 0;
+    if (!this.spanning) return this.size[this.used];
+    const { maxPacket } = this;
+    let free = 0;
+    for (let s = this.used; s < this.segments; s++) {
+      free += this.size[s];
+      if (free >= maxPacket) return maxPacket;
+    }
+    return free >= this.#least ? free : 0;
   }
 
   /**
-   * Receiving: a packet of `length` bytes came, into the free segments from the first unused one on. Its
-   * metadata is the port's to set (at the returned number) where the device knows any.
+   * Receiving: ends a packet of `length` bytes, which is in the free segments from the first unused
+   * one on. If the batch has metadata, the port sets it for the returned packet.
+   * @returns the packet's number
    */
   endReceived(length: number): number {
     const p = this.packets;
     let s = this.used;
-    if (this.room === 0) s++;
+    if (!this.spanning) s++;
     else for (let left = length; left > 0 && s < this.segments; s++) left -= this.size[s];
     this.length[p] = length;
     this.first[p + 1] = s;
@@ -135,15 +160,81 @@ export class Batch {
     return p;
   }
 
-  /** Receiving: bytes free in unused segments are enough for one packet more, and so is the table. */
-  get canReceive(): boolean {
-    if (this.packets >= this.maxPackets) return false;
-    if (this.room === 0) return this.used < this.segments;
-    let free = 0;
-    for (let s = this.used; s < this.segments; s++) {
-      free += this.size[s];
-      if (free >= this.room) return true;
-    }
-    return false;
+  /** Copies the metadata of packet q of another batch to packet p. */
+  copyMetadata(p: number, from: Batch, q: number): void {
+    this.flags[p] = from.flags[q];
+    this.gsoType[p] = from.gsoType[q];
+    this.hdrLen[p] = from.hdrLen[q];
+    this.gsoSize[p] = from.gsoSize[q];
+    this.csumStart[p] = from.csumStart[q];
+    this.csumOffset[p] = from.csumOffset[q];
   }
+
+  /** Packet p has no metadata: nothing is left to the receiver. */
+  clearMetadata(p: number): void {
+    this.flags[p] = 0;
+    this.gsoType[p] = GSO_NONE;
+    this.hdrLen[p] = 0;
+    this.gsoSize[p] = 0;
+    this.csumStart[p] = 0;
+    this.csumOffset[p] = 0;
+  }
+
+  setMetadata(p: number, metadata: PacketMetadata): void {
+    this.flags[p] = metadata.flags;
+    this.gsoType[p] = metadata.gsoType;
+    this.hdrLen[p] = metadata.hdrLen;
+    this.gsoSize[p] = metadata.gsoSize;
+    this.csumStart[p] = metadata.csumStart;
+    this.csumOffset[p] = metadata.csumOffset;
+  }
+
+  metadataOf(p: number): PacketMetadata {
+    return {
+      flags: this.flags[p],
+      gsoType: this.gsoType[p],
+      hdrLen: this.hdrLen[p],
+      gsoSize: this.gsoSize[p],
+      csumStart: this.csumStart[p],
+      csumOffset: this.csumOffset[p],
+    };
+  }
+
+  /** Writes the metadata of packet p as a virtio_net_hdr: its first words of 16 bits. */
+  writeHeader(p: number, header: Uint16Array): void {
+    header[FLAGS_AND_TYPE] = this.flags[p] | (this.gsoType[p] << 8);
+    header[HDR_LEN] = this.hdrLen[p];
+    header[GSO_SIZE] = this.gsoSize[p];
+    header[CSUM_START] = this.csumStart[p];
+    header[CSUM_OFFSET] = this.csumOffset[p];
+  }
+
+  /**
+   * Sets the metadata of packet p from a virtio_net_hdr. Of the flags, NEEDS_CSUM alone is kept:
+   * rings have no room for the others, which are hints.
+   */
+  readHeader(p: number, header: Uint16Array): void {
+    this.flags[p] = headerFlags(header);
+    this.gsoType[p] = headerGsoType(header);
+    this.hdrLen[p] = header[HDR_LEN];
+    this.gsoSize[p] = header[GSO_SIZE];
+    this.csumStart[p] = header[CSUM_START];
+    this.csumOffset[p] = header[CSUM_OFFSET];
+  }
+}
+
+/* virtio_net_hdr in words of 16 bits; flags and type share the first one */
+const FLAGS_AND_TYPE = VNET_HDR.flags.offset >> 1;
+const HDR_LEN = VNET_HDR.hdr_len.offset >> 1;
+const GSO_SIZE = VNET_HDR.gso_size.offset >> 1;
+const CSUM_START = VNET_HDR.csum_start.offset >> 1;
+const CSUM_OFFSET = VNET_HDR.csum_offset.offset >> 1;
+
+/** The flags of a virtio_net_hdr that count here. */
+export function headerFlags(header: Uint16Array): number {
+  return header[FLAGS_AND_TYPE] & NEEDS_CSUM;
+}
+
+export function headerGsoType(header: Uint16Array): number {
+  return header[FLAGS_AND_TYPE] >> 8;
 }

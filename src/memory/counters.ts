@@ -1,6 +1,7 @@
 /**
- * Counters of one queue. Declared once: the list makes the slots, the JSON and the text. They live in a
- * Float64Array (exact to 2^53), which may be shared with the thread that answers `status`.
+ * Counters of one queue. Declared once: the list makes the slots, the JSON and the text. They live
+ * in a Float64Array (exact to 2^53): plain memory of the worker's thread. Other threads get copies
+ * in the answer to `status`.
  */
 export const QUEUE_COUNTERS = [
   ["packets", "packets moved"],
@@ -21,9 +22,6 @@ export const QUEUE_COUNTERS = [
 ] as const;
 
 export type QueueCounterName = (typeof QUEUE_COUNTERS)[number][0];
-
-/** Slots of one queue in a shared array. */
-export const QUEUE_COUNTER_SLOTS = QUEUE_COUNTERS.length;
 
 const INDEX = Object.fromEntries(QUEUE_COUNTERS.map(([name], i) => [name, i])) as Record<
   QueueCounterName,
@@ -54,7 +52,7 @@ export const DROP_COUNTERS: readonly QueueCounterName[] = QUEUE_COUNTERS.map(
 export type QueueCounters = Float64Array;
 
 export function newQueueCounters(): QueueCounters {
-  return new Float64Array(QUEUE_COUNTER_SLOTS);
+  return new Float64Array(QUEUE_COUNTERS.length);
 }
 
 export function countersToJson(slots: QueueCounters): Record<QueueCounterName, number> {

@@ -1,13 +1,14 @@
 /**
- * What was negotiated, in terms of packets: which metadata a guest may send, which it takes, and whether
- * a packet's own is possible at all. A guest's metadata ends up in the host kernel's hands, so nothing
- * passes that was not negotiated or that points outside of its packet.
+ * Offloads as features: the words that select them, what negotiated features allow in packets of
+ * each direction, and the check of a packet's metadata. Metadata of a guest reaches the host's
+ * kernel, so none passes that was not negotiated or that points outside of its packet.
  */
 import { FEATURES } from "../abi/index.ts";
 import { DROP_BAD_CHECKSUM, DROP_BAD_LENGTH, DROP_BAD_SEGMENTATION } from "./counters.ts";
 import {
   allowsMetadata,
   type Batch,
+  ETHERNET_HEADER,
   GSO_NONE,
   MAX_GSO_PACKET,
   NEEDS_CSUM,
@@ -18,13 +19,31 @@ import {
   OFFLOAD_TSO6,
   OFFLOAD_UFO,
   OFFLOAD_USO,
+  VLAN_TAGS,
 } from "./index.ts";
 
-/** Segments that one packet may be cut into: a guest must not have the host's kernel make 65535 of one. */
+/** Segments of one packet: a guest must not have the host's kernel make 65535 of one. */
 const MAX_SEGMENTS = 2048;
-const ETHERNET_HEADER = 14;
-/** Two VLAN tags (QinQ) at full size: an MTU counts neither them nor the header. */
-const TAGS = 8;
+
+/** Words of the command lines for groups of feature bits; checksums bring scatter-gather along. */
+export const OFFLOAD_WORDS = {
+  txcsum: FEATURES.SG | FEATURES.TX_CSUM,
+  rxcsum: FEATURES.SG | FEATURES.RX_CSUM,
+  tso: FEATURES.TSO_V4 | FEATURES.TSO_V6 | FEATURES.UFO,
+  lro: FEATURES.TCP_V4_LRO | FEATURES.TCP_V6_LRO | FEATURES.UDP_LRO,
+} as const;
+export type OffloadWord = keyof typeof OFFLOAD_WORDS;
+
+export function isOffloadWord(word: string): word is OffloadWord {
+  return Object.hasOwn(OFFLOAD_WORDS, word);
+}
+
+/** @returns the feature bits that the words stand for; a device offers those that it has */
+export function offloadFeatures(words: Iterable<OffloadWord>): number {
+  let features = 0;
+  for (const word of words) features |= OFFLOAD_WORDS[word];
+  return features;
+}
 
 function offloads(features: number, csum: number, v4: number, v6: number, udp: number): number {
   // Segments need checksums of their own: without that one nothing else works.
@@ -48,15 +67,19 @@ export function receiveOffloads(features: number): number {
   return offloads(features, RX_CSUM, TCP_V4_LRO, TCP_V6_LRO, UDP_LRO);
 }
 
-/** @returns bytes of the longest packet that a guest must have buffers for; `mtu` is without headers */
+/**
+ * @param mtu counts neither the Ethernet header nor VLAN tags
+ * @returns bytes of the longest packet that a guest must have buffers for
+ */
 export function longestReceived(features: number, mtu: number): number {
   const large = receiveOffloads(features) & OFFLOAD_SEGMENTATION;
-  return large ? MAX_GSO_PACKET : mtu + ETHERNET_HEADER + TAGS;
+  return large ? MAX_GSO_PACKET : mtu + ETHERNET_HEADER + VLAN_TAGS;
 }
 
 /**
- * Is the metadata of packet p possible, and allowed?
- * @returns -1 where it is; otherwise the counter of the drop
+ * Checks the metadata of packet p against the packet and against what was negotiated.
+ * @param allowed OFFLOAD_* bits
+ * @returns -1 if it is valid and allowed; otherwise the counter of the drop
  */
 export function metadataProblem(batch: Batch, p: number, allowed: number): number {
   const flags = batch.flags[p];

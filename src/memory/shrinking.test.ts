@@ -6,7 +6,8 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import test from "node:test";
 import { Worker } from "node:worker_threads";
-import { close, dup, fstat } from "../os/fd.ts";
+import { dup } from "../../test/support/os.ts";
+import { close, fstat } from "../os/fd.ts";
 import { createMemfd, PAGE } from "../os/memory.ts";
 import { RegionTable } from "./regions.ts";
 

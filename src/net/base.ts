@@ -1,9 +1,9 @@
-/** What ports in this process share: counters, and packets copied out of and into a batch. */
-import { allowsMetadata, type Batch } from "../memory/index.ts";
+/** What ports of this process share: counters, and copies of packets out of and into a batch. */
+import { allowsMetadata, type Batch, type PacketMetadata } from "../memory/index.ts";
 import { copyBytes, copyFromAddress, copyToAddress } from "../os/memory.ts";
 import type { Port } from "./port.ts";
 
-/** A port that takes every packet, gives none, and is never in the way: to be extended. */
+/** Base of ports: the state that the engine reads, with defaults that never block. */
 export abstract class BasePort implements Port {
   abstract readonly name: string;
   readonly fd: number = -1;
@@ -46,50 +46,11 @@ export function packetBytes(batch: Batch, p: number): Uint8Array {
   return bytes;
 }
 
-/** The metadata fields of a packet, where it has any. */
-export interface PacketMetadata {
-  readonly flags: number;
-  readonly gsoType: number;
-  readonly hdrLen: number;
-  readonly gsoSize: number;
-  readonly csumStart: number;
-  readonly csumOffset: number;
-}
-
-/** The metadata of packet p; the batch's device knows metadata. */
-export function metadataOf(batch: Batch, p: number): PacketMetadata {
-  return {
-    flags: batch.flags[p],
-    gsoType: batch.gsoType[p],
-    hdrLen: batch.hdrLen[p],
-    gsoSize: batch.gsoSize[p],
-    csumStart: batch.csumStart[p],
-    csumOffset: batch.csumOffset[p],
-  };
-}
-
-/** Sets the metadata of packet p; null: nothing to say of it. */
-export function setMetadata(batch: Batch, p: number, metadata: PacketMetadata | null): void {
-  batch.flags[p] = metadata?.flags ?? 0;
-  batch.gsoType[p] = metadata?.gsoType ?? 0;
-  batch.hdrLen[p] = metadata?.hdrLen ?? 0;
-  batch.gsoSize[p] = metadata?.gsoSize ?? 0;
-  batch.csumStart[p] = metadata?.csumStart ?? 0;
-  batch.csumOffset[p] = metadata?.csumOffset ?? 0;
-}
-
-/** @returns the bytes that one packet may have in the batch's free segments */
-export function freeBytes(batch: Batch): number {
-  if (batch.room === 0) return batch.size[batch.used];
-  let free = 0;
-  for (let s = batch.used; s < batch.segments && free < batch.maxPacket; s++) free += batch.size[s];
-  return Math.min(free, batch.maxPacket);
-}
-
 /**
- * Copies a packet into the batch's free segments, where the batch can receive one.
- * @returns false if the guest has not granted its offloads or has
- * no room: then it is the caller's to count
+ * Copies a packet into the free segments of a batch whose `nextBuffer` is not 0.
+ * @param granted OFFLOAD_* that the guest takes
+ * @param metadata null: the packet needs nothing of the guest
+ * @returns false if the guest lacks the room or an offload: the caller counts it
  */
 export function receiveCopy(
   batch: Batch,
@@ -97,7 +58,7 @@ export function receiveCopy(
   granted = 0,
   metadata: PacketMetadata | null = null,
 ): boolean {
-  if (packet.length > freeBytes(batch)) return false;
+  if (packet.length > batch.nextBuffer()) return false;
   if (metadata !== null && !allowsMetadata(granted, metadata.flags, metadata.gsoType)) return false;
   let at = 0;
   for (let s = batch.used; at < packet.length; s++) {
@@ -106,24 +67,24 @@ export function receiveCopy(
     at += part.length;
   }
   const p = batch.endReceived(packet.length);
-  if (batch.metadata) setMetadata(batch, p, metadata);
+  if (metadata !== null) batch.setMetadata(p, metadata);
+  else batch.clearMetadata(p);
   return true;
 }
 
 /**
- * Copies a packet of `length` bytes, without metadata, from native
- * memory into the batch's free segments.
- * @returns false if the guest has no room: then it is the caller's to count
+ * Copies a packet of `length` bytes, without metadata, from native memory into the free segments of
+ * a batch whose `nextBuffer` is not 0.
+ * @returns false if the guest has no room: the caller counts it
  */
 export function receiveFrom(batch: Batch, address: number, length: number): boolean {
-  if (length > freeBytes(batch)) return false;
+  if (length > batch.nextBuffer()) return false;
   let at = 0;
   for (let s = batch.used; at < length; s++) {
     const part = Math.min(batch.size[s], length - at);
     copyBytes(batch.address[s], address + at, part);
     at += part;
   }
-  const p = batch.endReceived(length);
-  if (batch.metadata) setMetadata(batch, p, null);
+  batch.clearMetadata(batch.endReceived(length));
   return true;
 }

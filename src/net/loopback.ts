@@ -2,8 +2,8 @@
  * A port whose outside is its own inside: what the guest sends comes back to it, in order and with its metadata. As on
  * a TAP, a packet that needs an offload which the guest does not take is dropped.
  */
-import { allowsMetadata, type Batch } from "../memory/index.ts";
-import { BasePort, metadataOf, type PacketMetadata, packetBytes, receiveCopy } from "./base.ts";
+import { allowsMetadata, type Batch, type PacketMetadata } from "../memory/index.ts";
+import { BasePort, packetBytes, receiveCopy } from "./base.ts";
 
 /** Packets under way at most. */
 const CAPACITY = 512;
@@ -44,7 +44,7 @@ export class LoopbackPort extends BasePort {
   }
 
   receive(batch: Batch): void {
-    while (batch.canReceive && this.#packets.length > 0) {
+    while (this.#packets.length > 0 && batch.nextBuffer() > 0) {
       this.#give(batch, this.#packets.shift() as Packet);
     }
     this.receiveDrained = this.#packets.length === 0;
@@ -60,6 +60,6 @@ export class LoopbackPort extends BasePort {
 function packetOf(batch: Batch, p: number): Packet {
   return {
     frame: packetBytes(batch, p),
-    metadata: batch.metadata ? metadataOf(batch, p) : null,
+    metadata: batch.metadata ? batch.metadataOf(p) : null,
   };
 }

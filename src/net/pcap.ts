@@ -70,7 +70,7 @@ export class PcapPort extends BasePort {
     if (reader === null || reader.ended) return;
     const { skipped } = reader;
     // Bounded, too, while none can be replayed: the loop has others to serve.
-    for (let left = batch.maxPackets; left > 0 && batch.canReceive && !reader.ended; left--) {
+    for (let left = batch.maxPackets; left > 0 && !reader.ended && batch.nextBuffer() > 0; left--) {
       if (reader.next() && !receiveFrom(batch, reader.address, reader.length)) this.tooLong++;
     }
     this.dropped += reader.skipped - skipped;

@@ -23,7 +23,7 @@ export interface Port {
   readonly tooLong: number;
   /** Sends packets from the front of the batch. @returns how many were consumed: sent, or dropped. */
   send(batch: Batch): number;
-  /** Receives into the batch's free segments while it `canReceive`. */
+  /** Receives into the batch's free segments while `nextBuffer()` is not 0. */
   receive(batch: Batch): void;
   /** OFFLOAD_* that received packets may need of the guest from now on. Packets that need others are dropped. */
   setReceiveOffloads(offloads: number): void;

@@ -15,7 +15,7 @@ function freeSegments(count: number, size: number, room = 0, maxPacket = 0): Bat
   const memory = mapAnonymous(count * size);
   const batch = new Batch(64, 256);
   for (let s = 0; s < count; s++) batch.addSegment(memory.address + s * size, size);
-  batch.receiveInto(maxPacket, room);
+  if (maxPacket > 0) batch.receiveInto(maxPacket, room);
   return batch;
 }
 

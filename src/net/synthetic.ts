@@ -84,7 +84,7 @@ export class SourcePort extends SinkPort {
     // Bounded, too, if all are too long for the guest: the loop has others to serve.
     const most = Math.min(this.#count - this.given, batch.maxPackets);
     let left = Math.min(this.#allowance(), most);
-    for (; left > 0 && batch.canReceive; left--) this.#give(batch);
+    for (; left > 0 && batch.nextBuffer() > 0; left--) this.#give(batch);
     // What time has yet to earn is no end.
     this.receiveDrained = this.given >= this.#count;
   }

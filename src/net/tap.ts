@@ -9,7 +9,13 @@
  * Ethernet frame or its header contradicts it: such a packet is dropped and counted. EBADFD means
  * that the interface was removed.
  */
-import { allowsMetadata, type Batch, GSO_NONE, NEEDS_CSUM } from "../memory/index.ts";
+import {
+  allowsMetadata,
+  type Batch,
+  GSO_NONE,
+  headerFlags,
+  headerGsoType,
+} from "../memory/index.ts";
 import { EAGAIN, EINTR, EINVAL, EIO, errnoName, OsError } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
@@ -108,7 +114,7 @@ export class TapPort extends BasePort {
   }
 
   receive(batch: Batch): void {
-    if (this.#tap.vnetHeader !== 0 || batch.room !== 0) this.#receiveVectors(batch);
+    if (this.#tap.vnetHeader !== 0 || batch.spanning) this.#receiveVectors(batch);
     else this.#receiveSingles(batch);
   }
 
@@ -135,8 +141,10 @@ export class TapPort extends BasePort {
     this.#layOut(batch);
     const header = this.#tap.vnetHeader;
     // Bounded, too, while all that comes has to be dropped: the loop has others to serve.
-    for (let left = batch.maxPackets; left > 0 && batch.canReceive; left--) {
-      const free = this.#freeVector(batch);
+    for (let left = batch.maxPackets; left > 0; left--) {
+      const most = batch.nextBuffer();
+      if (most === 0) break;
+      const free = this.#freeVector(batch, most);
       const first = batch.used + (header === 0 ? 1 : 0);
       if (header !== 0) this.#entry(first, this.#native.address + HEADER_AT, header);
       const result = readv(
@@ -193,8 +201,7 @@ export class TapPort extends BasePort {
    * may be one that was cut. The byte more is the next segment's, which that packet does
    * not take, or at the end of the batch one of our own.
    */
-  #freeVector(batch: Batch): { entries: number; bytes: number } {
-    const most = batch.room === 0 ? batch.size[batch.used] : batch.maxPacket;
+  #freeVector(batch: Batch, most: number): { entries: number; bytes: number } {
     let bytes = 0;
     let s = batch.used;
     // Besides these, one entry for a header and one for the byte more.
@@ -215,21 +222,16 @@ export class TapPort extends BasePort {
       return;
     }
     const header = this.#header;
-    const flags = header[0] & NEEDS_CSUM;
-    const gsoType = header[0] >> 8;
+    const flags = headerFlags(header);
+    const gsoType = headerGsoType(header);
     const plain = this.#tap.vnetHeader === 0 || (flags === 0 && gsoType === GSO_NONE);
     if (length <= 0 || !(plain || allowsMetadata(this.offloads, flags, gsoType))) {
       this.dropped++;
       return;
     }
     const p = batch.endReceived(length);
-    if (!batch.metadata) return;
-    batch.flags[p] = plain ? 0 : flags;
-    batch.gsoType[p] = plain ? GSO_NONE : gsoType;
-    batch.hdrLen[p] = plain ? 0 : header[1];
-    batch.gsoSize[p] = plain ? 0 : header[2];
-    batch.csumStart[p] = plain ? 0 : header[3];
-    batch.csumOffset[p] = plain ? 0 : header[4];
+    if (plain) batch.clearMetadata(p);
+    else batch.readHeader(p, header);
   }
 
   #sendVector(batch: Batch, p: number): number {
@@ -238,20 +240,10 @@ export class TapPort extends BasePort {
     if (this.#tap.vnetHeader === 0) {
       return writev(this.fd, this.#native.address + (first + 1) * IOVEC, count);
     }
-    if (batch.metadata) this.#writeHeader(batch, p);
+    if (batch.metadata) batch.writeHeader(p, this.#header);
     else this.#header.fill(0);
     this.#entry(first, this.#native.address + HEADER_AT, this.#tap.vnetHeader);
     return writev(this.fd, this.#native.address + first * IOVEC, count + 1);
-  }
-
-  #writeHeader(batch: Batch, p: number): void {
-    const header = this.#header;
-    header[0] = batch.flags[p] | (batch.gsoType[p] << 8);
-    header[1] = batch.hdrLen[p];
-    header[2] = batch.gsoSize[p];
-    header[3] = batch.csumStart[p];
-    header[4] = batch.csumOffset[p];
-    header[5] = 0;
   }
 
   /** Writes the batch's segments into the table. */

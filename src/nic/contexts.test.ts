@@ -4,9 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { dup } from "../../test/support/os.ts";
 import { RegionTable } from "../memory/index.ts";
 import { OsError } from "../os/errors.ts";
-import { close, dup } from "../os/fd.ts";
+import { close } from "../os/fd.ts";
 import { createMemfd, type Mapping, mapFile, mappingUnit, PAGE, viewsMade } from "../os/memory.ts";
 import {
   type MappedContext,

@@ -57,11 +57,11 @@ export class AioSignaller {
     const context = data.getUint32(ID, true) + data.getUint32(ID + 4, true) * 2 ** 32;
     const ring = new Uint32Array(libc.viewAt(context, RING.BYTES));
     if (ring[RING.magic] !== RING_MAGIC) return null;
-    putAddress(data, LIST, page + IOCB);
+    libc.putAddress(data, LIST, page + IOCB);
     data.setUint16(IOCB + FIELD.opcode, IOCB_CMD_PWRITE, true);
     data.setUint32(IOCB + FIELD.fd, sink, true);
-    putAddress(data, IOCB + FIELD.buffer, page + BYTE);
-    putAddress(data, IOCB + FIELD.bytes, 1);
+    libc.putAddress(data, IOCB + FIELD.buffer, page + BYTE);
+    libc.putAddress(data, IOCB + FIELD.bytes, 1);
     data.setUint32(IOCB + FIELD.flags, IOCB_FLAG_RESFD, true);
     return new AioSignaller(context, page, ring);
   }
@@ -76,9 +76,4 @@ export class AioSignaller {
     ring[RING.head] = ring[RING.tail];
     return submitted;
   }
-}
-
-function putAddress(data: DataView, offset: number, value: number): void {
-  data.setUint32(offset, value >>> 0, true);
-  data.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
 }

@@ -7,7 +7,6 @@ export const EPOLLIN = 0x001;
 export const EPOLLOUT = 0x004;
 export const EPOLLERR = 0x008;
 export const EPOLLHUP = 0x010;
-export const EPOLLRDHUP = 0x2000;
 /** Edge-triggered: reports each change to ready once, not as long as it lasts. */
 export const EPOLLET = 0x80000000;
 

@@ -63,7 +63,6 @@ export const EINVAL = E.EINVAL;
 export const EMFILE = E.EMFILE;
 export const EFBIG = E.EFBIG;
 export const ENAMETOOLONG = E.ENAMETOOLONG;
-export const ENOSYS = E.ENOSYS;
 export const EMSGSIZE = E.EMSGSIZE;
 export const EADDRINUSE = E.EADDRINUSE;
 export const ECONNRESET = E.ECONNRESET;

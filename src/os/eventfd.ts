@@ -5,14 +5,13 @@
  */
 import { AioSignaller } from "./aio.ts";
 import { check, EAGAIN } from "./errors.ts";
-import { fdTarget, trySetNonBlocking } from "./fd.ts";
+import { fdTarget, pollWritable, trySetNonBlocking } from "./fd.ts";
 import * as libc from "./libc.ts";
 
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
 const SYS_PREADV2 = process.arch === "x64" ? 327 : 286;
 const RWF_NOWAIT = 8;
-const POLLOUT = 4;
 
 export function createEventFd(): number {
   return check(
@@ -62,9 +61,7 @@ export function signalPeer(fd: number): boolean {
  */
 export function signalWritable(fd: number): boolean {
   trySetNonBlocking(fd);
-  libc.scratch.setInt32(libc.STRUCT_OFFSET, fd, true);
-  libc.scratch.setInt32(libc.STRUCT_OFFSET + 4, POLLOUT, true);
-  if (libc.poll(libc.STRUCT_ADDRESS, 1, 0) !== 1) return true;
+  if (pollWritable(fd, 0) !== 1) return true;
   return libc.write(fd, libc.ONE_ADDRESS, 8) === 8 || libc.errno() === EAGAIN;
 }
 

@@ -3,7 +3,6 @@ import { fstatSync, readlinkSync } from "node:fs";
 import { check } from "./errors.ts";
 import * as libc from "./libc.ts";
 
-const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
@@ -11,11 +10,6 @@ const O_NONBLOCK = 0o4000;
 /** Closes `fd`. A descriptor that is not open is an error of the caller and is ignored. */
 export function close(fd: number): void {
   libc.close(fd);
-}
-
-/** Returns a second descriptor of the same open file. */
-export function dup(fd: number): number {
-  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)", `fd ${fd}`);
 }
 
 export function setNonBlocking(fd: number): void {
@@ -31,12 +25,20 @@ export function trySetNonBlocking(fd: number): void {
 
 const POLLOUT = 4;
 
-/** Waits until an unshared descriptor is writable. @returns false on timeout */
-export function waitWritable(fd: number, ms: number): boolean {
-  if (fd < 0 || ms <= 0) return false;
+/**
+ * poll(2) for POLLOUT: struct pollfd is fd i32, events i16, revents i16. An error counts as
+ * writable: the write reports it.
+ * @returns 1 if writable, 0 on timeout, negative if poll failed
+ */
+export function pollWritable(fd: number, ms: number): number {
   libc.scratch.setInt32(libc.STRUCT_OFFSET, fd, true);
   libc.scratch.setInt32(libc.STRUCT_OFFSET + 4, POLLOUT, true);
-  return libc.poll(libc.STRUCT_ADDRESS, 1, Math.ceil(ms)) > 0;
+  return libc.poll(libc.STRUCT_ADDRESS, 1, ms);
+}
+
+/** Waits until an unshared descriptor is writable. @returns false on timeout */
+export function waitWritable(fd: number, ms: number): boolean {
+  return fd >= 0 && ms > 0 && pollWritable(fd, Math.ceil(ms)) > 0;
 }
 
 export interface FileIdentity {

@@ -211,3 +211,9 @@ scratch.setUint32(24, 8, true);
 /** Offset in the scratch page at which callers may build structures. */
 export const STRUCT_OFFSET = 64;
 export const STRUCT_ADDRESS = scratchAddress + STRUCT_OFFSET;
+
+/** Writes an address, or a length, as the u64 of a struct. */
+export function putAddress(data: DataView, offset: number, value: number): void {
+  data.setUint32(offset, value >>> 0, true);
+  data.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
+}

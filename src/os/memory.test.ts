@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { openFds } from "../../test/support/os.ts";
-import { close, dup, fdTarget, fstat } from "./fd.ts";
+import { dup, openFds } from "../../test/support/os.ts";
+import { close, fdTarget, fstat } from "./fd.ts";
 import * as libc from "./libc.ts";
 import {
   createMemfd,

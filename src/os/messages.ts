@@ -33,15 +33,10 @@ function newHeader(): Header {
   const memory = mapAnonymous(PAGE);
   const data = new DataView(memory.view(0, PAGE));
   const { address } = memory;
-  putAddress(data, MSG.iov, address + IOV);
+  libc.putAddress(data, MSG.iov, address + IOV);
   data.setUint32(MSG.iovLength, 1, true);
-  putAddress(data, MSG.control, address + CONTROL);
+  libc.putAddress(data, MSG.control, address + CONTROL);
   return { memory, address, data };
-}
-
-function putAddress(data: DataView, offset: number, value: number): void {
-  data.setUint32(offset, value >>> 0, true);
-  data.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
 }
 
 /**
@@ -78,7 +73,7 @@ export class SocketReceiver {
   receiveAt(fd: number, address: number, length: number): number {
     const { data, address: header } = this.#header;
     if (this.fds.length > 0) this.fds.length = 0;
-    putAddress(data, IOV, address);
+    libc.putAddress(data, IOV, address);
     data.setUint32(IOV + 8, length, true);
     data.setUint32(MSG.controlLength, this.#controlLength, true);
     const n = libc.recvmsg(fd, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -159,7 +154,7 @@ function sendWithFds(fd: number, address: number, length: number, fds: readonly 
   }
   sender ??= newHeader();
   const { data } = sender;
-  putAddress(data, IOV, address);
+  libc.putAddress(data, IOV, address);
   data.setUint32(IOV + 8, length, true);
   const controlLength = CMSG_HEADER + 4 * fds.length;
   data.setUint32(MSG.controlLength, controlLength, true);

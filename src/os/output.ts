@@ -4,11 +4,11 @@
  */
 import { fstatSync } from "node:fs";
 import { EAGAIN, EINTR, OsError } from "./errors.ts";
+import { pollWritable } from "./fd.ts";
 import * as libc from "./libc.ts";
 
 const O_WRONLY_NONBLOCK_NOCTTY_CLOEXEC = 1 | 0o4000 | 0o400 | 0o2000000;
 const MSG_DONTWAIT_NOSIGNAL = 0x40 | 0x4000;
-const POLLOUT = 4;
 /** A writable pipe takes this many bytes at once (PIPE_BUF). */
 const PIECE = 4096;
 
@@ -32,7 +32,8 @@ export class Output {
     // A pipe of another user cannot be opened again. Regular files
     // never block, and keep their offset in `fd`.
     const asks = this.#own < 0 && !stat.isFile();
-    this.#write = (at, length) => (asks && !isWritable(fd) ? 0 : libc.write(to, at, length));
+    this.#write = (at, length) =>
+      asks && pollWritable(fd, 0) <= 0 ? 0 : libc.write(to, at, length);
   }
 
   /**
@@ -57,15 +58,4 @@ export class Output {
 
 function reopened(fd: number): number {
   return libc.open(`/proc/self/fd/${fd}`, O_WRONLY_NONBLOCK_NOCTTY_CLOEXEC, 0);
-}
-
-/**
- * struct pollfd: fd i32, events i16, revents i16. An error
- * counts as writable: the write reports it.
- */
-function isWritable(fd: number): boolean {
-  const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
-  scratch.setInt32(STRUCT_OFFSET, fd, true);
-  scratch.setUint32(STRUCT_OFFSET + 4, POLLOUT, true);
-  return libc.poll(STRUCT_ADDRESS, 1, 0) > 0;
 }

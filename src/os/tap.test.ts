@@ -7,7 +7,8 @@ import { close } from "./fd.ts";
 import * as libc from "./libc.ts";
 import { mapAnonymous } from "./memory.ts";
 import { inNetns } from "./netns.ts";
-import { openTap, setTapOffloads, TAP_CSUM, TAP_TSO4, TAP_TSO6, TAP_USO } from "./tap.ts";
+import { openTap, setTapOffloads } from "./tap.ts";
+import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO } from "./tun-flags.ts";
 import { readv, writev } from "./vector-io.ts";
 
 const NS = `bpfhv-os-${process.pid}`;
@@ -44,11 +45,12 @@ test("openTap creates a TAP in its namespace with the offloads that the kernel s
   skip,
 }, () => {
   inOwnNamespace(() => {
-    const offloads = TAP_CSUM | TAP_TSO4 | TAP_TSO6 | TAP_USO;
+    const offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO;
     const options = { name: "t0", vnetHeader: 12, offloads, netns: NS, create: true } as const;
     const tap = openTap(options);
     assert.ok(
-      (tap.offloads & (TAP_CSUM | TAP_TSO4 | TAP_TSO6)) === (TAP_CSUM | TAP_TSO4 | TAP_TSO6),
+      (tap.offloads & (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)) ===
+        (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6),
     );
     assert.equal(libc.ifNameToIndex("t0"), 0, "not in our own namespace");
     assert.ok(inNetns(NS, () => libc.ifNameToIndex("t0")) > 0);
@@ -56,8 +58,8 @@ test("openTap creates a TAP in its namespace with the offloads that the kernel s
       code: "EBUSY",
       message: /another process has it open/,
     });
-    assert.equal(setTapOffloads(tap, 0x80 | TAP_CSUM), TAP_CSUM, "an unknown bit is left out");
-    assert.equal(setTapOffloads(tap, TAP_TSO4), 0, "segmentation needs checksums");
+    assert.equal(setTapOffloads(tap, 0x80 | TUN_F_CSUM), TUN_F_CSUM, "an unknown bit is left out");
+    assert.equal(setTapOffloads(tap, TUN_F_TSO4), 0, "segmentation needs checksums");
     close(tap.fd);
   });
 });
@@ -119,7 +121,7 @@ test("openTap refuses invalid names, and offloads without a header", () => {
   for (const name of ["", "a b", "a/b", "..", "t%d"]) {
     assert.throws(() => openTap({ ...base, name }), { code: "EINVAL" });
   }
-  assert.throws(() => openTap({ ...base, name: "t0", offloads: TAP_CSUM }), { code: "EINVAL" });
+  assert.throws(() => openTap({ ...base, name: "t0", offloads: TUN_F_CSUM }), { code: "EINVAL" });
 });
 
 test("inNetns returns to its namespace when the action throws", { skip }, () => {

@@ -5,6 +5,14 @@
 import { check, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, EPERM, errnoName, OsError } from "./errors.ts";
 import * as libc from "./libc.ts";
 import { inNetns } from "./netns.ts";
+import {
+  TUN_F_CSUM,
+  TUN_F_TSO_ECN,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_UFO,
+  TUN_F_USO,
+} from "./tun-flags.ts";
 
 export { readv, writev } from "./vector-io.ts";
 
@@ -27,21 +35,12 @@ const MAX_NAME = 15;
 const IFREQ_FLAGS = 16;
 const IFREQ_SIZE = 40;
 
-/** What the kernel may leave to us in received frames (linux/if_tun.h, TUN_F_*). */
-export const TAP_CSUM = 0x01;
-export const TAP_TSO4 = 0x02;
-export const TAP_TSO6 = 0x04;
-export const TAP_TSO_ECN = 0x08;
-export const TAP_UFO = 0x10;
-/** UDP segmentation, from Linux 6.2 on. Both bits only together. */
-export const TAP_USO = 0x60;
-
 export interface TapOptions {
   /** Name of the interface, 1 to 15 bytes. */
   readonly name: string;
   /** Length of the virtio-net header before every frame: none, the short or the long form. */
   readonly vnetHeader: 0 | 10 | 12;
-  /** Requested TAP_* bits. They need a header. */
+  /** Requested TUN_F_* bits. They need a header. */
   readonly offloads: number;
   readonly multiQueue?: boolean;
   /** Network namespace of the interface; default: the current one. */
@@ -58,7 +57,7 @@ export interface Tap {
   readonly fd: number;
   readonly name: string;
   readonly vnetHeader: 0 | 10 | 12;
-  /** The TAP_* bits that the kernel accepted. */
+  /** The TUN_F_* bits that the kernel accepted. */
   readonly offloads: number;
 }
 
@@ -178,7 +177,14 @@ function setHeaderSize(fd: number, { name, vnetHeader }: TapOptions): void {
 /**
  * Groups that the kernel accepts or refuses as a whole. if_tun.h says which need an earlier one.
  */
-const OFFLOAD_GROUPS = [TAP_CSUM, TAP_TSO4, TAP_TSO6, TAP_TSO_ECN, TAP_UFO, TAP_USO] as const;
+const OFFLOAD_GROUPS = [
+  TUN_F_CSUM,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_TSO_ECN,
+  TUN_F_UFO,
+  TUN_F_USO,
+] as const;
 
 /** Sets those of the requested bits that the kernel supports, and returns them. */
 function setOffloads(fd: number, wanted: number): number {

@@ -11,14 +11,8 @@ import { DEVICES } from "../../src/devices/index.ts";
 import { sring } from "../../src/devices/sring/host.ts";
 import { GuestDriver, type GuestDriverOptions } from "../../src/guest/driver.ts";
 import { LocalMemory } from "../../src/guest/memory.ts";
-import type { Batch, GuestMemory } from "../../src/memory/index.ts";
-import {
-  BasePort,
-  metadataOf,
-  type PacketMetadata,
-  packetBytes,
-  receiveCopy,
-} from "../../src/net/base.ts";
+import type { Batch, GuestMemory, PacketMetadata } from "../../src/memory/index.ts";
+import { BasePort, packetBytes, receiveCopy } from "../../src/net/base.ts";
 import type { NicConfig } from "../../src/nic/config.ts";
 import { LocalNic } from "../../src/nic/local.ts";
 
@@ -50,13 +44,13 @@ export class TestPort extends BasePort {
       }
       this.room--;
       this.sent.push(frame);
-      this.sentMetadata.push(metadataOf(batch, p));
+      this.sentMetadata.push(batch.metadataOf(p));
     }
     return batch.packets;
   }
 
   receive(batch: Batch): void {
-    while (batch.canReceive && this.incoming.length > 0) {
+    while (this.incoming.length > 0 && batch.nextBuffer() > 0) {
       const frame = this.incoming.shift() as Uint8Array;
       const metadata = this.incomingMetadata.get(frame) ?? null;
       if (!receiveCopy(batch, frame, this.offloads, metadata)) this.tooLong++;

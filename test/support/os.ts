@@ -5,7 +5,7 @@ import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { check } from "../../src/os/errors.ts";
 import { prepareToSignalPeers } from "../../src/os/eventfd.ts";
-import { close, dup } from "../../src/os/fd.ts";
+import { close } from "../../src/os/fd.ts";
 import * as libc from "../../src/os/libc.ts";
 import { socketPair } from "../../src/os/unix-socket.ts";
 
@@ -90,6 +90,13 @@ export function strangers(): { readonly name: string; readonly fd: number }[] {
   ];
   rmSync(folder, { recursive: true });
   return all;
+}
+
+const F_DUPFD_CLOEXEC = 1030;
+
+/** A second descriptor of the same open file. */
+export function dup(fd: number): number {
+  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)", `fd ${fd}`);
 }
 
 /** An event descriptor as a hostile peer gives it: blocking, its counter full. */

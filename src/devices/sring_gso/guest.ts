@@ -13,6 +13,7 @@ import {
   MAX_BUFS,
   PRIVATE_OFFSET,
   type ProgramForm,
+  VNET_HDR,
 } from "../../abi/index.ts";
 import {
   after,
@@ -27,7 +28,7 @@ import {
 } from "../../compiler/language.ts";
 import { interruptOnFirstReceived, interruptOnFirstSent, publish } from "../sring/guest-ring.ts";
 import { SRING } from "../sring/layout.ts";
-import { DESC_EOP, DESC_NEEDS_CSUM, GSO_RX_DESC, GSO_TX_DESC, HEADER, VNET_HDR } from "./layout.ts";
+import { DESC_EOP, DESC_NEEDS_CSUM, GSO_RX_DESC, GSO_TX_DESC, HEADER } from "./layout.ts";
 
 export { rxi, txi } from "../sring/guest-ring.ts";
 

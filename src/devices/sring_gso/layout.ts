@@ -2,7 +2,7 @@
  * sring_gso: the control words of sring, with descriptors that carry offload metadata, several of which
  * make a packet. Byte for byte as the original lays it out.
  */
-import { METADATA, struct, u8, u16, u64 } from "../../abi/index.ts";
+import { METADATA, struct, u16, u64 } from "../../abi/index.ts";
 
 /** `flags`: the last descriptor of its packet; the metadata is in that one only. */
 export const DESC_EOP = 1;
@@ -37,12 +37,3 @@ export const GSO_RX_DESC = struct("sring_gso_rx_desc", 32, {
 
 /** Where the context has the packet's virtio_net_hdr. */
 export const HEADER = METADATA.flags.offset;
-
-export const VNET_HDR = struct("virtio_net_hdr", 10, {
-  flags: u8(0),
-  gso_type: u8(1),
-  hdr_len: u16(2),
-  gso_size: u16(4),
-  csum_start: u16(6),
-  csum_offset: u16(8),
-});

@@ -1,4 +1,5 @@
 /** What the helpers of version 1 take and give (the table is data; `call.ts` applies it). */
+import { VNET_HDR } from "../../abi/context.ts";
 import type { HelperName, ProgramName } from "../../abi/programs.ts";
 
 export type Argument =
@@ -27,8 +28,6 @@ const input = (size: number): Argument => ({ kind: "in", size });
 const output = (size: number, writesOn?: number): Argument =>
   writesOn === undefined ? { kind: "out", size } : { kind: "out", size, writesOn };
 
-/** Bytes of `virtio_net_hdr` without `num_buffers`. */
-const METADATA_SIZE = 10;
 /** Kernels return errors down to -4095. */
 const ERRORS = [-4095, 0] as const;
 const ZERO = [[0, 0]] as const;
@@ -51,12 +50,12 @@ export const HELPER_SIGNATURES: Readonly<Record<HelperName, Signature>> = {
   pkt_l4_csum_md_set: { programs: ["rxc", "rxh"], args: [context, number, number], results: ZERO },
   pkt_virtio_net_md_get: {
     programs: ["txp", "txh"],
-    args: [context, output(METADATA_SIZE)],
+    args: [context, output(VNET_HDR.size)],
     results: [[0, 1]],
   },
   pkt_virtio_net_md_set: {
     programs: ["rxc", "rxh"],
-    args: [context, input(METADATA_SIZE)],
+    args: [context, input(VNET_HDR.size)],
     results: ZERO,
   },
   rx_buf_dma_map: {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { frameOf } from "../../../test/support/guest.ts";
-import { openFds } from "../../../test/support/os.ts";
+import { dup, openFds } from "../../../test/support/os.ts";
 import { message, ProxyBench, type RawReply, table, words } from "../../../test/support/proxy.ts";
 import { PROGRAM_IDS } from "../../abi/index.ts";
 import type { Device } from "../../devices/format.ts";
@@ -11,7 +11,7 @@ import { sringGso } from "../../devices/sring_gso/host.ts";
 import { assembleText } from "../../ebpf/text.ts";
 import { INTERRUPTS, PACKETS } from "../../memory/counters.ts";
 import { drainEventFd } from "../../os/eventfd.ts";
-import { close, dup } from "../../os/fd.ts";
+import { close } from "../../os/fd.ts";
 import { createMemfd, PAGE } from "../../os/memory.ts";
 
 /** Runs with a bench, and sees to it that no descriptor is left. */

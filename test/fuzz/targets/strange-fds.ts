@@ -13,10 +13,11 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createEventFd } from "../../../src/os/eventfd.ts";
-import { close, dup } from "../../../src/os/fd.ts";
+import { close } from "../../../src/os/fd.ts";
 import * as libc from "../../../src/os/libc.ts";
 import { createMemfd } from "../../../src/os/memory.ts";
 import { socketPair } from "../../../src/os/unix-socket.ts";
+import { dup } from "../../support/os.ts";
 
 export const FD_KINDS = [
   "eventfd",
