@@ -1,4 +1,7 @@
-/** What tests compile programs with: the golden files' folder, and values for the names that they do not declare. */
+/**
+ * What tests compile programs with: the golden files' folder, and values for the names that they do
+ * not declare.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

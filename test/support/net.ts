@@ -110,7 +110,7 @@ export function recordsOf(capture: Buffer): Buffer[] {
   const records: Buffer[] = [];
   for (let at = 24; at < capture.length; ) {
     const length = capture.readUInt32LE(at + 8);
-    if (at + 16 + length > capture.length) throw new Error(`record ${records.length} is cut off`);
+    if (at + 16 + length > capture.length) throw new Error(`record ${records.length} is truncated`);
     records.push(capture.subarray(at + 16, at + 16 + length));
     at += 16 + length;
   }

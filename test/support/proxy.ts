@@ -140,7 +140,7 @@ export class ProxyBench {
     for (let n = 0; n < 40 && this.frontend.handle() > 0; n++);
   }
 
-  /** The next reply; null where there is none, "closed" where there never will be. */
+  /** The next reply; null if none has come, "closed" if none can come. */
   reply(): RawReply | "closed" | null {
     let n: number;
     try {
@@ -163,7 +163,10 @@ export class ProxyBench {
     return this.reply();
   }
 
-  /** Up to registered contexts (receive at 0x10000, transmit at 0x20000, 16 buffers) and event descriptors. */
+  /**
+   * Up to registered contexts (receive at 0x10000, transmit at 0x20000, 16 buffers) and event
+   * descriptors.
+   */
   configure(): void {
     const steps: [number, Uint8Array, number[]][] = [
       [5, table([0, MEMORY, 0]), [this.memfd]],

@@ -1,4 +1,7 @@
-/** Programs for tests: those of the devices, some that use what devices do not, and mutants of all of them. */
+/**
+ * Programs for tests: those of the devices, some that use what devices do not, and mutants of all
+ * of them.
+ */
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm } from "../../src/abi/programs.ts";
 import { DEVICES } from "../../src/devices/index.ts";
 import { programsOf } from "../../src/devices/program-set.ts";
@@ -25,7 +28,9 @@ export function deviceSamples(bufs: number, form: ProgramForm): Sample[] {
   });
 }
 
-/** Stack, spills, local calls, signed and 32-bit comparisons, shifts, switches of width: all safe. */
+/**
+ * Stack, spills, local calls, signed and 32-bit comparisons, shifts, switches of width: all safe.
+ */
 const SAFE: Readonly<Record<string, readonly string[]>> = {
   spill: [
     ...["r6 = r1", "r2 = *(u32 *)(r6 + 16)", "*(u64 *)(r10 - 8) = r2", "if r2 > 100 goto +5"],
@@ -96,7 +101,10 @@ const OPCODES = [
   ...[0x61, 0x69, 0x71, 0x79, 0x62, 0x6a, 0x72, 0x7a, 0x63, 0x6b, 0x73, 0x7b, 0xc3, 0xdb],
 ];
 
-/** The code with one to three small changes: a register, an offset, an immediate, an opcode, two swapped. */
+/**
+ * The code with one to three small changes: a register, an offset, an immediate, an opcode, two
+ * swapped.
+ */
 export function mutant(code: Uint8Array, random: (n: number) => number): Uint8Array {
   const bytes = code.slice();
   const view = new DataView(bytes.buffer);

@@ -1,4 +1,7 @@
-/** A client that speaks bytes: for tests and fuzzers of the server. Builds messages by hand, on purpose. */
+/**
+ * A client that speaks bytes: for tests and fuzzers of the server. Builds messages by hand, on
+ * purpose.
+ */
 import { close } from "../../src/os/fd.ts";
 import { type Mapping, mapAnonymous } from "../../src/os/memory.ts";
 import { SocketReceiver, sendMessage } from "../../src/os/messages.ts";
@@ -93,7 +96,10 @@ export class RawClient {
   }
 }
 
-/** Remembers what was asked of it. BAR 0: 4096 bytes that keep what is written; BAR 1: 64 KiB that read as 0. */
+/**
+ * Remembers what was asked of it. BAR 0: 4096 bytes that keep what is written; BAR 1: 64 KiB that
+ * read as 0.
+ */
 export class RecordingDevice implements PciDevice {
   readonly identity = { vendor: 0x1b36, device: 0x0ace, classCode: 0xff0000, revision: 3 };
   readonly bars = [{ size: 4096 }, { size: 65536 }, null];

@@ -1,12 +1,12 @@
 /**
- * Runs shell scripts in the guest through its second serial port. A request is one line; the answer is the
- * script's output, then "\x01END id status\n" (script/lib/guest-init). One script at a time.
+ * Runs shell scripts in the guest through its second serial port. A request is one line; the answer
+ * is the script's output, then "\x01END id status\n" (script/lib/guest-init). One script at a time.
  */
 import type { Socket } from "node:net";
 import { within } from "./time.ts";
 
 export interface CommandResult {
-  /** As the shell gives it; 137 where the script outlived its time and was killed. */
+  /** As the shell gives it; 137 if the script outlived its time and was killed. */
   readonly status: number;
   /** Standard output and error together. */
   readonly output: string;
@@ -53,7 +53,10 @@ export class Agent {
     }
   }
 
-  /** Rejects where the guest reboots, QEMU ends, or no answer comes within the time and a little more. */
+  /**
+   * Rejects where the guest reboots, QEMU ends, or no answer comes within the time and a little
+   * more.
+   */
   run(script: string, timeoutMs: number): Promise<CommandResult> {
     const result = this.#queue.then(() => this.#exchange(script, timeoutMs));
     this.#queue = result.catch(() => {});

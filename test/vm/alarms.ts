@@ -16,15 +16,17 @@ export function assertNoAlarm(guest: Guest): void {
 /** In a debug kernel, looks for memory that nothing points at any more. A no-op in others. */
 export async function assertNoLeak(guest: Guest): Promise<void> {
   const file = "/sys/kernel/debug/kmemleak";
-  // What was freed a moment ago may still be found in registers and stacks: only the second look counts.
+  // What was freed a moment ago may still be found in registers and stacks: only the second look
+  // counts.
   const script = `[ -e ${file} ] || exit 0; echo scan >${file}; sleep 6; echo scan >${file}; head -c 4000 ${file}`;
   const found = await guest.check(script, { timeoutMs: 240_000 });
   assert.equal(found.trim(), "", `kmemleak: ${found}`);
 }
 
 /**
- * Memory of the guest that nobody holds, in KiB, once page pools are let go, which happens a second after their last
- * page. With the pages on each CPU's list: MemAvailable and MemFree do not count those, and there can be megabytes.
+ * Free memory of the guest, in KiB, once page pools are released, which happens a second after
+ * their last page. With the pages on each CPU's list: MemAvailable and MemFree do not count those,
+ * and there can be megabytes.
  */
 export async function freeKiB(guest: Guest): Promise<number> {
   const sum =

@@ -105,7 +105,7 @@ test("QEMU that ends by a signal is told apart from one that we killed", { skip 
   await guest.close();
 });
 
-test("what QEMU refuses is told with its own words", { skip }, async () => {
+test("QEMU's own message is reported when it refuses its arguments", { skip }, async () => {
   const options = { devices: [{ driver: "no-such-device" }] };
   await assert.rejects(startGuest(options), /no-such-device/);
 });

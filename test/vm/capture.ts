@@ -1,4 +1,6 @@
-/** What goes over an interface, captured with dumpcap and read by tshark: an eye that is not ours. */
+/**
+ * What goes over an interface, captured with dumpcap and read by tshark: an eye that is not ours.
+ */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -35,8 +37,8 @@ const READ_MS = 60_000;
 const SETTLE_MS = 500;
 
 /**
- * For `test(…, { skip })`: false where tshark and ethtool can be run, else why not.
- * @throws where BPFHV_REQUIRE has "vm" and they cannot
+ * For `test(…, { skip })`: false if tshark and ethtool can be run, else why not.
+ * @throws if BPFHV_REQUIRE has "vm" and they cannot
  */
 export function withoutTshark(): string | false {
   const missing = ["tshark", "ethtool"].find((name) => {
@@ -63,7 +65,9 @@ export class Capture {
     });
   }
 
-  /** `filter` in pcap's words, such as "tcp port 5201"; resolves when frames are seen from now on. */
+  /**
+   * `filter` in pcap's words, such as "tcp port 5201"; resolves when frames are seen from now on.
+   */
   static async start(netns: Netns, device: string, filter: string): Promise<Capture> {
     const capture = new Capture(netns, device, filter);
     await until(START_MS, `dumpcap on ${device}`, () => capture.#said.includes("File: "));
@@ -109,7 +113,9 @@ function frameOf([length, ip, tcp, udp, ...words]: string[]): Frame {
   };
 }
 
-/** What one side of one TCP connection sent: its bytes without a hole, and each segment's length. */
+/**
+ * What one side of one TCP connection sent: its bytes without a hole, and each segment's length.
+ */
 export function payloadOf(frames: readonly Frame[]): {
   readonly bytes: number;
   /** Frames that came before one that belongs in front of them. */

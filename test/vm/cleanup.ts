@@ -1,9 +1,15 @@
-/** Things to undo when this process ends in whatever way it can still notice. QEMU itself dies with its parent. */
+/**
+ * Things to undo when this process ends in whatever way it can still notice. QEMU itself dies with
+ * its parent.
+ */
 
 const actions = new Set<() => void>();
 let installed = false;
 
-/** Registers synchronous clean-up for the case that the orderly one is never reached; returns its withdrawal. */
+/**
+ * Registers synchronous clean-up for the case that the orderly one is never reached; returns its
+ * withdrawal.
+ */
 export function onExit(action: () => void): () => void {
   install();
   actions.add(action);

@@ -1,7 +1,7 @@
 /**
  * What an end of a link has received and sent, by its kernel's own counters. What iperf3's client
- * says of a flow is no measure: if the receiver's program got no turn, it reports every packet that
- * was sent as one that arrived.
+ * says of a flow is not a measure: if the receiver's program got no turn, it reports every packet
+ * that was sent as one that arrived.
  */
 
 /** Totals since boot. */

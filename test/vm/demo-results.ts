@@ -50,7 +50,7 @@ export interface Ratio {
   readonly offloads: boolean;
   /** Of the medians. */
   readonly median: Readonly<Record<Measure, number>>;
-  /** Of each round. */
+  /** By round. */
   readonly rounds: readonly Readonly<Record<Measure, number>>[];
 }
 

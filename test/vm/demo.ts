@@ -1,6 +1,6 @@
 /**
- * The demo: one guest on stock QEMU with its NICs (ours, and virtio-net with and without its offloads),
- * the same traffic over each, in alternating rounds; then one table.
+ * The demo: one guest on stock QEMU with its NICs (ours, and virtio-net with and without its
+ * offloads), the same traffic over each, in alternating rounds; then one table.
  *
  *     node dist/test/vm/demo.js [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
  *
@@ -89,7 +89,10 @@ async function roundTrip(link: Link, sample: Sample): Promise<number> {
   return (there.rttMs + here.rttMs) / 2;
 }
 
-/** What one round measures, each of all NICs before the next, so that a slow minute of the machine hits them alike. */
+/**
+ * What one round measures, each of all NICs before the next, so that a slow minute of the machine
+ * hits them alike.
+ */
 const STEPS: readonly ((link: Link, sample: Sample, seconds: number) => Promise<void>)[] = [
   // A first ping fills the ARP tables and wakes everything up; it is not measured.
   async (link) => void (await link.pingFromGuest(3)),
@@ -143,7 +146,8 @@ async function configure(guest: Guest, { mac, subnet }: Contender): Promise<void
 async function counts(guest: Guest, { mac, nic }: Contender): Promise<[number, number]> {
   const name = await interfaceOf(guest, mac);
   const device = await guest.check(`basename $(readlink -f /sys/class/net/${name}/device)`);
-  // Ours are named by queue, and told apart by their PCI address: "PCI-MSIX-0000:00:01.0 0-edge bpfhv-rx-0".
+  // Ours are named by queue, and told apart by their PCI address: "PCI-MSIX-0000:00:01.0 0-edge
+  // bpfhv-rx-0".
   const pattern = nic.startsWith("bpfhv") ? `${device.trim()} .*bpfhv-` : `${device.trim()}-`;
   const interrupts = await guest.check(
     `grep -e '${pattern}' /proc/interrupts | awk '{n += $2} END {print n + 0}'`,

@@ -1,4 +1,7 @@
-/** Where memory is short, and where a console sends through the NIC with interrupts off: in a kernel that can be made to. */
+/**
+ * Where memory is short, and where a console sends through the NIC with interrupts off: in a kernel
+ * that can be made to.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { isDebugKernel } from "./harness.ts";
@@ -39,7 +42,7 @@ describe("a NIC in need", { skip, timeout: patience(120_000) }, () => {
     );
 
   test("half of the pages missing while packets come: counted, and nothing is lost afterwards", async (t) => {
-    // Its reader stands still: what comes keeps its pages, and the queue needs others.
+    // Its reader is stopped: what comes keeps its pages, and the queue needs others.
     await vm.guest.check(`
       echo 33554432 >/proc/sys/net/core/rmem_default
       iperf3 -c ${vm.link.host} -u -R -b 8M -l 1400 -t 20 >/dev/null 2>&1 &

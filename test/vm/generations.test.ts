@@ -1,4 +1,6 @@
-/** Sets of programs that come and go by the hundred, and what of the guest's memory stays with them. */
+/**
+ * Sets of programs that come and go by the hundred, and what of the guest's memory stays with them.
+ */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { freeKiB } from "./alarms.ts";
@@ -7,15 +9,18 @@ import { NicGuest } from "./nic-guest.ts";
 import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
-/** Two of each round: one with checksums on receive, one without. */
+/** Two per round: one with checksums on receive, one without. */
 const ROUNDS = isFull ? 500 : 10;
 /**
- * Memory that allocators may keep; a generation's contexts and programs alone are some 100 KiB. KASAN's quarantine
- * holds on to what was freed, up to a 32nd of all memory (mm/kasan/quarantine.c): there kmemleak judges, at the end.
+ * Memory that allocators may keep; a generation's contexts and programs alone are some 100 KiB.
+ * KASAN's quarantine holds on to what was freed, up to a 32nd of all memory
+ * (mm/kasan/quarantine.c): there kmemleak judges, at the end.
  */
 const KEPT_KIB = (isDebugKernel ? 32 : 4) * 1024;
 
-/** What receive offloads the guest wants is negotiated anew, and programs made for it are fetched. */
+/**
+ * What receive offloads the guest wants is negotiated anew, and programs made for it are fetched.
+ */
 const ROUND = "ethtool -K eth0 rx off; ethtool -K eth0 rx on";
 
 describe("generations", { skip, timeout: patience(isFull ? 1_200_000 : 200_000) }, () => {

@@ -51,7 +51,7 @@ describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
 });
 
 describe("version 1 of the ABI", { skip, timeout: patience(100_000) }, () => {
-  test("programs that the kernel cannot verify run only where the guest's owner says so", async () => {
+  test("programs that the kernel cannot verify run only when the guest's owner allows it", async () => {
     const vm = await NicGuest.start({ label: "v1", guest: { originalDriver: true } });
     const refused = await vm.guest.run("insmod /modules/bpfhv.ko version1=1; ip link show eth0");
     assert.notEqual(refused.status, 0);

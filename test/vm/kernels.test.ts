@@ -1,4 +1,7 @@
-/** The guest module on every kernel that it promises to run on, each built with its own suite's compiler. */
+/**
+ * The guest module on every kernel that it promises to run on, each built with its own suite's
+ * compiler.
+ */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { join } from "node:path";
@@ -33,7 +36,7 @@ const kernels = [MAIN, ...OTHERS].filter((kernel) =>
   asked ? asked.includes(kernel.suite) : isFull || kernel === MAIN,
 );
 
-/** Why a suite's kernel cannot be had here, or false. */
+/** Why a suite's kernel is unavailable here, or false. */
 async function withoutSuite(suite: string): Promise<string | false> {
   if (skip) return skip;
   try {

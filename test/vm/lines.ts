@@ -1,4 +1,7 @@
-/** A UNIX socket that waits for QEMU to connect: the harness listens first, so there is no race with its start. */
+/**
+ * A UNIX socket that waits for QEMU to connect: the harness listens first, so there is no race with
+ * its start.
+ */
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
 import { within } from "./time.ts";

@@ -1,4 +1,7 @@
-/** A guest whose kernel is locked down, as with Secure Boot: what of the driver goes on working, and what needs a signature. */
+/**
+ * A guest whose kernel is locked down, as with Secure Boot: what of the driver goes on working, and
+ * what needs a signature.
+ */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { isDebugKernel, patience } from "./harness.ts";

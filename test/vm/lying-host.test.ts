@@ -21,7 +21,10 @@ import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
 
-/** A --full run tells so many times as many lies; of those that take a probe, fewer where a probe takes long. */
+/**
+ * A --full run tells so many times as many lies; of those that take a probe, fewer where a probe
+ * takes long.
+ */
 const LENGTH = isFull ? (isDebugKernel ? 6 : 20) : 1;
 /** Two seconds or so each, and hundreds of lies. */
 const RING_ROUNDS = isFull ? 40 : 2;
@@ -36,7 +39,10 @@ const OTHER_PEER = "10.89.0.2";
 const PEER = "10.88.0.2";
 const HOST = "10.88.0.1";
 
-/** Shell functions that all scripts begin with: `lying` is the interface of the lying NIC, if there is one. */
+/**
+ * Shell functions that all scripts begin with: `lying` is the interface of the lying NIC, if there
+ * is one.
+ */
 const PROLOGUE = `
 bind() { echo $DEVICE >${DRIVER}/bind 2>/dev/null; }
 unbind() { echo $DEVICE >${DRIVER}/unbind 2>/dev/null; true; }
@@ -44,7 +50,7 @@ lying() { ls /sys/bus/pci/devices/$DEVICE/net 2>/dev/null; }
 up() { ip addr add ${PEER}/24 dev $(lying) && ip link set $(lying) up; }
 # Nobody answers a liar's address resolution.
 known() { ip neigh replace ${HOST} lladdr 52:54:00:11:22:33 dev $(lying); }
-# A queue that stands still makes ping wait for room in its socket.
+# A stopped queue makes ping wait for room in its socket.
 send() { timeout 2 ping -q -i 0.01 -W 1 -c $* ${HOST} >/dev/null 2>&1; true; }
 # Sum of all counters of the interface that end so.
 count() { ethtool -S $(lying) | awk -v name="$1" '$1 ~ name ":$" { n += $2 } END { print n + 0 }'; }
@@ -128,7 +134,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     netns?.close();
   });
 
-  test("registers that cannot be: every probe fails, and says why", async () => {
+  test("impossible registers: every probe fails, and says why", async () => {
     const count = 30 * LENGTH;
     const [bound, explained] = await probes(
       "impossible registers",
@@ -245,7 +251,8 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
   }, async () => {
     await recovers();
     nic.mode = "silence";
-    // Many senders, as each may have only a few packets unsent: more than the ring holds, for kernels without byte limits.
+    // Many senders, as each may have only a few packets unsent: more than the ring holds, for
+    // kernels without byte limits.
     const from = guest.serialLog().length;
     await run("known; for i in $(seq 80); do send 5 -s 1400 & done; wait");
     // The kernel looks every five seconds or so whether a queue has stood for five seconds.
@@ -256,7 +263,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("a device that is gone: the driver lets go of it, and takes it again", {
+  test("a device that is gone: the driver detaches from it, and probes it again", {
     skip: skipTraffic,
   }, async () => {
     await recovers();

@@ -1,6 +1,6 @@
 /**
- * Liars of every kind at once: each device, two queue pairs, version 1 of the ABI; and a host that does not even
- * answer. `lying-host.test.ts` has the lies one by one, of one liar.
+ * Liars of every kind at once: each device, two queue pairs, version 1 of the ABI; and a host that
+ * does not even answer. `lying-host.test.ts` has the lies one by one, of one liar.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -142,7 +142,7 @@ describe("liars of every kind", { skip, timeout: patience(700_000) }, () => {
         for (const mode of ["interrupts", "upgrade storm", "silence", "gone"] as const) {
           const before = toldBy(mode);
           await lieUnderTraffic(mode);
-          // What is not sent away is no lie that could be counted.
+          // A lie that is not sent cannot be counted.
           if (mode !== "silence")
             for (const [i, told] of toldBy(mode).entries())
               assert.ok(told > before[i], `${KINDS[i].device}: ${mode}`);

@@ -1,4 +1,7 @@
-/** The guest module on two CPUs: which programs it runs, which it refuses, and what it leaves to others. */
+/**
+ * The guest module on two CPUs: which programs it runs, which it refuses, and what it leaves to
+ * others.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { ABI_VERSION, EXT_ID_VALUE, STATUS } from "../../src/abi/index.ts";
@@ -11,7 +14,10 @@ const skip = await withoutVm();
 const LONG = isDebugKernel ? 100 : 1000;
 const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 20;
 
-/** What docs/guest-module.md says of a NIC with 256 buffers each way, and half as much again for other users of the kernel. */
+/**
+ * What docs/guest-module.md says of a NIC with 256 buffers each way, and half as much again for
+ * other users of the kernel.
+ */
 const COST_KIB = { bound: 400, up: 2048, used: 4096 };
 
 /** Mb/s that are traffic. */
@@ -117,7 +123,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     const before = await counter("tx0_stops");
     const { pps } = await vm.link.udp("from guest", 1);
     assert.ok(pps > 100, `${pps} packets/s out, ${(await counter("tx0_stops")) - before} stops`);
-    // Told by nobody, seen within a second or two.
+    // Not notified: polled within a second or two.
     vm.netns.exec(["ip", "link", "set", "tap0", "down"]);
     vm.netns.exec(["ip", "link", "set", "tap0", "up"]);
     assert.equal(await vm.pings(), 0);

@@ -1,4 +1,7 @@
-/** Network namespaces with TAP interfaces: the host side of a guest's NIC, away from the machine's own network. */
+/**
+ * Network namespaces with TAP interfaces: the host side of a guest's NIC, away from the machine's
+ * own network.
+ */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { onExit } from "./cleanup.ts";
@@ -54,7 +57,10 @@ export class Netns {
     ip("-n", this.name, "link", "del", name);
   }
 
-  /** Runs a program inside to its end; returns its output. @throws with its error output when it fails */
+  /**
+   * Runs a program inside to its end; returns its output. @throws with its error output when it
+   * fails
+   */
   exec(words: readonly string[], timeoutMs = COMMAND_MS): string {
     return execFileSync("ip", ["netns", "exec", this.name, ...words], {
       encoding: "utf8",

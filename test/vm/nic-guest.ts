@@ -1,4 +1,6 @@
-/** A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from. */
+/**
+ * A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from.
+ */
 import { type Device, vfioUserDevice } from "../../src/vm/qemu-command.ts";
 import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
 import {
@@ -84,7 +86,10 @@ export class NicGuest {
     return out.sent - out.received + (back.sent - back.received);
   }
 
-  /** Keeps pinging the guest from the host, as fast as `intervalMs`, until the returned function is called. */
+  /**
+   * Keeps pinging the guest from the host, as fast as `intervalMs`, until the returned function is
+   * called.
+   */
   floodFromHost(intervalMs = 5): () => void {
     const words = [this.#ping, "-q", "-i", `${intervalMs / 1000}`, "-s", "200", PEER];
     const child = this.netns.spawn(words);
@@ -94,7 +99,10 @@ export class NicGuest {
     return () => child.kill("SIGKILL");
   }
 
-  /** After a flood: until the guest has taken what it left in the TAP's queue, which drops what comes while it is full. */
+  /**
+   * After a flood: until the guest has taken what it left in the TAP's queue, which drops what
+   * comes while it is full.
+   */
   async calm(): Promise<void> {
     let before = -1;
     await until(10_000, "an end of the flood", async () => {
@@ -105,7 +113,9 @@ export class NicGuest {
     });
   }
 
-  /** Ends all of it; in a debug kernel, not without a word of what it found. @returns how QEMU ended */
+  /**
+   * Ends all of it; in a debug kernel, not without a word of what it found. @returns how QEMU ended
+   */
   async close(): Promise<{ aborted: boolean; serveCode: number | null }> {
     try {
       if (isDebugKernel) await this.#judge();

@@ -1,4 +1,7 @@
-/** A device with offloads in a real guest: features are shown, switch live, and lose nothing meanwhile. */
+/**
+ * A device with offloads in a real guest: features are shown, switch live, and lose nothing
+ * meanwhile.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS, type QueueCounterName } from "../../src/memory/counters.ts";
@@ -13,7 +16,10 @@ const WIRE = 1514;
 /** Mean that large packets surely pass, acknowledgements and all. */
 const LARGE = 4000;
 const WINDOW_MS = patience(800);
-/** Traffic that is to outlast four switches: seconds of TCP, and pings in a hundredth of a second each. */
+/**
+ * Traffic that is to outlast four switches: seconds of TCP, and pings in a hundredth of a second
+ * each.
+ */
 const TCP_SECONDS = patience(8);
 const PINGS = patience(600);
 
@@ -90,7 +96,8 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
       timeoutMs: 20_000 + TCP_SECONDS * 1000,
     });
     const [first, off, on, offAgain, onAgain] = means;
-    // Pings, acknowledgements' absence and the packets on their way when it switches: margins are wide.
+    // Pings, acknowledgements' absence and the packets on their way when it switches: margins are
+    // wide.
     for (const mean of [first, on, onAgain]) assert.ok(mean > LARGE, `means: ${means}`);
     for (const mean of [off, offAgain]) assert.ok(mean <= WIRE, `means: ${means}`);
     const tcp = JSON.parse(await vm.guest.check("cat /tmp/tcp.json"));

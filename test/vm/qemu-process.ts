@@ -1,4 +1,7 @@
-/** The QEMU process of a test: its console, its errors, how it ended. Dies with this process, whatever happens. */
+/**
+ * The QEMU process of a test: its console, its errors, how it ended. Dies with this process,
+ * whatever happens.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { DeadlineError, sleep } from "./time.ts";
 

@@ -1,4 +1,6 @@
-/** Two queue pairs on two CPUs: what a flow sends arrives in order, and two are no slower than one. */
+/**
+ * Two queue pairs on two CPUs: what a flow sends arrives in order, and two are no slower than one.
+ */
 import assert from "node:assert/strict";
 import { availableParallelism } from "node:os";
 import { describe, test } from "node:test";
@@ -10,8 +12,9 @@ const skip = await withoutVm();
 const SECONDS = isFull ? 3 : 1;
 const ROUNDS = 3;
 /**
- * What two pairs carry at least of what one does. A second pair is for a second CPU: where two of the guest, the
- * server's and its peer's do not each have one, it has carried a fifth more, but may not where the host is busy.
+ * What two pairs carry at least of what one does. A second pair is for a second CPU: where two of
+ * the guest, the server's and its peer's do not each have one, it has carried a fifth more, but may
+ * not where the host is busy.
  */
 const SHARE = availableParallelism() >= 4 ? 1 : 0.9;
 

@@ -8,7 +8,10 @@ import { isFull, withoutVm } from "./requirements.ts";
 const skip = await withoutVm();
 const CYCLES = isFull ? 50 : 5;
 
-/** Ends at the first cycle after which the host cannot be reached, and tells all that the guest knows of it. */
+/**
+ * Ends at the first cycle after which the host cannot be reached, and tells all that the guest
+ * knows of it.
+ */
 const REBIND = `
 cd /sys/bus/pci/drivers/bpfhv
 device=$(basename $(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device)))
@@ -18,8 +21,8 @@ for i in $(seq $1); do
   echo $device >unbind; echo $device >bind
   ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up
   ping -q -f -s 1000 -c 2000 -w 1 10.88.0.1 >/dev/null 2>&1
-  # The flood may be more than a slow guest takes: then answers wait behind a thousand packets in the TAP's queue, a
-  # second or more, and some are dropped, but not twenty in a row.
+  # The flood may be more than a slow guest takes: then answers wait behind a thousand packets in
+  # the TAP's queue, a second or more, and some are dropped, but not twenty in a row.
   tries=0
   until ping -q -c 1 -W 5 10.88.0.1 >/dev/null; do
     tries=$((tries + 1))
@@ -55,7 +58,8 @@ describe("a NIC and its driver", { skip, timeout: patience(isFull ? 1_500_000 : 
       });
       try {
         await vm.load();
-        // No more than a slow guest takes on one CPU: else nothing in it but interrupts gets a turn.
+        // No more than a slow guest takes on one CPU: else nothing in it but interrupts gets a
+        // turn.
         const stops = [vm.floodFromHost(patience(1)), vm.floodFromHost(patience(1))];
         const { status, output } = await vm.guest.run(`sh /extra/rebind ${CYCLES}`, {
           timeoutMs: 30_000 + CYCLES * 15_000,

@@ -1,10 +1,13 @@
-/** Which tests can run here; those that cannot are skipped with the reason, unless BPFHV_REQUIRE names what they need. */
+/**
+ * Which tests can run here; those that cannot are skipped with the reason, unless BPFHV_REQUIRE
+ * names what they need.
+ */
 import { existsSync } from "node:fs";
 import { prepareGuest } from "./harness.ts";
 
 /**
- * For `test(…, { skip })`: false where a VM with TAPs can be had, else why not.
- * @throws where BPFHV_REQUIRE has "vm" and there is none
+ * For `test(…, { skip })`: false if a VM with TAPs can run, else why not.
+ * @throws if BPFHV_REQUIRE has "vm" and there is none
  */
 export async function withoutVm(): Promise<string | false> {
   const reason = await whyNoVm();

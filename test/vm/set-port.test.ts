@@ -1,4 +1,7 @@
-/** Other ways for a running NIC's packets: the guest does not notice, and each packet is accounted for. */
+/**
+ * Other ways for a running NIC's packets: the guest does not notice, and each packet is accounted
+ * for.
+ */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { after, before, describe, test } from "node:test";
@@ -79,12 +82,12 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
     const ping = await vm.guest.check("cat /tmp/ping.txt");
     const received = Number(/(\d+) received/.exec(ping)?.[1]);
     t.diagnostic(`${PINGS - received} of ${PINGS} pings lost in ${CHANGES} changes`);
-    // What the old TAP's queue still held when the TAP was let go: at most one answer each time, or as many more as the
-    // guest is slower at taking them.
+    // What the old TAP's queue still held when the TAP was closed: at most one answer each time, or
+    // as many more as the guest is slower at taking them.
     assert.ok(PINGS - received <= patience(CHANGES), ping);
   });
 
-  test("a port that cannot be had leaves the old one as it is", async () => {
+  test("a port that cannot be opened leaves the old one as it is", async () => {
     await assert.rejects(setPort("tap:nosuchtap"), /the port stays as it was/);
     assert.equal(await vm.pings(), 0);
   });

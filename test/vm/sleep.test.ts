@@ -1,4 +1,6 @@
-/** A guest that is suspended to memory, and woken: its devices lose all, and the driver begins anew. */
+/**
+ * A guest that is suspended to memory, and woken: its devices lose all, and the driver begins anew.
+ */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { ALARM } from "./alarms.ts";
@@ -21,7 +23,7 @@ const SLEEP = `
 `;
 
 describe("a guest that sleeps", { skip, timeout: patience(120_000) }, () => {
-  test("suspended to memory in a flood: the NIC is quiet, and no packet is lost once awake", async () => {
+  test("suspended to memory in a flood: the NIC stops, and no packet is lost once awake", async () => {
     const vm = await NicGuest.start({
       label: "sleep",
       guest: { smp: 2, append: "no_console_suspend" },

@@ -18,7 +18,10 @@ export class DeadlineError extends Error {
   readonly code = "DEADLINE";
 }
 
-/** Settles as the promise does, or rejects after `ms` with what was waited for (told late, so that it may be current). */
+/**
+ * Settles as the promise does, or rejects after `ms` with what was waited for (told late, so that
+ * it may be current).
+ */
 export function within<T>(ms: number, what: string | (() => string), promise: Promise<T>) {
   return new Promise<T>((resolve, reject) => {
     const timer = setTimeout(() => {
@@ -33,7 +36,10 @@ export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Polls until `probe` gives something other than undefined or false; a slow kernel gets its factor of `ms`. */
+/**
+ * Polls until `probe` gives something other than undefined or false; a slow kernel gets its factor
+ * of `ms`.
+ */
 export async function until<T>(
   ms: number,
   what: string,

@@ -178,9 +178,9 @@ function deviceIn(line: string): string {
 const LAST_ANSWER_MS = 300;
 
 /**
- * A command that prints the sequence number of each answer, and the round trip. Ping waits for a last
- * answer no longer than an interval or two round trips, whatever -W says, so a late one would count as
- * lost: it sends more than count, and those behind are not judged.
+ * A command that prints the sequence number of each answer, and the round trip. Ping waits for a
+ * last answer no longer than an interval or two round trips, whatever -W says, so a late one would
+ * count as lost: it sends more than count, and those behind are not judged.
  */
 function answers(ping: string, address: string, count: number, interval: number): string {
   const more = Math.ceil(patience(LAST_ANSWER_MS) / 1000 / interval);

@@ -1,4 +1,7 @@
-/** VirtIO's packed ring in a real guest: boots, carries traffic both ways, goes down and up, is reloaded. */
+/**
+ * VirtIO's packed ring in a real guest: boots, carries traffic both ways, goes down and up, is
+ * reloaded.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS } from "../../src/memory/counters.ts";

@@ -1,13 +1,14 @@
 /**
- * Offloads are right on the wire, in the eyes of tshark. Frames are looked at twice: on the TAP, where they are large
- * and their checksums are still to be filled in, and where a kernel that had only the guest's metadata to go by has
- * made final ones of them.
+ * Offloads are right on the wire, in the eyes of tshark. Frames are looked at twice: on the TAP,
+ * where they are large and their checksums are still to be filled in, and where a kernel that had
+ * only the guest's metadata to go by has made final ones of them.
  *
  *      outer namespace     inner namespace         guest              other namespace
  *      peer1 ---- veth ----- hop1 | tap0 ---- eth0 sring_gso | eth1 sring ---- tap1
  *
- * Out: the host's kernel cuts them at hop1, whose offloads are off; final ones are seen at peer1. In: the guest's
- * kernel forwards them, and cuts them at eth1, which has no offloads; final ones are seen at tap1.
+ * Out: the host's kernel cuts them at hop1, whose offloads are off; final ones are seen at peer1.
+ * In: the guest's kernel forwards them, and cuts them at eth1, which has no offloads; final ones
+ * are seen at tap1.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -224,7 +225,8 @@ function connect(inner: Netns, outer: Netns): void {
     configure(netns, device, v4, v6);
   }
   inner.exec(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
-  // Cut and completed on the way out; put together on the way in, UDP too, so that the TAP gets large ones.
+  // Cut and completed on the way out; put together on the way in, UDP too, so that the TAP gets
+  // large ones.
   const off = ["tx", "off", "sg", "off", "tso", "off", "gso", "off"];
   inner.exec(["ethtool", "-K", "hop1", ...off, "gro", "on", "rx-udp-gro-forwarding", "on"]);
   // A cable without a wire hands over packet by packet: those of 2 ms are to meet.

@@ -6,7 +6,7 @@ import { Random } from "./random.ts";
 import { difference, type Outcome, randomContext, runFuzz } from "./run.ts";
 import { shrink } from "./shrink.ts";
 
-/** Runs a program on a copy of the context; undefined where it cannot be run there. */
+/** Runs a program on a copy of the context; undefined if it cannot run there. */
 export type Peer = (
   code: Uint8Array,
   context: Uint8Array,

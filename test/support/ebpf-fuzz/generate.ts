@@ -19,7 +19,10 @@ const FRAME = 10;
 const FUNCTIONS = 3;
 
 export interface GenerateOptions {
-  /** Only what the Linux kernel's verifier can prove: no helpers, no faults, no addresses as numbers. */
+  /**
+   * Only what the Linux kernel's verifier can prove: no helpers, no faults, no addresses as
+   * numbers.
+   */
   readonly provable: boolean;
 }
 
@@ -135,7 +138,9 @@ class Generator {
     return { operation: this.#random.pick(JUMPS), operands };
   }
 
-  /** A load, store or atomic in the context, at a constant or a variable offset, or in the frame. */
+  /**
+   * A load, store or atomic in the context, at a constant or a variable offset, or in the frame.
+   */
   #access(): Op[] {
     const random = this.#random;
     const operation = random.pick(ACCESSES);

@@ -1,4 +1,7 @@
-/** Random short loops that walk through memory, up to its ends and over them: what the JIT tests ahead, for some rounds. */
+/**
+ * Random short loops that walk through memory, up to its ends and beyond: bounds checks that the
+ * JIT hoists.
+ */
 import {
   Assembler,
   at,
@@ -27,8 +30,8 @@ export interface LoopProgram {
 }
 
 /**
- * R1 and R6: the regions; R2 a 64-bit index, R3 a pointer, R4 a step, R5 a 32-bit index, R7 scratch, R8 rounds that are
- * left, R9 and R0 sums.
+ * R1 and R6: the regions; R2 a 64-bit index, R3 a pointer, R4 a step, R5 a 32-bit index, R7
+ * scratch, R8 rounds that are left, R9 and R0 sums.
  */
 export function generateLoop(random: Random): LoopProgram {
   const first = random.pick(BASES);
@@ -149,7 +152,7 @@ class LoopWriter {
     const p = this.#p;
     const by = random.pick([1, 2, 4, 8, 12, -1, -4, random.below(40)]);
     const what = random.below(7);
-    // Loops that end by R5 must not take back what brings them there.
+    // In loops that end by R5 the induction variable must not be decremented.
     const small = this.#upward ? Math.abs(by) : by;
     if (what === 0) p.alu64.add(R2, R4);
     else if (what === 1) p.alu64.add(R3, R4);
@@ -176,7 +179,7 @@ class LoopWriter {
     else {
       const leave = step > 0 ? random.pick(["eq", "ge", "gt", "sge"] as const) : "eq";
       p.jump[leave](R2, to, `end${n}`);
-      // Now and then more between the way out and the way back.
+      // Sometimes more instructions between the loop's exit and its back edge.
       if (random.once(6)) p.alu64.add(R9, random.pick([R4, R7, R8]));
       p.goto(`head${n}`);
     }

@@ -25,7 +25,9 @@ export type Node =
   | { readonly kind: "loop"; readonly count: number; readonly body: Node[] }
   /** Calls a function with the context in R1; then R1..R5 are set to `scratch`, where given. */
   | { readonly kind: "call"; readonly callee: number; readonly scratch?: readonly number[] }
-  /** A graph of any form: each block ends with a jump to two of them, until `fuel` blocks have run. */
+  /**
+   * A graph of any form: each block ends with a jump to two of them, until `fuel` blocks have run.
+   */
   | { readonly kind: "graph"; readonly fuel: number; readonly blocks: GraphBlock[] };
 
 export interface GraphBlock {
@@ -86,7 +88,7 @@ class FunctionWriter {
     for (let offset = 8; offset <= FRAME_BYTES; offset += 8) p.store(R10, at(-offset, 8), offset);
     SCALARS.forEach((n, i) => {
       if (this.#index === 0 || !isArgument(n)) p.load64(register(n), values[i]!);
-      // The context's address is no number, to the kernel.
+      // To the kernel, the context's address is not a scalar.
       else if (n === 1) p.alu64.mov(R1, 1);
     });
     this.#nodes(body, 0);

@@ -11,7 +11,7 @@ import type { Random } from "./random.ts";
 export interface Outcome {
   /** R0, or why the run failed. */
   readonly result: string;
-  /** Instructions; undefined where nobody counts them. */
+  /** Instructions; undefined if they are not counted. */
   readonly executed?: number;
   readonly context: Uint8Array;
 }

@@ -24,7 +24,10 @@ export const bitsOf = (type: Type): number => Number(type.slice(1));
 export const wrap = (type: Type, value: bigint): bigint =>
   type[0] === "i" ? BigInt.asIntN(bitsOf(type), value) : BigInt.asUintN(bitsOf(type), value);
 
-/** Fields of the structs that programs work on, by name: one in the context, `m`, and one on the stack, `s`. */
+/**
+ * Fields of the structs that programs work on, by name: one in the context, `m`, and one on the
+ * stack, `s`.
+ */
 export const FIELDS: Readonly<Record<string, Type>> = {
   a8: "u8",
   b8: "u8",

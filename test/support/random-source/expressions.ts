@@ -1,4 +1,7 @@
-/** Random expressions: as text, and as what they are worth by the rules of docs/compiler.md, in BigInt. */
+/**
+ * Random expressions: as text, and as what they are worth by the rules of docs/compiler.md, in
+ * BigInt.
+ */
 import {
   bitsOf,
   type Choices,

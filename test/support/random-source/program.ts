@@ -1,4 +1,7 @@
-/** Random programs: functions, inlined and called, and a main that works on a struct in the context and one on the stack. */
+/**
+ * Random programs: functions, inlined and called, and a main that works on a struct in the context
+ * and one on the stack.
+ */
 import { struct, u8, u16, u32, u64 } from "../../../src/abi/layout.ts";
 import { parseSource, type Source } from "../../../src/compiler/index.ts";
 import { NOINLINE } from "../../../src/compiler/out-of-line.ts";
@@ -36,7 +39,9 @@ export interface RandomProgram {
   readonly run: (context: Uint8Array) => Uint8Array;
 }
 
-/** A function of integers, of what was made before it: inlined or really called, as chance has it. */
+/**
+ * A function of integers, of what was made before it: inlined or really called, as chance has it.
+ */
 function functionOf(c: Choices, n: number, before: readonly Callable[]): Callable {
   const params = Array.from({ length: 1 + c.below(5) }, () => c.of(TYPES));
   const returns = c.of(TYPES);

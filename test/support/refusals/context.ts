@@ -1,4 +1,7 @@
-/** Unsafe accesses of the context. Each is one row: what, the program, and why and where it is refused. */
+/**
+ * Unsafe accesses of the context. Each is one row: what, the program, and why and where it is
+ * refused.
+ */
 import { end, host, type Row } from "./row.ts";
 
 export const CONTEXT: readonly Row[] = [

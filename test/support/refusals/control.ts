@@ -42,7 +42,7 @@ export const CONTROL: readonly Row[] = [
     { budget: 20000 },
   ],
   [
-    "a loop of too many rounds",
+    "a loop with too many iterations",
     ["r3 = 0", "r3 += 1", "if r3 < 1000000000 goto -2", ...end],
     "TOO_COMPLEX",
     1,

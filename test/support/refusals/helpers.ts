@@ -10,7 +10,7 @@ export const HELPERS: readonly Row[] = [
     /smp_mb_full in a HELPERFREE/,
   ],
   [
-    "a number that is no helper",
+    "a number without a helper",
     ["call 12", "exit"],
     "HELPER_UNKNOWN",
     0,

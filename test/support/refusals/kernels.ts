@@ -199,7 +199,7 @@ export const KERNELS: readonly Row[] = [
     /before its start/,
   ],
   [
-    "a number without a bound added to an address that nobody uses, behind one that has a bound",
+    "a number without a bound added to an unused address, after one that has a bound",
     [
       ...["r9 = 0", "r2 = *(u8 *)(r1 + 7)", "r0 = 0", "if r2 == 104 goto +1", "goto +1"],
       ...["r9 = *(u64 *)(r1 + 16)", "r9 += r1", "exit"],

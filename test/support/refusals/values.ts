@@ -1,4 +1,7 @@
-/** Registers that were not set, and addresses that are computed with, or let out. Rows as in `context.ts`. */
+/**
+ * Registers that were not set, and addresses that are computed with, or let out. Rows as in
+ * `context.ts`.
+ */
 import { end, host, patched, type Row } from "./row.ts";
 
 export const REGISTERS: readonly Row[] = [

@@ -1,4 +1,7 @@
-/** A lying host, seen from the test: started, told what to lie about, asked how often it did, stopped. */
+/**
+ * A lying host, seen from the test: started, told what to lie about, asked how often it did,
+ * stopped.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Programs that the verifier accepts, since they touch nothing but their context, and that lie: what they return
- * is made of random numbers or of one wrong constant.
+ * Programs that the verifier accepts, since they touch nothing but their context, and that lie:
+ * what they return is made of random numbers or of one wrong constant.
  */
 import {
   BUF,
@@ -53,7 +53,7 @@ function collector(random: Random): Uint8Array {
   return p.exit().assemble();
 }
 
-/** rxi, txi: "there is work", for ever, or now and then. */
+/** rxi, txi: "there is work", always or at random. */
 function promiser(random: Random): Uint8Array {
   const p = new Assembler();
   next(p);

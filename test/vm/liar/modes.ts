@@ -1,8 +1,11 @@
-/** What a lying host does, chosen by the test, and how often it did: words shared with the host's thread. */
+/**
+ * What a lying host does, chosen by the test, and how often it did: words shared with the host's
+ * thread.
+ */
 
 export const MODES = [
   "honest",
-  /** At each probe one register that cannot be. */
+  /** One impossible register per probe. */
   "impossible registers",
   /** Any read may give anything, and any write may be lost. */
   "random registers",

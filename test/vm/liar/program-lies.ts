@@ -1,6 +1,7 @@
 /**
- * Program sets that must be refused: blobs that are none, and sets of which one program the guest kernel's
- * verifier must not let pass. Every bad piece of code comes first in its program, so nothing hides it.
+ * Program sets that must be refused: blobs that are none, and sets of which one program the guest
+ * kernel's verifier must not let pass. Every bad piece of code comes first in its program, so
+ * nothing hides it.
  */
 import { createHash } from "node:crypto";
 import {
@@ -80,7 +81,7 @@ const BAD_CODE: readonly (readonly Uint8Array[])[] = [
   // Fields that must be zero, an atomic that does not exist.
   [insn(MOV_IMM, regs(0), 7, 0)],
   [insn(ATOMIC, regs(1, 1), 16, 0x77)],
-  // Jumps: for ever, out of the program, into the middle of an instruction.
+  // Jumps: forever, out of the program, into the middle of an instruction.
   [insn(JUMP, 0, -1)],
   [insn(JUMP, 0, 0x7ff0)],
   [insn(JUMP, 0, -2)],
@@ -181,7 +182,10 @@ export function refusableBlob(random: Random, set: ProgramSet, generation: numbe
   }
 }
 
-/** A blob with a few bits turned over and mostly a hash to it: refused, or as harmless as what the verifier accepts. */
+/**
+ * A blob with a few bits turned over and mostly a hash to it: refused, or as harmless as what the
+ * verifier accepts.
+ */
 export function flippedBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
   const blob = buildBlob(set, generation);
   const from = BLOB_HEADER.size + BLOB_PROGRAM.size;

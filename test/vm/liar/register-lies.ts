@@ -1,4 +1,4 @@
-/** Registers that cannot be: each makes a probe fail, whatever the others say. */
+/** Impossible registers: each makes a probe fail, whatever the others read as. */
 import {
   ABILITY,
   BLOB_HEADER,

@@ -1,4 +1,6 @@
-/** The thread of a lying host: one NIC, one loop, and a few words shared with the test (modes.ts). */
+/**
+ * The thread of a lying host: one NIC, one loop, and a few words shared with the test (modes.ts).
+ */
 import { parentPort, workerData } from "node:worker_threads";
 import { findDevice } from "../../../src/devices/index.ts";
 import { programSets } from "../../../src/devices/program-set.ts";
@@ -52,7 +54,10 @@ class LyingFrontend implements Control {
     return messages;
   }
 
-  /** What the guest asks stays where it is; nothing else is done the while, so that CPUs are others'. */
+  /**
+   * What the guest asks stays where it is; nothing else is done the while, so that CPUs are
+   * others'.
+   */
   #keepSilent(): number {
     this.#liar.told("mute");
     Atomics.wait(NEVER, 0, 0, LOOK_MS);
