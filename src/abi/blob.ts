@@ -1,8 +1,9 @@
 /**
- * The program blob: a whole set in one piece, written by the host into guest memory (ability BLOB)
- * instead of thousands of trapped reads of BAR 3.
+ * The program blob: a whole set, which the host writes into guest memory (ability BLOB) instead of
+ * answering thousands of trapped reads of BAR 3.
  *
- *     header (48 bytes): magic u32, total length u32, generation u32, program count u32, SHA-256 of the rest
+ *     header (48 bytes): magic u32, total length u32, generation u32, program count u32,
+ *                        SHA-256 of the rest
  *     each program:      id u32, instruction count u32, name 16 bytes (NUL padded), instructions
  */
 import { createHash } from "node:crypto";
@@ -24,7 +25,7 @@ export const BLOB_PROGRAM = struct("bpfhv_blob_program", 24, {
 });
 export const BLOB_NAME_OFFSET = 8;
 
-/** @returns the set as one blob, ready to be copied to the guest. */
+/** @returns the set as a blob, which is then copied to the guest */
 export function buildBlob(set: ProgramSet, generation: number): Uint8Array {
   const names = PROGRAM_NAMES.filter((name) => set.code.has(PROGRAM_IDS[name]));
   let length = BLOB_HEADER.size;

@@ -1,13 +1,14 @@
 /**
- * The public context: what driver and programs share, the first 2096 bytes of every queue's context.
- * The rest (the private area) belongs to the programs and the host; see `src/devices/<name>/layout.ts`.
+ * The public context, shared by driver, programs and host: the first 2096 bytes of every queue's
+ * context. The private area behind it belongs to the programs and the host; see
+ * `src/devices/<name>/layout.ts`.
  */
 import { struct, u8, u16, u32, u64 } from "./layout.ts";
 
 /** Buffer descriptors that one program call can take or return. */
 export const MAX_BUFS = 64;
 
-/** One entry of `bufs[]`. `vaddr` is 0 where the guest hands out no kernel addresses (HELPERFREE). */
+/** One entry of `bufs[]`. `vaddr` is 0 if the guest passes no kernel addresses (HELPERFREE). */
 export const BUF = struct("bpfhv_buf", 32, {
   cookie: u64(0),
   paddr: u64(8),
@@ -19,7 +20,9 @@ export const BUF = struct("bpfhv_buf", 32, {
 /** Offset of `bufs[0]`. */
 export const BUFS_OFFSET = 48;
 
-/** Size of the public part; the private area starts here. 48 modulo 64: not cache-line aligned. */
+/**
+ * Size of the public part, at which the private area starts. 48 modulo 64: not cache-line aligned.
+ */
 export const PRIVATE_OFFSET = BUFS_OFFSET + MAX_BUFS * BUF.size;
 
 export const CONTEXT = struct("bpfhv_context", PRIVATE_OFFSET, {
@@ -42,7 +45,7 @@ export const VNET_HDR = struct("virtio_net_hdr", 10, {
   csum_offset: u16(8),
 });
 
-/** Offset of a packet's virtio_net_hdr in the public context of a HELPERFREE set: bytes 36 to 45. */
+/** Offset of the virtio_net_hdr in the public context of a HELPERFREE set: bytes 36 to 45. */
 const METADATA_OFFSET = 36;
 
 /** Offload metadata of a HELPERFREE set. Offsets are from the start of the context. */
@@ -58,7 +61,7 @@ export const METADATA = struct("bpfhv_metadata", BUFS_OFFSET, {
 export const OFLAG_KICK_NEEDED = 1;
 export const OFLAG_RESCHED_NEEDED = 2;
 
-/** Sizes of a whole context that any party accepts. */
+/** Sizes of a whole context that every party accepts. */
 export const MIN_CONTEXT_SIZE = PRIVATE_OFFSET;
 export const MAX_CONTEXT_SIZE = 16 << 20;
 
@@ -66,10 +69,10 @@ export const MAX_CONTEXT_SIZE = 16 << 20;
 export const MIN_QUEUE_BUFS = 16;
 export const MAX_QUEUE_BUFS = 8192;
 
-/** Queue pairs of one NIC in our extension of the ABI. */
+/** Queue pairs of one NIC in this project's extension of the ABI. */
 export const MAX_QUEUE_PAIRS = 8;
 
-/** True where `n` is a legal number of buffers of a queue. */
+/** Returns true if `n` is a valid number of buffers of a queue. */
 export function validQueueBufs(n: number): boolean {
   return Number.isInteger(n) && n >= MIN_QUEUE_BUFS && n <= MAX_QUEUE_BUFS && (n & (n - 1)) === 0;
 }

@@ -15,7 +15,7 @@ export const FEATURES = {
 
 export type FeatureName = keyof typeof FEATURES;
 
-/** Names of the bits set in `features`, for people. */
+/** Returns the names of the bits set in `features`, for messages. */
 export function featureNames(features: number): FeatureName[] {
   return (Object.keys(FEATURES) as FeatureName[]).filter((name) => features & FEATURES[name]);
 }

@@ -1,4 +1,4 @@
-/** The contract between guest driver and host, as data. */
+/** The ABI between guest driver and host, as data. */
 export * from "./blob.ts";
 export * from "./context.ts";
 export * from "./features.ts";

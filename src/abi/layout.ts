@@ -1,6 +1,6 @@
 /**
- * Struct layouts as data: declared once, read by host code (typed array indices), by guest programs
- * (load and store offsets) and by the test that holds the kernel module's header to them.
+ * Struct layouts as data, declared once. Host code (typed array indices), guest programs (load and
+ * store offsets) and a test of the kernel module's header read them.
  */
 
 /** Width in bytes of a scalar field; all fields are unsigned and little endian. */
@@ -25,8 +25,8 @@ export const u32 = (offset: number): Field<4> => ({ offset, width: 4 });
 export const u64 = (offset: number): Field<8> => ({ offset, width: 8 });
 
 /**
- * Declares a struct. Fields become properties, so `RING.prod.offset` reads as the wire does.
- * @throws RangeError when a field is misaligned, outside the struct, or overlaps another one.
+ * Declares a struct. Fields become properties, as in `RING.prod.offset`.
+ * @throws RangeError if a field is misaligned, outside the struct, or overlaps another one
  */
 export function struct<F extends Record<string, Field>>(
   name: string,

@@ -1,4 +1,4 @@
-/** The program set: ids, names, who runs them, and the helpers of ABI version 1. */
+/** The program set: ids, names, the direction of each program, and the helpers of ABI version 1. */
 
 export const PROGRAM_IDS = {
   rxp: 1,
@@ -18,7 +18,7 @@ export type ProgramId = (typeof PROGRAM_IDS)[ProgramName];
 
 export const PROGRAM_NAMES = Object.keys(PROGRAM_IDS) as ProgramName[];
 export const OPTIONAL_PROGRAMS: readonly ProgramName[] = ["rxh", "txh"];
-/** Largest legal id; PROG_SELECT ignores anything above. */
+/** Largest valid id. PROG_SELECT ignores larger ones. */
 export const MAX_PROGRAM_ID = 10;
 
 /** eBPF instructions (8 bytes each) that the program window holds. */
@@ -26,8 +26,8 @@ export const MAX_INSTRUCTIONS = 16384;
 
 /**
  * `v1`: programs of ABI version 1, which call the driver's helpers.
- * `helperfree`: no helper calls, every index bounded by a constant: the guest kernel's verifier
- * accepts them.
+ * `helperfree`: programs without helper calls, with each index bounded by a constant: the guest
+ * kernel's verifier accepts them.
  */
 export type ProgramForm = "v1" | "helperfree";
 
@@ -54,7 +54,7 @@ export const HELPERS = {
 
 export type HelperName = keyof typeof HELPERS;
 
-/** @returns the reason why a set cannot be shipped, or null where it can. */
+/** @returns the reason why a set cannot be shipped, or null if it can */
 export function programSetProblem(set: ProgramSet): string | null {
   for (const name of PROGRAM_NAMES) {
     const code = set.code.get(PROGRAM_IDS[name]);

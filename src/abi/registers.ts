@@ -1,6 +1,6 @@
 /**
- * The register file in BAR 0, the other BARs, and the bits of the registers. Offsets are in bytes;
- * every register is 32 bits wide and little endian. Version 1 ends at 92; what follows is extension 1,
+ * The registers in BAR 0, the other BARs, and the bits of the registers. Offsets are in bytes.
+ * Every register is 32 bits wide and little endian. Version 1 ends at 92. Extension 1 follows,
  * which a driver discovers by EXT_ID and acknowledges in EXT_ACK.
  */
 export const REG = {
@@ -61,7 +61,7 @@ export const BAR_DOORBELLS = 1;
 export const BAR_MSIX = 2;
 export const BAR_PROGRAM = 3;
 
-/** Bytes; the vfio-user client wants whole pages, version 1 uses the first 256. */
+/** Bytes. The vfio-user client needs whole pages; version 1 uses the first 256 bytes. */
 export const BAR_REGISTERS_SIZE = 4096;
 export const BAR_PROGRAM_SIZE = 131072;
 
@@ -87,7 +87,7 @@ export const ABILITY = {
   QUEUE_PAIRS: 64,
 } as const;
 
-/** Bits of EVENT, cleared by writing 1. */
+/** Bits of EVENT; writing 1 clears a bit. */
 export const EVENT = { LINK_OR_MTU: 1, STAGED: 2, WITHDRAWN: 4, NEEDS_RESET: 8 } as const;
 
 /** Commands of Q_CMD: `command << 16 | queue`. */
@@ -96,11 +96,11 @@ export const Q_CMD = { TX_CUT: 1, RX_CUT: 2, STOP_OLD: 3, RETIRE: 4 } as const;
 /** Codes of SET_VERDICT: `generation << 8 | code`. */
 export const VERDICT = { READY: 0, REFUSED: 1, MEMORY: 2, FEATURE: 3, ABORT: 4 } as const;
 
-/** Red Hat's vendor id, as the original. */
+/** Red Hat's vendor id, which the original uses. */
 export const PCI_VENDOR = 0x1b36;
 /** The original's device id, which QEMU also gives to its PCIe-to-PCI bridge. */
 export const PCI_DEVICE_ORIGINAL = 0x000e;
-/** Our own device id, which collides with nothing in QEMU's list. */
+/** This project's device id, which is unused in QEMU's list. */
 export const PCI_DEVICE = 0x0b9f;
 export const PCI_CLASS_ETHERNET = 0x020000;
 

@@ -1,6 +1,6 @@
 /**
- * Conservation of frames: with every ring format, port and guard, and whatever is sent, a frame is
- * delivered whole, once and in order, or it is counted in one drop counter.
+ * Conservation of frames: with every ring format, port and guard, each frame is either delivered
+ * whole, once and in order, or counted in exactly one drop counter.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -37,7 +37,7 @@ const POLICIES: readonly [string, SpoofRules | null][] = [
 
 type Random = (below: number) => number;
 
-/** Numbers that follow from the seed (Numerical Recipes' generator, its upper bits). */
+/** Pseudo-random numbers of a seed: the upper bits of the generator of Numerical Recipes. */
 function randomFrom(seed: number): Random {
   let state = seed >>> 0;
   return (below) => {
@@ -54,11 +54,11 @@ interface Sent {
   readonly frame: Uint8Array;
   /** A virtio_net_hdr. */
   readonly header: Uint8Array;
-  /** Where a checksum is to be stored; -1: nowhere. */
+  /** Offset at which the checksum is stored; -1: none. */
   readonly checksumAt: number;
 }
 
-/** A multicast of `number`. `tame`: one that the kernel forwards as it is. */
+/** Returns a multicast frame with `number` in it. `tame`: the kernel forwards it unchanged. */
 function frameOf(random: Random, number: number, longest: number, tame: boolean): Uint8Array {
   const tags = random(tame ? 2 : 4);
   const least = tame ? 14 + 4 * tags + 4 : 14;
@@ -100,8 +100,8 @@ const numberOf = (frame: Uint8Array): number =>
   new DataView(frame.buffer, frame.byteOffset).getUint32(2);
 const isOurs = (frame: Uint8Array): boolean => frame[0] === 3 && frame[1] === 0;
 
-/** A port that blocks and refuses as it likes. */
-function openMoody({ frames }: OutsideOptions): Outside {
+/** Opens a port that blocks and refuses at random. */
+function openErratic({ frames }: OutsideOptions): Outside {
   const port = new TestPort();
   port.incoming.push(...frames);
   port.refuses = (frame) => numberOf(frame) % 5 === 0;
@@ -110,7 +110,7 @@ function openMoody({ frames }: OutsideOptions): Outside {
 
 const KINDS = new Map([
   ...OUTSIDES,
-  ["moody", openMoody],
+  ["erratic", openErratic],
   ["null", () => ({ port: new NullPort(), sent: () => [], close: () => {} })],
 ]);
 
@@ -166,7 +166,7 @@ class Run {
     return this.bench.local.pairs[0];
   }
 
-  /** The guest sends, takes and lets the host run in no order at all. */
+  /** Sends, receives and runs the host in random order. */
   play(): void {
     const { random, bench } = this;
     for (let n = 0; n < FRAMES; ) {
@@ -178,7 +178,7 @@ class Run {
     }
   }
 
-  /** Goes on until all is accounted for, or for long enough. */
+  /** Runs until every frame is accounted for, or until a deadline. */
   async finish(): Promise<void> {
     const until = performance.now() + DEADLINE_MS;
     for (let quiet = 0; quiet < 5 && performance.now() < until; ) {
@@ -203,7 +203,9 @@ class Run {
     if (this.kind !== "pcap") this.left.push(...this.outside.sent().filter(isOurs));
   }
 
-  /** Frames that are neither delivered nor counted; below 0: both, or twice. */
+  /**
+   * Returns the number of frames neither delivered nor counted. Negative: some are both, or twice.
+   */
   unaccounted(): number {
     const { port } = this.outside;
     const swallowed = port instanceof SinkPort ? port.sent : 0;
@@ -221,25 +223,25 @@ class Run {
     this.#whole(this.kind === "loopback" ? this.arrived : out, rules);
     if (this.kind !== "loopback") this.#whole(this.arrived, null);
     if (this.kind !== "tap") assert.equal(rxCounters[PACKETS], this.arrived.length);
-    if (this.kind === "pcap" || this.kind === "moody") {
+    if (this.kind === "pcap" || this.kind === "erratic") {
       const consumed = out.length + txCounters[DROP_PORT] + txCounters[DROP_SPOOFED];
       assert.equal(txCounters[PACKETS], consumed);
     }
   }
 
-  /** Which frames leave is known if neither metadata nor tags matter: those, and no other, do. */
+  /** Without metadata and tags, the frames that leave are known exactly. */
   #expectLeft(rules: SpoofRules | null): void {
-    if (!["moody", "pcap", "tap"].includes(this.kind) || rules?.vlans) return;
+    if (!["erratic", "pcap", "tap"].includes(this.kind) || rules?.vlans) return;
     if (this.bench.nic.config.device.features !== 0) return;
     const own = (frame: Uint8Array) => Buffer.compare(frame.subarray(6, 12), OWN) === 0;
     const wanted = this.sent
       .filter(({ frame }) => rules === null || own(frame))
       .map(({ frame }) => numberOf(frame))
-      .filter((number) => this.kind !== "moody" || number % 5 !== 0);
+      .filter((number) => this.kind !== "erratic" || number % 5 !== 0);
     assert.deepEqual(this.left.map(numberOf), wanted);
   }
 
-  /** Unchanged, in order, each once, and from whom they may be. */
+  /** Checks that frames are unchanged, in order, not repeated, and from an allowed source. */
   #whole(frames: readonly Uint8Array[], rules: SpoofRules | null): void {
     let last = -1;
     const order = this.kind === "loopback" ? 1000 : 0;
@@ -249,7 +251,7 @@ class Run {
       const wanted = sent?.frame ?? this.given[number - 1000];
       const got = frame.slice();
       const at = sent?.checksumAt ?? -1;
-      // A capture has the checksum that the guest left to hardware.
+      // A capture has the checksum that the guest left to the NIC.
       if (this.kind === "pcap" && at >= 0 && at + 2 <= wanted.length) {
         got.set(wanted.subarray(at, at + 2), at);
       }

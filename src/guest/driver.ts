@@ -1,8 +1,9 @@
 /**
- * A guest driver in user space: what the kernel module does, over shared memory in this process or
- * another. The test bench of devices and engine, and the demo that needs no virtual machine.
+ * A guest driver in user space. It does what the kernel module does, over memory
+ * shared with this or another process. Tests of devices and engine use it, and
+ * the demo that needs no virtual machine.
  *
- * Programs are compiled to WebAssembly, which is why contexts lie in a memory of WebAssembly's.
+ * Programs are compiled to WebAssembly, so contexts are in a WebAssembly memory.
  */
 import { createHash } from "node:crypto";
 import {
@@ -31,25 +32,27 @@ import {
 import type { LocalMemory } from "./memory.ts";
 import { GuestError, GuestRing } from "./ring.ts";
 
-/** Aligned 32-bit accesses to the NIC's BARs. A write has taken effect when a later read returns. */
+/**
+ * Aligned 32-bit accesses to the NIC's BARs. A write has taken effect when a later read returns.
+ */
 export interface NicTransport {
   read(bar: number, offset: number): number;
   write(bar: number, offset: number, value: number): void;
 }
 
 export interface GuestDriverOptions {
-  /** `v1`: as an original driver, which knows nothing of the extension. */
+  /** `v1`: behaves like an original driver, which does not use the extension. */
   readonly form?: ProgramForm;
   /** Bytes of each buffer. */
   readonly bufferSize?: number;
-  /** Feature bits to select of those that are offered; default: none. */
+  /** Feature bits to select from the offer; default: none. */
   readonly features?: number;
 }
 
 interface Registration {
   readonly ring: GuestRing;
   readonly context: Uint8Array;
-  /** Address of the page list (HELPERFREE), or of the context. */
+  /** Address of the page list (HELPERFREE) or of the context. */
   readonly address: number;
 }
 
@@ -57,7 +60,7 @@ export class GuestDriver {
   readonly pairs: number;
   readonly generation: number;
   readonly programs: ProgramSet;
-  /** Feature bits that were negotiated. */
+  /** Negotiated feature bits. */
   readonly features: number;
   readonly mac: Uint8Array;
   readonly rx: readonly GuestRing[];
@@ -69,13 +72,14 @@ export class GuestDriver {
   readonly #stride: number;
   readonly #pages: boolean;
 
-  /** Probes the NIC and fetches its programs. @throws GuestError where it is not one that we know */
+  /** Probes the NIC and fetches its programs. @throws GuestError if the NIC is unsupported */
   constructor(transport: NicTransport, memory: LocalMemory, options: GuestDriverOptions = {}) {
     this.#transport = transport;
     this.#memory = memory;
     const form = options.form ?? "helperfree";
     const version = this.#read(REG.VERSION);
-    if (version !== ABI_VERSION) throw new GuestError(`ABI version ${version}`);
+    if (version !== ABI_VERSION)
+      throw new GuestError(`ABI version ${version}: unsupported, this driver needs ${ABI_VERSION}`);
     this.#pages = form === "helperfree";
     if (form === "helperfree") this.#acknowledge();
     this.pairs = this.#read(REG.NUM_RX_QUEUES);
@@ -92,18 +96,18 @@ export class GuestDriver {
     this.tx = rings.slice(this.pairs);
   }
 
-  /** Registers contexts, publishes receive buffers, enables both directions. */
+  /** Registers contexts, publishes receive buffers and enables both directions. */
   open(): void {
     this.register();
     this.reopen();
   }
 
-  /** Registers all contexts, which the host initialises. */
+  /** Registers all contexts, which the host then initialises. */
   register(): void {
     for (let q = 0; q < 2 * this.pairs; q++) this.#register(q);
   }
 
-  /** On contexts that are registered: publishes receive buffers, enables both directions. */
+  /** Publishes receive buffers on registered contexts and enables both directions. */
   reopen(): void {
     for (let q = 0; q < this.pairs; q++) this.refill(q);
     this.enable();
@@ -112,14 +116,15 @@ export class GuestDriver {
   enable(): void {
     this.#write(REG.CTRL, CTRL.RX_ENABLE | CTRL.TX_ENABLE);
     const both = STATUS.RX_ENABLED | STATUS.TX_ENABLED;
-    if ((this.status & both) !== both) throw new GuestError("the device refuses to be enabled");
+    if ((this.status & both) !== both)
+      throw new GuestError("the device cannot be enabled: STATUS does not show both directions");
   }
 
   get status(): number {
     return this.#read(REG.STATUS);
   }
 
-  /** Disables the device; everything outstanding is the driver's again. @returns buffers not used */
+  /** Disables the device and reclaims everything outstanding. @returns unused buffers */
   close(): { tx: number; rx: number } {
     this.disable();
     const back = { tx: 0, rx: 0 };
@@ -138,15 +143,17 @@ export class GuestDriver {
   }
 
   /**
-   * Sends one frame, in as many buffers as it fills; `metadata` is a virtio_net_hdr of 10 bytes.
-   * @returns false where the ring is full, even after taking completions back
+   * Sends one frame, in as many buffers as it needs; `metadata` is a virtio_net_hdr of 10 bytes.
+   * @returns false if the ring is full, even after reclaiming completions
    */
   send(queue: number, frame: Uint8Array, metadata: Uint8Array | null = null): boolean {
     const ring = this.tx[queue];
     const { bufferSize } = ring;
     const count = Math.max(1, Math.ceil(frame.length / bufferSize));
     if (count > 1 && !(this.features & FEATURES.SG))
-      throw new GuestError("the NIC gathers nothing");
+      throw new GuestError(
+        "the NIC does not offer scatter-gather (SG): a frame must fit one buffer",
+      );
     if (ring.free < count) this.clean(queue);
     if (ring.free < count) {
       this.counters.busy++;
@@ -163,7 +170,7 @@ export class GuestDriver {
     return true;
   }
 
-  /** Takes transmit completions back. @returns packets */
+  /** Reclaims transmit completions. @returns packets */
   clean(queue: number): number {
     let packets = 0;
     while (this.tx[queue].collect(() => {}) > 0) packets++;
@@ -171,8 +178,8 @@ export class GuestDriver {
   }
 
   /**
-   * Hands over up to `max` received frames with their metadata (valid only inside the call), then refills.
-   * A frame in several buffers is put together.
+   * Passes up to `max` received frames with their metadata to `take`, then refills the ring.
+   * Both are valid only during the call. A frame in several buffers is joined.
    */
   receive(
     queue: number,
@@ -203,7 +210,7 @@ export class GuestDriver {
     this.#kick(queue, ring);
   }
 
-  /** What an MSI-X vector does here. */
+  /** Replaces an MSI-X vector. */
   interrupt(_vector: number): void {
     this.counters.interrupts++;
   }
@@ -226,16 +233,17 @@ export class GuestDriver {
   #writeAddress(low: number, address: number): void {
     this.#write(low, address % 2 ** 32);
     this.#write(low + 4, Math.floor(address / 2 ** 32));
-    // The write may be posted: it has taken effect when a later read has returned.
+    // The write may be posted: it has taken effect when a later read returns.
     void this.status;
   }
 
   #acknowledge(): void {
-    if (this.#read(REG.EXT_ID) !== EXT_ID_VALUE) throw new GuestError("the NIC has no extension");
+    if (this.#read(REG.EXT_ID) !== EXT_ID_VALUE)
+      throw new GuestError("the NIC does not offer extension 1 of the ABI");
     const wanted = ABILITY.BLOB | ABILITY.HELPERFREE | ABILITY.CTX_PAGES | ABILITY.QUEUE_PAIRS;
     this.#write(REG.EXT_ACK, wanted | ABILITY.EVENT);
     if ((this.#read(REG.EXT_ACK) & wanted) !== wanted) {
-      throw new GuestError("the NIC offers no programs that can be verified");
+      throw new GuestError("the NIC offers no verifiable programs (ability HELPERFREE)");
     }
   }
 
@@ -278,7 +286,8 @@ export class GuestDriver {
     const first = this.#memory.allocate(count * CONTEXT_PAGE, CONTEXT_PAGE);
     const buffers = this.#memory.allocate(bufs * bufferSize, 4096);
     const options = { programs: this.programs, direction, bufs, bufferSize, buffers } as const;
-    // In descending order: nobody may take them for contiguous. Version 1 has no list, so there they must be.
+    // Descending, so that tests find code that takes pages for contiguous. Version 1 has no page
+    // list and needs contiguous pages.
     const pages = Array.from({ length: count }, (_, i) => first + i * CONTEXT_PAGE);
     if (this.#pages) pages.reverse();
     const context = this.#memory.mapContext(pages, size);
@@ -298,7 +307,9 @@ export class GuestDriver {
     this.#writeAddress(this.#pages ? REG.PAGES_LO : REG.CTX_PADDR_LO, address);
   }
 
-  /** The context of a queue (receive queues first), for tests that look or scribble. */
+  /**
+   * Returns the context of a queue (receive queues first), for tests that inspect or corrupt it.
+   */
   contextOf(queue: number): Uint8Array {
     return this.#registrations[queue].context;
   }
@@ -310,7 +321,7 @@ function checked(set: ProgramSet): ProgramSet {
   return set;
 }
 
-/** @throws GuestError where the blob is not whole */
+/** @throws GuestError if the blob is invalid */
 function parseBlob(shared: ArrayBuffer): Map<ProgramId, Uint8Array> {
   const bytes = new Uint8Array(shared.slice(0));
   const view = new DataView(bytes.buffer);
@@ -318,7 +329,7 @@ function parseBlob(shared: ArrayBuffer): Map<ProgramId, Uint8Array> {
   const hash = createHash("sha256").update(bytes.subarray(BLOB_HEADER.size)).digest();
   const given = bytes.subarray(BLOB_HASH_OFFSET, BLOB_HASH_OFFSET + 32);
   if (word(BLOB_HEADER.magic.offset) !== BLOB_MAGIC || hash.compare(given) !== 0) {
-    throw new GuestError("the program blob did not arrive whole");
+    throw new GuestError("program blob: wrong length or SHA-256");
   }
   const code = new Map<ProgramId, Uint8Array>();
   let at = BLOB_HEADER.size;

@@ -1,4 +1,4 @@
-/** The host returned something that was not outstanding, or a program failed. */
+/** The host returned a buffer that was not outstanding, or a program failed. */
 export class GuestError extends Error {
   readonly code = "GUEST";
   constructor(message: string) {

@@ -1,8 +1,8 @@
 /**
- * Nothing that a guest, its VMM or a packet may repeat makes memory pile up. Views of
- * native memory do, because the worker's event loop never runs: so their number is
- * what is compared, and the resident size if many repetitions are affordable. These
- * tests run without returning to the event loop, either.
+ * Memory does not grow with operations that a guest, its VMM or a packet may repeat. Views of
+ * native memory grow it, because the worker's event loop never runs. So the tests compare the
+ * number of views, and the resident size if many repetitions are affordable. They do not return to
+ * the event loop, either.
  *
  * BPFHV_FULL=1: every operation of a guest 10^6 times, requests of a
  * peer 10^5 times, every port 10^7 packets.
@@ -23,12 +23,10 @@ import { type Mapping, mapAnonymous, viewsMade } from "../os/memory.ts";
 
 const FULL = process.env.BPFHV_FULL === "1";
 const MIB = 1 << 20;
-/**
- * What garbage collection may leave lying about; the leaks that these tests are for took 230 MiB.
- */
+/** Growth that garbage collection may leave. The leaks that these tests are for took 230 MiB. */
 const SLACK = 64 * MIB;
 
-/** Runs `action(0)` to `action(times - 1)` and checks that nothing is left of it. */
+/** Runs `action(0)` to `action(times - 1)` and checks that memory and views do not grow. */
 function expectNoGrowth(what: string, times: number, action: (n: number) => void): void {
   const warm = Math.ceil(times / 50);
   for (let n = 0; n < warm; n++) action(n);
@@ -39,7 +37,7 @@ function expectNoGrowth(what: string, times: number, action: (n: number) => void
   assert.ok(grown < SLACK, `${what}: ${Math.round(grown / MIB)} MiB more after ${times} times`);
 }
 
-/** Registers whose write does something that takes time: mapping a context, copying a blob. */
+/** Registers with a slow write: mapping a context, copying a blob. */
 const SLOW = new Set<number>([REG.CTX_PADDR_HI, REG.PAGES_HI, REG.BLOB_HI]);
 
 describe("operations that a guest repeats", () => {
@@ -75,7 +73,7 @@ describe("operations that a guest repeats", () => {
       };
       const { blob, context } = nic.refused;
       const times = FULL ? 1_000_000 : 4000;
-      expectNoGrowth("contexts in one piece", times, (n) => {
+      expectNoGrowth("contiguous contexts", times, (n) => {
         nic.write(BAR_REGISTERS, REG.QUEUE_SELECT, 4, n % 2);
         write(REG.CTX_PADDR_LO, REG.CTX_PADDR_HI, memory + 16 * (n % 256));
       });
@@ -99,8 +97,7 @@ describe("operations that a guest repeats", () => {
     bench.driver.open();
     for (const bar of [BAR_REGISTERS, BAR_DOORBELLS, BAR_PROGRAM]) {
       for (const size of [1, 2, 4]) {
-        // Not the registers' slow writes, which are four bytes long:
-        // those have a test of their own.
+        // The registers' slow writes are four bytes long, and have a test of their own.
         const step = bar === BAR_REGISTERS && size === 4 ? 0 : size;
         expectNoGrowth(`BAR ${bar}, ${size} bytes`, FULL ? 1_000_000 : 100_000, (n) => {
           bench.nic.read(bar, (n * size) % 4096, size);
@@ -164,7 +161,7 @@ describe("requests that a backend's peer repeats", () => {
   });
 });
 
-/** A batch of 64 packets to send, or of as many free buffers, in memory of its own. */
+/** Returns a batch of 64 packets to send, or of as many free buffers, in memory of its own. */
 function batchIn(memory: Mapping, packet: Uint8Array): Batch {
   const batch = new Batch(64);
   new Uint8Array(memory.view(0, 64 * 2048)).fill(0);

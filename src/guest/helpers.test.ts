@@ -1,4 +1,4 @@
-/** Helpers of version 1 programs, called as the original's programs do, and as hostile ones do. */
+/** Helpers of version 1 programs, called as the original's programs do, and by hostile programs. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HELPERS, PROGRAM_IDS, type ProgramName } from "../abi/index.ts";
@@ -12,7 +12,7 @@ const BUFS = 16;
 const HEADER = Uint8Array.from([1, 4, 54, 0, 100, 0, 34, 0, 16, 0]);
 const CONTEXT_BYTES = sringGso.contextSize(BUFS);
 
-/** A ring whose program of that name is this text; the others are sring_gso's. */
+/** Returns a ring whose program `name` is this text; the others are sring_gso's. */
 function withRing(
   program: ProgramName,
   lines: readonly string[],
@@ -64,12 +64,12 @@ test("a header on the stack is filled when txp asks for the packet's metadata", 
   withRing("txp", lines, (ring, context) => {
     const seen = () => new DataView(context.buffer, context.byteOffset + 2096, 24);
     ring.publish(1, 60, 60, HEADER);
-    assert.equal(seen().getUint32(0, true), 1, "a checksum is wanted");
+    assert.equal(seen().getUint32(0, true), 1, "a checksum is requested");
     const bytes = new Uint8Array(seen().buffer, seen().byteOffset + 8, 10);
     assert.deepEqual(bytes, HEADER);
     ring.publish(1, 60);
-    assert.equal(seen().getUint32(0, true), 0, "none is");
-    assert.deepEqual(bytes, new Uint8Array(10), "filled all the same");
+    assert.equal(seen().getUint32(0, true), 0, "no checksum is requested");
+    assert.deepEqual(bytes, new Uint8Array(10), "also filled");
   });
 });
 
@@ -107,7 +107,7 @@ function collectOne(ring: GuestRing): void {
   );
 }
 
-test("metadata are those rxc sets, and none when it sets none for the next packet", () => {
+test("metadata are those that rxc sets, and empty when it sets none for the next packet", () => {
   const lines = [
     ...ONE_PACKET,
     "r6 = r1",
@@ -154,7 +154,7 @@ const POINTERS: readonly (readonly [string, readonly string[]])[] = [
   ["a stack address that is too high by one", ["r2 = r10", "r2 += -9"]],
   ["an address below the stack", ["r2 = r10", "r2 += -4097"]],
   ["the end of the context", ["r2 = r1", `r2 += ${CONTEXT_BYTES - 9}`]],
-  ["what is before the context", ["r2 = r1", "r2 += -1"]],
+  ["the bytes before the context", ["r2 = r1", "r2 += -1"]],
 ];
 
 for (const [what, pointer] of POINTERS) {

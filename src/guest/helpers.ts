@@ -1,7 +1,7 @@
 /**
- * The helpers of ABI version 1, as far as a driver without DMA needs them. Programs pass addresses:
- * ours that of a header in the context, the original's that of one on their stack. Whatever else a
- * hostile program passes ends it with an error.
+ * The helpers of ABI version 1 that a driver without DMA needs. Programs pass addresses: this
+ * project's point to a header in the context, the original's to one on the stack. Any other address
+ * ends the program with an error.
  */
 import { HELPERS, type HelperName, type ProgramName, VNET_HDR } from "../abi/index.ts";
 import type { Helper, HelperMemory } from "../ebpf/index.ts";
@@ -11,11 +11,11 @@ import { GuestError } from "./errors.ts";
 export interface HelperOptions {
   /** For messages. */
   readonly program: ProgramName;
-  /** Program's address of the context. */
+  /** The program's address of the context. */
   readonly context: number;
-  /** The virtio_net_hdr of the packet at hand. */
+  /** The virtio_net_hdr of the current packet. */
   readonly metadata: Uint8Array;
-  /** The program's memory, which is there once the program is loaded. */
+  /** The program's memory, which exists once the program is loaded. */
   readonly memory: () => HelperMemory;
   readonly fullBarrier: () => void;
 }
@@ -74,7 +74,7 @@ class Helpers {
     return this.#u16;
   }
 
-  /** Arguments are u16: the upper bits of the register are not the program's. */
+  /** Arguments are u16: the upper bits of the register are undefined. */
   #setField(at: number, value: bigint): void {
     const { metadata } = this.#options;
     const low = Number(BigInt.asUintN(16, value));
@@ -103,7 +103,7 @@ class Helpers {
   }
 }
 
-/** By number, for the engine that runs the program. */
+/** Returns the helpers by number, for the runner of the program. */
 export function helpersOf(options: HelperOptions): Map<number, Helper> {
   const { table } = new Helpers(options);
   return new Map(

@@ -1,7 +1,7 @@
 /**
- * No lost wake-up. Each side's sequence (store a request or an index, load the other's) is cut at
- * every one of its steps, and the whole of the other's runs there, at every position of a small
- * ring and over its wraps: whoever came second must have seen the first, or have been told.
+ * No wake-up is lost. The steps of each side (store a request or an index, load the other's) are
+ * interrupted one by one, and the other side's whole sequence runs there, at every position of a
+ * small ring and across its wraps. The second side must see the first one's store, or be notified.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -9,8 +9,8 @@ import { Bench, frameOf } from "../../test/support/guest.ts";
 import { DEVICES } from "../devices/index.ts";
 
 /**
- * Runs `action` with `cut` called before its `at`-th access to
- * shared memory. @returns were there that many?
+ * Runs `action` and calls `cut` before its `at`-th access to shared memory.
+ * @returns false if there were fewer accesses
  */
 function cutAt(at: number, action: () => void, cut: () => void): boolean {
   const { load, store } = Atomics;
@@ -43,20 +43,23 @@ function cutAt(at: number, action: () => void, cut: () => void): boolean {
     restore();
   }
   const reached = step > at;
-  // Behind the last step is a place, too.
+  // The point after the last step counts, too.
   if (!reached) cut();
   return reached;
 }
 
 const FRAME = frameOf(1);
 const BUFS = 16;
-/** Two laps and a bit: every slot, both values of a wrap bit. By default those around the wraps. */
+/**
+ * Two laps and a bit: every slot, both values of a wrap bit.
+ * By default only those around the wraps.
+ */
 const POSITIONS =
   process.env.BPFHV_FULL === "1"
     ? Array.from({ length: 2 * BUFS + 3 }, (_, i) => i)
     : [0, 1, BUFS - 2, BUFS - 1, BUFS, 2 * BUFS - 1, 2 * BUFS];
 
-/** Runs `scenario` with the cut at each step, on a ring that has moved to each position. */
+/** Runs `scenario` interrupted at each step, on a ring moved to each position. */
 function everywhere(make: () => Bench, scenario: (bench: Bench, at: number) => boolean): number {
   let cases = 0;
   for (const position of POSITIONS) {
@@ -77,8 +80,8 @@ function everywhere(make: () => Bench, scenario: (bench: Bench, at: number) => b
 }
 
 /**
- * The guest arms at a cut of what the host does: it is ready at once, or
- * told. @returns whether the cut was reached
+ * The guest arms during the host's action: it sees the completion at once, or is notified. @returns
+ * false if `at` was not reached
  */
 function armedDuring(
   bench: Bench,
@@ -96,7 +99,7 @@ function armedDuring(
       ready = ring.arm(1);
     },
   );
-  assert.ok(ready || bench.vectors.length > vectors, `cut ${at}: nobody tells the guest`);
+  assert.ok(ready || bench.vectors.length > vectors, `cut ${at}: the guest is not notified`);
   return more;
 }
 
@@ -116,7 +119,7 @@ for (const device of DEVICES) {
         return bench;
       };
 
-      test("the guest publishes while the host falls asleep", () => {
+      test("host sees or is kicked for work when the guest publishes while it arms kicks", () => {
         const cases = everywhere(make, (bench, at) => {
           const [pair] = bench.local.pairs;
           pair.disarmKicks();
@@ -135,28 +138,29 @@ for (const device of DEVICES) {
         assert.ok(cases >= 2 * POSITIONS.length, `${cases} cases`);
       });
 
-      // The other way round, a program can only be cut where it calls a
-      // helper: at the barrier of its v1 form.
+      // Conversely, a program can only be interrupted at a helper call: the barrier of its v1 form.
       const atBarrier = form === "v1" ? test : null;
 
-      atBarrier?.("the host falls asleep while the guest publishes", () => {
-        everywhere(make, (bench) => {
-          const [pair] = bench.local.pairs;
-          pair.disarmKicks();
-          const before = bench.driver.counters.kicks;
-          let awake = false;
-          // Between the index and the load of the host's kick request:
-          // where the program has its barrier.
-          bench.driver.tx[0].onBarrier = () => {
-            awake = pair.armKicks();
-          };
-          bench.driver.send(0, FRAME);
-          assert.ok(awake || bench.driver.counters.kicks > before, "sleeps on work");
-          return false;
-        });
-      });
+      atBarrier?.(
+        "host sees or is kicked for work when it arms kicks while the guest publishes",
+        () => {
+          everywhere(make, (bench) => {
+            const [pair] = bench.local.pairs;
+            pair.disarmKicks();
+            const before = bench.driver.counters.kicks;
+            let awake = false;
+            // At the program's barrier: between the index and the load of the host's kick request.
+            bench.driver.tx[0].onBarrier = () => {
+              awake = pair.armKicks();
+            };
+            bench.driver.send(0, FRAME);
+            assert.ok(awake || bench.driver.counters.kicks > before, "sleeps on work");
+            return false;
+          });
+        },
+      );
 
-      test("the guest arms its interrupt while the host completes what it sent", () => {
+      test("guest sees or is interrupted for completions when it arms while the host completes", () => {
         const cases = everywhere(make, (bench, at) => {
           bench.driver.send(0, FRAME);
           return armedDuring(bench, at, bench.driver.tx[0], (pair) => pair.drainTx());
@@ -164,7 +168,7 @@ for (const device of DEVICES) {
         assert.ok(cases >= 3 * POSITIONS.length, `${cases} cases`);
       });
 
-      test("the guest arms its interrupt while the host delivers", () => {
+      test("guest sees or is interrupted for packets when it arms while the host delivers", () => {
         const cases = everywhere(make, (bench, at) => {
           bench.driver.rx[0].arm(0);
           bench.ports[0].incoming.push(FRAME);
@@ -173,21 +177,24 @@ for (const device of DEVICES) {
         assert.ok(cases >= 3 * POSITIONS.length, `${cases} cases`);
       });
 
-      atBarrier?.("the host completes and delivers while the guest arms", () => {
-        everywhere(make, (bench) => {
-          const [pair] = bench.local.pairs;
-          bench.driver.send(0, FRAME);
-          bench.driver.tx[0].onBarrier = () => pair.drainTx();
-          const sent = bench.vectors.length;
-          assert.ok(bench.driver.tx[0].arm(1) || bench.vectors.length > sent, "sent");
-          bench.driver.rx[0].arm(0);
-          bench.ports[0].incoming.push(FRAME);
-          bench.driver.rx[0].onBarrier = () => pair.fillRx();
-          const received = bench.vectors.length;
-          assert.ok(bench.driver.rx[0].arm(1) || bench.vectors.length > received, "received");
-          return false;
-        });
-      });
+      atBarrier?.(
+        "guest sees or is interrupted for work when the host completes and delivers while it arms",
+        () => {
+          everywhere(make, (bench) => {
+            const [pair] = bench.local.pairs;
+            bench.driver.send(0, FRAME);
+            bench.driver.tx[0].onBarrier = () => pair.drainTx();
+            const sent = bench.vectors.length;
+            assert.ok(bench.driver.tx[0].arm(1) || bench.vectors.length > sent, "sent");
+            bench.driver.rx[0].arm(0);
+            bench.ports[0].incoming.push(FRAME);
+            bench.driver.rx[0].onBarrier = () => pair.fillRx();
+            const received = bench.vectors.length;
+            assert.ok(bench.driver.rx[0].arm(1) || bench.vectors.length > received, "received");
+            return false;
+          });
+        },
+      );
     });
   }
 }

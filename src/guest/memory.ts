@@ -1,6 +1,6 @@
 /**
- * Memory of a guest that lives in this process: a sealed memfd, seen by the device as guest physical
- * memory and by the guest through views.
+ * Memory of a guest in this process: a sealed memfd, which the device maps as guest physical memory
+ * and the guest accesses through views.
  */
 import { LinearMemory } from "../ebpf/index.ts";
 import type { GuestMemory, MemoryFile, MemoryRange } from "../memory/index.ts";
@@ -14,13 +14,13 @@ import {
   restoreMemory,
 } from "../os/memory.ts";
 
-/** Where the memory starts: not 0, so that a zero address is never valid. */
+/** First guest physical address. Not 0, so that address 0 is never valid. */
 const BASE = 0x100000;
 
 export class LocalMemory implements GuestMemory {
   generation = 1;
   readonly fd: number;
-  /** What compiled programs see: their stack, and contexts. */
+  /** The memory of compiled programs: their stack, and contexts. */
   readonly linear: LinearMemory;
   readonly #mapping: Mapping;
   readonly #bytes: Uint8Array;
@@ -35,7 +35,7 @@ export class LocalMemory implements GuestMemory {
     this.fd = createMemfd("bpfhv-guest", length, { seal: true });
     this.#mapping = mapFile(this.fd, 0, length, { write: true });
     this.#bytes = new Uint8Array(this.#mapping.view(0, length));
-    // Room for each page once; nothing is taken up before it is used.
+    // Reserves addresses for each page once. Unused pages take no memory.
     this.linear = new LinearMemory(length + PAGE);
     this.#file = { fd: this.fd, id: "guest", unit: PAGE };
     this.#ranges = [this.#range()];
@@ -55,7 +55,10 @@ export class LocalMemory implements GuestMemory {
     return 0;
   }
 
-  /** Takes all of the memory away from the device, or gives it back: a memory map that changes. */
+  /**
+   * Unmaps all of the memory from the device, or maps it again, as
+   * a VMM does when the memory map changes.
+   */
   setVisible(visible: boolean): void {
     this.generation++;
     this.#ranges = visible ? [this.#range()] : [];
@@ -66,24 +69,28 @@ export class LocalMemory implements GuestMemory {
     return { address: BASE, size: length, writable: true, file: this.#file, fileOffset: 0 };
   }
 
-  /** Guest physical address of `size` fresh bytes. @throws RangeError where there are none left */
+  /**
+   * Allocates `size` bytes and returns their guest physical address.
+   * @throws RangeError if none are left
+   */
   allocate(size: number, align = 64): number {
     const at = Math.ceil(this.#next / align) * align;
-    if (at + size > this.#mapping.length) throw new RangeError("the guest's memory is used up");
+    if (at + size > this.#mapping.length)
+      throw new RangeError(`the guest's memory is exhausted: ${size} bytes needed`);
     this.#next = at + size;
     return BASE + at;
   }
 
-  /** The guest's view of its memory. @throws RangeError if that is not all memory */
+  /** Returns the guest's view of its memory. @throws RangeError if the range exceeds the memory */
   bytes(address: number, length: number): Uint8Array {
     const at = address - BASE;
     if (!(at >= 0 && length > 0 && length <= this.#bytes.length - at)) {
-      throw new RangeError(`[0x${address.toString(16)}, +${length}) is not the guest's memory`);
+      throw new RangeError(`[0x${address.toString(16)}, +${length}) is outside the guest's memory`);
     }
     return this.#bytes.subarray(at, at + length);
   }
 
-  /** Pages as one contiguous view inside `linear`, as a kernel maps them with vmalloc. */
+  /** Maps pages as one contiguous view inside `linear`, as a kernel does with vmalloc. */
   mapContext(pages: readonly number[], length: number): Uint8Array {
     const context = this.linear.allocate(pages.length * PAGE, PAGE);
     const offsets = pages.map((page) => page - BASE);
@@ -92,7 +99,7 @@ export class LocalMemory implements GuestMemory {
     return context.subarray(0, length);
   }
 
-  /** No view may be used any more. */
+  /** Unmaps the memory. No view may be used any more. */
   close(): void {
     for (const context of this.#contexts) restoreMemory(context);
     this.#mapping.unmap();

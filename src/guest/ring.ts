@@ -1,6 +1,6 @@
 /**
  * One queue of the user-space driver: a context, the programs of its direction, and the table of
- * buffers. It knows no ring format: like the kernel's driver, it only runs programs.
+ * buffers. Like the kernel's driver, it only runs programs and has no ring format of its own.
  */
 import {
   BUF,
@@ -18,10 +18,10 @@ import { fastestRunner, type LinearMemory, type Runner } from "../ebpf/index.ts"
 import { GuestError } from "./errors.ts";
 import { helpersOf } from "./helpers.ts";
 
-/** Where programs see the context. Any address would do; this one is easy to spot in a message. */
+/** The programs' address of the context. Arbitrary, but recognisable in a message. */
 const CONTEXT_BASE = 0x1_0000_0000;
 
-/** A program, and how it is run on the context. */
+/** A program, and the function that runs it on the context. */
 interface Bound {
   readonly engine: Runner;
   readonly run: () => number;
@@ -40,7 +40,7 @@ const LEN = word(BUF.len.offset);
 export { GuestError };
 
 export interface RingOptions {
-  /** Inside `memory`. */
+  /** A view inside `memory`. */
   readonly context: Uint8Array;
   readonly memory: LinearMemory;
   readonly programs: ProgramSet;
@@ -48,21 +48,22 @@ export interface RingOptions {
   readonly bufs: number;
   /** Bytes of each buffer. */
   readonly bufferSize: number;
-  /** Guest address of buffer 0; the others follow. */
+  /** Guest address of buffer 0. The others follow. */
   readonly buffers: number;
 }
 
 export class GuestRing {
   readonly bufs: number;
   readonly bufferSize: number;
-  /** Buffers with the driver. */
+  /** Buffers owned by the driver. */
   free: number;
   kickNeeded = false;
-  /** Called where a version 1 program asks for a full barrier: there tests let the host run. */
+  /** Called at a version 1 program's full barrier: tests run the host there. */
   onBarrier: () => unknown = () => {};
   /**
-   * The virtio_net_hdr of the packet to send, or that was collected last. HELPERFREE programs find
-   * it in the context; version 1 programs ask helpers for it, the bytes in the context are theirs.
+   * The virtio_net_hdr of the packet to send, or of the packet collected last.
+   * HELPERFREE programs read it from the context. Version 1 programs use helpers for
+   * it, and own those bytes of the context.
    */
   readonly metadata: Uint8Array;
   readonly #words: Int32Array;
@@ -75,7 +76,7 @@ export class GuestRing {
   readonly #reclaim: Bound;
   /** Instructions executed so far, by all programs. */
   executed = 0;
-  /** Packets that a transmit ring's `reclaim` took back, ever. */
+  /** Packets reclaimed by `reclaim` of a transmit ring, in total. */
   reclaimedPackets = 0;
 
   constructor(options: RingOptions) {
@@ -117,24 +118,27 @@ export class GuestRing {
     this.#reclaim = load(direction === "rx" ? "rxr" : "txr");
   }
 
-  /** All buffers are the driver's. */
+  /** Returns all buffers to the driver. */
   reset(): void {
     this.#busy.fill(0);
     for (let i = 0; i < this.bufs; i++) this.#freeIds[i] = this.bufs - 1 - i;
     this.free = this.bufs;
   }
 
-  /** Guest address of a buffer. */
+  /** Returns the guest address of a buffer. */
   addressOf(id: number): number {
     return this.#buffers + id * this.bufferSize;
   }
 
   /**
-   * Publishes `count` buffers, the next free ones, `length` bytes each, the last one `last` bytes. To send,
-   * they are one packet; `metadata` (10 bytes, a virtio_net_hdr) goes along.
+   * Publishes the next `count` free buffers, `length` bytes each, the last one `last` bytes. On a
+   * transmit ring they are one packet, with `metadata` (10 bytes, a virtio_net_hdr).
    */
   publish(count: number, length: number, last = length, metadata: Uint8Array | null = null): void {
-    if (count > this.free || count > MAX_BUFS) throw new GuestError(`${count} buffers: too many`);
+    if (count > this.free || count > MAX_BUFS)
+      throw new GuestError(
+        `${count} buffers: ${this.free} are free, and a call takes at most ${MAX_BUFS}`,
+      );
     for (let i = 0; i < count; i++) {
       const id = this.#freeIds[this.free - 1 - i];
       this.#busy[id] = 1;
@@ -151,35 +155,40 @@ export class GuestRing {
     this.#words[NUM_BUFS] = count;
     this.#words[OFLAGS] = 0;
     this.free -= count;
-    if (this.#run(this.#publish) < 0) throw new GuestError("the publishing program failed");
+    if (this.#run(this.#publish) < 0)
+      throw new GuestError("the program that publishes buffers failed");
     if (this.#words[OFLAGS] & OFLAG_KICK_NEEDED) this.kickNeeded = true;
   }
 
-  /** The buffer that `publish` will take after `skip` others. */
+  /** Returns the buffer that `publish` takes after `skip` others. */
   nextId(skip = 0): number {
     return this.#freeIds[this.free - 1 - skip];
   }
 
   /**
-   * Takes the buffers of one completed packet back.
-   * @returns how many; 0 where nothing is complete. `take` gets each one's id and length.
+   * Collects the buffers of one completed packet and passes each one's id and length to `take`.
+   * @returns their number; 0 if nothing is complete
    */
   collect(take: (id: number, length: number) => void): number {
-    // Without a helper's word there are none: those of the packet before are not this one's.
+    // Only a helper sets them: those of the previous packet do not apply.
     this.metadata.fill(0);
     const result = this.#run(this.#collect);
-    if (result < 0) throw new GuestError(`the collecting program failed: ${result}`);
+    if (result < 0)
+      throw new GuestError(`the program that collects completions failed: error ${result}`);
     return result === 1 ? this.#give(take) : 0;
   }
 
-  /** Takes back what the host did not use; only while the device is disabled. @returns buffers */
+  /** Reclaims unused buffers, while the device is disabled. @returns their number */
   reclaim(): number {
     let count = 0;
     for (; this.#run(this.#reclaim) === 1; this.reclaimedPackets++) count += this.#give(() => {});
     return count;
   }
 
-  /** Asks for an interrupt after `min` completions (0: for none). @returns true where they are there already. */
+  /**
+   * Requests an interrupt after `min` completions (0: none).
+   * @returns true if they are complete already
+   */
   arm(min: number): boolean {
     this.#words[MIN_COMPLETED] = min;
     return this.#run(this.#arm) !== 0;
@@ -202,7 +211,7 @@ export class GuestRing {
       const at = BUFS + i * BUF_WORDS;
       const id = this.#words[at + COOKIE];
       if (this.#words[at + COOKIE + 1] !== 0 || this.#busy[id] !== 1) {
-        throw new GuestError(`buffer ${id} came back and was not outstanding`);
+        throw new GuestError(`buffer ${id} was returned, but is not outstanding`);
       }
       take(id, this.#words[at + LEN]);
       this.#busy[id] = 0;
@@ -212,5 +221,5 @@ export class GuestRing {
   }
 }
 
-/** Nothing is in it: an atomic on it orders what comes before and after, as a full barrier does. */
+/** An atomic on this word orders earlier and later accesses, as a full barrier does. */
 const FENCE = new Int32Array(1);

@@ -1,6 +1,6 @@
 /**
- * One suite for all devices, in both forms of programs, at several sizes: what goes in comes out, in order,
- * unchanged, with its metadata, across wraps, full and empty rings, stops and restarts.
+ * One suite for all devices, in both forms of programs, at several sizes: packets arrive in order,
+ * unchanged, with their metadata, across wraps, full and empty rings, stops and restarts.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -41,7 +41,7 @@ const NOTHING: PacketMetadata = {
   csumOffset: 0,
 };
 
-/** As a guest's stack would ask for them, by number. */
+/** Returns metadata as a guest's stack would request them, by number. */
 function metadataFor(number: number, length: number, features: number): PacketMetadata {
   const allowed = transmitOffloads(features) & receiveOffloads(features);
   if (length < 60) return NOTHING;
@@ -71,11 +71,11 @@ function headerOf(m: PacketMetadata): Uint8Array {
 }
 
 function expectMetadata(got: PacketMetadata, wanted: PacketMetadata, number: number): void {
-  // Thousands of times: cheaper than a deep comparison.
+  // Runs thousands of times: cheaper than a deep comparison.
   assert.equal(JSON.stringify(got), JSON.stringify(wanted), `packet ${number}`);
 }
 
-/** Frames that fit one buffer where the device takes no more. */
+/** Returns a frame that fits one buffer if the device takes no more. */
 function frame(number: number, device: Device): Uint8Array {
   return device.features & FEATURES.SG ? frameOf(number) : frameOf(number).slice(0, BUFFER);
 }
@@ -153,9 +153,10 @@ const range = (from: number, to: number): number[] =>
 for (const { name, device, form, sizes } of VARIANTS) {
   describe(name, () => {
     for (const bufs of sizes) {
-      test(`${bufs} buffers: order, content and metadata of every packet, both ways, over wraps`, () => {
+      test(`packets keep order, content and metadata both ways when ${bufs} buffers wrap`, () => {
         const rings = new Rings(device, form, bufs);
-        // Three laps (of the largest rings, which are slow here, one and a bit), and more than a batch.
+        // Three laps (for the largest rings, which are slow here,
+        // one and a bit), and more than a batch.
         const packets = bufs <= 1024 || FULL ? Math.max(3 * bufs, 200) : bufs + 20;
         const got: Arrived[] = [];
         for (let n = 0; n < packets; n++) {
@@ -182,7 +183,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       });
     }
 
-    test("a full ring says so; a port that blocks loses nothing and keeps the order", () => {
+    test("send returns false when the ring is full, and a blocked port keeps packets in order", () => {
       const rings = new Rings(device, form, 64);
       rings.ports[0].room = 5;
       let n = 0;
@@ -190,7 +191,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       assert.ok(n <= 64 && n > 10);
       rings.settle();
       assert.equal(rings.ports[0].sent.length, 5);
-      // What was sent came back and can be used again; the rest still waits.
+      // The completed buffers can be used again. The other packets still wait.
       assert.ok(rings.out(n));
       rings.ports[0].room = 1000;
       for (const pair of rings.local.pairs) pair.portWritable();
@@ -199,7 +200,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       rings.close();
     });
 
-    test("an empty receive ring makes packets wait, not vanish", () => {
+    test("packets wait when the receive ring is empty", () => {
       const rings = new Rings(device, form, 16);
       for (let n = 0; n < 40; n++) rings.in(n);
       rings.settle();
@@ -216,7 +217,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       rings.close();
     });
 
-    test("what the port refuses for good is dropped, counted, and not in the way", () => {
+    test("packet is dropped and counted when the port refuses it", () => {
       const rings = new Rings(device, form, 16);
       rings.ports[0].refuses = (bytes) => numberOf(bytes) % 2 === 1;
       for (let n = 0; n < 6; n++) {
@@ -229,18 +230,18 @@ for (const { name, device, form, sizes } of VARIANTS) {
     });
 
     for (const bufs of [16, 64, 128, 256].filter((n) => sizes === SIZES || sizes.includes(n))) {
-      test(`${bufs} buffers: stop gives everything back, and a restart on the same context is empty`, () => {
+      test(`close returns all of ${bufs} buffers, and the ring is empty when it restarts on the same context`, () => {
         const rings = new Rings(device, form, bufs);
         for (let lap = 0; lap < 5; lap++) {
           const [port] = rings.ports;
           port.sent.length = 0;
           port.sentMetadata.length = 0;
           port.room = 2;
-          // Odd numbers of everything, so that no lap ends where the one before did.
+          // Odd numbers everywhere, so that each lap ends at another slot.
           for (let n = 0; n < 5; n++) assert.ok(rings.out(n));
           rings.in(lap);
           rings.settle();
-          // Some of it reached the guest and was not collected yet: close() collects it.
+          // Some of it reached the guest and was not collected: close() collects it.
           const { rx } = rings.driver.close();
           assert.ok(rx <= bufs && rx >= bufs - 3);
           assert.equal(rings.driver.tx[0].outstanding, 0);
@@ -261,7 +262,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       });
     }
 
-    test("no storm: while the host looks anyway, one kick; while the guest polls, one interrupt", () => {
+    test("one kick is sent while the host polls, and one interrupt while the guest polls", () => {
       const rings = new Rings(device, form, 256);
       const [pair] = rings.local.pairs;
       pair.disarmKicks();
@@ -289,7 +290,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       rings.close();
     });
 
-    test("another port while packets flow: nothing is lost or doubled, and the link follows it", () => {
+    test("packets are neither lost nor doubled when the port changes, and the link follows it", () => {
       const rings = new Rings(device, form, 64);
       const [pair] = rings.local.pairs;
       const [first] = rings.ports;
@@ -317,7 +318,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       rings.close();
     });
 
-    test("an interrupt that got lost is sent again, up to a full ring, until what it was for is taken back", () => {
+    test("lost interrupt is sent again until its completions are reclaimed, up to a full ring", () => {
       const rings = new Rings(device, form, 16);
       const [pair] = rings.local.pairs;
       const sentAgain = () => {
@@ -325,7 +326,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
         pair.lookAgain();
         return rings.vectors.length - before;
       };
-      // A port leaves room for a packet in several buffers, where there may be one.
+      // A port keeps free buffers for a packet of several, if the format allows one.
       const most = rings.features & FEATURES.SG ? 9 : 16;
       // Several laps: each count begins at another slot.
       for (let count = 1; count <= most; count++) {
@@ -335,7 +336,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
         assert.equal(sentAgain(), 1, `${count} received`);
         assert.equal(sentAgain(), 1, `${count} received, again`);
         assert.equal(rings.arrived().length, count);
-        assert.equal(sentAgain(), 0, `${count} taken`);
+        assert.equal(sentAgain(), 0, `${count} reclaimed`);
       }
       for (let count = 1; count <= 16 && rings.driver.tx[0].free >= count; count++) {
         assert.equal(rings.driver.tx[0].arm(count), false);
@@ -343,12 +344,12 @@ for (const { name, device, form, sizes } of VARIANTS) {
         rings.settle();
         assert.equal(sentAgain(), 1, `${count} sent`);
         rings.driver.clean(0);
-        assert.equal(sentAgain(), 0, `${count} taken back`);
+        assert.equal(sentAgain(), 0, `${count} reclaimed`);
       }
       rings.close();
     });
 
-    test("work that is there before arming is not slept on, on either side", () => {
+    test("arming reports work when it is there before, on both sides", () => {
       const rings = new Rings(device, form, 16);
       const [pair] = rings.local.pairs;
       assert.ok(rings.out(1));
@@ -362,7 +363,7 @@ for (const { name, device, form, sizes } of VARIANTS) {
       rings.close();
     });
 
-    test("whatever a guest writes over its context, the host goes on, and a reset mends it", () => {
+    test("host keeps running when a guest overwrites its context, and a reset repairs it", () => {
       fc.assert(
         fc.property(
           fc.array(fc.tuple(fc.nat(2608 - 2096 + 32 * 16 - 1), fc.nat(255)), { maxLength: 60 }),

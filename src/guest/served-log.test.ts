@@ -1,4 +1,4 @@
-/** What `bpfhv serve` tells of the life of its NIC: in its log, and by `status`. */
+/** `bpfhv serve` reports the life of its NIC: in its log, and by `status`. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -88,7 +88,7 @@ test("serve logs driver, programs, link and reset in lines that name the NIC", a
   for (const line of lines()) assert.equal(line.nic, socket);
 });
 
-/** Of a worker's log: later lines of the same second are left out. */
+/** A worker's log drops later lines of the same second. */
 const nextSecond = () => sleep(1100);
 
 test("a client that connects right after another is not logged as a reset", async () => {

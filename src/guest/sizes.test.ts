@@ -1,4 +1,6 @@
-/** Sizes of frames, in all ring formats, on all ports: whole or counted, never cut. */
+/**
+ * Sizes of frames, in all ring formats, on all ports: delivered whole or counted, never truncated.
+ */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,13 +20,16 @@ interface Format {
   readonly name: string;
   readonly device: Device;
   readonly features: number;
-  /** Bytes of a guest's buffers. */
+  /** Length of a guest's buffers in bytes. */
   readonly bufferSize: number;
-  /** Bytes of the longest frame that such a guest has room for. */
+  /** Length of the longest frame that fits such a guest, in bytes. */
   readonly most: number;
 }
 
-/** Formats with one buffer a packet take what fits it; a packet of several has the MTU's size. */
+/**
+ * Formats with one buffer a packet take what fits it. A packet
+ * of several buffers is limited by the MTU.
+ */
 const FORMATS: readonly Format[] = DEVICES.flatMap((device): Format[] => {
   const { name } = device;
   if ((device.features & FEATURES.SG) === 0) {
@@ -52,7 +57,7 @@ function benchOf({ device, features, bufferSize }: Format): Bench {
   return bench;
 }
 
-/** Turns until `count` frames are delivered or counted. */
+/** Runs turns until `count` frames are delivered or counted. */
 async function receive(bench: Bench, count: number): Promise<Uint8Array[]> {
   const [pair] = bench.local.pairs;
   const got: Uint8Array[] = [];
@@ -65,7 +70,7 @@ async function receive(bench: Bench, count: number): Promise<Uint8Array[]> {
   return got;
 }
 
-/** Delivers what a port of this kind gives to a fresh guest; the rest has to be counted. */
+/** Delivers frames of a port of this kind to a new guest. The others must be counted. */
 async function deliver(format: Format, kind: string, frames: readonly Uint8Array[]): Promise<void> {
   const bench = benchOf(format);
   const [pair] = bench.local.pairs;
@@ -87,7 +92,7 @@ async function deliver(format: Format, kind: string, frames: readonly Uint8Array
 }
 
 for (const format of FORMATS) {
-  describe(`${format.name}: a frame is delivered whole when it fits, and otherwise counted`, () => {
+  describe(`${format.name}: frame is delivered whole when it fits, and otherwise counted`, () => {
     const { most } = format;
     const lengths = [60, most + 1, most - 1, most, 2 * most, most + 8, 61, most, most + 1, 64];
     const frames = lengths.filter((n) => n <= 65535).map((n, i) => testFrame(i, n));
@@ -104,7 +109,7 @@ for (const format of FORMATS) {
   });
 }
 
-test("a source of frames that are too long never holds up the loop", () => {
+test("loop keeps running when a source sends only frames that are too long", () => {
   const format = FORMATS[0];
   const bench = benchOf(format);
   const [pair] = bench.local.pairs;
@@ -116,7 +121,7 @@ test("a source of frames that are too long never holds up the loop", () => {
   assert.equal(pair.fillRx(), 0);
   const dropped = pair.rxCounters[DROP_TOO_LONG];
   assert.ok(dropped > 0 && dropped <= 64, `${dropped}`);
-  assert.equal(pair.armKicks(), true, "there are more");
+  assert.equal(pair.armKicks(), true, "more frames are pending");
   outside.close();
   bench.close();
 });

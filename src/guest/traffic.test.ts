@@ -14,7 +14,7 @@ import {
   RING_ERRORS,
 } from "../memory/counters.ts";
 
-/** Literal offsets of sring's private area: an oracle that shares no layout code. */
+/** Literal offsets of sring's private area: an oracle independent of the layout code. */
 const PROD = 2096;
 const CONS = 2096 + 128;
 const KICK_ENABLED = 2096 + 132;
@@ -23,7 +23,7 @@ const DESCRIPTORS = 2096 + 512;
 
 const words = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 
-/** Starts the queue's indices elsewhere, as if it had run for a while. */
+/** Starts the queue's indices at `index`, as if it had run for a while. */
 function startAt(bench: Bench, index: number): void {
   bench.driver.disable();
   for (let queue = 0; queue < 2; queue++) {
@@ -38,7 +38,7 @@ function startAt(bench: Bench, index: number): void {
 
 for (const form of ["helperfree", "v1"] as const) {
   describe(`sring with ${form} programs`, () => {
-    test("every packet goes out, in order and unchanged", () => {
+    test("packets are sent in order and unchanged", () => {
       const bench = new Bench({ form });
       bench.driver.open();
       for (let n = 0; n < 1000; n++) {
@@ -57,7 +57,7 @@ for (const form of ["helperfree", "v1"] as const) {
       bench.close();
     });
 
-    test("every packet comes in, in order and unchanged", () => {
+    test("packets are received in order and unchanged", () => {
       const bench = new Bench({ form });
       bench.driver.open();
       for (let n = 0; n < 1000; n++) bench.ports[0].incoming.push(frameOf(n));
@@ -72,10 +72,10 @@ for (const form of ["helperfree", "v1"] as const) {
     });
 
     for (const bufs of [16, 256, 8192]) {
-      test(`${bufs} buffers: indices wrap at 2^32, both ways`, () => {
+      test(`indices wrap at 2^32 both ways with ${bufs} buffers`, () => {
         const bench = new Bench({ form, config: { rxBufs: bufs, txBufs: bufs }, mib: 64 });
         bench.driver.open();
-        // Receive buffers are out already: their slots must stay what they are.
+        // Receive buffers are published already: their slots must not change.
         bench.driver.close();
         bench.driver.enable();
         startAt(bench, -5);
@@ -92,7 +92,7 @@ for (const form of ["helperfree", "v1"] as const) {
       });
     }
 
-    test("a full ring says so, and goes on once there is room", () => {
+    test("send returns false when the ring is full, and succeeds once slots are free", () => {
       const bench = new Bench({ form, config: { txBufs: 16 } });
       bench.driver.open();
       for (let n = 0; n < 16; n++) assert.ok(bench.driver.send(0, frameOf(n)));
@@ -105,7 +105,7 @@ for (const form of ["helperfree", "v1"] as const) {
       bench.close();
     });
 
-    test("what was not sent comes back when the device is disabled, and a restart begins empty", () => {
+    test("unsent buffers are reclaimed when the device is disabled, and a restart begins empty", () => {
       // Three buffers of 16 or odd batches of 64: the number of reclaim batches must not matter.
       for (const bufs of [16, 64, 128, 256]) {
         const bench = new Bench({ form, config: { rxBufs: bufs, txBufs: bufs } });
@@ -113,10 +113,10 @@ for (const form of ["helperfree", "v1"] as const) {
         bench.ports[0].room = 2;
         for (let n = 0; n < 5; n++) bench.driver.send(0, frameOf(n));
         const { tx, rx } = bench.driver.close();
-        assert.equal(tx, 3, `${bufs}: two went out while stopping`);
+        assert.equal(tx, 3, `${bufs}: two were sent while stopping`);
         assert.equal(rx, bufs);
         bench.ports[0].room = 100;
-        // On the same contexts, without registering them again.
+        // Enables the same contexts without registering them again.
         bench.driver.enable();
         assert.equal(bench.settle(), 0, `${bufs}: nothing is left in the rings`);
         bench.driver.refill(0);
@@ -132,7 +132,7 @@ for (const form of ["helperfree", "v1"] as const) {
 }
 
 describe("notifications", () => {
-  test("a guest kicks once while the host sleeps, and not at all while it is awake", () => {
+  test("guest kicks once while the host sleeps, and never while it is awake", () => {
     const bench = new Bench();
     bench.driver.open();
     const [pair] = bench.local.pairs;
@@ -150,7 +150,7 @@ describe("notifications", () => {
     bench.close();
   });
 
-  test("work published before the host sleeps is seen by its second look", () => {
+  test("host sees work when it is published before the host's second poll", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();
@@ -160,11 +160,11 @@ describe("notifications", () => {
   });
 
   /**
-   * Host and guest, step by step, in every order: publish, check the kick request (guest, one
-   * program run, whose steps cannot be cut here); arm, look again, sleep (host). A wake-up is lost
-   * if the host sleeps, the ring has work and no doorbell was rung since it armed.
+   * Interleaves host and guest, step by step, in every order: publish, check the kick request
+   * (guest; one program run, which is atomic here); arm, poll again, sleep (host). A wake-up is
+   * lost if the host sleeps, the ring has work, and no doorbell was written since it armed.
    */
-  test("no wake-up is lost, in all interleavings of three sends and two sleeps", () => {
+  test("no wake-up is lost in any interleaving of three sends and two sleeps", () => {
     const orders = (sends: number, sleeps: number): string[] =>
       sends === 0 && sleeps === 0
         ? [""]
@@ -202,7 +202,7 @@ describe("notifications", () => {
     }
   });
 
-  test("receive interrupts come once per batch while wanted, never while not", () => {
+  test("receive interrupts come once per batch when armed, and never when disarmed", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();
@@ -223,7 +223,7 @@ describe("notifications", () => {
     bench.close();
   });
 
-  test("a transmit interrupt comes when the armed slot is completed, and once", () => {
+  test("transmit interrupt comes once when the armed slot completes", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.driver.send(0, frameOf(0));
@@ -245,7 +245,7 @@ describe("notifications", () => {
 });
 
 describe("back-pressure", () => {
-  test("a port that blocks keeps its packets in the ring, in order, and nothing spins", () => {
+  test("packets stay in the ring, in order, when the port blocks, and the loop does not spin", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.ports[0].room = 3;
@@ -263,7 +263,7 @@ describe("back-pressure", () => {
     bench.close();
   });
 
-  test("a packet that the port refuses for good is dropped, counted, and blocks nothing", () => {
+  test("packet is dropped and counted, and the next ones pass, when the port refuses it", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.ports[0].refuses = (frame) => numberOf(frame) === 2;
@@ -275,7 +275,7 @@ describe("back-pressure", () => {
     bench.close();
   });
 
-  test("without receive buffers packets wait in the port, which is counted once a drought", () => {
+  test("packets wait in the port when receive buffers run out, which is counted once", () => {
     const bench = new Bench({ config: { rxBufs: 16 } });
     bench.driver.open();
     for (let n = 0; n < 20; n++) bench.ports[0].incoming.push(frameOf(n));
@@ -292,7 +292,7 @@ describe("back-pressure", () => {
 });
 
 describe("two queue pairs", () => {
-  test("each moves its own packets, and a lying guest loses only the queue it lied about", () => {
+  test("each queue pair moves its packets, and a misbehaving guest loses only the queue concerned", () => {
     const bench = new Bench({ pairs: 2 });
     bench.driver.open();
     bench.settle();
@@ -313,12 +313,12 @@ describe("two queue pairs", () => {
 });
 
 describe("bad descriptors", () => {
-  /** Publishes `count` frames, then spoils a field of the n-th descriptor. */
+  /** Publishes `count` frames, then corrupts a field of the n-th descriptor. */
   function spoil(bench: Bench, queue: number, n: number, field: number, value: number): void {
     words(bench.driver.contextOf(queue)).setUint32(DESCRIPTORS + 24 * n + field, value, true);
   }
 
-  test("each is passed over and counted once, wherever it stands in the batch", () => {
+  test("bad descriptor is skipped and counted once at any position in the batch", () => {
     for (const bad of [0, 1, 3]) {
       const bench = new Bench();
       bench.driver.open();
@@ -334,7 +334,7 @@ describe("bad descriptors", () => {
     }
   });
 
-  test("a batch of nothing but bad ones is published, so they are never met again", () => {
+  test("batch of only bad descriptors is completed, so that they are not read again", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();
@@ -349,7 +349,7 @@ describe("bad descriptors", () => {
     bench.close();
   });
 
-  test("a bad receive buffer comes back empty and the packet goes to the next", () => {
+  test("bad receive buffer is returned empty, and the packet goes to the next", () => {
     const bench = new Bench({ config: { rxBufs: 16 } });
     bench.driver.open();
     spoil(bench, 0, 0, 12, 0x12345678);
@@ -364,7 +364,7 @@ describe("bad descriptors", () => {
     bench.close();
   });
 
-  test("addresses that wrap, or end past the memory, are not memory", () => {
+  test("addresses are refused when they wrap or end past the memory", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();
@@ -387,7 +387,7 @@ describe("bad descriptors", () => {
 });
 
 describe("host state", () => {
-  test("what the guest writes over the host's words is never read back", () => {
+  test("host ignores its words when the guest overwrites them", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();
@@ -402,7 +402,7 @@ describe("host state", () => {
     bench.close();
   });
 
-  test("a queue quiesced and resumed goes on where it was", () => {
+  test("queue continues at its position when it is quiesced and resumed", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.driver.send(0, frameOf(0));
@@ -416,14 +416,14 @@ describe("host state", () => {
     bench.close();
   });
 
-  test("the state is plain data that survives JSON", () => {
+  test("state is plain data that survives JSON", () => {
     const bench = new Bench({ pairs: 2 });
     bench.driver.open();
     assert.deepEqual(JSON.parse(JSON.stringify(bench.nic.state)), bench.nic.state);
     bench.close();
   });
 
-  test("while the guest's memory map is without its contexts the queues stand still", () => {
+  test("queues are paused while the memory map lacks their contexts", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();
@@ -439,7 +439,7 @@ describe("host state", () => {
     bench.close();
   });
 
-  test("bus mastering off means quiet; on again, it goes on", () => {
+  test("queues pause while bus mastering is off, and continue when it is on again", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.nic.busMasterChanged(false);
@@ -461,7 +461,7 @@ describe("registers", () => {
   const write = (bench: Bench, register: number, value: number) =>
     bench.local.write(BAR_REGISTERS, register, value);
 
-  test("enabling without contexts is refused, visible in STATUS, and counted", () => {
+  test("enable is refused, visible in STATUS and counted when contexts are missing", () => {
     const bench = new Bench();
     write(bench, REG.CTRL, 3);
     assert.equal(read(bench, REG.STATUS), 0);
@@ -469,18 +469,18 @@ describe("registers", () => {
     bench.close();
   });
 
-  test("a context that is not memory leaves the queue without one", () => {
+  test("queue has no context when its address is not mapped", () => {
     const bench = new Bench();
     write(bench, REG.QUEUE_SELECT, 0);
     write(bench, REG.CTX_PADDR_LO, 0xdead0000);
     write(bench, REG.CTX_PADDR_HI, 7);
     assert.equal(bench.nic.refused.context, 1);
-    assert.match(bench.nic.lastRefusal, /context of queue 0 at 0x7dead0000 is not memory/);
+    assert.match(bench.nic.lastRefusal, /context of queue 0 at 0x7dead0000 /);
     assert.equal(read(bench, REG.STATUS) & STATUS.LINK, 0);
     bench.close();
   });
 
-  test("features outside the offer, and while enabled, are refused as a whole", () => {
+  test("features are refused as a whole when they exceed the offer or the NIC is enabled", () => {
     const bench = new Bench();
     write(bench, REG.FEATURES, 2);
     bench.driver.open();
@@ -490,7 +490,7 @@ describe("registers", () => {
     bench.close();
   });
 
-  test("the private area is initialised when the write that registers it returns", () => {
+  test("private area is initialised when the write that registers it returns", () => {
     const bench = new Bench();
     bench.driver.open();
     const context = words(bench.driver.contextOf(1));
@@ -499,7 +499,7 @@ describe("registers", () => {
     bench.close();
   });
 
-  test("the dump reads four characters at a time and is frozen", () => {
+  test("dump reads four characters at a time and is frozen", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();
@@ -517,7 +517,7 @@ describe("registers", () => {
     bench.close();
   });
 
-  test("OVERLAP is not offered, and nothing that was not offered can be acknowledged", () => {
+  test("OVERLAP is not offered, and abilities outside the offer cannot be acknowledged", () => {
     const bench = new Bench();
     assert.equal(read(bench, REG.EXT_OFFER) & ABILITY.OVERLAP, 0);
     const before = read(bench, REG.EXT_ACK);
@@ -526,7 +526,7 @@ describe("registers", () => {
     bench.close();
   });
 
-  test("reset forgets contexts, abilities and features, and the guest's memory is left alone", () => {
+  test("reset clears contexts, abilities and features, and leaves the guest's memory unchanged", () => {
     const bench = new Bench();
     bench.driver.open();
     bench.settle();

@@ -25,7 +25,7 @@ const status = () => askControl(controlPath(socket), { kind: "status" }) as Prom
 before(async () => {
   const words = [MAIN, "serve", "--socket", socket, "--net", "source", "--log-level", "silent"];
   server = spawn(process.execPath, words, { stdio: "ignore" });
-  await until("the server to answer", () => status().catch(() => null));
+  await until("the server's reply", () => status().catch(() => null));
 });
 
 after(() => {
@@ -33,7 +33,7 @@ after(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-test("packets flow both ways between two processes, and interrupts arrive", async () => {
+test("packets and interrupts pass both ways between two processes", async () => {
   const memory = new LocalMemory(16 << 20);
   const client = new VfioUserClient(socket, memory, 3);
   const driver = new GuestDriver(client, memory);
@@ -64,7 +64,7 @@ test("packets flow both ways between two processes, and interrupts arrive", asyn
   memory.close();
 });
 
-test("a guest that goes away leaves the NIC free for the next", async () => {
+test("NIC is free for the next guest when its guest disconnects", async () => {
   for (let n = 0; n < 3; n++) {
     const memory = new LocalMemory(16 << 20);
     const client = new VfioUserClient(socket, memory, 3);
@@ -73,6 +73,6 @@ test("a guest that goes away leaves the NIC free for the next", async () => {
     assert.ok(driver.send(0, frameOf(n)));
     client.close();
     memory.close();
-    await until("the NIC to notice", async () => (await status()).step === "no guest");
+    await until("the NIC's reset", async () => (await status()).step === "no guest");
   }
 });

@@ -1,6 +1,6 @@
 /**
- * The client side of vfio-user, as far as a user-space guest driver needs it: the NIC is then in another
- * process (`bpfhv serve`), and this one is its machine. Writes are posted, as QEMU posts them.
+ * The client side of vfio-user that a user-space guest driver needs. The NIC is in another process
+ * (`bpfhv serve`), and this one acts as its machine. Writes are posted, as QEMU posts them.
  */
 import { EPOLLIN, Epoll } from "../os/epoll.ts";
 import { createEventFd, drainEventFd } from "../os/eventfd.ts";
@@ -24,7 +24,7 @@ import type { NicTransport } from "./driver.ts";
 import type { LocalMemory } from "./memory.ts";
 import { GuestError } from "./ring.ts";
 
-/** For one answer; QEMU gives up after as long. */
+/** Timeout of one reply; QEMU gives up after as long. */
 const ANSWER_MS = 5000;
 const BUFFER = 65536;
 /** Command register: memory space and bus master. */
@@ -42,8 +42,9 @@ export class VfioUserClient implements NicTransport {
   #id = 0;
 
   /**
-   * Connects, shares the guest's memory, enables bus mastering and gives the server one eventfd per vector.
-   * @throws OsError where nobody listens, GuestError where an answer is wrong or missing
+   * Connects, shares the guest's memory, enables bus mastering and
+   * passes one eventfd per vector to the server.
+   * @throws OsError if no process listens; GuestError if a reply is wrong or missing
    */
   constructor(path: string, memory: LocalMemory, vectors: number) {
     this.#out = new DataView(this.#buffer.view(0, BUFFER));
@@ -73,12 +74,12 @@ export class VfioUserClient implements NicTransport {
     this.#send(COMMAND.REGION_WRITE, REGION_ACCESS.SIZE + 4, FLAG.noReply);
   }
 
-  /** Interrupts of a vector since the last call. */
+  /** Returns the interrupts of a vector since the last call. */
   interrupts(vector: number): number {
     return drainEventFd(this.#vectors[vector]);
   }
 
-  /** Ends the connection: the NIC resets itself. */
+  /** Closes the connection: the NIC resets itself. */
   close(): void {
     for (const fd of this.#vectors.splice(0)) close(fd);
     this.#epoll.close();
@@ -144,14 +145,14 @@ export class VfioUserClient implements NicTransport {
     this.#out.setUint32(HEADER.flags, flags, true);
     this.#out.setUint32(HEADER.errno, 0, true);
     const deadline = performance.now() + ANSWER_MS;
-    // A full socket: the server is behind with posted writes.
+    // The socket is full: the server is behind with posted writes.
     while (sendMessage(this.#fd, this.#buffer.address, length, fds) < 0) {
-      if (performance.now() > deadline) throw new GuestError("the server takes no messages");
+      if (performance.now() > deadline) throw new GuestError("the server reads no messages");
       this.#epoll.wait(1);
     }
   }
 
-  /** Sends a request and waits for its answer, which is then in `#in`. */
+  /** Sends a request and waits for its reply, which is then in `#in`. */
   #call(command: number, payload: number, fds?: readonly number[]): void {
     this.#send(command, payload, FLAG.request, fds);
     const deadline = performance.now() + ANSWER_MS;
@@ -161,12 +162,15 @@ export class VfioUserClient implements NicTransport {
       const n = this.#receiver.receiveAt(this.#fd, address, BUFFER - have);
       if (n === 0) throw new GuestError("the server closed the connection");
       if (n > 0) have += n;
-      else if (performance.now() > deadline) throw new GuestError(`no answer to ${command}`);
+      else if (performance.now() > deadline) throw new GuestError(`request ${command}: no reply`);
       else this.#epoll.wait(100);
     }
-    if (this.#in.getUint16(HEADER.id, true) !== this.#id) throw new GuestError("a stray answer");
+    if (this.#in.getUint16(HEADER.id, true) !== this.#id)
+      throw new GuestError("a reply with another request's id");
     if (this.#in.getUint32(HEADER.flags, true) & FLAG.error) {
-      throw new GuestError(`${command} refused: errno ${this.#in.getUint32(HEADER.errno, true)}`);
+      throw new GuestError(
+        `request ${command} refused: errno ${this.#in.getUint32(HEADER.errno, true)}`,
+      );
     }
   }
 }

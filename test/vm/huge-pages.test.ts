@@ -33,7 +33,7 @@ const skip = await withoutVm();
 
 describe("a guest on huge pages", { skip, timeout: patience(100_000) }, () => {
   // Each format's contexts on pages of this size are held without a guest, too:
-  // src/guest/pieces.test.ts.
+  // src/guest/scattered.test.ts.
   for (const device of isFull ? ["sring", "sring_gso", "vring_packed"] : ["sring_gso"]) {
     test(`${device} is enabled and pings pass when RAM is hugetlb=on`, async (t) => {
       const giveBack = reserveHugePages();

@@ -1,6 +1,6 @@
 /**
- * Memory in pieces: buffers, blobs, page lists and contexts that lie on several mappings, several
- * files, or huge pages. Every kind of cut, every format, both directions, whole drivers.
+ * Scattered memory: buffers, blobs, page lists and contexts that span several mappings, several
+ * files, or huge pages. Every split, every format, both directions, whole drivers.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -18,8 +18,8 @@ import { GuestDriver } from "./driver.ts";
 const FORMS = ["helperfree", "v1"] as const;
 const HUGE = 2 ** 21;
 
-/** A bench whose device sees memory in pieces. */
-class CutBench extends Bench {
+/** A bench whose device sees scattered memory. */
+class SplitBench extends Bench {
   machine!: CutMemory;
   readonly #form: (typeof FORMS)[number];
 
@@ -46,7 +46,7 @@ class CutBench extends Bench {
     this.nic.memoryChanged();
   }
 
-  /** Addresses `offset` bytes into every buffer. */
+  /** Returns the addresses `offset` bytes into every buffer. */
   inBuffers(offset: number): number[] {
     const { rx, tx } = this.driver;
     return [...rx, ...tx].flatMap((ring) =>
@@ -54,7 +54,7 @@ class CutBench extends Bench {
     );
   }
 
-  /** Guest pages of all contexts. */
+  /** Returns the guest pages of all contexts. */
   contextPages(): number[] {
     return this.nic.state.queues.flatMap(({ context }) => {
       const { kind, address, size, pages } = context!;
@@ -63,7 +63,7 @@ class CutBench extends Bench {
     });
   }
 
-  /** Reset, and the driver once more. */
+  /** Resets the NIC and starts the driver again. */
   reopen(): void {
     const { abilities } = this.nic.state;
     this.nic.reset();
@@ -71,12 +71,12 @@ class CutBench extends Bench {
     this.driver.open();
   }
 
-  /** Another driver, with contexts and buffers of its own elsewhere. */
+  /** Starts another driver, with contexts and buffers at other addresses. */
   newDriver(): void {
     this.driver = new GuestDriver(this.local, this.memory, { form: this.#form });
   }
 
-  /** One frame each way, whole. */
+  /** Checks that one frame each way arrives whole. */
   expectTraffic(number: number, what: string): void {
     const frame = frameOf(number);
     const [port] = this.ports;
@@ -99,24 +99,24 @@ class CutBench extends Bench {
 for (const device of DEVICES) {
   for (const form of FORMS) {
     describe(`${device.name}, ${form}`, () => {
-      test("frames arrive whole when buffers are cut at any byte", () => {
-        const bench = new CutBench(device, form);
+      test("frames arrive whole when buffers are split at any byte", () => {
+        const bench = new SplitBench(device, form);
         bench.driver.open();
         const frame = frameOf(40);
         for (let at = 1; at <= frame.length; at++) {
           bench.cut(bench.inBuffers(at));
           bench.expectTraffic(40, `cut at ${at}`);
         }
-        // A piece of one byte; and many pieces.
+        // A range of one byte; and many ranges.
         bench.cut([...bench.inBuffers(20), ...bench.inBuffers(21)]);
-        bench.expectTraffic(40, "cut at 20 and 21");
+        bench.expectTraffic(40, "split at 20 and 21");
         bench.cut([4, 8, 15, 16, 23, 42].flatMap((at) => bench.inBuffers(at)));
-        for (let n = 0; n < 60; n++) bench.expectTraffic(n * 20, `frame ${n} in seven pieces`);
+        for (let n = 0; n < 60; n++) bench.expectTraffic(n * 20, `frame ${n} in seven ranges`);
         bench.close();
       });
 
-      test("only the buffer that lies on a hole is dropped, and counted once", () => {
-        const bench = new CutBench(device, form);
+      test("buffer is dropped and counted once when it lies on a hole", () => {
+        const bench = new SplitBench(device, form);
         bench.driver.open();
         const [pair] = bench.local.pairs;
         const [tx] = bench.driver.tx;
@@ -131,7 +131,7 @@ for (const device of DEVICES) {
       });
 
       test("contexts work when each page is in a mapping or a file of its own", () => {
-        const bench = new CutBench(device, form, { bufs: 256 });
+        const bench = new SplitBench(device, form, { bufs: 256 });
         bench.driver.open();
         const pages = bench.contextPages();
         assert.ok(pages.length >= 6, "several pages each");
@@ -152,8 +152,8 @@ for (const device of DEVICES) {
     });
   }
 
-  test(`${device.name}: a contiguous context works anywhere in and across huge pages`, () => {
-    const bench = new CutBench(device, "v1", { bufs: 256 });
+  test(`${device.name}: contiguous context works anywhere in and across huge pages`, () => {
+    const bench = new SplitBench(device, "v1", { bufs: 256 });
     bench.driver.open();
     const size = bench.nic.contextSize(0);
     const { nic } = bench;
@@ -185,8 +185,8 @@ for (const device of DEVICES) {
   });
 }
 
-test("a large packet arrives whole when its buffers, headers and payload are cut", () => {
-  const bench = new CutBench(sringGso, "helperfree", { bufferSize: 256 });
+test("large packet arrives whole when its buffers, headers and payload are split", () => {
+  const bench = new SplitBench(sringGso, "helperfree", { bufferSize: 256 });
   bench.driver.open();
   const frame = new Uint8Array(3000);
   for (let i = 0; i < frame.length; i++) frame[i] = i % 251;
@@ -197,17 +197,17 @@ test("a large packet arrives whole when its buffers, headers and payload are cut
     bench.driver.send(0, frame, header);
     bench.ports[0].incoming.push(frame);
     bench.settle();
-    assert.deepEqual(bench.ports[0].sent, [frame], `sent, cut at ${at}`);
+    assert.deepEqual(bench.ports[0].sent, [frame], `sent, split at ${at}`);
     const received = bench.take().map((bytes) => Uint8Array.from(bytes));
-    assert.deepEqual(received, [frame], `received, cut at ${at}`);
+    assert.deepEqual(received, [frame], `received, split at ${at}`);
     bench.driver.clean(0);
     bench.driver.refill(0);
   }
   bench.close();
 });
 
-test("blobs and page lists are taken whole when they are cut at any byte", () => {
-  const bench = new CutBench(sring);
+test("blobs and page lists are read whole when they are split at any byte", () => {
+  const bench = new SplitBench(sring);
   bench.driver.open();
   const { nic } = bench;
   const { address, pages, size } = nic.state.queues[0].context!;
@@ -222,7 +222,7 @@ test("blobs and page lists are taken whole when they are cut at any byte", () =>
     bench.memory.bytes(to, nic.blob.length).fill(0);
     bench.cut([to + at]);
     nic.deliverBlob(to);
-    assert.deepEqual(bench.memory.bytes(to, nic.blob.length).slice(), nic.blob, `cut at ${at}`);
+    assert.deepEqual(bench.memory.bytes(to, nic.blob.length).slice(), nic.blob, `split at ${at}`);
   }
   const refused = nic.refused.blob;
   bench.memory.bytes(to, nic.blob.length).fill(0);
@@ -238,19 +238,19 @@ test("blobs and page lists are taken whole when they are cut at any byte", () =>
 });
 
 describe("memory that is removed while a NIC runs", () => {
-  /** The guest's first context goes, with its RAM. */
-  const unplugged = (): CutBench => {
-    const bench = new CutBench(sring);
+  /** Removes the guest's first context with its RAM. */
+  const unplugged = (): SplitBench => {
+    const bench = new SplitBench(sring);
     bench.driver.open();
     bench.expectTraffic(1, "before");
     const [page] = bench.contextPages();
     bench.cut([page, page + CONTEXT_PAGE], { hole: 1 });
-    assert.equal(bench.local.pairs[0].rx, null, "its ring stands still");
-    assert.notEqual(bench.local.pairs[0].tx, null, "the other one does not");
+    assert.equal(bench.local.pairs[0].rx, null, "its ring is paused");
+    assert.notEqual(bench.local.pairs[0].tx, null, "the other one is not");
     return bench;
   };
 
-  test("a NIC moves packets when contexts are registered elsewhere after a reset", () => {
+  test("NIC moves packets when contexts are registered elsewhere after a reset", () => {
     const bench = unplugged();
     const { abilities } = bench.nic.state;
     bench.nic.reset();
@@ -261,7 +261,7 @@ describe("memory that is removed while a NIC runs", () => {
     bench.close();
   });
 
-  test("a NIC moves packets when contexts are registered elsewhere without a reset", () => {
+  test("NIC moves packets when contexts are registered elsewhere without a reset", () => {
     const bench = unplugged();
     bench.newDriver();
     bench.driver.open();
@@ -269,7 +269,7 @@ describe("memory that is removed while a NIC runs", () => {
     bench.close();
   });
 
-  test("a ring resumes at its position when the same memory is back", () => {
+  test("ring resumes at its position when the same memory is back", () => {
     const bench = unplugged();
     bench.ports[0].incoming.push(frameOf(7));
     bench.settle();
@@ -279,9 +279,9 @@ describe("memory that is removed while a NIC runs", () => {
     bench.close();
   });
 
-  test("a ring resumes when the guest reopened it while its memory was away", () => {
+  test("ring resumes when the guest reopened it while its memory was away", () => {
     for (const device of DEVICES) {
-      const bench = new CutBench(device);
+      const bench = new SplitBench(device);
       const { driver } = bench;
       driver.open();
       for (let n = 0; n < 5; n++) bench.expectTraffic(n, `${device.name}, before`);
@@ -301,7 +301,7 @@ describe("memory that is removed while a NIC runs", () => {
     }
   });
 
-  test("a ring stays stopped when other memory is in its place", () => {
+  test("ring stays stopped when other memory replaces its context", () => {
     const bench = unplugged();
     const [page] = bench.contextPages();
     bench.cut([page, page + CONTEXT_PAGE], { files: true });
