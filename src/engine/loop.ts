@@ -1,30 +1,31 @@
 /**
- * The loop of one NIC: control messages, then guest to port, then port to guest; when nothing moved, a
- * bounded spin; then sleep until the control socket, a kick or the port wakes it.
+ * The loop of one NIC. A turn handles control messages, then transmits, then receives. When nothing
+ * moved, the loop spins for a bounded time, then sleeps until the control socket, a kick or the
+ * port wakes it.
  *
- * While it is awake the guest need not kick: rings are looked at anyway. Before it sleeps it asks for
- * kicks and looks once more (the guest publishes, then looks whether a kick is wanted: with full barriers
- * on both sides one of the two always sees the other).
+ * An awake loop polls the rings and asks for no kicks. Before it sleeps it requests kicks and polls
+ * once more. The guest publishes first and checks the request second, with full barriers on both
+ * sides, so one of the two always sees the other's store.
  */
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, Epoll } from "../os/epoll.ts";
 import type { QueuePair } from "./pair.ts";
 
-/** Something that is served from the loop besides packets: a frontend's socket, a wake-up descriptor. */
+/** What the loop serves besides packets: a frontend's socket, a wake-up descriptor. */
 export interface Control {
-  /** Handles what is there, within a budget; never blocks. @returns how much was done. */
+  /** Handles pending messages, within a budget; never blocks. @returns how much was done. */
   handle(): number;
-  /** Puts its descriptors into the loop's epoll set, under tags from CONTROL_TAG on. */
+  /** Adds its descriptors to the loop's epoll set, under tags from CONTROL_TAG on. */
   register(epoll: Epoll): void;
   /**
-   * After a sleep, for each of its descriptors that is ready, but CONTROL_TAG's.
-   * @returns true for a kick, which wakes once: packets are all there is to do
+   * Called after a sleep for each of its ready descriptors, except CONTROL_TAG's.
+   * @returns true for a kick: the work is in the rings, and no housekeeping is due
    */
   woken?(tag: number): boolean;
-  /** Milliseconds until it wants to be called again; -1: only when its descriptors are ready. */
+  /** Milliseconds until `handle` must be called again; -1: only when its descriptors are ready. */
   readonly timeoutMs: number;
 }
 
-/** Tags of the epoll set: queue pairs count from 0, controls from here. */
+/** Tags of the epoll set: queue pairs have those from 0, controls those from here. */
 export const CONTROL_TAG = 1024;
 
 export interface LoopOptions {
@@ -35,40 +36,40 @@ export interface LoopOptions {
   /** Microseconds to pause in every turn, so that more packets gather for the next; 0: none. */
   readonly pauseUs?: number;
   /**
-   * Called before a sleep where something besides packets woke the loop or a port lost its link, and once a second:
-   * hear the main thread, follow the link.
+   * Called once a second, and when something besides packets woke the loop or a port's link
+   * changed: takes the main thread's messages, follows the link.
    */
   readonly housekeeping?: () => void;
-  /** A word that counts turns, for another thread that watches over this one. */
+  /** A word that counts turns, for a thread that monitors this one. */
   readonly pulse?: Int32Array;
 }
 
 /**
- * About what sleeping and being woken costs: who waits for longer loses little by sleeping, and who spins for longer takes
- * the CPU from the guest that it waits for, where there are no more CPUs than threads that want one.
+ * About the cost of a sleep and a wake-up: for a longer wait, a sleep adds little. A longer spin
+ * takes the CPU from the guest that it waits for, if runnable threads outnumber CPUs.
  */
 export const DEFAULT_SPIN_US = 50;
-/** The spin while longer ones do not pay: a few looks. */
+/** The spin while longer ones do not pay: a few polls. */
 const MIN_SPIN_US = 4;
-/** Spin as long as one idle gap in so many ends within the longest spin. */
+/** Spin while at least this share of idle gaps ends within the longest spin. */
 const WORTHWHILE = 0.25;
 /** Weight of the newest gap in the share of short ones. */
 const GAP_WEIGHT = 1 / 8;
-/** Rounds between looks at the control socket while packets flow. */
+/** The control socket is read in one of so many turns while packets flow. */
 const CONTROL_EVERY = 4;
-/** Instead of a number of rounds: the socket woke the loop. */
+/** Instead of a number of turns: the socket woke the loop. */
 const CONTROL_DUE = -1;
 const HOUSEKEEPING_MS = 1000;
 /** The first sleep after something moved is as short as this: see `QueuePair.lookAgain`. */
 const LOOK_AGAIN_MS = 2;
-/** However much moves, and where the loop never sleeps: so often it looks for interrupts that are overdue. */
+/** Period of checks for overdue interrupts under load, and if the loop never sleeps. */
 const OVERDUE_MS = 10;
-/** A turn that did less than this may be all there is for now. */
+/** A turn that moved less than this may have left the rings empty. */
 const SPARSE = 4;
-/** A word that nobody ever notifies: waiting for it is a sleep with sub-millisecond precision. */
+/** A word that is never notified: waiting for it sleeps with sub-millisecond precision. */
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
-/** What the port of a pair is watched for. */
+/** How the port of a pair is in the epoll set. */
 interface Watch {
   fd: number;
   events: number;
@@ -87,15 +88,15 @@ export class Loop {
   /** Share of idle gaps, recent ones counting most, that a full spin ends or would have ended. */
   #shortGaps = 1;
   #running = false;
-  /** Turns since the control was looked at, or the loop woke. */
+  /** Turns since the control was handled, or the loop woke. */
   #sinceControl = 0;
-  /** Something moved, and nobody has looked again since. */
+  /** Something moved, and overdue interrupts have not been checked since. */
   #unsettled = true;
-  /** When interrupts that are overdue were last looked for. */
+  /** Time of the last check for overdue interrupts. */
   #lookedAt = 0;
-  /** Something besides packets woke the loop: housekeeping is to look. */
+  /** Something besides packets woke the loop. */
   #housekeepingDue = true;
-  /** Turns, sleeps, idle gaps shorter than the longest spin: the loop's mood, for `status`. */
+  /** Turns, sleeps, and idle gaps shorter than the longest spin; for `status`. */
   readonly loopStats = { turns: 0, sleeps: 0, shortGaps: 0 };
 
   constructor(options: LoopOptions) {
@@ -131,29 +132,29 @@ export class Loop {
       if (moved > 0) {
         this.#unsettled = true;
         if (idleSince !== 0) this.#gapEnded((now - idleSince) * 1000);
-        // Where answers do not come soon, the next look is epoll's: what is ready by then ends the wait at once.
+        // If answers rarely come soon, sleep at once: whatever is ready ends the wait immediately.
         idleSince = this.#sparse && moved < SPARSE ? now : 0;
         if (idleSince !== 0 && this.#running) this.#sleep();
         continue;
       }
       if (idleSince === 0) idleSince = now;
       if ((now - idleSince) * 1000 < this.#spinUs) continue;
-      // Housekeeping hears of `stop`, too.
+      // Housekeeping may have called `stop`.
       if (this.#running) this.#sleep();
     }
   }
 
-  /** Ports are about to be exchanged: none is watched until the next sleep. Call before the old ones are closed. */
+  /** Removes all ports from the epoll set. Call before the ports of pairs are closed. */
   forgetPorts(): void {
     for (let i = 0; i < this.#watches.length; i++) this.#watch(i, -1, 0);
   }
 
-  /** After `run`, and after the control gave up its descriptors. */
+  /** Call after `run`, and after the control has released its descriptors. */
   close(): void {
     this.#epoll.close();
   }
 
-  /** One round. @returns how much was done: messages and packets. */
+  /** @returns how much was done: messages and packets */
   turn(): number {
     this.loopStats.turns++;
     this.#pulse[0]++;
@@ -178,7 +179,7 @@ export class Loop {
       this.#watchPorts();
       const timeout = this.#housekeepingDue ? 0 : this.#control.timeoutMs;
       this.loopStats.sleeps++;
-      // The rings first, then the message that rang: what a doorbell wants is in them.
+      // Rings before messages: a doorbell's work is in the rings.
       this.#sinceControl = 0;
       const longest = this.#longestSleep(this.#unsettled ? LOOK_AGAIN_MS : HOUSEKEEPING_MS);
       const ready = this.#epoll.wait(timeout < 0 ? longest : Math.min(timeout, longest));
@@ -191,7 +192,7 @@ export class Loop {
     for (const pair of this.#pairs) pair.disarmKicks();
   }
 
-  /** Until a direction that rests is due, if that is sooner. */
+  /** @returns `ms`, or the time until a back-off ends if that is sooner */
   #longestSleep(ms: number): number {
     let longest = ms;
     for (const { restMs } of this.#pairs) {
@@ -213,8 +214,8 @@ export class Loop {
   }
 
   /**
-   * Back-pressure without spinning: a port is watched for packets only where there are buffers for them,
-   * and for room only where it had none.
+   * Back-pressure without spinning: a port is watched for packets only if the guest has buffers for
+   * them, and for room only if it blocked.
    */
   #watchPorts(): void {
     for (let i = 0; i < this.#pairs.length; i++) {
@@ -222,8 +223,8 @@ export class Loop {
       const { fd, linkUp } = pair.port;
       if (linkUp !== this.#watches[i].linkUp) this.#housekeepingDue = true;
       this.#watches[i].linkUp = linkUp;
-      const receive = pair.rx !== null && !pair.rx.broken && !pair.rxStarved && !pair.rxResting;
-      const events = (receive ? EPOLLIN : 0) | (pair.txBlocked && pair.tx !== null ? EPOLLOUT : 0);
+      const blocked = pair.txBlocked && pair.tx.ring !== null;
+      const events = (pair.canReceive ? EPOLLIN : 0) | (blocked ? EPOLLOUT : 0);
       this.#watch(i, linkUp && events !== 0 ? fd : -1, events);
     }
   }
@@ -240,7 +241,7 @@ export class Loop {
     watch.events = events;
   }
 
-  /** Idle gaps are mostly longer than a spin may be. */
+  /** Most idle gaps are longer than the longest spin. */
   get #sparse(): boolean {
     return this.#shortGaps < WORTHWHILE;
   }
@@ -249,7 +250,7 @@ export class Loop {
     return this.#sparse ? Math.min(MIN_SPIN_US, this.#maxSpinUs) : this.#maxSpinUs;
   }
 
-  /** Learns from every gap, slept through or not, whether spinning would have caught its end. */
+  /** Learns from every gap, spun or slept, whether a spin catches its end. */
   #gapEnded(us: number): void {
     const short = us < this.#maxSpinUs;
     if (short) this.loopStats.shortGaps++;

@@ -1,11 +1,12 @@
 /**
- * One queue pair between a device and a port: a packet's way through the host.
+ * A receive and a transmit queue, and the port that they exchange packets with: a packet's way
+ * through the host.
  *
  *     out:  ring --gather--> batch --port.send--> outside,     then consume: slots back, interrupt?
  *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back; interrupt?
  */
 
-import type { RxRing, TxRing } from "../devices/format.ts";
+import type { RxRing } from "../devices/format.ts";
 import {
   BATCHES,
   BYTES,
@@ -17,66 +18,83 @@ import {
   DROP_PORT,
   DROP_TOO_LONG,
   INTERRUPTS,
-  KICKS,
   NO_BUFFERS,
-  newQueueCounters,
   PACKETS,
   type QueueCounters,
 } from "../memory/counters.ts";
 import { Batch } from "../memory/index.ts";
+import { receiveOffloads } from "../memory/offloads.ts";
 import type { Port } from "../net/port.ts";
-import { Rest } from "./rest.ts";
+import { RxQueue, TxQueue } from "./queue.ts";
 
-/** Packets per direction and turn. More would make the other direction and the control wait. */
+/** Packets per direction and turn. More would delay the other direction and the control socket. */
 export const BUDGET = 64;
 
-/** Buffers laid out at first: a port has mostly less, and each costs a look into guest memory. */
+/** First offer of buffers: most turns receive fewer packets; each buffer costs a translation. */
 const FIRST_OFFER = 4;
 
-/** Segments of a batch: BUDGET packets as a guest's stack makes them, and any single one. */
+/** Segments of a batch: enough for BUDGET packets of a guest's stack, and for any single packet. */
 const MAX_SEGMENTS = 20 * BUDGET;
 
+export interface QueuePairOptions {
+  readonly port: Port;
+  /** The number of the pair, too. */
+  readonly rxVector: number;
+  readonly txVector: number;
+  /** Sends an interrupt. */
+  readonly fire: (vector: number) => void;
+  readonly rxCounters?: QueueCounters;
+  readonly txCounters?: QueueCounters;
+}
+
 export class QueuePair {
-  rx: RxRing | null = null;
-  tx: TxRing | null = null;
+  readonly rx: RxQueue;
+  readonly tx: TxQueue;
   port: Port;
-  readonly rxCounters: QueueCounters;
-  readonly txCounters: QueueCounters;
-  /**
-   * The port had packets, the guest no buffers: until it publishes some, the port is not looked at.
-   */
+  /** The port had packets and the guest no buffers: the port is not read until the guest kicks. */
   rxStarved = false;
-  /** The port would have blocked: until it is writable, the transmit ring is not looked at. */
+  /** The port would have blocked: the transmit ring is not polled until the port is writable. */
   txBlocked = false;
   #interruptDue = false;
-  readonly #rxRest = new Rest();
-  readonly #txRest = new Rest();
   readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
   #receiveOffloads = 0;
-  readonly #rxVector: number;
-  readonly #txVector: number;
   readonly #fire: (vector: number) => void;
 
-  constructor(options: {
-    port: Port;
-    rxVector: number;
-    txVector: number;
-    fire: (vector: number) => void;
-    rxCounters?: QueueCounters;
-    txCounters?: QueueCounters;
-  }) {
-    this.port = options.port;
-    this.#rxVector = options.rxVector;
-    this.#txVector = options.txVector;
-    this.#fire = options.fire;
-    this.rxCounters = options.rxCounters ?? newQueueCounters();
-    this.txCounters = options.txCounters ?? newQueueCounters();
+  constructor({ port, rxVector, txVector, fire, rxCounters, txCounters }: QueuePairOptions) {
+    this.port = port;
+    this.#fire = fire;
+    this.rx = new RxQueue({
+      name: `rx${rxVector}`,
+      vector: rxVector,
+      ...(rxCounters === undefined ? {} : { counters: rxCounters }),
+      attached: (features) => {
+        // The port may bring what was negotiated, not what the configuration allows.
+        this.setReceiveOffloads(receiveOffloads(features));
+        this.rxStarved = false;
+      },
+    });
+    this.tx = new TxQueue({
+      name: `tx${rxVector}`,
+      vector: txVector,
+      ...(txCounters === undefined ? {} : { counters: txCounters }),
+      attached: () => this.portWritable(),
+    });
+  }
+
+  get rxCounters(): QueueCounters {
+    return this.rx.counters;
+  }
+
+  get txCounters(): QueueCounters {
+    return this.tx.counters;
   }
 
   /** Guest to port. @returns packets moved. */
   drainTx(): number {
-    const { tx, port } = this;
-    if (tx === null || this.txBlocked || this.#txRest.leftMs > 0) return 0;
+    const { tx: queue, port } = this;
+    const tx = queue.sending;
+    if (tx === null || this.txBlocked || queue.rest.leftMs > 0) return 0;
+    const { counters } = queue;
     const batch = this.#batch;
     batch.clear();
     const droppedBefore = port.dropped;
@@ -86,16 +104,17 @@ export class QueuePair {
       this.txBlocked = port.sendBlocked;
     }
     if (tx.consume(batch, consumed)) this.#interruptTx();
-    countMoved(this.txCounters, batch, consumed);
-    if (port.dropped !== droppedBefore) this.txCounters[DROP_PORT] += port.dropped - droppedBefore;
-    this.#txRest.looked(brokenDescriptors(this.txCounters), consumed);
+    countMoved(counters, batch, consumed);
+    if (port.dropped !== droppedBefore) counters[DROP_PORT] += port.dropped - droppedBefore;
+    queue.rest.looked(brokenDescriptors(counters), consumed);
     return consumed;
   }
 
   /** Port to guest. @returns packets moved. */
   fillRx(): number {
-    const { rx, port } = this;
-    if (rx === null || this.#rxRest.leftMs > 0) return 0;
+    const { rx: queue, port } = this;
+    const rx = queue.ring;
+    if (rx === null || queue.rest.leftMs > 0) return 0;
     this.#interruptDue = false;
     let total = 0;
     for (let few = FIRST_OFFER; ; few = BUDGET) {
@@ -104,18 +123,19 @@ export class QueuePair {
       if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
     }
     if (this.#interruptDue) this.#interruptRx();
-    this.#rxRest.looked(brokenDescriptors(this.rxCounters) + port.failures, total);
+    queue.rest.looked(brokenDescriptors(queue.counters) + port.failures, total);
     return total;
   }
 
-  /** Lays out some buffers, and gives back what the port made of them. @returns packets */
+  /** Offers `most` buffers to the port and completes the packets it received. @returns packets */
   #fill(rx: RxRing, most: number): number {
     const { port } = this;
+    const { counters } = this.rx;
     const batch = this.#batch;
     batch.clear();
     if (rx.offer(batch, most) === 0) {
       if (rx.deliver(batch)) this.#interruptDue = true;
-      if (!this.rxStarved && !rx.broken) this.rxCounters[NO_BUFFERS]++;
+      if (!this.rxStarved && !rx.broken) counters[NO_BUFFERS]++;
       this.rxStarved = true;
       return 0;
     }
@@ -123,69 +143,62 @@ export class QueuePair {
     const { dropped, tooLong } = port;
     port.receive(batch);
     if (rx.deliver(batch)) this.#interruptDue = true;
-    countMoved(this.rxCounters, batch, batch.packets);
-    if (port.dropped !== dropped) this.rxCounters[DROP_PORT] += port.dropped - dropped;
-    if (port.tooLong !== tooLong) this.rxCounters[DROP_TOO_LONG] += port.tooLong - tooLong;
+    countMoved(counters, batch, batch.packets);
+    if (port.dropped !== dropped) counters[DROP_PORT] += port.dropped - dropped;
+    if (port.tooLong !== tooLong) counters[DROP_TOO_LONG] += port.tooLong - tooLong;
     return batch.packets;
   }
 
-  /** What the guest takes in received packets: OFFLOAD_* bits. Holds for ports to come, too. */
+  /** Sets the OFFLOAD_* that received packets may need of the guest, for later ports, too. */
   setReceiveOffloads(offloads: number): void {
     this.#receiveOffloads = offloads;
     this.port.setReceiveOffloads(offloads);
   }
 
-  /** Another port from here on; the guest does not notice. The old one is the caller's to close. */
+  /** Replaces the port, unnoticed by the guest. The caller closes the old one. */
   setPort(port: Port): void {
     const { dropped } = this.port;
     this.port.discard();
-    this.rxCounters[DROP_PORT] += this.port.dropped - dropped;
+    this.rx.counters[DROP_PORT] += this.port.dropped - dropped;
     this.port = port;
     port.setReceiveOffloads(this.#receiveOffloads);
     this.portWritable();
   }
 
-  /** The port says that it is writable again, or it is not known whether it is. */
+  /** Ends the wait for a blocked port: it is writable, or only the next send can tell. */
   portWritable(): void {
     this.txBlocked = false;
   }
 
-  /** Milliseconds until a direction that rests is to be looked at again; 0: none rests. */
+  /** Milliseconds until the first resting direction is polled again; 0: none rests. */
   get restMs(): number {
-    const rx = this.rx === null ? 0 : this.#rxRest.leftMs;
-    const tx = this.tx === null ? 0 : this.#txRest.leftMs;
+    const rx = this.rx.ring === null ? 0 : this.rx.rest.leftMs;
+    const tx = this.tx.ring === null ? 0 : this.tx.rest.leftMs;
     return rx === 0 || tx === 0 ? Math.max(rx, tx) : Math.min(rx, tx);
   }
 
-  /** It found nothing but errors lately: neither ring nor port is looked at for a while. */
+  /** Polls found nothing but errors lately: neither ring nor port is polled for a while. */
   get rxResting(): boolean {
-    return this.#rxRest.leftMs > 0;
+    return this.rx.rest.leftMs > 0;
+  }
+
+  /** The port may be read: the receive ring is served, and not out of buffers. */
+  get canReceive(): boolean {
+    const { ring } = this.rx;
+    return ring !== null && !ring.broken && !this.rxStarved && !this.rxResting;
   }
 
   /**
-   * Looks at both rings at once, whatever was found there: they
-   * are about to be given up, or are new.
-   */
-  endRest(): void {
-    this.#rxRest.end();
-    this.#txRest.end();
-  }
-
-  /** A doorbell: only counted, because the loop looks at the ring anyway. */
-  kicked(tx: boolean): void {
-    (tx ? this.txCounters : this.rxCounters)[KICKS]++;
-  }
-
-  /**
-   * Before sleeping: asks the guest for kicks where only it can wake us. TX: always, unless the
-   * port blocks (then the port wakes us). RX: only when starved; otherwise the port wakes us. Not
-   * while a direction rests.
-   * @returns true where work is there already.
+   * Before a sleep: asks the guest for the kicks that are needed to wake the loop. Transmit: unless
+   * the port blocks, because then the port wakes the loop. Receive: only if the guest has no
+   * buffers; otherwise the port wakes the loop. Neither direction during its back-off.
+   * @returns true if there is work already: do not sleep
    */
   armKicks(): boolean {
     let work = false;
-    const { tx, rx } = this;
-    const txRests = this.#txRest.leftMs > 0;
+    const rx = this.rx.ring;
+    const tx = this.tx.sending;
+    const txRests = this.tx.rest.leftMs > 0;
     if (tx !== null && !this.txBlocked && !txRests && tx.enableKicks()) work = true;
     if (rx !== null && this.rxStarved && !this.rxResting && rx.enableKicks()) {
       this.rxStarved = false;
@@ -194,41 +207,40 @@ export class QueuePair {
     return work || this.#portHasMore();
   }
 
-  /** Packets wait in a port that cannot wake us, and the guest has room: nobody else would. */
+  /** Packets can be received, and the port has no descriptor that would wake the loop for them. */
   #portHasMore(): boolean {
-    const { rx, port } = this;
-    if (port.fd >= 0 || port.receiveDrained) return false;
-    return rx !== null && !rx.broken && !this.rxStarved && !this.rxResting;
+    const { port } = this;
+    return port.fd < 0 && !port.receiveDrained && this.canReceive;
   }
 
   /**
-   * Sends overdue interrupts: a while after the rings became quiet, and now and then while they are
-   * not. Each side stores its request and then polls the ring, with full barriers. But QEMU's
+   * Sends overdue interrupts again. Called after 2 ms of silence, and every 10 ms under load: each
+   * side stores its request and then polls the ring, with full barriers between, but QEMU's
    * translator (TCG) drops the barriers of a guest with one CPU, so both sides may miss the other's
-   * store. The engine polls the rings again anyway.
+   * store. Lost kicks need no such care: the loop polls the rings.
    */
   lookAgain(): void {
-    if (this.rx?.interruptOverdue()) this.#interruptRx();
-    if (this.tx?.interruptOverdue()) this.#interruptTx();
+    if (this.rx.ring?.interruptOverdue()) this.#interruptRx();
+    if (this.tx.ring?.interruptOverdue()) this.#interruptTx();
   }
 
   disarmKicks(): void {
-    this.tx?.disableKicks();
-    this.rx?.disableKicks();
+    this.tx.ring?.disableKicks();
+    this.rx.ring?.disableKicks();
   }
 
   #interruptTx(): void {
-    this.txCounters[INTERRUPTS]++;
-    this.#fire(this.#txVector);
+    this.tx.counters[INTERRUPTS]++;
+    this.#fire(this.tx.vector);
   }
 
   #interruptRx(): void {
-    this.rxCounters[INTERRUPTS]++;
-    this.#fire(this.#rxVector);
+    this.rx.counters[INTERRUPTS]++;
+    this.#fire(this.rx.vector);
   }
 }
 
-/** The first `count` packets of a batch went through. */
+/** Counts the first `count` packets of a batch as moved. */
 function countMoved(counters: QueueCounters, { length }: Batch, count: number): void {
   if (count === 0) return;
   let bytes = 0;
@@ -238,7 +250,7 @@ function countMoved(counters: QueueCounters, { length }: Batch, count: number): 
   counters[BATCHES]++;
 }
 
-/** Descriptors that were passed over, ever. */
+/** Descriptors that were skipped as invalid, in total. */
 function brokenDescriptors(counters: QueueCounters): number {
   return (
     counters[DROP_BAD_ADDRESS] +

@@ -7,7 +7,7 @@ import { NicEvents } from "./nic-events.ts";
 function watched() {
   const nic = {
     ...{ step: "no guest" as HandshakeStep, resets: 0, linkUp: false },
-    state: { generation: 4, abilities: 0, queues: [{}] },
+    ...{ state: { generation: 4, abilities: 0 }, queues: [{ registered: true }] },
   };
   const lines: string[] = [];
   const events = new NicEvents(nic as unknown as Nic, (level, text) =>

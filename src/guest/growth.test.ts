@@ -122,7 +122,7 @@ describe("operations that a guest repeats", () => {
       bench.nic.memoryChanged();
       bench.memory.setVisible(true);
       bench.nic.memoryChanged();
-      assert.notEqual(bench.local.pairs[0].rx, null);
+      assert.notEqual(bench.local.pairs[0].rx.ring, null);
     });
     bench.close();
   });

@@ -56,8 +56,8 @@ class SplitBench extends Bench {
 
   /** Returns the guest pages of all contexts. */
   contextPages(): number[] {
-    return this.nic.state.queues.flatMap(({ context }) => {
-      const { kind, address, size, pages } = context!;
+    return this.nic.queues.flatMap(({ current }) => {
+      const { kind, address, size, pages } = current!.context.record;
       if (kind === "pages") return [...pages];
       return Array.from({ length: Math.ceil(size / CONTEXT_PAGE) }, (_, i) => address + i * 4096);
     });
@@ -155,7 +155,7 @@ for (const device of DEVICES) {
   test(`${device.name}: contiguous context works anywhere in and across huge pages`, () => {
     const bench = new SplitBench(device, "v1", { bufs: 256 });
     bench.driver.open();
-    const size = bench.nic.contextSize(0);
+    const size = bench.nic.queues[0].contextSize;
     const { nic } = bench;
     const write = (address: number) => {
       nic.write(BAR_REGISTERS, REG.QUEUE_SELECT, 4, 0);
@@ -210,12 +210,13 @@ test("blobs and page lists are read whole when they are split at any byte", () =
   const bench = new SplitBench(sring);
   bench.driver.open();
   const { nic } = bench;
-  const { address, pages, size } = nic.state.queues[0].context!;
+  const { address, pages, size } = nic.queues[0].current!.context.record;
   for (let at = 1; at < 8 * pages.length; at++) {
     bench.cut([address + at], { files: true });
     nic.write(BAR_REGISTERS, REG.QUEUE_SELECT, 4, 0);
     nic.setContextPages(address);
-    assert.deepEqual(nic.state.queues[0].context, { kind: "pages", address, pages, size });
+    const { record } = nic.queues[0].current!.context;
+    assert.deepEqual(record, { kind: "pages", address, pages, size });
   }
   const to = bench.memory.allocate(nic.blob.length);
   for (let at = 1; at < nic.blob.length; at += FULL ? 1 : 7) {
@@ -245,8 +246,8 @@ describe("memory that is removed while a NIC runs", () => {
     bench.expectTraffic(1, "before");
     const [page] = bench.contextPages();
     bench.cut([page, page + CONTEXT_PAGE], { hole: 1 });
-    assert.equal(bench.local.pairs[0].rx, null, "its ring is paused");
-    assert.notEqual(bench.local.pairs[0].tx, null, "the other one is not");
+    assert.equal(bench.local.pairs[0].rx.ring, null, "its ring is paused");
+    assert.notEqual(bench.local.pairs[0].tx.ring, null, "the other one is not");
     return bench;
   };
 
@@ -305,9 +306,9 @@ describe("memory that is removed while a NIC runs", () => {
     const bench = unplugged();
     const [page] = bench.contextPages();
     bench.cut([page, page + CONTEXT_PAGE], { files: true });
-    assert.equal(bench.local.pairs[0].rx, null);
+    assert.equal(bench.local.pairs[0].rx.ring, null);
     bench.cut([]);
-    assert.notEqual(bench.local.pairs[0].rx, null);
+    assert.notEqual(bench.local.pairs[0].rx.ring, null);
     bench.close();
   });
 });

@@ -113,7 +113,7 @@ test("garbage in every word of a running ring costs that queue, and is counted",
     for (let i = 0; i < 64; i++) context[2096 + random(context.length - 2096)] = random(256);
     for (let turn = 0; turn < 20; turn++) bench.local.turn();
     const [pair] = bench.local.pairs;
-    if (pair.tx?.broken || pair.rx?.broken) broken++;
+    if (pair.tx.broken || pair.rx.broken) broken++;
     // Never more than was there: at most a ring of each.
     assert.ok(pair.txCounters[PACKETS] <= 16 && pair.rxCounters[PACKETS] <= 16);
     assert.ok(pair.txCounters[BYTES] <= 16 * 65536);

@@ -1,4 +1,7 @@
-/** A NIC whose machine is this process: no VMM, no sockets. For tests, benches and the embedded demo. */
+/**
+ * A NIC whose machine is this process: no VMM, no sockets. For tests, benches and the embedded
+ * demo.
+ */
 import type { Device } from "../devices/format.ts";
 import { programSets } from "../devices/program-set.ts";
 import { QueuePair } from "../engine/pair.ts";

@@ -20,19 +20,14 @@ import {
   type ProgramSet,
   STATUS,
 } from "../abi/index.ts";
-import type { RxRing, TxRing } from "../devices/format.ts";
 import type { ProgramSets } from "../devices/program-set.ts";
+import { type MappedContext, mapContiguous, mapPageList } from "../engine/contexts.ts";
+import { drainTransmit } from "../engine/drain.ts";
 import type { QueuePair } from "../engine/pair.ts";
+import type { Queue } from "../engine/queue.ts";
+import type { RingSettings } from "../engine/registered-ring.ts";
 import { type GuestMemory, whyRefused, writeGuest } from "../memory/index.ts";
-import { longestReceived, receiveOffloads } from "../memory/offloads.ts";
 import { checkConfig, MIN_MTU, type NicConfig } from "./config.ts";
-import {
-  type MappedContext,
-  mapContiguous,
-  mapPageList,
-  releaseContext,
-  stillThere,
-} from "./contexts.ts";
 import { readRegister, writeRegister } from "./registers.ts";
 import { type NicState, newNicState } from "./state.ts";
 
@@ -44,6 +39,9 @@ export const OFFERED_ABILITIES =
   ABILITY.HELPERFREE |
   ABILITY.CTX_PAGES |
   ABILITY.QUEUE_PAIRS;
+
+/** A guest's CPU stands still while the NIC stops: the port gets what it takes at once. */
+const STOP_DRAIN_MS = 0;
 
 /** What the NIC may do to its machine. */
 export interface NicHost {
@@ -66,6 +64,8 @@ export type HandshakeStep =
 export class Nic {
   readonly config: NicConfig;
   readonly pairs: readonly QueuePair[];
+  /** Receive queues, then transmit queues: as QUEUE_SELECT and the doorbells number them. */
+  readonly queues: readonly Queue[];
   state: NicState;
   host: NicHost | null = null;
   /** Accesses and requests of the guest that made no sense, by reason. */
@@ -87,12 +87,9 @@ export class Nic {
   resets = 0;
   #sets: ProgramSets | null = null;
   readonly #blobs = new Map<ProgramForm, Uint8Array>();
-  readonly #contexts: (MappedContext | null)[];
   #linkWasUp = false;
   #mtu: number;
   #memoryGeneration = 0;
-  /** By queue: its context is not where it was, so its ring stands still until it is back. */
-  readonly #absent: boolean[];
 
   /** @throws ConfigError */
   constructor(config: NicConfig, pairs: readonly QueuePair[]) {
@@ -100,9 +97,13 @@ export class Nic {
     this.config = config;
     this.#mtu = config.mtu;
     this.pairs = pairs;
-    this.state = newNicState(config.pairs);
-    this.#contexts = this.state.queues.map(() => null);
-    this.#absent = this.state.queues.map(() => false);
+    this.queues = [...pairs.map(({ rx }) => rx), ...pairs.map(({ tx }) => tx)];
+    const { device, rxBufs, txBufs } = config;
+    for (const { rx, tx } of pairs) {
+      rx.configure(device, rxBufs);
+      tx.configure(device, txBufs);
+    }
+    this.state = newNicState();
   }
 
   /** Gives it what it ships; until then it must not be attached. */
@@ -134,26 +135,25 @@ export class Nic {
   }
 
   get linkUp(): boolean {
-    const { pairs } = this.config;
-    return (
-      this.pairs.every((pair) => pair.port.linkUp) &&
-      this.state.queues.slice(0, pairs).every((queue) => queue.context !== null)
-    );
+    return this.pairs.every(({ port, rx }) => port.linkUp && rx.registered);
   }
 
   get status(): number {
-    const { rxEnabled, txEnabled, upgradePending } = this.state;
+    const { rxEnabled, txEnabled } = this;
     return (
       (this.linkUp ? STATUS.LINK : 0) |
-      (upgradePending ? STATUS.UPGRADE : 0) |
+      (this.state.upgradePending ? STATUS.UPGRADE : 0) |
       (rxEnabled ? STATUS.RX_ENABLED : 0) |
       (txEnabled ? STATUS.TX_ENABLED : 0)
     );
   }
 
-  contextSize(queue: number): number {
-    const { device, pairs, rxBufs, txBufs } = this.config;
-    return device.contextSize(queue < pairs ? rxBufs : txBufs);
+  get rxEnabled(): boolean {
+    return this.pairs.every(({ rx }) => rx.enabled);
+  }
+
+  get txEnabled(): boolean {
+    return this.pairs.every(({ tx }) => tx.enabled);
   }
 
   /** Sizes of the BARs that the NIC itself serves; powers of two. */
@@ -205,11 +205,10 @@ export class Nic {
     return value;
   }
 
-  #ring(queue: number): void {
-    const { pairs } = this.config;
-    if (queue >= 2 * pairs) this.refuse("doorbell", `doorbell of queue ${queue} of ${2 * pairs}`);
-    else if (queue < pairs) this.pairs[queue].kicked(false);
-    else this.pairs[queue - pairs].kicked(true);
+  #ring(index: number): void {
+    const queue = this.queues[index];
+    if (queue !== undefined) queue.kicked();
+    else this.refuse("doorbell", `doorbell of queue ${index} of ${this.queues.length}`);
   }
 
   /* What registers do */
@@ -221,28 +220,25 @@ export class Nic {
     this.refusals[reason] = message;
   }
 
-  /** Forgets the queue's context and, where `map` finds a new one, takes it and initialises it. */
+  /** Unregisters the selected queue's context and, unless `address` is 0, registers a new one. */
   setContext(
     address: number,
     map: (memory: GuestMemory, address: number, size: number) => MappedContext | string,
   ): void {
-    const queue = this.state.queueSelect;
-    this.#dropContext(queue);
+    const index = this.state.queueSelect;
+    const queue = this.queues[index];
+    this.#unregister(queue);
     if (address === 0) return this.#linkChanged();
     const context = this.#mayUseMemory()
-      ? map(this.host!.memory, address, this.contextSize(queue))
+      ? map(this.host!.memory, address, queue.contextSize)
       : "may not be used: bus mastering is off";
     if (typeof context === "string") {
       const where = `0x${address.toString(16)}`;
-      this.refuse("context", `context of queue ${queue} at ${where} ${context}`);
+      this.refuse("context", `context of queue ${index} at ${where} ${context}`);
       return this.#linkChanged();
     }
-    const receive = queue < this.config.pairs;
-    const { device, rxBufs, txBufs } = this.config;
-    device.initialise(receive ? "rx" : "tx", context.words, receive ? rxBufs : txBufs);
-    this.#contexts[queue] = context;
-    this.state.queues[queue] = { context: context.record, position: 0 };
-    if (this.#contexts.every((c) => c !== null)) this.reached("contexts registered");
+    queue.register(context);
+    if (this.queues.every(({ registered }) => registered)) this.reached("contexts registered");
     this.#linkChanged();
   }
 
@@ -254,22 +250,12 @@ export class Nic {
     this.setContext(list, mapPageList);
   }
 
-  #dropContext(queue: number): void {
-    const { pairs } = this.config;
-    const context = this.#contexts[queue];
-    this.#detachRing(queue);
-    this.#forgetContext(queue);
-    this.state.queues[queue] = { context: null, position: 0 };
-    // A direction without all its contexts is not enabled.
-    if (context !== null && queue < pairs && this.state.rxEnabled) this.setRxEnabled(false);
-    if (context !== null && queue >= pairs && this.state.txEnabled) this.setTxEnabled(false);
-  }
-
-  /** From here on nothing touches its memory. Its ring is detached. */
-  #forgetContext(queue: number): void {
-    releaseContext(this.#contexts[queue]);
-    this.#contexts[queue] = null;
-    this.#absent[queue] = false;
+  #unregister(queue: Queue): void {
+    if (!queue.registered) return;
+    queue.forget();
+    // A direction is enabled only while all its queues have contexts.
+    if (queue.direction === "rx" && this.rxEnabled) this.setRxEnabled(false);
+    if (queue.direction === "tx" && this.txEnabled) this.setTxEnabled(false);
   }
 
   /** Writes the viewed set's blob to guest memory. */
@@ -284,7 +270,7 @@ export class Nic {
 
   /** Commands of CTRL, in the order that the ABI gives. */
   control(bits: number): void {
-    const { rxEnabled, txEnabled } = this.state;
+    const { rxEnabled, txEnabled } = this;
     if (bits & CTRL.RX_ENABLE && !rxEnabled) this.setRxEnabled(true);
     if (bits & CTRL.RX_DISABLE && rxEnabled) this.setRxEnabled(false);
     if (bits & CTRL.TX_ENABLE && !txEnabled) this.setTxEnabled(true);
@@ -294,46 +280,26 @@ export class Nic {
   }
 
   setRxEnabled(enable: boolean): void {
-    if (!enable) {
-      this.state.rxEnabled = false;
-      for (let q = 0; q < this.config.pairs; q++) this.#detachRing(q);
-      return;
-    }
-    if (!this.#allContexts(0)) return this.refuse("enable", "RX enable without all RX contexts");
-    this.state.rxEnabled = true;
-    for (let q = 0; q < this.config.pairs; q++) this.#attachFresh(q);
-    this.#enabled();
+    const queues = this.pairs.map(({ rx }) => rx);
+    if (enable) this.#enable("RX", queues);
+    else for (const queue of queues) queue.disable();
   }
 
   setTxEnabled(enable: boolean): void {
-    const { pairs } = this.config;
-    if (!enable) {
-      // Published packets go out, as far as the port takes them: one ring is the bound.
-      for (const pair of this.pairs) {
-        pair.endRest();
-        for (let n = 0; n < this.config.txBufs; ) {
-          const sent = pair.drainTx();
-          if (sent === 0) break;
-          n += sent;
-        }
-      }
-      this.state.txEnabled = false;
-      for (let q = pairs; q < 2 * pairs; q++) this.#detachRing(q);
-      return;
+    const queues = this.pairs.map(({ tx }) => tx);
+    if (enable) return this.#enable("TX", queues);
+    for (const pair of this.pairs) {
+      drainTransmit(pair, STOP_DRAIN_MS);
+      pair.tx.disable();
     }
-    if (!this.#allContexts(pairs))
-      return this.refuse("enable", "TX enable without all TX contexts");
-    this.state.txEnabled = true;
-    for (let q = pairs; q < 2 * pairs; q++) this.#attachFresh(q);
-    this.#enabled();
   }
 
-  #enabled(): void {
-    if (this.state.rxEnabled && this.state.txEnabled) this.reached("enabled");
-  }
-
-  #allContexts(from: number): boolean {
-    return this.#contexts.slice(from, from + this.config.pairs).every((c) => c !== null);
+  #enable(direction: string, queues: readonly Queue[]): void {
+    if (!queues.every(({ registered }) => registered)) {
+      return this.refuse("enable", `${direction} enable without all ${direction} contexts`);
+    }
+    for (const queue of queues) queue.enable(this.#ringSettings());
+    if (this.rxEnabled && this.txEnabled) this.reached("enabled");
   }
 
   reached(step: HandshakeStep): void {
@@ -341,90 +307,18 @@ export class Nic {
   }
 
   #takeDump(): void {
-    const lines = this.pairs.flatMap(({ rx, tx }) => [rx?.dump(), tx?.dump()]);
-    this.state.dump = `${lines.filter((line) => line !== undefined).join("\n")}\n`;
+    const lines = this.pairs.flatMap(({ rx, tx }) => [...rx.dump(), ...tx.dump()]);
+    this.state.dump = `${lines.join("\n")}\n`;
     // The offset is inside the dump, always: this one may be shorter.
     this.state.dumpOffset = 0;
   }
 
   /* Rings come and go with enabling, bus mastering and memory */
 
-  /**
-   * The guest has just enabled the direction, and may have reclaimed before. It may take a while
-   * until the ring can be attached. A rest was the answer to what the last driver published.
-   */
-  #attachFresh(queue: number): void {
-    this.state.queues[queue].position = null;
-    this.pairs[queue % this.config.pairs].endRest();
-    this.#attachRing(queue);
-  }
-
-  #attachRing(queue: number): void {
-    const { pairs, device, rxBufs, txBufs } = this.config;
-    const context = this.#contexts[queue];
-    if (context === null || this.#absent[queue]) return;
-    if (!this.state.busMaster || this.host === null) return;
-    const receive = queue < pairs;
-    const pair = this.pairs[receive ? queue : queue - pairs];
-    const { selectedFeatures } = this.state;
-    if (receive) pair.setReceiveOffloads(receiveOffloads(selectedFeatures));
-    const options = {
-      context: context.words,
-      memory: this.host.memory,
-      features: selectedFeatures,
-      maxPacket: longestReceived(selectedFeatures, this.config.mtu),
-      bufs: receive ? rxBufs : txBufs,
-      counters: receive ? pair.rxCounters : pair.txCounters,
-    };
-    const ring = receive ? device.rx(options) : device.tx(options);
-    const { position } = this.state.queues[queue];
-    if (position === null) ring.resync();
-    else ring.restore(position);
-    if (receive) {
-      pair.rx = ring as RxRing;
-      pair.rxStarved = false;
-    } else {
-      pair.tx = ring as TxRing;
-      // Whether the port still blocks is found out by trying.
-      pair.portWritable();
-    }
-  }
-
-  /**
-   * From here on nothing touches the queue's context: there is never I/O in flight between turns.
-   */
-  #detachRing(queue: number): void {
-    const { pairs } = this.config;
-    const pair = this.pairs[queue < pairs ? queue : queue - pairs];
-    const ring = queue < pairs ? pair.rx : pair.tx;
-    if (ring === null) return;
-    this.state.queues[queue].position = ring.save();
-    if (queue < pairs) pair.rx = null;
-    else pair.tx = null;
-  }
-
-  #attachAll(): void {
-    const { pairs } = this.config;
-    for (let q = 0; q < 2 * pairs; q++) {
-      if (q < pairs ? this.state.rxEnabled : this.state.txEnabled) this.#attachRing(q);
-    }
-  }
-
-  #detachAll(): void {
-    for (let q = 0; q < this.state.queues.length; q++) this.#detachRing(q);
-  }
-
-  /**
-   * Returns when no I/O into guest memory of the queue is in
-   * flight; none will begin before `resume`.
-   */
-  quiesce(queue: number): void {
-    this.#detachRing(queue);
-  }
-
-  resume(queue: number): void {
-    const enabled = queue < this.config.pairs ? this.state.rxEnabled : this.state.txEnabled;
-    if (enabled) this.#attachRing(queue);
+  #ringSettings(): RingSettings | null {
+    if (this.host === null || !this.state.busMaster) return null;
+    const { memory } = this.host;
+    return { memory, features: this.state.selectedFeatures, mtu: this.config.mtu };
   }
 
   #mayUseMemory(): boolean {
@@ -449,35 +343,30 @@ export class Nic {
   /** Device reset: full stop, every register as at power-on. */
   reset(): void {
     this.resets++;
-    this.#detachAll();
-    for (let q = 0; q < this.#contexts.length; q++) this.#forgetContext(q);
+    for (const queue of this.queues) {
+      queue.disable();
+      queue.forget();
+    }
     const { busMaster } = this.state;
-    this.state = newNicState(this.config.pairs);
+    this.state = newNicState();
     this.state.busMaster = busMaster;
     if (this.host !== null) this.step = "guest attached";
   }
 
   busMasterChanged(enabled: boolean): void {
     this.state.busMaster = enabled;
-    if (enabled) this.#attachAll();
-    else this.#detachAll();
+    for (const queue of this.queues) {
+      if (enabled) queue.attach(this.#ringSettings());
+      else queue.detach();
+    }
   }
 
-  /**
-   * The memory map has changed: queues whose context is not where it was stand still until it is
-   * back. (Firmware remaps low memory in several steps while a guest runs.)
-   */
+  /** The guest's memory map may have changed. */
   memoryChanged(): void {
     if (this.host === null || this.host.memory.generation === this.#memoryGeneration) return;
     const { memory } = this.host;
     this.#memoryGeneration = memory.generation;
-    for (const [queue, context] of this.#contexts.entries()) {
-      const absent = context !== null && !stillThere(memory, context);
-      if (absent === this.#absent[queue]) continue;
-      this.#absent[queue] = absent;
-      if (absent) this.#detachRing(queue);
-      else this.resume(queue);
-    }
+    for (const queue of this.queues) queue.memoryChanged(memory, this.#ringSettings());
   }
 
   /** Looks whether the port's link changed, and tells the guest. */

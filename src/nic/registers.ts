@@ -1,6 +1,6 @@
 /**
- * The register file: what each register reads as, and what a write to it does. Registers that are not
- * in a table read 0 and ignore writes.
+ * The register file: what each register reads as, and what a write to it does. Registers that are
+ * not in a table read 0 and ignore writes.
  */
 import {
   ABI_VERSION,
@@ -32,8 +32,8 @@ const READ = new Map<number, Read>([
   [REG.NUM_TX_QUEUES, (nic) => nic.config.pairs],
   [REG.NUM_RX_BUFS, (nic) => nic.config.rxBufs],
   [REG.NUM_TX_BUFS, (nic) => nic.config.txBufs],
-  [REG.RX_CTX_SIZE, (nic) => nic.contextSize(0)],
-  [REG.TX_CTX_SIZE, (nic) => nic.contextSize(nic.config.pairs)],
+  [REG.RX_CTX_SIZE, (nic) => nic.pairs[0].rx.contextSize],
+  [REG.TX_CTX_SIZE, (nic) => nic.pairs[0].tx.contextSize],
   [REG.DOORBELL_SIZE, (nic) => nic.config.doorbellSize],
   [REG.QUEUE_SELECT, (nic) => nic.state.queueSelect],
   [REG.CTX_PADDR_LO, (nic) => nic.state.contextLow],
@@ -180,7 +180,7 @@ function selectFeatures(nic: Nic, value: number): void {
   const { state, config } = nic;
   if ((value & ~offeredFeatures(config)) !== 0) {
     nic.refuse("features", `features 0x${value.toString(16)} were not offered`);
-  } else if (state.rxEnabled || state.txEnabled) {
+  } else if (nic.rxEnabled || nic.txEnabled) {
     nic.refuse("features", "features changed while the NIC is enabled");
   } else {
     state.selectedFeatures = value;
@@ -204,7 +204,7 @@ function dumpWord(dump: string, offset: number): number {
 /** Abilities change what programs and contexts are, so not under a running driver. */
 function acknowledge(nic: Nic, value: number): void {
   const { state } = nic;
-  if ((value & ~OFFERED_ABILITIES) !== 0 || state.rxEnabled || state.txEnabled) {
+  if ((value & ~OFFERED_ABILITIES) !== 0 || nic.rxEnabled || nic.txEnabled) {
     const abilities = `abilities 0x${value.toString(16)}`;
     return nic.refuse("register", `${abilities} were not offered, or the NIC is enabled`);
   }

@@ -1,27 +1,9 @@
 /**
- * All state of a NIC that the guest can see or depends on: one plain record, so that it can be handed to
- * another worker or process. Nothing here is a function, a descriptor or a pointer.
+ * The register state of a NIC: one plain record, so that it can be handed to another worker or
+ * process. The queues keep theirs (src/engine/queue.ts).
  */
 
-/** How a queue's context was registered; pages are guest addresses. */
-export interface ContextRecord {
-  readonly kind: "contiguous" | "pages";
-  /** Guest address of the context, or of the page list. */
-  readonly address: number;
-  readonly pages: readonly number[];
-  /** Bytes. */
-  readonly size: number;
-}
-
-export interface QueueRecord {
-  context: ContextRecord | null;
-  /** The ring half's own position (see HostRing.save); null: what the guest left in the context. */
-  position: number | null;
-}
-
 export interface NicState {
-  rxEnabled: boolean;
-  txEnabled: boolean;
   upgradePending: boolean;
   busMaster: boolean;
   queueSelect: number;
@@ -42,14 +24,11 @@ export interface NicState {
   verdictInfo: number;
   dumpOffset: number;
   dump: string;
-  queues: QueueRecord[];
 }
 
-/** The state after reset. `queues` is receive queues first, then transmit queues. */
-export function newNicState(pairs: number): NicState {
+/** The state after reset. */
+export function newNicState(): NicState {
   return {
-    rxEnabled: false,
-    txEnabled: false,
     upgradePending: false,
     busMaster: false,
     queueSelect: 0,
@@ -70,6 +49,5 @@ export function newNicState(pairs: number): NicState {
     verdictInfo: 0,
     dumpOffset: 0,
     dump: "",
-    queues: Array.from({ length: 2 * pairs }, () => ({ context: null, position: 0 })),
   };
 }

@@ -1,31 +1,27 @@
 /** What `bpfhv status` shows of a NIC, as plain data. */
 import { ABILITY, featureNames } from "../abi/index.ts";
-import type { HostRing } from "../devices/format.ts";
-import { countersToJson, type QueueCounterName, type QueueCounters } from "../memory/counters.ts";
+import type { Queue } from "../engine/queue.ts";
+import { countersToJson, type QueueCounterName } from "../memory/counters.ts";
 import { formatMac } from "./config.ts";
 import type { HandshakeStep, Nic } from "./nic.ts";
 
 export interface QueueStatus {
   readonly queue: string;
   readonly counters: Record<QueueCounterName, number>;
-  /** The guest lied about its indices; the queue stands until the driver resets it. */
+  /** The guest's indices made no sense: the queue is not served until the driver resets it. */
   readonly broken: boolean;
-  /** Descriptors that the guest has published and the host not used yet; null: the queue does not run. */
+  /** Descriptors published and not yet used by the host; null while the queue is not served. */
   readonly fill: number | null;
-  /** Descriptors in all. */
+  /** Descriptors of the ring. */
   readonly bufs: number;
+  /** A replaced ring is still being served, besides the current one. */
+  readonly retiring: boolean;
 }
 
-/** @param ring null where the queue does not run */
-export function queueStatus(
-  queue: string,
-  counters: QueueCounters,
-  ring: HostRing | null,
-  bufs: number,
-): QueueStatus {
+export function queueStatus({ name, counters, broken, fill, bufs, retiring }: Queue): QueueStatus {
   return {
-    ...{ queue, counters: countersToJson(counters), broken: ring?.broken ?? false },
-    ...{ fill: ring?.fill() ?? null, bufs },
+    ...{ queue: name, counters: countersToJson(counters), broken, fill, bufs },
+    retiring: retiring !== null,
   };
 }
 
@@ -55,10 +51,7 @@ export function nicStatus(
   loop: Readonly<Record<string, number>>,
   transport: Readonly<Record<string, number>>,
 ): NicStatus {
-  const queues = nic.pairs.flatMap((pair, i) => [
-    queueStatus(`rx${i}`, pair.rxCounters, pair.rx, nic.config.rxBufs),
-    queueStatus(`tx${i}`, pair.txCounters, pair.tx, nic.config.txBufs),
-  ]);
+  const queues = nic.pairs.flatMap(({ rx, tx }) => [queueStatus(rx), queueStatus(tx)]);
   return {
     device: nic.config.device.name,
     port: nic.pairs[0].port.name,
@@ -81,6 +74,6 @@ export function nicStatus(
 
 /** What the guest's kernel said of the programs that its driver runs. */
 export function programsOf(nic: Nic): NicStatus["programs"] {
-  if (nic.state.queues.every((queue) => queue.context === null)) return "-";
+  if (nic.queues.every(({ registered }) => !registered)) return "-";
   return nic.state.abilities & ABILITY.HELPERFREE ? "verified" : "unverified";
 }

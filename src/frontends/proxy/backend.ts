@@ -1,16 +1,17 @@
 /**
- * What the requests of the protocol do to one device: state, refusals, rings. It knows no socket; each request comes
- * whole and is answered at once, on the thread that also moves the packets, so nothing is ever in flight when the
- * memory table or a ring is changed.
+ * Carries out the requests of the protocol on one device: state, refusals, rings. It knows no
+ * socket. Each request comes whole and is answered at once, on the thread that also moves the
+ * packets, so no I/O is in flight when the memory table or a ring changes.
  */
 import { validQueueBufs } from "../../abi/index.ts";
+import { mapContiguous } from "../../engine/contexts.ts";
+import { drainTransmit, unsentPackets } from "../../engine/drain.ts";
 import type { QueuePair } from "../../engine/pair.ts";
+import type { RingSettings } from "../../engine/registered-ring.ts";
 import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
-import { mapContiguous } from "../../nic/contexts.ts";
 import { errnoName, OsError } from "../../os/errors.ts";
 import { isEventFd, prepareToSignalPeers, signalPeer } from "../../os/eventfd.ts";
 import { close } from "../../os/fd.ts";
-import { drainTx, unsentPackets } from "./drain.ts";
 import { type OfferOptions, type Parameters, ProgramServer } from "./program-server.ts";
 import {
   CONTEXT_SIZES,
@@ -28,7 +29,16 @@ import {
   RX_QUEUE,
   TX_QUEUE,
 } from "./protocol.ts";
-import { ProxyQueue, type QueueWatch, type RingSettings } from "./queue.ts";
+import { ProxyQueue, type QueueWatch } from "./queue.ts";
+
+/** The protocol cannot express another one. */
+export const MTU = 1500;
+
+/**
+ * The VMM waits for the reply with a CPU of the guest: long enough for a busy TAP, too short for
+ * the guest to notice.
+ */
+const STOP_DRAIN_MS = 100;
 
 export interface BackendOptions extends QueueWatch, OfferOptions {
   /** Features that may be offered, of those that the device has. */
@@ -38,12 +48,12 @@ export interface BackendOptions extends QueueWatch, OfferOptions {
   readonly allowUnsealed?: boolean;
 }
 
-/** What a request comes to. A refusal changes nothing. */
+/** The outcome of a request. A refusal changes nothing. */
 export type Reply =
   | { readonly refused: string }
   | {
       readonly payload?: Uint8Array;
-      /** Goes along, and is closed here once it is sent. */
+      /** Sent with the reply, then closed. */
       readonly fd?: number;
     };
 
@@ -56,13 +66,13 @@ export class ProxyBackend {
   readonly counters = {
     requests: 0,
     refused: 0,
-    /** Packets that the guest had published and that were not sent when transmission was stopped. */
+    /** Packets that were published and not sent when transmission stopped. */
     unsentAtStop: 0,
-    /** Times a changed memory table took a registered context away. */
+    /** Times a new memory table lacked a registered context. */
     contextsLost: 0,
-    /** Interrupts that had no descriptor to go to. */
+    /** Interrupts for which the VMM gave no descriptor. */
     interruptsDropped: 0,
-    /** Times a request stopped the device because the machine was reset without a word. */
+    /** Times a request stopped the device because the machine was reset unannounced. */
     impliedStops: 0,
   };
   firstRefusal = "";
@@ -77,7 +87,8 @@ export class ProxyBackend {
     prepareToSignalPeers();
     this.#options = options;
     this.#programs = new ProgramServer(options);
-    this.queues = ["RX0", "TX0"].map((name, index) => new ProxyQueue(name, index, options));
+    const { rx, tx } = options.pair;
+    this.queues = [rx, tx].map((queue, index) => new ProxyQueue(index, queue, options));
     this.memory = new RegionTable({
       maxRegions: MAX_REGIONS,
       granularity: 1,
@@ -92,10 +103,10 @@ export class ProxyBackend {
 
   /** A direction is enabled. */
   get running(): boolean {
-    return this.queues.some((queue) => queue.enabled);
+    return this.queues.some(({ queue }) => queue.enabled);
   }
 
-  /** Answers one request whose size is right. It takes the descriptors that it keeps out of `fds`. */
+  /** Answers one request of the right size. It removes the descriptors that it keeps from `fds`. */
   handle(name: RequestName, payload: DataView, fds: number[]): Reply {
     this.counters.requests++;
     const reply = this.#answerOrRefuse(name, payload, fds);
@@ -103,7 +114,7 @@ export class ProxyBackend {
     return reply;
   }
 
-  /** A refusal by the system does not end the connection. */
+  /** An error of the operating system is a refusal, and does not end the connection. */
   #answerOrRefuse(name: RequestName, payload: DataView, fds: number[]): Reply {
     try {
       return this.#answer(name, payload, fds);
@@ -132,13 +143,14 @@ export class ProxyBackend {
   }
 
   /**
-   * Of a request that no driver sends while it is up, once it is known to be sound: its guest is a
-   * new one. What the old one left is not drained: its rings are the new one's memory.
+   * Stops both directions if a valid request comes that no driver sends while it is up: the machine
+   * was reset. Nothing is drained: the rings lie in memory that the new guest uses for other
+   * things.
    */
   #stopForNewGuest(name: RequestName): void {
     if (!this.running || REQUESTS[name].whileRunning !== "stops") return;
-    for (const queue of this.queues) {
-      queue.enabled = false;
+    for (const { queue } of this.queues) {
+      queue.disable();
       queue.forget();
     }
     this.counters.impliedStops++;
@@ -153,17 +165,17 @@ export class ProxyBackend {
     return { payload };
   }
 
-  /** Also while packets flow: rings stand still meanwhile, and go on by what is selected now. */
+  /** Also while packets flow: rings are attached anew, with the features selected now. */
   setFeatures(payload: DataView): Reply {
     const selected = this.offeredFeatures & payload.getUint32(0, true);
     if (selected === this.selectedFeatures) return DONE;
-    for (const queue of this.queues) queue.detachRing();
+    for (const { queue } of this.queues) queue.detach();
     this.selectedFeatures = selected;
-    this.#attachRings();
+    for (const { queue } of this.queues) queue.attach(this.#ringSettings());
     return DONE;
   }
 
-  /** Contexts of other sizes are forgotten: the guest has to register them anew. */
+  /** Contexts of other sizes are unregistered: the guest has to register them anew. */
   setParameters(payload: DataView): Reply {
     const at = (offset: number): number => payload.getUint32(offset, true);
     const pairs = [at(PARAMETERS.rxQueues), at(PARAMETERS.txQueues)];
@@ -180,13 +192,16 @@ export class ProxyBackend {
     this.#stopForNewGuest("SET_PARAMETERS");
     const { parameters } = this;
     if (parameters?.rxBufs !== rxBufs || parameters.txBufs !== txBufs) {
-      for (const queue of this.queues) queue.forget();
+      for (const { queue } of this.queues) queue.forget();
     }
     this.parameters = { rxBufs, txBufs };
+    const { rx, tx } = this.#options.pair;
+    rx.configure(device, rxBufs);
+    tx.configure(device, txBufs);
     const answer = new Uint8Array(8);
     const view = new DataView(answer.buffer);
-    view.setUint32(CONTEXT_SIZES.rx, device.contextSize(rxBufs), true);
-    view.setUint32(CONTEXT_SIZES.tx, device.contextSize(txBufs), true);
+    view.setUint32(CONTEXT_SIZES.rx, rx.contextSize, true);
+    view.setUint32(CONTEXT_SIZES.tx, tx.contextSize, true);
     return { payload: answer };
   }
 
@@ -198,28 +213,23 @@ export class ProxyBackend {
 
   /* Memory */
 
-  /** The whole table at once. Rings stand still meanwhile; contexts are looked for in the new one. */
+  /** Replaces the whole table. Rings stand still meanwhile; see `Queue.memoryChanged`. */
   setMemoryTable(payload: DataView, fds: number[]): Reply {
     const count = payload.getUint32(MEMORY_MAP.count, true);
     if (count > MAX_REGIONS || count !== fds.length) {
       return { refused: `${count} regions with ${fds.length} descriptors: 0 to ${MAX_REGIONS}` };
     }
-    for (const queue of this.queues) queue.detachRing();
     const errno = this.memory.replace(regionsOf(payload, count), fds.splice(0));
-    for (const queue of this.queues) this.#findContext(queue);
-    // No view of the old table is left: contexts were looked up anew, packets are never in flight here.
+    for (const queue of this.queues) this.#memoryChanged(queue);
+    // No I/O is in flight, and contexts have mappings of their own: the old table is unused.
     this.memory.prune();
-    this.#attachRings();
     return errno === 0 ? DONE : { refused: `a region cannot be mapped: ${errnoName(errno)}` };
   }
 
-  #findContext(queue: ProxyQueue): void {
-    if (this.parameters === null || queue.findContext(this.memory, this.#contextSize(queue)))
-      return;
+  #memoryChanged({ name, queue }: ProxyQueue): void {
+    if (!queue.memoryChanged(this.memory, this.#ringSettings())) return;
     this.counters.contextsLost++;
-    this.#options.warn(
-      `${queue.name}: its context is not in the new memory table; it stands still`,
-    );
+    this.#options.warn(`${name}: its context is not in the new memory table; the queue is paused`);
   }
 
   /* Queues */
@@ -229,30 +239,22 @@ export class ProxyBackend {
     return this.parameters === null || index >= QUEUES ? null : this.queues[index];
   }
 
-  #bufs(queue: ProxyQueue): number {
-    const { rxBufs, txBufs } = this.parameters!;
-    return queue.receive ? rxBufs : txBufs;
-  }
-
-  #contextSize(queue: ProxyQueue): number {
-    return this.#options.device.contextSize(this.#bufs(queue));
-  }
-
   setQueueContext(payload: DataView): Reply {
-    const queue = this.#queueAt(payload, QUEUE_CONTEXT.queue);
-    if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
+    const proxied = this.#queueAt(payload, QUEUE_CONTEXT.queue);
+    if (proxied === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
+    const { name, queue } = proxied;
     const address = getU64(payload, QUEUE_CONTEXT.address);
     if (address === 0) {
       this.#stopForNewGuest("SET_QUEUE_CTX");
       queue.forget();
       return DONE;
     }
-    const context = mapContiguous(this.memory, address, this.#contextSize(queue));
+    const context = mapContiguous(this.memory, address, queue.contextSize);
     if (typeof context === "string") {
-      return { refused: `context of ${queue.name} at 0x${address.toString(16)} ${context}` };
+      return { refused: `context of ${name} at 0x${address.toString(16)} ${context}` };
     }
     this.#stopForNewGuest("SET_QUEUE_CTX");
-    queue.register(address, context, this.#bufs(queue));
+    queue.register(context);
     return DONE;
   }
 
@@ -286,7 +288,7 @@ export class ProxyBackend {
 
   /**
    * Asks the VMM for an upgrade, which tells the guest to close, fetch programs and open again.
-   * @returns false where it gave no descriptor for that
+   * @returns false if it gave no descriptor for that
    */
   signalUpgrade(): boolean {
     if (this.#upgradeFd < 0) return false;
@@ -303,57 +305,48 @@ export class ProxyBackend {
   enable(index: number): Reply {
     const missing = this.#missing();
     if (missing !== null) return { refused: missing };
-    const queue = this.queues[index];
-    if (queue.enabled) return DONE;
-    queue.enabled = true;
-    queue.attachRing(this.#settings(queue), true);
+    const { queue } = this.queues[index];
+    if (!queue.enabled) queue.enable(this.#ringSettings());
     return DONE;
   }
 
-  /** Why packets cannot flow yet; null where they can. */
+  /** Says why packets cannot flow yet; null if they can. */
   #missing(): string | null {
     if (this.parameters === null) return "SET_PARAMETERS comes first";
     if (this.memory.ranges.length === 0) return "there is no memory table";
-    for (const { name, context, kickFd, irqFd } of this.queues) {
-      if (context === null) return `${name} has no context`;
+    for (const { name, queue, kickFd, irqFd } of this.queues) {
+      if (!queue.registered || queue.absent) return `${name} has no context`;
       if (kickFd < 0) return `${name} has no kick descriptor`;
       if (irqFd < 0) return `${name} has no interrupt descriptor`;
     }
     return null;
   }
 
+  /** The guest reclaims right after the reply, so published packets are sent first. */
   disable(index: number): Reply {
-    const queue = this.queues[index];
+    const { queue } = this.queues[index];
     if (!queue.enabled) return DONE;
-    if (!queue.receive) this.#drain(queue);
-    queue.enabled = false;
-    queue.detachRing();
+    const { pair } = this.#options;
+    if (queue.direction === "tx" && queue.ring !== null) {
+      drainTransmit(pair, STOP_DRAIN_MS);
+      this.counters.unsentAtStop += unsentPackets(pair);
+    }
+    queue.disable();
     return DONE;
   }
 
-  /** The guest reclaims right after the reply: what was published goes out, as far as the port takes it. */
-  #drain(queue: ProxyQueue): void {
-    const { pair } = this.#options;
-    if (pair.tx === null) return;
-    drainTx(pair, this.#bufs(queue));
-    this.counters.unsentAtStop += unsentPackets(pair.tx, this.#bufs(queue));
+  #ringSettings(): RingSettings {
+    return { memory: this.memory, features: this.selectedFeatures, mtu: MTU };
   }
 
-  #attachRings(): void {
-    for (const queue of this.queues) {
-      if (queue.enabled) queue.attachRing(this.#settings(queue), false);
-    }
-  }
-
-  #settings(queue: ProxyQueue): RingSettings {
-    return { memory: this.memory, bufs: this.#bufs(queue), features: this.selectedFeatures };
-  }
-
-  /** The end of a connection: what is published is sent, then everything of it is forgotten. */
+  /** Ends a connection: sends what is published, then drops all that the connection set up. */
   release(): void {
     this.disable(RX_QUEUE);
     this.disable(TX_QUEUE);
-    for (const queue of this.queues) queue.release();
+    for (const queue of this.queues) {
+      queue.release();
+      queue.queue.configure(this.#options.device, 0);
+    }
     if (this.#upgradeFd >= 0) close(this.#upgradeFd);
     this.#upgradeFd = -1;
     this.parameters = null;

@@ -164,7 +164,7 @@ describe("requests", () => {
       bench.configure();
       done(bench.ask(10), 10);
       done(bench.ask(2, words(0, 0)), 2);
-      assert.notEqual(bench.pair.rx, null, "it goes on");
+      assert.notEqual(bench.pair.rx.ring, null, "it goes on");
     });
   });
 
@@ -206,9 +206,9 @@ describe("requests", () => {
     withBench((bench) => {
       bench.configure();
       done(bench.ask(3, words(1, 1, 16, 16)), 3, words(2992, 2992));
-      assert.ok(bench.frontend.backend.queues.every(({ context }) => context !== null));
+      assert.ok(bench.frontend.backend.queues.every(({ queue }) => queue.registered));
       done(bench.ask(3, words(1, 1, 16, 32)), 3, words(2992, 3376));
-      assert.ok(bench.frontend.backend.queues.every(({ context }) => context === null));
+      assert.ok(bench.frontend.backend.queues.every(({ queue }) => !queue.registered));
       refused(bench.ask(10), 10);
       assert.match(bench.frontend.backend.lastRefusal, /no context/);
     });
@@ -308,12 +308,12 @@ describe("requests", () => {
     withBench((bench) => {
       bench.configure();
       done(bench.ask(10), 10);
-      assert.ok(bench.pair.rx !== null && bench.pair.tx === null);
+      assert.ok(bench.pair.rx.ring !== null && bench.pair.tx.ring === null);
       done(bench.ask(11), 11);
       done(bench.ask(12), 12);
-      assert.ok(bench.pair.rx === null && bench.pair.tx !== null);
+      assert.ok(bench.pair.rx.ring === null && bench.pair.tx.ring !== null);
       done(bench.ask(13), 13);
-      assert.ok(bench.pair.rx === null && bench.pair.tx === null);
+      assert.ok(bench.pair.rx.ring === null && bench.pair.tx.ring === null);
     });
   });
 
@@ -333,7 +333,7 @@ describe("requests", () => {
         const reply = bench.ask(type, payload);
         assert.ok(reply !== null && reply !== "closed" && reply.flags === 1, "it is done");
         const { backend } = bench.frontend;
-        assert.ok(bench.pair.rx === null && bench.pair.tx === null && !backend.running);
+        assert.ok(bench.pair.rx.ring === null && bench.pair.tx.ring === null && !backend.running);
         assert.deepEqual(bench.port.sent, []);
         assert.equal(backend.counters.impliedStops, 1);
         assert.match(bench.warnings.join(), /the machine was reset/);
@@ -355,7 +355,7 @@ describe("requests", () => {
       refused(bench.ask(6, words(0, 0, 0xfff0_0000, 0)), 6);
       refused(bench.ask(6, words(7, 0, 0, 0)), 6);
       refused(bench.ask(3, words(1, 1, 17, 16)), 3);
-      assert.ok(bench.pair.rx !== null && bench.pair.tx !== null);
+      assert.ok(bench.pair.rx.ring !== null && bench.pair.tx.ring !== null);
       assert.equal(bench.frontend.backend.counters.impliedStops, 0);
     });
   });
@@ -435,7 +435,7 @@ describe("packets", () => {
       const { backend } = bench.frontend;
       assert.equal(backend.parameters, null);
       assert.equal(backend.memory.files.length, 0);
-      assert.ok(bench.pair.tx === null && bench.pair.rx === null);
+      assert.ok(bench.pair.tx.ring === null && bench.pair.rx.ring === null);
     });
   });
 
@@ -479,8 +479,8 @@ describe("packets", () => {
       publish(bench, 0, frameOf(0));
       bench.pair.drainTx();
       done(bench.ask(5, table([0, 0x20000, 0]), [bench.memfd]), 5);
-      assert.equal(bench.pair.tx, null);
-      assert.notEqual(bench.pair.rx, null);
+      assert.equal(bench.pair.tx.ring, null);
+      assert.notEqual(bench.pair.rx.ring, null);
       assert.equal(bench.frontend.backend.counters.contextsLost, 1);
       assert.match(bench.warnings.join(), /TX0/);
       publish(bench, 1, frameOf(1));

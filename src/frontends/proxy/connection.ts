@@ -11,7 +11,7 @@ import { OsError } from "../../os/errors.ts";
 import { close } from "../../os/fd.ts";
 import { connectUnix } from "../../os/unix-socket.ts";
 import { ProxyBackend, type Reply } from "./backend.ts";
-import { FLAG_ERROR, REQUESTS, RX_QUEUE, requestName, VERSION, VERSION_MASK } from "./protocol.ts";
+import { FLAG_ERROR, REQUESTS, requestName, VERSION, VERSION_MASK } from "./protocol.ts";
 import { FramingError, ProxyStream } from "./stream.ts";
 
 /** Messages per turn: packets wait meanwhile. */
@@ -128,11 +128,11 @@ export class BackendConnection implements Control {
   }
 
   woken(tag: number): boolean {
-    const queue = tag - KICK_TAG;
-    if ((this.backend.queues[queue]?.kickFd ?? -1) < 0) return false;
+    const proxied = this.backend.queues[tag - KICK_TAG];
+    if (proxied === undefined || proxied.kickFd < 0) return false;
     this.counters.kicks++;
-    this.#options.pair.kicked(queue !== RX_QUEUE);
-    this.#options.trace?.(`kick ${this.backend.queues[queue].name}`);
+    proxied.queue.kicked();
+    this.#options.trace?.(`kick ${proxied.name}`);
     return true;
   }
 

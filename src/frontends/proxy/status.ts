@@ -4,8 +4,8 @@ import type { QueuePair } from "../../engine/pair.ts";
 import { BATCHES, INTERRUPTS, KICKS, PACKETS } from "../../memory/counters.ts";
 import type { HandshakeStep } from "../../nic/nic.ts";
 import { type NicStatus, queueStatus } from "../../nic/status.ts";
+import { MTU } from "./backend.ts";
 import type { BackendConnection } from "./connection.ts";
-import { MTU } from "./queue.ts";
 
 export function proxyStatus(
   frontend: BackendConnection,
@@ -14,7 +14,6 @@ export function proxyStatus(
   loop: Readonly<Record<string, number>>,
 ): NicStatus {
   const { backend } = frontend;
-  const [rx, tx] = backend.queues;
   return {
     device,
     port: pair.port.name,
@@ -25,14 +24,11 @@ export function proxyStatus(
     firstRefusal: backend.firstRefusal,
     lastRefusal: backend.lastRefusal,
     generation: 1,
-    programs: rx.address === null && tx.address === null ? "-" : "unverified",
+    programs: pair.rx.registered || pair.tx.registered ? "unverified" : "-",
     features: featureNames(backend.selectedFeatures),
     resets: 0,
     refused: { requests: backend.counters.refused },
-    queues: [
-      queueStatus("rx0", pair.rxCounters, pair.rx, backend.parameters?.rxBufs ?? 0),
-      queueStatus("tx0", pair.txCounters, pair.tx, backend.parameters?.txBufs ?? 0),
-    ],
+    queues: [queueStatus(pair.rx), queueStatus(pair.tx)],
     loop: { ...loop },
     transport: { ...frontend.counters, ...backend.counters },
   };
@@ -42,15 +38,13 @@ function stepOf(frontend: BackendConnection): HandshakeStep {
   const { queues, parameters, running } = frontend.backend;
   if (!frontend.connected) return "no guest";
   if (running) return "enabled";
-  if (queues.every((queue) => queue.address !== null)) return "contexts registered";
+  if (queues.every(({ queue }) => queue.registered)) return "contexts registered";
   return parameters === null ? "guest attached" : "driver found the device";
 }
 
 /** The lines of the original's queue dump, of the queues that run. */
 export function dumpQueues({ rx, tx }: QueuePair): string {
-  return [rx?.dump(), tx?.dump()]
-    .flatMap((line) => (line === undefined ? [] : `${line}\n`))
-    .join("");
+  return [...rx.dump(), ...tx.dump()].map((line) => `${line}\n`).join("");
 }
 
 /** Rates between two looks at the counters: what `-S` prints. */
@@ -68,7 +62,9 @@ export class RateReport {
     return [this.#pair.rxCounters.slice(), this.#pair.txCounters.slice()];
   }
 
-  /** Since the last report: thousands of packets, kicks and interrupts a second; packets per batch. */
+  /**
+   * Since the last report: thousands of packets, kicks and interrupts a second; packets per batch.
+   */
   next(): string {
     const now = performance.now();
     const after = this.#look();

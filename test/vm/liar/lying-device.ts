@@ -183,7 +183,7 @@ export class Liar {
     const now = performance.now();
     if (now - this.#tickedAt < TICK_MS) return;
     this.#tickedAt = now;
-    if (this.#nic.state.queues.every(({ context }) => context === null)) this.#ringsLie = false;
+    if (this.#nic.queues.every(({ registered }) => !registered)) this.#ringsLie = false;
     const { mode } = this;
     if (this.#withholds !== (mode === "no features")) {
       this.#withholds = !this.#withholds;
@@ -193,7 +193,8 @@ export class Liar {
     if (mode === "rings") this.#scribble();
     else if (mode === "lying programs") this.#interrupt();
     else if (mode === "interrupts") this.told(mode, this.#interrupt());
-    else if (mode === "gone" && this.#nic.state.queues.some((q) => q.context)) this.#nic.reset();
+    else if (mode === "gone" && this.#nic.queues.some(({ registered }) => registered))
+      this.#nic.reset();
     else if (mode === "upgrade storm" || mode === "bad upgrades") this.#upgrade(mode, now);
   }
 

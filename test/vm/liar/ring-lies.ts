@@ -66,8 +66,8 @@ const SHAPES: Readonly<Record<string, Shape>> = {
 
 /** The 32-bit word of the queue's context, where the guest has one registered. */
 function wordOf(nic: Nic, queue: number, offset: number): Int32Array | null {
-  const { context } = nic.state.queues[queue];
-  if (context === null || nic.host === null || offset + 4 > context.size) return null;
+  const context = nic.queues[queue].current?.context.record;
+  if (context === undefined || nic.host === null || offset + 4 > context.size) return null;
   const address =
     context.kind === "contiguous"
       ? context.address + offset
@@ -121,7 +121,7 @@ function publicLie(random: Random): Scribble {
 
 /** One lie about one queue's ring. @returns false where the guest has no context there to lie in. */
 export function scribble(nic: Nic, random: Random): boolean {
-  const queue = random.below(nic.state.queues.length);
+  const queue = random.below(nic.queues.length);
   const bufs = queue < nic.config.pairs ? nic.config.rxBufs : nic.config.txBufs;
   const shape = SHAPES[nic.config.device.name];
   const kind = random.below(8);

@@ -1,9 +1,9 @@
 /**
- * Contexts: finding the guest memory that the driver registers for a queue, and making sure, for as
- * long as it is used, that it is still there.
+ * Contexts: maps the guest memory that a driver registers for a queue, and checks later whether the
+ * guest's memory map still has it.
  *
- * The memory is mapped once more, into a window: a context in several pieces is in one piece there,
- * and stays mapped, whatever becomes of the guest's memory map, until it is released.
+ * The context gets a mapping of its own, a window: pieces that are scattered in guest memory are
+ * contiguous there, and it stays mapped until it is released, whatever the memory map becomes.
  */
 import { CONTEXT_PAGE } from "../abi/index.ts";
 import {
@@ -21,21 +21,28 @@ import {
 import { OsError } from "../os/errors.ts";
 import { PAGE } from "../os/memory.ts";
 import { giveWindow, takeWindow, type Window } from "../os/window.ts";
-import type { ContextRecord } from "./state.ts";
+
+/** How a context was registered; plain data. Pages are guest addresses. */
+export interface ContextRecord {
+  readonly kind: "contiguous" | "pages";
+  /** Guest address of the context, or of the page list. */
+  readonly address: number;
+  readonly pages: readonly number[];
+  /** Bytes. */
+  readonly size: number;
+}
 
 /** A registered context, mapped. */
 export interface MappedContext {
   readonly record: ContextRecord;
-  /** Not to be touched after `releaseContext`. */
+  /** Must not be accessed after `releaseContext`. */
   readonly words: ContextWords;
-  /** Where it lay when it was mapped. */
+  /** File ranges that it was mapped from. */
   readonly runs: readonly FileRun[];
   readonly windows: readonly Window[];
 }
 
-/**
- * @returns why there is no context of `size` bytes at `address`, in words that follow "the context"
- */
+/** @returns the context, or a predicate for an error message: "the context … is not memory" */
 export function mapContiguous(
   memory: GuestMemory,
   address: number,
@@ -46,7 +53,7 @@ export function mapContiguous(
 
 /**
  * Maps a context given as a list of guest page addresses (u64, little endian) at `list`.
- * @returns why there is none, in words that follow "the context"
+ * @returns the context, or a predicate for an error message
  */
 export function mapPageList(
   memory: GuestMemory,
@@ -54,7 +61,7 @@ export function mapPageList(
   size: number,
 ): MappedContext | string {
   const count = Math.ceil(size / CONTEXT_PAGE);
-  // Copied once: the guest may change it any time.
+  // Copied once: the guest may change the list at any time.
   const words = new Uint32Array(2 * count);
   if (!readGuest(memory, list, new Uint8Array(words.buffer))) {
     return `has no page list: ${whyRefused(memory, list, 8 * count, false)}`;
@@ -63,12 +70,12 @@ export function mapPageList(
   return mapRecord({ kind: "pages", address: list, pages, size }, memory);
 }
 
-/** Gives its mappings back. */
+/** Returns the context's windows to the pool. */
 export function releaseContext(context: MappedContext | null): void {
   for (const window of context?.windows ?? []) giveWindow(window);
 }
 
-/** Is every byte of the context still the memory that it was when it was mapped? */
+/** @returns true if every byte of the context is still the memory that was mapped */
 export function stillThere(memory: GuestMemory, context: MappedContext): boolean {
   const runs = runsOf(context.record, memory);
   return runs !== null && sameRuns(runs, context.runs);
@@ -112,7 +119,7 @@ function pageRecord(address: number): ContextRecord {
   return { kind: "contiguous", address, pages: [], size: CONTEXT_PAGE };
 }
 
-/** Maps the runs and adds the windows that this took. @returns null if they do not fit together */
+/** Maps the runs; adds the windows it took to `windows`. @returns null if alignment forbids it */
 function mapRuns(runs: readonly FileRun[], size: number, windows: Window[]): ContextWords | null {
   const plain = runs.every((run) => run.file.unit === PAGE);
   if (plain || runs.length === 1) return mapSideBySide(runs, size, runs[0].file.unit, windows);
@@ -120,7 +127,8 @@ function mapRuns(runs: readonly FileRun[], size: number, windows: Window[]): Con
 }
 
 /**
- * In one window, in order. Each run but the first begins, and each but the last ends, with a unit.
+ * Maps all runs into one window, in order. Every run but the first must begin, and every run but
+ * the last must end, on a mapping unit.
  */
 function mapSideBySide(
   runs: readonly FileRun[],
@@ -129,7 +137,7 @@ function mapSideBySide(
   windows: Window[],
 ): ContextWords | null {
   const lead = runs[0].offset % unit;
-  // Control words are accessed atomically, so they must be aligned as the ABI has them.
+  // Control words are accessed atomically: keep the alignment that the ABI gives them.
   if (lead % 16 !== 0) return null;
   const length = runs.reduce((sum, run) => sum + run.length, lead);
   const window = takeWindow(length, unit);
@@ -147,8 +155,8 @@ function mapSideBySide(
 }
 
 /**
- * Page by page. A huge page cannot be mapped in part, so each one that has a page of the context
- * gets a window of its own.
+ * Maps page by page. A huge page cannot be mapped in part: each huge page that holds a page of the
+ * context gets a window of its own.
  */
 function mapScattered(
   runs: readonly FileRun[],

@@ -1,0 +1,31 @@
+/** Before transmission stops: sends what the guest has published, within a deadline. */
+import { Batch } from "../memory/index.ts";
+import { waitWritable } from "../os/fd.ts";
+import type { QueuePair } from "./pair.ts";
+
+/**
+ * Sends what the guest has published, at most one ring of it: a guest may go on publishing.
+ * @param ms how long to wait, in all, for a port that blocks; 0: only what it takes at once
+ */
+export function drainTransmit(pair: QueuePair, ms: number): void {
+  const deadline = performance.now() + ms;
+  const { tx } = pair;
+  const limit = tx.bufs + (tx.retiring?.bufs ?? 0);
+  // Whether the port still blocks is found out by sending.
+  pair.portWritable();
+  tx.rest.end();
+  for (let sent = 0; sent < limit && tx.ring !== null; ) {
+    const n = pair.drainTx();
+    sent += n;
+    if (n > 0) continue;
+    if (!pair.txBlocked) return;
+    if (!waitWritable(pair.port.fd, deadline - performance.now())) return;
+    pair.portWritable();
+  }
+}
+
+/** Counts packets that were published and not sent: they stay in the rings, for the guest. */
+export function unsentPackets({ tx }: QueuePair): number {
+  const rings = [tx.retiring, tx.current];
+  return rings.reduce((sum, entry) => sum + (entry?.ring?.gather(new Batch(entry.bufs)) ?? 0), 0);
+}

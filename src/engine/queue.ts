@@ -1,0 +1,196 @@
+/**
+ * One queue of a NIC in one direction: its rings and its counters. A queue has one current ring.
+ * While that is being replaced the queue also has a retiring ring, which the guest publishes
+ * nothing more to and which is served until it is empty.
+ *
+ * No I/O is in flight between turns of the loop, so `detach`, `disable` and `forget` are complete
+ * when they return.
+ */
+import type { HostRing, QueueConfig, RingFormat, RxRing, TxRing } from "../devices/format.ts";
+import { KICKS, newQueueCounters, type QueueCounters } from "../memory/counters.ts";
+import type { GuestMemory } from "../memory/index.ts";
+import type { MappedContext } from "./contexts.ts";
+import { RegisteredRing, type RingSettings } from "./registered-ring.ts";
+import { Rest } from "./rest.ts";
+
+export interface QueueOptions {
+  /** "rx0" */
+  readonly name: string;
+  /** The interrupt of its completions. */
+  readonly vector: number;
+  readonly counters?: QueueCounters;
+  /** Called when a ring was attached, with the features that it was made for. */
+  readonly attached: (features: number) => void;
+}
+
+export abstract class Queue<Ring extends HostRing = HostRing> {
+  abstract readonly direction: "rx" | "tx";
+  readonly name: string;
+  readonly vector: number;
+  readonly counters: QueueCounters;
+  readonly rest = new Rest();
+  /** Ring format and number of descriptors that the next registered context is for. */
+  format: RingFormat | null = null;
+  bufs = 0;
+  /** The guest enabled the direction: rings are attached as soon as they can be served. */
+  enabled = false;
+  current: RegisteredRing<Ring> | null = null;
+  retiring: RegisteredRing<Ring> | null = null;
+  readonly #attached: (features: number) => void;
+
+  constructor(options: QueueOptions) {
+    this.name = options.name;
+    this.vector = options.vector;
+    this.counters = options.counters ?? newQueueCounters();
+    this.#attached = options.attached;
+  }
+
+  protected abstract readonly makeRing: (format: RingFormat, config: QueueConfig) => Ring;
+
+  /** The current ring; null while it is not served. */
+  get ring(): Ring | null {
+    return this.current === null ? null : this.current.ring;
+  }
+
+  /** The guest has registered a context. Its memory may be absent at present. */
+  get registered(): boolean {
+    return this.current !== null;
+  }
+
+  /* Contexts */
+
+  configure(format: RingFormat, bufs: number): void {
+    this.format = format;
+    this.bufs = bufs;
+  }
+
+  /** Bytes of the next context. */
+  get contextSize(): number {
+    return this.format === null ? 0 : this.format.contextSize(this.bufs);
+  }
+
+  /** Initialises a context that the guest has just registered, in place of the current one. */
+  register(context: MappedContext): void {
+    if (this.format === null) throw new Error(`queue ${this.name} has no ring format`);
+    this.current?.release();
+    this.format.initialise(this.direction, context.words, this.bufs);
+    this.current = new RegisteredRing<Ring>(context, this.format, this.bufs);
+  }
+
+  /** Unregisters all contexts. Nothing touches their memory from here on. */
+  forget(): void {
+    this.retired();
+    this.current?.release();
+    this.current = null;
+  }
+
+  /** Makes the current ring the retiring one: a context for another ring can be registered. */
+  retire(): void {
+    this.retired();
+    this.retiring = this.current;
+    this.current = null;
+  }
+
+  /** Unregisters the retiring ring. */
+  retired(): void {
+    this.retiring?.release();
+    this.retiring = null;
+  }
+
+  /* Attaching and detaching */
+
+  /**
+   * Serves the rings from what the guest left in them: it may have reclaimed descriptors before.
+   * @param settings null while the device may not use memory; `attach` follows when it may
+   */
+  enable(settings: RingSettings | null): void {
+    this.enabled = true;
+    if (this.current !== null) this.current.position = null;
+    // A rest is due to what the previous driver published.
+    this.rest.end();
+    this.attach(settings);
+  }
+
+  disable(): void {
+    this.enabled = false;
+    this.detach();
+    this.retired();
+  }
+
+  /** Attaches the rings of an enabled queue, each at its position. */
+  attach(settings: RingSettings | null): void {
+    if (!this.enabled || settings === null) return;
+    const { ring: before } = this;
+    this.retiring?.attach(this.makeRing, settings, this.counters);
+    this.current?.attach(this.makeRing, settings, this.counters);
+    if (this.ring !== before) this.#attached(settings.features);
+  }
+
+  detach(): void {
+    this.retiring?.detach();
+    this.current?.detach();
+  }
+
+  /**
+   * Follows a change of the guest's memory map: a ring whose context is no longer the memory that
+   * was mapped is detached until that memory is back. (Firmware remaps low memory in several steps
+   * while a guest runs.)
+   * @returns true if the change took a context away
+   */
+  memoryChanged(memory: GuestMemory, settings: RingSettings | null): boolean {
+    const before = this.absent;
+    this.retiring?.memoryChanged(memory);
+    this.current?.memoryChanged(memory);
+    this.attach(settings);
+    return this.absent && !before;
+  }
+
+  /** The guest's memory map lacks a context. */
+  get absent(): boolean {
+    return (this.current?.absent ?? false) || (this.retiring?.absent ?? false);
+  }
+
+  /** Counts a doorbell. An awake loop polls the ring anyway. */
+  kicked(): void {
+    this.counters[KICKS]++;
+  }
+
+  /* Status */
+
+  /** The guest's indices made no sense: the queue is not served until it is registered again. */
+  get broken(): boolean {
+    return this.ring?.broken ?? false;
+  }
+
+  /** Descriptors published and not yet used, in both rings; null while the queue is not served. */
+  get fill(): number | null {
+    if (this.ring === null) return null;
+    return this.ring.fill() + (this.retiring?.ring?.fill() ?? 0);
+  }
+
+  /** A line for each ring, in the format of the original's queue dump. */
+  dump(): string[] {
+    return [this.retiring?.ring, this.ring].flatMap((ring) => ring?.dump() ?? []);
+  }
+}
+
+export class RxQueue extends Queue<RxRing> {
+  readonly direction = "rx";
+
+  protected readonly makeRing = (format: RingFormat, config: QueueConfig): RxRing =>
+    format.rx(config);
+}
+
+export class TxQueue extends Queue<TxRing> {
+  readonly direction = "tx";
+
+  protected readonly makeRing = (format: RingFormat, config: QueueConfig): TxRing =>
+    format.tx(config);
+
+  /** The ring to send from: the retiring one until it is empty; null if there is none. */
+  get sending(): TxRing | null {
+    if (this.retiring === null) return this.ring;
+    const { ring } = this.retiring;
+    return ring === null || ring.broken || ring.fill() === 0 ? this.ring : ring;
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * A context that the guest registered, and the ring in it. The ring is attached (served) while the
+ * queue is enabled, the context is mapped guest memory, and the device may use memory; its position
+ * outlives every detach.
+ */
+import type { HostRing, QueueConfig, RingFormat } from "../devices/format.ts";
+import type { QueueCounters } from "../memory/counters.ts";
+import type { GuestMemory } from "../memory/index.ts";
+import { longestReceived } from "../memory/offloads.ts";
+import { type MappedContext, releaseContext, stillThere } from "./contexts.ts";
+
+/** What a ring needs besides its context. */
+export interface RingSettings {
+  readonly memory: GuestMemory;
+  /** Feature bits that guest and host agreed on. */
+  readonly features: number;
+  /** Largest MTU that the device can have. */
+  readonly mtu: number;
+}
+
+export class RegisteredRing<Ring extends HostRing> {
+  readonly context: MappedContext;
+  readonly format: RingFormat;
+  /** Descriptors. */
+  readonly bufs: number;
+  /** null while the ring is detached. */
+  ring: Ring | null = null;
+  /** Ring position while detached; null: resume from what the guest left in the context. */
+  position: number | null = 0;
+  /** The guest's memory map lacks the context. */
+  absent = false;
+
+  constructor(context: MappedContext, format: RingFormat, bufs: number) {
+    this.context = context;
+    this.format = format;
+    this.bufs = bufs;
+  }
+
+  attach(
+    make: (format: RingFormat, config: QueueConfig) => Ring,
+    { memory, features, mtu }: RingSettings,
+    counters: QueueCounters,
+  ): void {
+    if (this.absent || this.ring !== null) return;
+    const { format, bufs, position } = this;
+    const maxPacket = longestReceived(features, mtu);
+    const context = this.context.words;
+    const ring = make(format, { context, bufs, memory, features, maxPacket, counters });
+    if (position === null) ring.resync();
+    else ring.restore(position);
+    // An awake loop polls the ring, and asks for kicks before it sleeps.
+    ring.disableKicks();
+    this.ring = ring;
+  }
+
+  detach(): void {
+    if (this.ring === null) return;
+    this.position = this.ring.save();
+    this.ring = null;
+  }
+
+  /** Compares the guest's memory map with the mapping; detaches the ring if they differ. */
+  memoryChanged(memory: GuestMemory): void {
+    this.absent = !stillThere(memory, this.context);
+    if (this.absent) this.detach();
+  }
+
+  /** Unregisters. Nothing touches the context's memory from here on. */
+  release(): void {
+    this.detach();
+    releaseContext(this.context);
+  }
+}
