@@ -1,6 +1,7 @@
 /**
- * Loads, stores and atomics. The region that the address probably points into is tested in line; any other one,
- * and every fault, is found by a function of the module, which the programs' functions share.
+ * Loads, stores and atomics. The region that the address probably points into is tested in line;
+ * any other one, and every fault, is found by a function of the module, which the programs'
+ * functions share.
  */
 
 import { plainAtomic } from "../arithmetic.ts";
@@ -41,7 +42,9 @@ export interface AccessContext {
   readonly sync: () => void;
 }
 
-/** One access: what to put on the stack behind the address, and what to do then at address + offset. */
+/**
+ * One access: what to put on the stack behind the address, and what to do then at address + offset.
+ */
 interface Access {
   readonly base: number;
   readonly offset: number;
@@ -187,8 +190,8 @@ function holds(window: Window, { offset, size, kind }: Reach, range: Range): boo
 }
 
 /**
- * Leaves the address on the stack. Tested in line: a call that comes back would cost the registers that live across
- * it, and V8 does not unroll loops that have one.
+ * Leaves the address on the stack. Tested in line: a call that comes back would cost the registers
+ * that live across it, and V8 does not unroll loops that have one.
  */
 function emitSearch(context: AccessContext, access: Access, windows: readonly Window[]): void {
   const { code } = context;
@@ -205,7 +208,7 @@ function emitSearch(context: AccessContext, access: Access, windows: readonly Wi
   for (const _ of inline) code.op("end");
 }
 
-/** Leaves 1 on the stack where the window holds the access. */
+/** Leaves 1 on the stack if the window holds the access. */
 function emitIsInside(context: AccessContext, access: Access, window: Window): void {
   const { code, registers, scratch, layout } = context;
   const { size, kind } = access;
@@ -235,8 +238,8 @@ function emitIsInside(context: AccessContext, access: Access, window: Window): v
 }
 
 /**
- * Leaves an address on the stack for an access that is surely in the window. Accesses through one register leave the
- * same one where they can, so that V8 makes it once.
+ * Leaves an address on the stack for an access that is certainly in the window. Accesses through
+ * one register leave the same one if they can, so that V8 computes it once.
  * @returns what the access adds to it, as WebAssembly does: unsigned, without wrapping
  */
 function emitCertain(context: AccessContext, access: Access, window: Window): number {
@@ -257,7 +260,8 @@ function emitCertain(context: AccessContext, access: Access, window: Window): nu
 
 /** Leaves where an access in the window is in the linear memory. */
 function emitAddress(context: AccessContext, access: Access, window: Window): void {
-  // The offset may be negative, or lead to the window from below: the sum is made here, as it wraps.
+  // The offset may be negative, or lead to the window from below: the sum is made here, as it
+  // wraps.
   emitShifted(context, access, window.offset - window.base + access.offset);
 }
 

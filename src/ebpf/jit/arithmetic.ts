@@ -64,8 +64,8 @@ function operand(
 }
 
 /**
- * RFC 9669, section 4.1: division by zero gives 0, modulo zero the dividend, and the least integer divided by -1
- * itself; WebAssembly traps for all but the remainder by -1.
+ * RFC 9669, section 4.1: division by zero gives 0, modulo zero the dividend, and the least integer
+ * divided by -1 itself; WebAssembly traps for all but the remainder by -1.
  */
 function emitDivision(
   code: Code,

@@ -1,4 +1,6 @@
-/** A program as a WebAssembly module: one function for the program, and one for each that it calls. */
+/**
+ * A program as a WebAssembly module: one function for the program, and one for each that it calls.
+ */
 import { EbpfError } from "../errors.ts";
 import { type Instruction, targetOf } from "../instruction.ts";
 import type { Operation } from "../opcode.ts";
@@ -23,7 +25,9 @@ const BY_NUMBER: Signature = {
 };
 const TRAP_CALL: Signature = { params: [TYPE.i32, TYPE.i32, TYPE.i64, TYPE.i64], results: [] };
 
-/** @returns the binary; it imports "memory", "trap", "by_number" and the helpers, and exports "main" */
+/**
+ * @returns the binary; it imports "memory", "trap", "by_number" and the helpers, and exports "main"
+ */
 export function compileModule(unit: Unit, entry: Entry, memoryPages: number): Uint8Array {
   const { instructions } = unit;
   const module = new WasmModule();
@@ -43,7 +47,9 @@ export function compileModule(unit: Unit, entry: Entry, memoryPages: number): Ui
   return module.encode(memoryPages);
 }
 
-/** @throws EbpfError UNSUPPORTED for what no engine runs, and for functions that share too much code */
+/**
+ * @throws EbpfError UNSUPPORTED for what no engine runs, and for functions that share too much code
+ */
 export function checkCompilable(instructions: readonly Instruction[]): void {
   let jumps = 0;
   for (const { encoding, index } of instructions) {

@@ -1,7 +1,10 @@
-/** Loops that are left when a register has come to another one or to a number: for how many rounds they surely are not. */
+/**
+ * Exit conditions that compare an induction variable with an invariant: for how many iterations the
+ * loop certainly continues.
+ */
 import type { Instruction } from "../instruction.ts";
 import type { JumpOp } from "../opcode.ts";
-import { growthOf, type Linear, number, plus, type Round, staysSame } from "./linear.ts";
+import { growthOf, type Iteration, type Linear, number, plus, staysSame } from "./linear.ts";
 import { immediate, type Range } from "./range.ts";
 import { NEGATED } from "./ranges.ts";
 import type { Stay } from "./stay.ts";
@@ -12,7 +15,10 @@ const SMALLEST = number(-(2n ** 63n));
 const ONE = number(1n);
 const minus = (a: Linear, b: Linear): Linear => plus(a, b, -1n);
 
-/** Numbers from `from` on that keep a loop going, modulo 2^64: so many that where there are 2^64 or none it says 0. */
+/**
+ * Values from `from` on with which the loop continues, modulo 2^64; `length` is 0 for all 2^64 and
+ * for none.
+ */
 interface Interval {
   readonly from: Linear;
   readonly length: Linear;
@@ -32,13 +38,14 @@ const HOLDS: Readonly<Partial<Record<JumpOp, (limit: Linear) => Interval>>> = {
 };
 
 /**
- * @param at the loop's only way out, by its number in the round
- * @param taken whether the loop goes on where the jump is taken
- * @returns what says that it is not left; undefined where the comparison is not of a sum that goes on by the same
+ * @param at the loop's only exit, by its instruction's number in the body
+ * @param taken whether the loop continues if the jump is taken
+ * @returns the test that it continues; undefined unless it compares an induction variable with an
+ * invariant
  */
 export function stayInLoop(
   i: Instruction,
-  round: Round,
+  iteration: Iteration,
   at: number,
   taken: boolean,
 ): Stay | undefined {
@@ -47,20 +54,20 @@ export function stayInLoop(
   const { bits, source } = operation;
   const op = taken ? operation.op : NEGATED[operation.op];
   const holds = op && HOLDS[op];
-  const [sums, ranges] = [round.before[at]!, round.ranges[at]!];
+  const [sums, ranges] = [iteration.before[at]!, iteration.ranges[at]!];
   const imm = bits === 64 ? i.imm : i.imm >>> 0;
   const limit = source === "reg" ? sums[i.src] : number(BigInt(imm));
   const value = sums[i.dst];
   if (holds === undefined || limit === undefined || value === undefined) return undefined;
   const second = source === "reg" ? ranges[i.src]! : immediate(i.imm, bits);
   if (bits === 32 && !isWhole(op!, ranges[i.dst]!, second)) return undefined;
-  const growth = growthOf(value, round.growth);
-  if (growth === undefined || !staysSame(limit, round.growth)) return undefined;
+  const growth = growthOf(value, iteration.growth);
+  if (growth === undefined || !staysSame(limit, iteration.growth)) return undefined;
   const { from, length } = holds(limit);
   return { first: minus(value, from), growth, length };
 }
 
-/** Whether a comparison of low halves is the same of all 64 bits, for what the registers may hold. */
+/** Whether a 32-bit comparison equals the 64-bit one, for what the registers may hold. */
 function isWhole(op: JumpOp, a: Range, b: Range): boolean {
   return Math.max(a.high, b.high) < (op.startsWith("s") ? TWO_31 : TWO_32);
 }

@@ -1,4 +1,7 @@
-/** The control flow of one function: basic blocks, their order, dominators, and what makes a graph reducible. */
+/**
+ * The control flow of one function: basic blocks, their order, dominators, and what makes a graph
+ * reducible.
+ */
 import { type Instruction, targetOf } from "../instruction.ts";
 import { endsFlow } from "../structure.ts";
 
@@ -103,7 +106,9 @@ function inReversePostorder(bySlot: ReadonlyMap<number, Block>, entry: number): 
   });
 }
 
-/** Cooper, Harvey and Kennedy, "A Simple, Fast Dominance Algorithm", on nodes in reverse postorder. */
+/**
+ * Cooper, Harvey and Kennedy, "A Simple, Fast Dominance Algorithm", on nodes in reverse postorder.
+ */
 function dominators(incoming: readonly (readonly number[])[]): Int32Array {
   const dominator = new Int32Array(incoming.length).fill(-1);
   dominator[0] = 0;

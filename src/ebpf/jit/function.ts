@@ -1,4 +1,6 @@
-/** One function of a program as one of WebAssembly: its blocks, the counter of instructions, calls. */
+/**
+ * One function of a program as one of WebAssembly: its blocks, the counter of instructions, calls.
+ */
 
 import { FRAME_POINTER, type Instruction, REGISTERS, wideValue } from "../instruction.ts";
 import { STACK_TOP } from "../runner.ts";
@@ -43,7 +45,10 @@ export type Entry =
   | { readonly kind: "run" }
   /** `main(low half of r1: i32, high half: i32): i32`, the low half of R0. */
   | { readonly kind: "call" }
-  /** `main(): i32`: R1 is a constant, so that accesses through it need no test once V8 has optimised the code. */
+  /**
+   * `main(): i32`: R1 is a constant, so that accesses through it need no test once V8 has optimised
+   * the code.
+   */
   | { readonly kind: "fixed"; readonly r1: number };
 
 export interface Unit {
@@ -101,7 +106,10 @@ class FunctionCompiler implements BlockEmitter {
   readonly #ranges: readonly (Ranges | undefined)[];
   /** At the current instruction. */
   #known: Ranges = nothingKnown();
-  /** Windows of accesses, by slot: of the loop whose bounds were tested last, and of those that are tested already. */
+  /**
+   * Windows of accesses, by slot: of the loop whose bounds were tested last, and of those that are
+   * tested already.
+   */
   #hoisted: ReadonlyMap<number, Window> = NONE;
   #proven: ReadonlyMap<number, Window> = NONE;
   /** Of the loop that was looked at last. */
@@ -167,11 +175,11 @@ class FunctionCompiler implements BlockEmitter {
     this.#code.get(this.#fuel).i64(BigInt(instructions)).op("i64_sub").set(this.#fuel);
   }
 
-  hoist(row: Row, rounds: number): Ahead | undefined {
+  hoist(row: Row, iterations: number): Ahead | undefined {
     const { stays, exit, windows } = this.#analyse(row);
     this.#hoisted = windows;
     for (const all of exit === undefined ? [stays] : [[...stays, exit], stays]) {
-      const test = stayTest(this.#code, this.#registers, all, rounds, this.#limits);
+      const test = stayTest(this.#code, this.#registers, all, iterations, this.#limits);
       if (test !== undefined) return { ...test, stays: all.length > stays.length };
     }
     return undefined;

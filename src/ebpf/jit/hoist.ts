@@ -1,26 +1,29 @@
-/** Bounds of accesses whose address goes on by the same in each round of a loop, to be tested once for some rounds. */
+/**
+ * Hoists the bounds checks of constant-stride accesses out of a loop: one test for a number of
+ * iterations.
+ */
 import type { Instruction } from "../instruction.ts";
 import { admits, plainOf } from "./access.ts";
 import type { Guesses, Layout, Window } from "./layout.ts";
 import { updateGuesses } from "./layout.ts";
-import { growthOf, type Linear, number, parallel, plus, type Round } from "./linear.ts";
+import { growthOf, type Iteration, type Linear, number, parallel, plus } from "./linear.ts";
 import type { Stay } from "./stay.ts";
 
-/** Accesses that lie at a fixed distance from each other in every round. */
+/** Accesses at a fixed distance from each other in every iteration. */
 interface Walk {
   readonly window: Window;
-  /** Address of the lowest byte in the first round. */
+  /** Address of the lowest byte in the first iteration. */
   first: Linear;
-  /** Bytes from the lowest to behind the highest. */
+  /** Bytes from the lowest to the end of the highest. */
   span: number;
-  /** What the address grows by from round to round. */
+  /** The stride: the address's change per iteration. */
   readonly growth: Linear;
 }
 
 export interface Hoisted {
-  /** What says that all walks stay in their windows. */
+  /** The tests that all walks stay in their windows. */
   readonly stays: readonly Stay[];
-  /** By slot, the window that holds the access once the test has said so. */
+  /** By slot, the window that holds the access after the test has succeeded. */
   readonly windows: ReadonlyMap<number, Window>;
 }
 
@@ -29,7 +32,10 @@ interface Surroundings {
   readonly frame: Window | undefined;
   /** At the start of the body. */
   readonly guesses: Guesses;
-  /** Whether an access is in bounds anyway, by its instruction's number in the body and its base register. */
+  /**
+   * Whether an access is in bounds anyway, by its instruction's number in the body and its base
+   * register.
+   */
   readonly certain: (i: Instruction, n: number, base: number) => boolean;
 }
 
@@ -41,7 +47,7 @@ export const MAX_WALKS = 4;
 /** @param body of the loop, straight */
 export function findWalks(
   body: readonly Instruction[],
-  round: Round,
+  iteration: Iteration,
   around: Surroundings,
 ): Hoisted {
   const { layout, frame } = around;
@@ -54,8 +60,8 @@ export function findWalks(
     if (access !== undefined && !around.certain(i, n, access.base)) {
       const guess = guesses[access.base] ?? layout.windows[0];
       const window = guess === layout.stack ? frame : guess;
-      const base = round.before[n]![access.base];
-      const growth = base && growthOf(base, round.growth);
+      const base = iteration.before[n]![access.base];
+      const growth = base && growthOf(base, iteration.growth);
       if (growth !== undefined && window !== undefined && admits(window, access)) {
         const first = plus(base!, number(BigInt(access.offset)));
         if (join(walks, { window, first, span: access.size, growth })) windows.set(i.index, window);

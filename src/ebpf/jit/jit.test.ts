@@ -49,7 +49,10 @@ test("a thousand joins nest and end where they should", () => {
   agree(p.exit().assemble(), [0n, 0x55555n, 0xfffffn]);
 });
 
-/** Sums up words in a row; `more` is done in each round, behind the sum. R2 is the index, R3 the word, R4 a number. */
+/**
+ * Sums consecutive words; `more` follows the sum in each iteration. R2 is the index, R3 the word,
+ * R4 a number.
+ */
 function sumOfWords(more: (p: Assembler) => void): Assembler {
   const p = new Assembler().alu64.mov(R2, 0).alu64.mov(R4, 7).label("head");
   p.alu64.mov(R3, R1).alu64.add(R3, R2).load(R3, R3, at(0, 4)).alu64.add(R0, R3);

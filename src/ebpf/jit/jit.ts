@@ -21,8 +21,8 @@ import { instantiate } from "./webassembly.ts";
 
 export interface JitOptions extends RunnerOptions {
   /**
-   * Holds the regions' bytes. Programs that share one share its stack: a helper must not run another one of them.
-   * Default: a memory for the stack alone.
+   * Holds the regions' bytes. Programs that share one share its stack: a helper must not run
+   * another one of them. Default: a memory for the stack alone.
    */
   readonly memory?: LinearMemory;
 }
@@ -42,8 +42,9 @@ class Unwind {
 }
 
 /**
- * A program, compiled when it first runs. It differs from the interpreter in one thing: the step limit is tested
- * at heads of loops, calls and the last exit, so a run may go over it by a path without loops.
+ * A program, compiled when it first runs. It differs from the interpreter in one thing: the step
+ * limit is tested at heads of loops, calls and the last exit, so a run may go over it by a path
+ * without loops.
  */
 export class Jit implements Runner {
   readonly #unit: Unit;
@@ -61,7 +62,7 @@ export class Jit implements Runner {
   /** The R1 that `#fixed` is for. */
   #fixedR1 = -1;
 
-  /** @throws EbpfError where the code is not a valid program, or UNSUPPORTED */
+  /** @throws EbpfError if the code is not a valid program, or UNSUPPORTED */
   constructor(code: Uint8Array, options: JitOptions = {}) {
     const memory = options.memory ?? new LinearMemory(0);
     const regions = options.regions ?? [];
@@ -102,7 +103,10 @@ export class Jit implements Runner {
     return r1 === this.#fixedR1 ? this.#fixed!() : this.#callAny(r1);
   }
 
-  /** Compiles at once, for accesses to the one context; where no helper ends programs, to WebAssembly's own function. */
+  /**
+   * Compiles at once, for accesses to the one context; if no helper ends programs, to WebAssembly's
+   * own function.
+   */
   bind(r1: number): () => number {
     if (this.#options.unwinds !== undefined) return () => this.call(r1);
     if (this.#fixed !== undefined && r1 === this.#fixedR1) return this.#fixed;
@@ -115,7 +119,8 @@ export class Jit implements Runner {
   }
 
   #callAny(r1: number): number {
-    // A helper that ends the program throws: V8 inlines no call of WebAssembly in a function that catches.
+    // A helper that ends the program throws: V8 inlines no call of WebAssembly in a function that
+    // catches.
     if (this.#fixed === undefined && this.#options.unwinds === undefined) return this.bind(r1)();
     try {
       this.#call ??= this.#compile({ kind: "call" }) as Call;

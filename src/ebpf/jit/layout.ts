@@ -39,12 +39,12 @@ export function layOut(regions: readonly Region[], memory: LinearMemory): Layout
   return { windows, stack: { base: STACK_BASE, length, offset: STACK_OFFSET, writable: true } };
 }
 
-/** For each register the region that it probably points into; undefined where nothing is known. */
+/** For each register the region that it probably points into; undefined if nothing is known. */
 export type Guesses = (Window | undefined)[];
 
 /**
- * At a function's entry. Guesses decide which region is tried first, never what is right: a wrong one costs a
- * few comparisons more.
+ * At a function's entry. Guesses decide which region is tried first, never what is right: a wrong
+ * one costs a few comparisons more.
  */
 export function entryGuesses({ windows, stack }: Layout): Guesses {
   const guesses: Guesses = Array.from({ length: REGISTERS }, () => undefined);
@@ -73,7 +73,10 @@ function windowOf(address: number, { windows, stack }: Layout): Window | undefin
   return [...windows, stack].find((w) => address >= w.base && address < w.base + w.length);
 }
 
-/** Bytes of the own frame that the function may touch: all where its frame's address goes anywhere else. */
+/**
+ * Bytes of the own frame that the function may touch: all if its frame's address is stored or
+ * passed on.
+ */
 export function frameBytes(instructions: readonly Instruction[]): number {
   let bytes = 0;
   for (const i of instructions) {

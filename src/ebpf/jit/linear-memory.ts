@@ -1,7 +1,7 @@
 /**
- * The memory that compiled programs work on. WebAssembly reaches its own memory and nothing else, so contexts must
- * lie in it: allocated here, or, for memory that others share, pages of a file mapped over a part of it
- * (`mapFileOver` of src/os).
+ * The memory that compiled programs work on. WebAssembly reaches its own memory and nothing else,
+ * so contexts must lie in it: allocated here, or, for memory that others share, pages of a file
+ * mapped over a part of it (`mapFileOver` of src/os).
  */
 import { MAX_FRAMES, STACK_SIZE } from "../runner.ts";
 import { createWasmMemory, type WasmMemory } from "./webassembly.ts";
@@ -22,7 +22,10 @@ export class LinearMemory {
     this.buffer = this.wasm.buffer;
   }
 
-  /** Fresh bytes at a multiple of `align` (a power of two, at least 8). @throws RangeError where none are left */
+  /**
+   * Fresh bytes at a multiple of `align` (a power of two, at least 8). @throws RangeError if none
+   * are left
+   */
   allocate(size: number, align = 8): Uint8Array {
     const at = Math.ceil(this.#next / align) * align;
     if (at + size > this.buffer.byteLength) {

@@ -1,6 +1,6 @@
 /**
- * What registers hold as sums of what they held before: followed along straight code, modulo 2^64. Of a loop's body
- * that tells which registers stay, and which go on by the same in each round.
+ * Registers as linear functions of their earlier values, along straight code, modulo 2^64. For a
+ * loop's body this finds the invariants and the induction variables.
  */
 import { type Instruction, REGISTERS } from "../instruction.ts";
 import type { AluOp, Operation } from "../opcode.ts";
@@ -14,7 +14,7 @@ export interface Linear {
   readonly constant: bigint;
 }
 
-/** By register; undefined where it is no such sum. */
+/** By register; undefined if it is not such a function. */
 export type Sums = (Linear | undefined)[];
 
 const ZERO: Linear = { factors: new Map(), constant: 0n };
@@ -42,7 +42,7 @@ function isZero(sum: Linear): boolean {
   return isNumber(sum) && sum.constant === 0n;
 }
 
-/** Equal but for their numbers. */
+/** Equal but for their constants. */
 export function parallel(a: Linear, b: Linear): boolean {
   if (a.factors.size !== b.factors.size) return false;
   return [...a.factors].every(([register, by]) => b.factors.get(register) === by);
@@ -76,7 +76,7 @@ function afterAlu(
   { op, bits, source }: Extract<Operation, { kind: "alu" }>,
   known: Ranges,
 ): Linear | undefined {
-  // Adding a negative number to a low half is the same as to all bits, where it is not below zero then.
+  // A 32-bit addition of a negative number equals the 64-bit one if the result is not negative.
   const signed = bits === 64 || op === "add";
   const imm = signed ? i.imm : i.imm >>> 0;
   const [a, b] = [sums[i.dst], source === "reg" ? sums[i.src] : number(BigInt(imm))];
@@ -95,7 +95,7 @@ function afterAlu(
 
 const TWO_32 = 2 ** 32;
 
-/** Whether an operation on low halves is the same on all 64 bits, for what the registers may hold. */
+/** Whether a 32-bit operation equals the 64-bit one, for what the registers may hold. */
 function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
   if (op === "mov") return b.high < TWO_32;
   if (a.high >= TWO_32) return false;
@@ -104,17 +104,20 @@ function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
   return b.high < TWO_32 && result.high < TWO_32;
 }
 
-/** One round of a loop whose body is straight: what registers hold, as sums of what they held at its start. */
-export interface Round {
+/**
+ * One iteration of a loop with a straight body: registers as functions of their values at its
+ * start.
+ */
+export interface Iteration {
   /** Before each instruction, and at the end. */
   readonly before: readonly Sums[];
   readonly ranges: readonly Ranges[];
-  /** What each register grows by from one round to the next, the same in all rounds: of registers that stay, 0. */
+  /** Each register's stride, if it is constant; 0 for invariants. */
   readonly growth: Sums;
 }
 
-/** @param known at the start of any round */
-export function analyseRound(instructions: readonly Instruction[], known: Ranges): Round {
+/** @param known ranges at the start of any iteration */
+export function analyseIteration(instructions: readonly Instruction[], known: Ranges): Iteration {
   const sums = themselves();
   const state = [...known];
   const before: Sums[] = [];
@@ -141,7 +144,7 @@ export function analyseRound(instructions: readonly Instruction[], known: Ranges
   return { before, ranges, growth };
 }
 
-/** What a sum grows by from one round to the next; undefined where that differs. */
+/** A function's stride; undefined if it is not constant. */
 export function growthOf(sum: Linear, growth: Sums): Linear | undefined {
   let total = ZERO;
   for (const [register, by] of sum.factors) {
@@ -152,7 +155,7 @@ export function growthOf(sum: Linear, growth: Sums): Linear | undefined {
   return total;
 }
 
-/** Whether a sum is the same in all rounds. */
+/** Whether a function is invariant. */
 export function staysSame(sum: Linear, growth: Sums): boolean {
   const by = growthOf(sum, growth);
   return by !== undefined && isZero(by);

@@ -1,4 +1,7 @@
-/** What numbers a register may hold: intervals with a step, of unsigned 64-bit values below 2^52 or of all of them. */
+/**
+ * What numbers a register may hold: intervals with a step, of unsigned 64-bit values below 2^52 or
+ * of all of them.
+ */
 import type { AluOp } from "../opcode.ts";
 
 /** low, low + step, …, high. */
@@ -57,7 +60,9 @@ export function same(a: Range, b: Range): boolean {
   return a.low === b.low && a.high === b.high && a.step === b.step;
 }
 
-/** `after`, which `before` is part of, with bounds that have moved set to where they may come to rest: one of `stops`. */
+/**
+ * Widening: `after`, which includes `before`, with bounds that have moved set to one of `stops`.
+ */
 export function widen(before: Range, after: Range, stops: readonly number[]): Range {
   const low = after.low < before.low ? after.low % Math.max(after.step, 1) : after.low;
   if (after.high <= before.high) return range(low, after.high, after.step);
@@ -144,7 +149,7 @@ export function immediate(imm: number, bits: 32 | 64): Range {
   return bits === 32 ? constant(imm >>> 0) : constant(imm);
 }
 
-/** The part of `a` in low..high; undefined where there is none. */
+/** The part of `a` in low..high; undefined if it is empty. */
 export function within(a: Range, low: number, high: number): Range | undefined {
   const step = Math.max(a.step, 1);
   const from = low > a.low ? a.low + Math.ceil((low - a.low) / step) * step : a.low;

@@ -1,7 +1,7 @@
 /**
- * What registers may hold at the start of each block: intervals that are followed along the graph until nothing
- * changes, as in P. and R. Cousot, "Abstract interpretation" (POPL 1977). Accesses that are in bounds whatever a
- * register holds of that need no test.
+ * What registers may hold at the start of each block: intervals that are followed along the graph
+ * until nothing changes, as in P. and R. Cousot, "Abstract interpretation" (POPL 1977). Accesses
+ * that are in bounds for all of these values need no test.
  */
 import { FRAME_POINTER, type Instruction, REGISTERS, wideValue } from "../instruction.ts";
 import type { JumpOp, Operation } from "../opcode.ts";
@@ -25,8 +25,8 @@ import {
 /** By register. */
 export type Ranges = Range[];
 
-/** Rounds of a loop until bounds that still move are given up. */
-const ROUNDS = 12;
+/** Iterations after which bounds that still change are widened to everything. */
+const MAX_ITERATIONS = 12;
 /** Instructions followed, however the graph is formed. */
 const BUDGET = 200_000;
 
@@ -34,7 +34,7 @@ export function nothingKnown(): Ranges {
   return Array(REGISTERS).fill(ANY);
 }
 
-/** @returns by block; undefined where control does not get to, or the program is too complex to be followed */
+/** @returns by block; undefined if it is unreachable, or the program is too complex */
 export function analyseRanges(flow: Flow, entry: Ranges): (Ranges | undefined)[] {
   const at: (Ranges | undefined)[] = flow.blocks.map(() => undefined);
   if (!flow.reducible) return at;
@@ -66,7 +66,7 @@ export function analyseRanges(flow: Flow, entry: Ranges): (Ranges | undefined)[]
   }
   return at;
 
-  /** @returns whether something came that was not known there */
+  /** @returns whether the state there has changed */
   function merge(to: number, arriving: Ranges): boolean {
     const before = at[to];
     if (before === undefined) {
@@ -77,7 +77,7 @@ export function analyseRanges(flow: Flow, entry: Ranges): (Ranges | undefined)[]
     const after = before.map((range, n) => {
       const both = join(range, arriving[n]!);
       if (!moving || same(range, both)) return both;
-      return visits[to]! > ROUNDS ? ANY : widen(range, both, stops[n]!);
+      return visits[to]! > MAX_ITERATIONS ? ANY : widen(range, both, stops[n]!);
     });
     if (after.every((range, n) => same(range, before[n]!))) return false;
     at[to] = after;
@@ -85,7 +85,10 @@ export function analyseRanges(flow: Flow, entry: Ranges): (Ranges | undefined)[]
   }
 }
 
-/** Per register the constants that it is compared with, and their neighbours: where loops leave its bounds. */
+/**
+ * Per register the constants that it is compared with, and their neighbours: bounds that loops stop
+ * at.
+ */
 function stopsOf({ blocks }: Flow): number[][] {
   const stops: Set<number>[] = Array.from({ length: REGISTERS }, () => new Set());
   for (const { instructions } of blocks) {
@@ -167,7 +170,10 @@ const MIRRORED: Readonly<Partial<Record<JumpOp, JumpOp>>> = {
   le: "ge",
 };
 
-/** What is known where the jump at the end of a block is taken, or is not; undefined where that cannot be. */
+/**
+ * What is known if the jump at the end of a block is taken, or is not; undefined if that is
+ * impossible.
+ */
 function refined(state: Ranges, i: Instruction, taken: boolean): Ranges | undefined {
   const { operation } = i.encoding;
   if (operation.kind !== "jump") return state;
@@ -175,7 +181,8 @@ function refined(state: Ranges, i: Instruction, taken: boolean): Ranges | undefi
   const a = state[i.dst]!;
   const b = source === "reg" ? state[i.src]! : immediate(i.imm, bits);
   const signed = operation.op.startsWith("s") && operation.op !== "set";
-  // Signed comparisons of numbers without a sign, and those of low halves that are all, are plain ones.
+  // Signed comparisons of non-negative numbers, and 32-bit ones of short numbers, equal the plain
+  // ones.
   const most = Math.max(a.high, b.high);
   if (bits === 32 && most >= (signed ? 2 ** 31 : 2 ** 32)) return state;
   if (signed && most === Infinity) return state;

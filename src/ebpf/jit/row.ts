@@ -1,20 +1,20 @@
-/** Short ways around a loop, which are worth to be made several times in a row. */
+/** Short loop bodies, which are worth unrolling. */
 import { dominates, type Flow } from "./flow.ts";
 
-/** Blocks from a loop's head on, one after the other, the last of which leads back to it. */
+/** Blocks from a loop's header on, one after the other; the last one has the back edge. */
 export interface Row {
   readonly blocks: readonly number[];
-  /** Where each of them leads otherwise; -1 for nowhere. */
+  /** By block, where its other edge leads; -1: it has none. */
   readonly exits: readonly number[];
   /** Instructions of all. */
   readonly length: number;
 }
 
-/** Instructions, and blocks, of a way that is short. */
+/** Most instructions and blocks of a short body. */
 const SHORT = 24;
 const MAX_BLOCKS = 4;
 
-/** @returns the shortest way back to the head; undefined where there is no short one, and none that is ever left */
+/** @returns the shortest path to a back edge; undefined if none is short or none has an exit */
 export function findRow({ blocks, isLoop, dominator }: Flow, head: number): Row | undefined {
   let best: { path: readonly number[]; length: number } | undefined;
   follow([], head, 0);

@@ -1,6 +1,6 @@
 /**
- * Sums that go on by the same in each round of a loop, and must stay below a number: tested once for some rounds, as
- * the first and the last of them lie on both sides of the others.
+ * Linear functions with a constant stride that must stay below a bound: one test of the first and
+ * the last value covers the iterations between them.
  */
 import type { Registers } from "./arithmetic.ts";
 import { isNumber, type Linear, number, plus } from "./linear.ts";
@@ -9,26 +9,26 @@ import type { Code } from "./wasm.ts";
 /** Modulo 2^64: `first`, `first` + `growth`, `first` + 2·`growth`, … each below `length`. */
 export interface Stay {
   readonly first: Linear;
-  /** Of registers that stay, like the next. */
+  /** A function of invariant registers, like the next. */
   readonly growth: Linear;
   readonly length: Linear;
 }
 
-/** Where the first of a number of rounds must be, so that the last one stays too. */
+/** What the first of a number of iterations must satisfy, so that the last one does, too. */
 interface Room {
   readonly stay: Stay;
-  /** Rounds but the first. */
+  /** Iterations after the first. */
   readonly more: bigint;
-  /** What the sum goes on by from round to round, signed; undefined where only the run tells. */
+  /** The stride, signed; undefined if it is known at run time only. */
   readonly step: bigint | undefined;
-  /** What the lower of both ends must be below; undefined where only the run tells. */
+  /** The bound of the lower end; undefined if it is known at run time only. */
   readonly end: bigint | undefined;
 }
 
-/** @returns undefined where no run has so much room */
-function roomOf(stay: Stay, rounds: number): Room | undefined {
+/** @returns undefined if no run can have so many iterations */
+function roomOf(stay: Stay, iterations: number): Room | undefined {
   const { growth, length } = stay;
-  const more = BigInt(rounds - 1);
+  const more = BigInt(iterations - 1);
   const step = isNumber(growth) ? BigInt.asIntN(64, growth.constant) : undefined;
   if (!isNumber(length)) {
     const far = step !== undefined && magnitude(step) * more >= 2n ** 64n;
@@ -42,26 +42,26 @@ function roomOf(stay: Stay, rounds: number): Room | undefined {
 const magnitude = (step: bigint): bigint => (step < 0n ? -step : step);
 
 export interface StayTest {
-  /** In front of the rounds: computes what the test needs of registers that stay. */
+  /** Before the loop: computes what the test needs of invariant registers. */
   readonly prepare: () => void;
-  /** Leaves 1 on the stack where all sums stay for so many rounds. */
+  /** Leaves 1 on the stack if all values stay in bounds for so many iterations. */
   readonly test: () => void;
 }
 
 /**
  * @param limits i64 locals, one per sum
- * @returns undefined where there is nothing to test, or one sum never stays so long
+ * @returns undefined if there is nothing to test, or one value never stays in bounds so long
  */
 export function stayTest(
   code: Code,
   registers: Registers,
   stays: readonly Stay[],
-  rounds: number,
+  iterations: number,
   limits: readonly number[],
 ): StayTest | undefined {
   const rooms: Room[] = [];
   for (const stay of stays) {
-    const room = roomOf(stay, rounds);
+    const room = roomOf(stay, iterations);
     if (room === undefined) return undefined;
     rooms.push(room);
   }
@@ -78,7 +78,7 @@ export function stayTest(
   return { prepare, test };
 }
 
-/** The end of the room, 0 where it would be below that. */
+/** The bound, 0 if it would be negative. */
 function emitLimit(code: Code, registers: Registers, room: Room, limit: number): void {
   const { more, step } = room;
   const { growth, length } = room.stay;
@@ -100,7 +100,7 @@ function emitLimit(code: Code, registers: Registers, room: Room, limit: number):
 
 function emitStays(code: Code, registers: Registers, room: Room, limit: number): void {
   const { stay, more, step, end } = room;
-  // Of sums that go down, the last one is the lowest.
+  // With a negative stride the last value is the lowest.
   const down = step !== undefined && step < 0n ? step * more : 0n;
   emitSum(code, registers, plus(stay.first, number(down)));
   if (end === undefined) code.get(limit);

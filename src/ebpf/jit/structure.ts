@@ -1,7 +1,8 @@
 /**
- * Control flow as WebAssembly has it: blocks, loops and branches outwards, and no goto. Reducible graphs are put
- * in form after Ramsey, "Beyond Relooper" (ICFP 2022): the code of a block holds that of the blocks it dominates,
- * joins follow a `block` that is left by branches. Any other graph becomes a loop around a jump table.
+ * Control flow as WebAssembly has it: blocks, loops and branches outwards, and no goto. Reducible
+ * graphs are put in form after Ramsey, "Beyond Relooper" (ICFP 2022): the code of a block holds
+ * that of the blocks it dominates, joins follow a `block` that is left by branches. Any other graph
+ * becomes a loop around a jump table.
  */
 import type { Flow } from "./flow.ts";
 import { findRow, type Row } from "./row.ts";
@@ -11,31 +12,38 @@ import type { Code } from "./wasm.ts";
 /** What a block's code is made with. */
 export interface BlockEmitter {
   /**
-   * All of the block but its jump; of a conditional jump the condition is left on the stack (1: taken).
-   * @param ahead instructions from its start on that are counted as executed already; otherwise it counts its own
+   * All of the block but its jump; of a conditional jump the condition is left on the stack (1:
+   * taken).
+   * @param ahead instructions from its start on that are counted as executed already; otherwise it
+   * counts its own
    * @param hoisted whether bounds have been tested by what `hoist` has left
    */
   body(block: number, ahead?: number, hoisted?: boolean): void;
-  /** @returns a test for this: no access leaves its bounds; undefined where nothing is known of the next rounds */
-  hoist(row: Row, rounds: number): Ahead | undefined;
-  /** Counts so many instructions as executed, or as not executed after all where negative. */
+  /**
+   * @returns a test that no access leaves its bounds; undefined if nothing is known of the next
+   * iterations
+   */
+  hoist(row: Row, iterations: number): Ahead | undefined;
+  /** Counts so many instructions as executed; if negative, as not executed after all. */
   count(instructions: number): void;
-  /** At the head of each loop, where endless ones must end. */
+  /** At each loop header: endless loops end there. */
   loopHead(block: number): void;
-  /** An i32 local, 0 at the start, for the number of the next block where there is a jump table. */
+  /** An i32 local, 0 at the start, for the number of the next block if there is a jump table. */
   readonly state: number;
 }
 
-/** What can be known of a loop's next rounds, so that they need less code. */
+/** What is known of a loop's next iterations, so that they need less code. */
 export interface Ahead extends StayTest {
   /** Whether it also says that the loop is not left. */
   readonly stays: boolean;
 }
 
-/** Rounds of a short loop for one test of the step limit: most, and least. */
-const ROUNDS = 8;
-const FEW_ROUNDS = 4;
-/** Instructions that so many rounds make at most, where they are not few. */
+/** Iterations that are unrolled, with one test of the step limit: most, and least. */
+const UNROLLED = 8;
+const FEW_UNROLLED = 4;
+/**
+ * Instructions of the unrolled body, at most, if it has more than the least number of iterations.
+ */
 const LONGEST = 96;
 // Deeper graphs would overflow the stack of this recursion.
 const MAX_DEPTH = 500;
@@ -46,7 +54,7 @@ export function emitFlow(code: Code, flow: Flow, emitter: BlockEmitter): void {
   code.op("unreachable");
 }
 
-/** In the list of what encloses the code: `if` constructs, and loops for rounds in a row. */
+/** In the list of what encloses the code: `if` constructs, and unrolled loops. */
 const IF = -1;
 const AGAIN = -2;
 
@@ -56,7 +64,7 @@ class Structured {
   readonly #emitter: BlockEmitter;
   /** Joins that stand behind each block, in reverse postorder. */
   readonly #joins: number[][];
-  /** Blocks that are reached by a branch: joins, and in the end all that several copies of a block lead to. */
+  /** Blocks that are reached by a branch: joins, and successors of blocks that are copied. */
   readonly #isJoin: Uint8Array;
   /** Of each block, edges to it from itself or later blocks. */
   readonly #backward: Uint32Array;
@@ -82,26 +90,26 @@ class Structured {
   tree(block: number): void {
     if (this.#flow.isLoop[block] === 0) return this.#node(block);
     const row = findRow(this.#flow, block);
-    if (row !== undefined) return this.#rounds(row);
+    if (row !== undefined) return this.#unroll(row);
     this.#enter(block);
     this.#emitter.loopHead(block);
     this.#node(block);
     this.#leave();
   }
 
-  /** Some rounds in a row: the step limit, and V8's test for interrupts, cost as much as a small loop's work. */
-  #rounds(row: Row): void {
+  /** Unrolls a loop: the step limit and V8's interrupt test cost as much as a small loop's body. */
+  #unroll(row: Row): void {
     const [head] = row.blocks;
     const joins = this.#spread(row);
-    // Where the loop has other ways back to its head, what is behind the row is a part of it.
+    // If the loop has other back edges, what follows the unrolled body is a part of it.
     const returns = this.#backward[head!]! > 1 || joins.some((join) => row.blocks.includes(join));
-    const rounds = row.length * ROUNDS <= LONGEST ? ROUNDS : FEW_ROUNDS;
-    const ahead = returns ? undefined : this.#emitter.hoist(row, rounds);
+    const iterations = row.length * UNROLLED <= LONGEST ? UNROLLED : FEW_UNROLLED;
+    const ahead = returns ? undefined : this.#emitter.hoist(row, iterations);
     if (returns) this.#enter(head!);
     this.#open(joins);
     if (!returns) this.#enter(head!);
-    this.#inRow(row, ahead === undefined ? rounds : FEW_ROUNDS);
-    if (ahead !== undefined) this.#inRowWhile(ahead, row, rounds);
+    this.#inRow(row, ahead === undefined ? iterations : FEW_UNROLLED);
+    if (ahead !== undefined) this.#inRowWhile(ahead, row, iterations);
     this.#code.br(this.#depth(head!));
     if (!returns) this.#leave();
     this.#follow(joins);
@@ -113,7 +121,9 @@ class Structured {
     this.#around.push(head);
   }
 
-  /** @returns what is reached from copies of the row's blocks, and now by branches only, in reverse postorder */
+  /**
+   * @returns successors of the copied blocks, which only branches reach now, in reverse postorder
+   */
   #spread({ blocks }: Row): number[] {
     const { dominator, isMerge } = this.#flow;
     const joins: number[] = [];
@@ -126,14 +136,17 @@ class Structured {
     return joins;
   }
 
-  /** Behind a few rounds, as loops of no more are not worth the preparation; then again for as long as the test says. */
-  #inRowWhile(ahead: Ahead, row: Row, rounds: number): void {
+  /**
+   * After a few iterations, as shorter loops are not worth the preparation; repeated while the test
+   * succeeds.
+   */
+  #inRowWhile(ahead: Ahead, row: Row, iterations: number): void {
     ahead.prepare();
     this.#enter(AGAIN);
     ahead.test();
     this.#code.if();
     this.#around.push(IF);
-    this.#inRow(row, rounds, true, ahead.stays);
+    this.#inRow(row, iterations, true, ahead.stays);
     this.#code.br(this.#depth(AGAIN));
     this.#leave();
     this.#leave();
@@ -141,14 +154,14 @@ class Structured {
 
   /**
    * @param hoisted whether bounds have been tested
-   * @param stays whether the loop surely is not left
+   * @param stays whether the loop certainly continues
    */
-  #inRow(row: Row, rounds: number, hoisted = false, stays = false): void {
-    let later = rounds * row.length;
-    // Not in front of what tells where to go on: V8 computes that outside of the loop as long as nothing leaves first.
+  #inRow(row: Row, iterations: number, hoisted = false, stays = false): void {
+    let later = iterations * row.length;
+    // Not before the exit condition: V8 hoists its computation as long as no exit precedes it.
     this.#emitter.loopHead(row.blocks[0]!);
     this.#emitter.count(later);
-    for (let round = 0; round < rounds; round++) {
+    for (let iteration = 0; iteration < iterations; iteration++) {
       row.blocks.forEach((block, n) => {
         this.#emitter.body(block, later, hoisted);
         const { instructions, taken, next } = this.#flow.blocks[block]!;

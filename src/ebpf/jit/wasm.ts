@@ -1,4 +1,7 @@
-/** A WebAssembly binary (core specification 2.0, section 5, and the threads proposal), as far as programs need it. */
+/**
+ * A WebAssembly binary (core specification 2.0, section 5, and the threads proposal), as far as
+ * programs need it.
+ */
 
 export const TYPE = { i32: 0x7f, i64: 0x7e, f64: 0x7c, void: 0x40 } as const;
 export type ValueType = (typeof TYPE)["i32" | "i64" | "f64"];

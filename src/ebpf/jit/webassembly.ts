@@ -1,4 +1,7 @@
-/** The few parts of WebAssembly's JavaScript interface that are used here; `@types/node` 20 does not declare them. */
+/**
+ * The few parts of WebAssembly's JavaScript interface that are used here; `@types/node` 20 does not
+ * declare them.
+ */
 
 export interface WasmMemory {
   readonly buffer: ArrayBuffer;
@@ -20,7 +23,9 @@ const { WebAssembly: api } = globalThis as unknown as { readonly WebAssembly: Wa
 /** Bytes of a WebAssembly page. */
 const WASM_PAGE = 65536;
 
-/** Zeroed memory that never grows, so its buffer stays valid: `size` bytes, rounded up to 64 KiB. */
+/**
+ * Zeroed memory that never grows, so its buffer stays valid: `size` bytes, rounded up to 64 KiB.
+ */
 export function createWasmMemory(size: number): WasmMemory {
   const pages = Math.ceil(size / WASM_PAGE);
   return new api.Memory({ initial: pages, maximum: pages });
