@@ -1,0 +1,30 @@
+// A reporter for node --test, for script/test: one line for each thing that it adds up, in words
+// separated by tabs. "time MS FILE" is the wall time of a whole file, its start included.
+import { relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const dist = fileURLToPath(new URL("../../dist", import.meta.url));
+// Whether or not the source map was applied: dist/test/vm/boot.test.js, test/vm/boot.test.ts.
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const short = (file) =>
+  relative(file.startsWith(dist) ? dist : root, file).replace(/\.test\.[jt]s$/, "");
+const line = (...words) => `${words.map((word) => `${word}`.replace(/\s+/g, " ")).join("\t")}\n`;
+
+export default async function* results(source) {
+  for await (const { type, data } of source) {
+    const isFile = data?.name === data?.file;
+    if (type === "test:complete" && isFile) {
+      yield line("time", Math.round(data.details.duration_ms), short(data.file));
+    } else if (type === "test:fail") {
+      const { failureType, cause } = data.details.error;
+      // Named by the subtests themselves.
+      if (failureType === "subtestsFailed") continue;
+      yield line("fail", short(data.file), isFile ? cause : data.name);
+    } else if (type === "test:pass" && data.skip) {
+      yield line("skip", data.name, data.skip === true ? "" : data.skip);
+    } else if (type === "test:diagnostic" && data.nesting === 0) {
+      const [, name, count] = /^(pass|fail|cancelled) (\d+)$/.exec(data.message) ?? [];
+      if (name !== undefined) yield line(name, count);
+    }
+  }
+}
