@@ -6,7 +6,7 @@
  */
 import type { Bits, JumpOp } from "../opcode.ts";
 import { EXACT, forgetRanges, isExact, type Known } from "./deduce.ts";
-import { constant, Draft, related, type Scalar } from "./scalar.ts";
+import { constant, Draft, related, type Scalar, unknown } from "./scalar.ts";
 import { meetKnownBits, Tnum } from "./tnum.ts";
 
 export interface Operands {
@@ -29,13 +29,25 @@ export function assume(
 ): Operands | null {
   const outcome = decided(op, bits, a, b);
   if (outcome !== undefined) return outcome === holds ? { a, b } : null;
+  if (same) return ofOneRegister(op, holds, a);
   // Two that differ by a constant: kernels learn of the second, then compute the first anew from it.
-  if (!same && a.related && b.related) return { a, b };
+  if (a.related && b.related) return { a, b };
   const first = new Draft(a);
-  const second = same ? first : new Draft(b);
+  const second = new Draft(b);
   refine(op, bits, holds, first, second);
-  const narrowed = settled(first, a);
-  return { a: narrowed, b: same ? narrowed : settled(second, b) };
+  return { a: settled(first, a), b: settled(second, b) };
+}
+
+/**
+ * A register compared with itself. Kernels follow `r < r` too, and narrow the two ends of its one
+ * range against each other: of what comes out of that, any number is a safe reading.
+ */
+function ofOneRegister(op: JumpOp, holds: boolean, a: Scalar): Operands {
+  const order = op.length === 3 && op !== "set" ? op.slice(1) : op;
+  const isStrict = order === "lt" || order === "gt";
+  const isOrder = isStrict || order === "le" || order === "ge";
+  const value = isOrder && isStrict === holds ? unknown() : a;
+  return { a: value, b: value };
 }
 
 /** What was learned of a number that is linked as `before` was. */

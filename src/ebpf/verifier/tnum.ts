@@ -124,9 +124,17 @@ function productHigh(a: number, b: number): number {
   return (ah * bh + Math.floor(middle / 65536) + Math.floor(other / 65536)) | 0;
 }
 
-/** Long multiplication: known bits multiply, unknown ones add their possible contributions. */
+/**
+ * Long multiplication. Kernels before 6.18 and since differ (kernel/bpf/tnum.c, tnum_mul), and
+ * neither always knows more than the other, so only bits that both know are known here.
+ */
 export function mulBits(a: Tnum, b: Tnum): Tnum {
-  if (b.isConstant && !a.isConstant) return mulBits(b, a);
+  return joinKnownBits(mulBySums(a, b), mulByUnions(a, b));
+}
+
+/** Known bits multiply, unknown ones add their possible contributions: before Linux 6.18. */
+function mulBySums(a: Tnum, b: Tnum): Tnum {
+  if (b.isConstant && !a.isConstant) return mulBySums(b, a);
   const vl = Math.imul(a.vl, b.vl);
   const vh = (productHigh(a.vl, b.vl) + Math.imul(a.vl, b.vh) + Math.imul(a.vh, b.vl)) | 0;
   let sum = new Tnum(0, 0, 0, 0);
@@ -139,6 +147,25 @@ export function mulBits(a: Tnum, b: Tnum): Tnum {
     bits = shiftLeft(bits, 1);
   }
   return addBits(new Tnum(vl, vh, 0, 0), sum);
+}
+
+/** Adds the shifted `b` for each bit of `a`, or perhaps adds it: since Linux 6.18. */
+function mulByUnions(a: Tnum, b: Tnum): Tnum {
+  let sum = new Tnum(0, 0, 0, 0);
+  for (let left = a, bits = b; (left.vl | left.vh | left.ml | left.mh) !== 0; ) {
+    if (left.vl & 1) sum = addBits(sum, bits);
+    else if (left.ml & 1) sum = joinKnownBits(sum, addBits(sum, bits));
+    left = shiftRight(left, 1);
+    bits = shiftLeft(bits, 1);
+  }
+  return sum;
+}
+
+/** The bits that both know, and know to be equal. */
+export function joinKnownBits(a: Tnum, b: Tnum): Tnum {
+  const ml = a.ml | b.ml | (a.vl ^ b.vl);
+  const mh = a.mh | b.mh | (a.vh ^ b.vh);
+  return new Tnum(a.vl & ~ml, a.vh & ~mh, ml, mh);
 }
 
 /**

@@ -218,4 +218,25 @@ export const KERNELS: readonly Row[] = [
     7,
     /before its start/,
   ],
+  [
+    "a number less than itself: kernels follow that jump, and learn something of the number",
+    [
+      ...[host(), "r2 &= 64", "r0 = 0", "if r2 < r2 goto +1", "exit"],
+      ...["if r2 == 0 goto +1", "r0 = *(u32 *)(r5 + 0)", "exit"],
+    ],
+    "UNINITIALISED_REGISTER",
+    6,
+    /r5/i,
+  ],
+  [
+    "a product of partly known numbers, of which kernels since 6.18 know other bits than before",
+    [
+      ...["r2 = *(s16 *)(r1 + 8)", "r0 = 3", "if w2 <= w0 goto +1", "exit", "w2 |= -755337130"],
+      ...["w2 *= w2", "r3 = *(u8 *)(r1 + 1)", "if r2 s< r3 goto +1", "exit"],
+      ...["r0 = *(u16 *)(r4 + 0)", "exit"],
+    ],
+    "UNINITIALISED_REGISTER",
+    9,
+    /r4/i,
+  ],
 ];
