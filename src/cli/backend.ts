@@ -13,8 +13,9 @@ import {
   offloadFeatures,
 } from "../memory/offloads.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
+import type { PolicySpec } from "../net/policies/index.ts";
+import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
 import type { NicStatus } from "../nic/status.ts";
-import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LineWriter } from "./line-writer.ts";
@@ -79,7 +80,7 @@ export function backendCommand(): Command {
     .option("-S, --stats", "print rates every 2 s", false)
     .option("-u, --sleep <us>", "pause in every turn, 0 to 1000 microseconds", pause, 0)
     .option("-v, --verbose", "say more; twice: every kick, interrupt and queue dump", count, 0)
-    .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
+    .option("--anti-spoof <rules>", ANTI_SPOOF_HELP)
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
     .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
     .option("--allow-unsealed", "also use guest RAM in files that QEMU could shrink", false)
@@ -129,7 +130,7 @@ export function workerOptions(flags: BackendFlags): BackendOptions {
     pauseUs: flags.sleep,
     statistics: flags.stats,
     verbosity: flags.verbose,
-    ...(flags.antiSpoof === undefined ? {} : { antiSpoof: parseAntiSpoof(flags.antiSpoof, null) }),
+    policies: policiesOf(flags),
   };
 }
 
@@ -151,11 +152,19 @@ function portOf(flags: BackendFlags): PortSpec {
   }
   const netns = flags.netns === undefined ? "" : `,netns=${flags.netns}`;
   const text = flags.backend === "tap" ? `tap:${flags.interface}${netns},create` : flags.backend;
+  return orUsage(() => parsePort(text));
+}
+
+function policiesOf({ antiSpoof: rules }: BackendFlags): PolicySpec[] {
+  return rules === undefined ? [] : [orUsage(() => antiSpoof.parse(rules, { mac: null }))];
+}
+
+/** @throws Usage in place of PortSpecError */
+function orUsage<T>(parse: () => T): T {
   try {
-    return parsePort(text);
+    return parse();
   } catch (error) {
-    if (error instanceof PortSpecError) throw new Usage(error.message);
-    throw error;
+    throw error instanceof PortSpecError ? new Usage(error.message) : error;
   }
 }
 

@@ -11,6 +11,7 @@ import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { failure, Usage, whole } from "../errors.ts";
 import { isOffloadWord, OFFLOAD_WORDS, offloadFeatures } from "../memory/offloads.ts";
 import { PORT_KINDS, PortSpecError, parsePort } from "../net/create.ts";
+import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
 import {
   ConfigError,
   checkConfig,
@@ -22,7 +23,6 @@ import {
 } from "../nic/config.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
-import { ANTI_SPOOF_WORDS, parseAntiSpoof } from "./anti-spoof.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LOG_LEVELS, Log, type LogLevel } from "./log.ts";
@@ -78,7 +78,7 @@ export function serveCommand(worker?: WaitingWorker): Command {
     .option("--net <port>", `where packets go: ${PORT_KINDS}`, "sink")
     .option("--offloads <list>", `offered to the guest: ${OFFLOADS} (default: all the device has)`)
     .option("--mac <address>", "MAC address (default: from machine and socket's path)")
-    .option("--anti-spoof <rules>", ANTI_SPOOF_WORDS)
+    .option("--anti-spoof <rules>", ANTI_SPOOF_HELP)
     .option(
       "--bufs <n>",
       "buffers per queue: a power of two, 16 to 8192",
@@ -176,7 +176,7 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       allowUnsealed: flags.allowUnsealed,
       ...(flags.antiSpoof === undefined
         ? {}
-        : { antiSpoof: parseAntiSpoof(flags.antiSpoof, nic.mac) }),
+        : { policies: [antiSpoof.parse(flags.antiSpoof, nic)] }),
     };
   } catch (error) {
     if (error instanceof ConfigError || error instanceof PortSpecError)

@@ -1,13 +1,13 @@
 /**
- * The ports of a worker's queue pairs: opened with their guards, exchanged while packets flow,
+ * The ports of a worker's queue pairs: opened behind their policies, exchanged while packets flow,
  * closed at the end.
  */
 
 import type { Loop } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
-import { SpoofGuard, type SpoofRules } from "../engine/spoof-guard.ts";
 import { newQueueCounters, type QueueCounters } from "../memory/counters.ts";
 import { openPorts, type PortSpec } from "../net/create.ts";
+import { openPolicies, type PolicySpec } from "../net/policies/index.ts";
 import type { Port } from "../net/port.ts";
 
 export interface WorkerPortsOptions {
@@ -15,14 +15,15 @@ export interface WorkerPortsOptions {
   readonly pairs: number;
   /** Do packets of the device carry metadata? */
   readonly metadata: boolean;
-  readonly antiSpoof?: SpoofRules;
+  /** In front of each port, the first one next to the ring. */
+  readonly policies?: readonly PolicySpec[];
 }
 
 /** The longest queue of a TAP is a thousand packets; a source has no end. */
 const MAX_WAITING = 2048;
 
 export class WorkerPorts {
-  /** Of each pair; the guards count in them, too. */
+  /** Of each pair; policies count what they drop in them, too. */
   readonly txCounters: readonly QueueCounters[];
   readonly #options: WorkerPortsOptions;
   #ports: readonly Port[];
@@ -41,10 +42,9 @@ export class WorkerPorts {
   }
 
   #open(spec: PortSpec): Port[] {
-    const { pairs, metadata, antiSpoof: rules } = this.#options;
+    const { pairs, metadata, policies = [] } = this.#options;
     const ports = openPorts(spec, pairs, metadata);
-    if (rules === undefined) return ports;
-    return ports.map((port, i) => new SpoofGuard(port, rules, this.txCounters[i]));
+    return ports.map((port, i) => openPolicies(policies, port, this.txCounters[i]));
   }
 
   /**

@@ -7,10 +7,10 @@ import type { RingFormat } from "../devices/format.ts";
 import { findFormat } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
-import type { SpoofRules } from "../engine/spoof-guard.ts";
 import { Complaints } from "../frontends/complaints.ts";
 import type { Frontend, Parts, Served, Verbs } from "../frontends/served.ts";
 import type { PortSpec } from "../net/create.ts";
+import type { PolicySpec } from "../net/policies/index.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { LineLimit, limitedLog } from "./line-limit.ts";
 import type { Request, ToMain } from "./messages.ts";
@@ -24,8 +24,8 @@ export interface WorkerOptions {
   /** Name of the ring format. */
   readonly device: string;
   readonly port: PortSpec;
-  /** Spoofed frames are dropped. */
-  readonly antiSpoof?: SpoofRules;
+  /** See `WorkerPortsOptions`. */
+  readonly policies?: readonly PolicySpec[];
   /** The process becomes another user once everything is open. */
   readonly losesRights?: boolean;
   /** See `LoopOptions`. */

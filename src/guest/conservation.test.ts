@@ -10,7 +10,6 @@ import { OUTSIDES, type Outside, type OutsideOptions, skipTap } from "../../test
 import { FEATURES } from "../abi/index.ts";
 import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
-import { SpoofGuard, type SpoofRules } from "../engine/spoof-guard.ts";
 import {
   countersToJson,
   DROP_COUNTERS,
@@ -19,6 +18,7 @@ import {
   PACKETS,
   type QueueCounters,
 } from "../memory/counters.ts";
+import { SpoofGuard, type SpoofRules } from "../net/policies/spoof-guard.ts";
 import { NullPort, SinkPort } from "../net/synthetic.ts";
 
 const FULL = process.env.BPFHV_FULL === "1";
@@ -30,9 +30,9 @@ const OWN = Uint8Array.of(0x52, 0x54, 0, 0xaa, 0xbb, 0xcc);
 const OTHER = Uint8Array.of(0x52, 0x54, 0, 0xaa, 0xbb, 0xcd);
 const POLICIES: readonly [string, SpoofRules | null][] = [
   ["no guard", null],
-  ["mac", { mac: OWN, vlans: null }],
-  ["mac,vlan=0+10", { mac: OWN, vlans: [0, 10] }],
-  ["mac,vlan=0+10,tags=2", { mac: OWN, vlans: [0, 10], tags: 2 }],
+  ["mac", { kind: "anti-spoof", mac: OWN, vlans: null }],
+  ["mac,vlan=0+10", { kind: "anti-spoof", mac: OWN, vlans: [0, 10] }],
+  ["mac,vlan=0+10,tags=2", { kind: "anti-spoof", mac: OWN, vlans: [0, 10], tags: 2 }],
 ];
 
 type Random = (below: number) => number;

@@ -4,6 +4,8 @@
  */
 import { allowsMetadata, type Batch, type PacketMetadata } from "../memory/index.ts";
 import { BasePort, packetBytes, receiveCopy } from "./base.ts";
+import type { PortKind } from "./port.ts";
+import { refuseOptions } from "./words.ts";
 
 /** Packets under way at most. */
 const CAPACITY = 512;
@@ -63,3 +65,13 @@ function packetOf(batch: Batch, p: number): Packet {
     metadata: batch.metadata ? batch.metadataOf(p) : null,
   };
 }
+
+export const loopbackPort: PortKind<{ readonly kind: "loopback" }> = {
+  name: "loopback",
+  usage: "loopback",
+  parse(words) {
+    refuseOptions("loopback", words);
+    return { kind: "loopback" };
+  },
+  open: () => new LoopbackPort("drop"),
+};

@@ -8,6 +8,8 @@ import { errnoName } from "../os/errors.ts";
 import { BasePort, receiveFrom } from "./base.ts";
 import { CaptureReader, PcapError } from "./capture-reader.ts";
 import { CaptureWriter } from "./capture-writer.ts";
+import type { PortKind } from "./port.ts";
+import { optional, PortSpecError, parseOptions } from "./words.ts";
 
 /** Opening the one empties it, before the other is read. @throws PcapError */
 function keepApart(write: string, replay: string): void {
@@ -85,3 +87,29 @@ export class PcapPort extends BasePort {
     this.#writer?.close();
   }
 }
+
+export interface PcapSpec {
+  readonly kind: "pcap";
+  readonly write?: string;
+  readonly replay?: string;
+}
+
+export const pcapPort: PortKind<PcapSpec> = {
+  name: "pcap",
+  usage: "pcap:[write=FILE][,replay=FILE]",
+  parse(words) {
+    const options = parseOptions("pcap", words, ["write", "replay"]);
+    if (options.size === 0) {
+      throw new PortSpecError('net "pcap": say what to do, as in pcap:write=out.pcap');
+    }
+    return {
+      kind: "pcap",
+      ...optional("write", options.get("write")),
+      ...optional("replay", options.get("replay")),
+    };
+  },
+  open(spec, { multiQueue }) {
+    if (multiQueue) throw new PortSpecError('net "pcap": one file for one queue pair');
+    return new PcapPort(spec);
+  },
+};

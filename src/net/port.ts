@@ -33,3 +33,30 @@ export interface Port {
   takeNotice(): string;
   close(): void;
 }
+
+/** The smallest plain object that says which port to open; each kind adds its options. */
+export interface AnyPortSpec {
+  readonly kind: string;
+}
+
+export interface PortContext {
+  /** Several queue pairs: each opens one port of the same spec. */
+  readonly multiQueue: boolean;
+  /** Packets of the device carry offload metadata. */
+  readonly metadata: boolean;
+}
+
+/** A kind of port: what its file exports for the list in `create.ts`. */
+export interface PortKind<S extends AnyPortSpec = AnyPortSpec> {
+  /** The word before the colon. */
+  readonly name: S["kind"];
+  /** The words, for help texts. */
+  readonly usage: string;
+  /**
+   * Reads the words behind the colon, which commas separate, into plain data.
+   * @throws PortSpecError
+   */
+  parse(words: readonly string[]): S;
+  /** @throws OsError, PortSpecError */
+  open(spec: S, context: PortContext): Port;
+}

@@ -1,7 +1,9 @@
 /** Ports without an outside, for tests and benches: `sink` swallows, `source` never ends, `null` is unplugged. */
-import type { Batch } from "../memory/index.ts";
+import { type Batch, ETHERNET_HEADER } from "../memory/index.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { BasePort, receiveFrom } from "./base.ts";
+import type { PortKind } from "./port.ts";
+import { optional, PortSpecError, parseOptions, refuseOptions, wholeOption } from "./words.ts";
 
 /** Takes every packet and gives none. */
 export class SinkPort extends BasePort {
@@ -108,4 +110,59 @@ export class SourcePort extends SinkPort {
     this.#since = now;
     return Math.floor(this.#owed);
   }
+}
+
+export const sinkPort: PortKind<{ readonly kind: "sink" }> = {
+  name: "sink",
+  usage: "sink",
+  parse(words) {
+    refuseOptions("sink", words);
+    return { kind: "sink" };
+  },
+  open: () => new SinkPort(),
+};
+
+export const nullPort: PortKind<{ readonly kind: "null" }> = {
+  name: "null",
+  usage: "null",
+  parse(words) {
+    refuseOptions("null", words);
+    return { kind: "null" };
+  },
+  open: () => new NullPort(),
+};
+
+export interface SourceSpec extends SourceOptions {
+  readonly kind: "source";
+}
+
+const MAX_FRAME = 65535;
+
+export const sourcePort: PortKind<SourceSpec> = {
+  name: "source",
+  usage: "source[:size=BYTES,count=N,rate=PPS,content=HEX,number=OFFSET]",
+  parse(words) {
+    const options = parseOptions("source", words, ["size", "count", "rate", "content", "number"]);
+    const frame = contentOption(options.get("content"));
+    const size = wholeOption(options, "size", ETHERNET_HEADER, MAX_FRAME);
+    const last = (size ?? frame?.length ?? SOURCE_FRAME.length) - 4;
+    return {
+      kind: "source",
+      ...optional("frame", frame),
+      ...optional("size", size),
+      ...optional("count", wholeOption(options, "count", 0, Number.MAX_SAFE_INTEGER)),
+      ...optional("rate", wholeOption(options, "rate", 1, 1e9)),
+      ...optional("numberAt", wholeOption(options, "number", 0, last)),
+    };
+  },
+  open: (spec) => new SourcePort(spec),
+};
+
+function contentOption(text: string | undefined): Uint8Array | undefined {
+  if (text === undefined) return undefined;
+  if (/^([0-9a-f]{2})+$/i.test(text) && text.length / 2 >= ETHERNET_HEADER) {
+    return Uint8Array.from(Buffer.from(text, "hex"));
+  }
+  const least = `at least ${ETHERNET_HEADER} bytes`;
+  throw new PortSpecError(`source: content: write ${least} in hexadecimal`);
 }

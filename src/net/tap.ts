@@ -22,6 +22,8 @@ import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { openTap, setTapOffloads, type Tap, type TapOptions } from "../os/tap.ts";
 import { readv, write, writev } from "../os/vector-io.ts";
 import { BasePort } from "./base.ts";
+import type { PortKind } from "./port.ts";
+import { optional, PortSpecError, parseOptions } from "./words.ts";
 
 /** "File descriptor in bad state"; Node's table of error numbers lacks it. */
 const EBADFD = 77;
@@ -259,3 +261,29 @@ export class TapPort extends BasePort {
     table[at + 2] = size;
   }
 }
+
+export interface TapSpec {
+  readonly kind: "tap";
+  readonly tap: string;
+  readonly netns?: string;
+  readonly create: boolean;
+}
+
+export const tapPort: PortKind<TapSpec> = {
+  name: "tap",
+  usage: "tap:NAME[,netns=NAMESPACE][,create]",
+  parse([tap = "", ...words]) {
+    if (tap === "" || tap.includes("=")) {
+      throw new PortSpecError('net "tap": say which interface, as in tap:tap0');
+    }
+    const rest = words.filter((word) => word !== "create");
+    const options = parseOptions("tap", rest, ["netns"], ["create"]);
+    const create = rest.length < words.length;
+    return { kind: "tap", tap, create, ...optional("netns", options.get("netns")) };
+  },
+  open({ tap, netns, create }, { multiQueue, metadata }) {
+    const vnetHeader = metadata ? HEADER : 0;
+    const options = { name: tap, vnetHeader, offloads: 0, multiQueue, create } as const;
+    return new TapPort({ ...options, ...optional("netns", netns) });
+  },
+};

@@ -1,6 +1,7 @@
 /** What a NIC is made of, checked before anything is opened. */
 import { featureNames, MAX_QUEUE_PAIRS, validQueueBufs } from "../abi/index.ts";
 import type { RingFormat } from "../devices/format.ts";
+import { macBytes } from "../net/words.ts";
 
 export interface NicConfig {
   readonly device: RingFormat;
@@ -88,10 +89,9 @@ export function checkConfig(config: NicConfig): void {
 
 /** @throws ConfigError */
 export function parseMac(text: string): Uint8Array {
-  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) {
-    throw new ConfigError(`MAC "${text}": write six bytes as 52:54:00:12:34:56`);
-  }
-  return Uint8Array.from(text.split(":"), (byte) => Number.parseInt(byte, 16));
+  const mac = macBytes(text);
+  if (mac !== null) return mac;
+  throw new ConfigError(`MAC "${text}": write six bytes as 52:54:00:12:34:56`);
 }
 
 export function formatMac(mac: Uint8Array): string {

@@ -5,10 +5,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import { TestPort } from "../../test/support/guest.ts";
-import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../memory/counters.ts";
-import { Batch, NEEDS_CSUM } from "../memory/index.ts";
-import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
+import { TestPort } from "../../../test/support/guest.ts";
+import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../../memory/counters.ts";
+import { Batch, NEEDS_CSUM } from "../../memory/index.ts";
+import { copyBytes, type Mapping, mapAnonymous } from "../../os/memory.ts";
 import { SpoofGuard, type SpoofRules } from "./spoof-guard.ts";
 
 const MAC = Uint8Array.of(0x52, 0x54, 0, 0xaa, 0xbb, 0xcc);
@@ -33,7 +33,11 @@ class Guarded {
   #at = 0;
 
   constructor(vlans: SpoofRules["vlans"] = null, tags = 1) {
-    this.guard = new SpoofGuard(this.port, { mac: MAC, vlans, tags }, this.counters);
+    this.guard = new SpoofGuard(
+      this.port,
+      { kind: "anti-spoof", mac: MAC, vlans, tags },
+      this.counters,
+    );
     this.batch.clear();
     this.batch.metadata = true;
   }

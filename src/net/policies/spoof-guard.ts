@@ -1,21 +1,23 @@
 /**
- * A port's guard against spoofed frames: what a guest sends must have its own source address, and
- * be tagged for VLANs that it may use. What arrives for the guest is not looked at.
+ * Drops spoofed frames: what a guest sends must have its own source address, and be tagged for
+ * VLANs that it may use. Received frames are not checked.
  *
- * The guest can write to a frame while we look at it. So the header is copied,
- * judged, and the copy is sent. A checksum that the guest leaves to the host is
- * stored into the frame later: if the guest could have it stored into the header, the
- * kernel would change addresses and tags that passed the guard.
+ * The guest can write to a frame while it is checked. So the header is copied, the copy is checked,
+ * and the copy is sent. The host stores a checksum that the guest leaves to it after the check: if
+ * the guest could have it stored into the header, the kernel would change addresses and tags that
+ * passed the check.
  */
-import { DROP_SPOOFED, type QueueCounters } from "../memory/counters.ts";
-import { Batch, NEEDS_CSUM } from "../memory/index.ts";
-import { ForwardingPort } from "../net/forwarding.ts";
-import type { Port } from "../net/port.ts";
-import { copyBytes, type Mapping, mapAnonymous } from "../os/memory.ts";
+import { DROP_SPOOFED, type QueueCounters } from "../../memory/counters.ts";
+import { Batch, NEEDS_CSUM } from "../../memory/index.ts";
+import { copyBytes, type Mapping, mapAnonymous } from "../../os/memory.ts";
+import { ForwardingPort } from "../forwarding.ts";
+import type { Port } from "../port.ts";
+import { macBytes, PortSpecError } from "../words.ts";
 import { headerLength, LONGEST_HEADER, MAX_TAGS } from "./frame-tags.ts";
-import { BUDGET } from "./pair.ts";
+import type { PolicyKind } from "./policy.ts";
 
 export interface SpoofRules {
+  readonly kind: "anti-spoof";
   /** The only source address that frames may have. */
   readonly mac: Uint8Array;
   /** VLANs that frames may be tagged for (0: none, or priority only); null: any. */
@@ -24,6 +26,8 @@ export interface SpoofRules {
   readonly tags?: number;
 }
 
+/** Packets that it holds at once: a batch of the engine. */
+const MAX_PACKETS = 64;
 /** Each copy has a place of its own, as the port may look at all of them at once. */
 const STRIDE = 32;
 /** Offset of the source address. */
@@ -37,12 +41,12 @@ export class SpoofGuard extends ForwardingPort {
   readonly #mac: Uint8Array;
   readonly #vlans: Uint8Array | null;
   readonly #tags: number;
-  readonly #native: Mapping = mapAnonymous(BUDGET * STRIDE);
-  readonly #headers = new Uint8Array(this.#native.view(0, BUDGET * STRIDE));
+  readonly #native: Mapping = mapAnonymous(MAX_PACKETS * STRIDE);
+  readonly #headers = new Uint8Array(this.#native.view(0, MAX_PACKETS * STRIDE));
   /** Honest packets, each with its copied header in front. */
-  readonly #out = new Batch(BUDGET, MAX_SEGMENTS);
+  readonly #out = new Batch(MAX_PACKETS, MAX_SEGMENTS);
   /** Where each of them stands in the batch that it came in. */
-  readonly #origin = new Int32Array(BUDGET);
+  readonly #origin = new Int32Array(MAX_PACKETS);
 
   /** @param counters of the transmit queue: refused frames are counted there */
   constructor(port: Port, rules: SpoofRules, counters: QueueCounters) {
@@ -58,7 +62,6 @@ export class SpoofGuard extends ForwardingPort {
     return this.#sendBlocked;
   }
 
-  /** Packets of batches of the engine's size. */
   send(batch: Batch): number {
     const out = this.#out;
     out.clear();
@@ -79,6 +82,7 @@ export class SpoofGuard extends ForwardingPort {
 
   /** What does not fit comes with the next batch. */
   #fits(batch: Batch, p: number): boolean {
+    if (this.#out.packets === MAX_PACKETS) return false;
     const segments = batch.first[p + 1] - batch.first[p];
     return this.#out.segments + segments + 1 <= this.#out.maxSegments;
   }
@@ -132,4 +136,65 @@ const NEVER = 0x10000;
 function checksumStart(batch: Batch, p: number): number {
   if (!batch.metadata || !(batch.flags[p] & NEEDS_CSUM)) return NEVER;
   return batch.csumStart[p];
+}
+
+/** Help text of an option that takes the rules alone. */
+export const ANTI_SPOOF_HELP =
+  "drop spoofed frames of the guest: mac or mac=ADDRESS is the only source allowed; " +
+  "vlan=LIST such as vlan=0+10+20 (0: untagged) allows these VLANs and one tag, tags=2 two of them";
+
+const LAST_VLAN = VLANS - 2;
+const KEYS = ["mac", "vlan", "tags"];
+
+export const antiSpoof: PolicyKind<SpoofRules> = {
+  name: "anti-spoof",
+  usage: "anti-spoof:mac[=ADDRESS][,vlan=LIST][,tags=N]",
+  parse(rules, { mac }) {
+    const words = new Map<string, string>();
+    for (const word of rules.split(",")) {
+      const [key, value = ""] = word.split(/=(.*)/s);
+      if (!KEYS.includes(key) || words.has(key)) {
+        throw refused(`${rules}: write mac or mac=ADDRESS, then vlan=LIST, tags=N`);
+      }
+      words.set(key, value);
+    }
+    const vlans = words.get("vlan");
+    return {
+      kind: "anti-spoof",
+      mac: macOf(words.get("mac"), mac),
+      vlans: vlans === undefined ? null : vlans.split("+").map(vlanOf),
+      ...tagsOf(words.get("tags"), vlans !== undefined),
+    };
+  },
+  open: (rules, port, counters) => new SpoofGuard(port, rules, counters),
+};
+
+function refused(why: string): PortSpecError {
+  return new PortSpecError(`anti-spoof: ${why}`);
+}
+
+function tagsOf(word: string | undefined, vlans: boolean): { tags?: number } {
+  if (word === undefined) return {};
+  if (!vlans) throw refused("tags: say for which VLANs, as in mac,vlan=10,tags=2");
+  const tags = Number(word);
+  if (/^\d+$/.test(word) && tags >= 1 && tags <= MAX_TAGS) return { tags };
+  throw refused(`tags=${word}: use 1 to ${MAX_TAGS}, as in mac,vlan=10,tags=2`);
+}
+
+/** @param own the NIC's address, which `mac` alone stands for */
+function macOf(word: string | undefined, own: Uint8Array | null): Uint8Array {
+  if (word === undefined) throw refused("it begins with mac, as in mac,vlan=10");
+  if (word === "") {
+    if (own !== null) return own;
+    throw refused("mac: the VMM does not tell the NIC's address: use mac=ADDRESS");
+  }
+  const mac = macBytes(word);
+  if (mac !== null) return mac;
+  throw refused(`MAC "${word}": write six bytes as 52:54:00:12:34:56`);
+}
+
+function vlanOf(word: string): number {
+  const vlan = Number(word);
+  if (/^\d+$/.test(word) && vlan <= LAST_VLAN) return vlan;
+  throw refused(`VLAN "${word}": use numbers from 0 to ${LAST_VLAN}, as in 0+10`);
 }

@@ -1,0 +1,99 @@
+/** The list of policies: order, refusal, and what a policy outside of the built-in ones needs. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { TestPort } from "../../../test/support/guest.ts";
+import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../../memory/counters.ts";
+import { Batch } from "../../memory/index.ts";
+import { mapAnonymous } from "../../os/memory.ts";
+import { ForwardingPort } from "../forwarding.ts";
+import type { Port } from "../port.ts";
+import { openPolicies, parsePolicy } from "./index.ts";
+import type { PolicyKind } from "./policy.ts";
+
+interface NotedSpec {
+  readonly kind: "noted";
+  readonly note: string;
+}
+
+const seen: string[] = [];
+
+/** Notes the batches that it passes on. */
+class Noted extends ForwardingPort {
+  readonly #note: string;
+
+  constructor(port: Port, note: string) {
+    super(port);
+    this.#note = note;
+  }
+
+  get sendBlocked(): boolean {
+    return this.port.sendBlocked;
+  }
+
+  send(batch: Batch): number {
+    seen.push(`${this.#note} sends ${batch.packets}`);
+    return this.port.send(batch);
+  }
+
+  override receive(batch: Batch): void {
+    this.port.receive(batch);
+    seen.push(`${this.#note} receives ${batch.packets}`);
+  }
+}
+
+const noted: PolicyKind<NotedSpec> = {
+  name: "noted",
+  usage: "noted:NOTE",
+  parse: (note) => ({ kind: "noted", note }),
+  open: ({ note }, port) => new Noted(port, note),
+};
+
+function packets(count: number): Batch {
+  const memory = mapAnonymous(4096);
+  const batch = new Batch(64);
+  for (let p = 0; p < count; p++) batch.push(memory.address, 60, p + 1);
+  return batch;
+}
+
+test("first policy of a list sees sent packets first and received packets last", () => {
+  seen.length = 0;
+  const inner = new TestPort();
+  const specs: NotedSpec[] = [
+    { kind: "noted", note: "first" },
+    { kind: "noted", note: "second" },
+  ];
+  const port = openPolicies(specs, inner, newQueueCounters(), [noted]);
+  assert.equal(port.send(packets(2)), 2);
+  inner.incoming.push(new Uint8Array(60));
+  const free = new Batch(64);
+  free.addSegment(mapAnonymous(4096).address, 2048);
+  port.receive(free);
+  assert.deepEqual(seen, [
+    "first sends 2",
+    "second sends 2",
+    "second receives 1",
+    "first receives 1",
+  ]);
+  assert.equal(inner.sent.length, 2);
+});
+
+test("policies count what they drop in the queue of their port", () => {
+  const mac = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
+  const counters: QueueCounters = newQueueCounters();
+  const inner = new TestPort();
+  const port = openPolicies([parsePolicy("anti-spoof:mac", { mac })], inner, counters);
+  assert.equal(port.send(packets(3)), 3);
+  assert.equal(counters[DROP_SPOOFED], 3);
+  assert.equal(inner.sent.length, 0);
+  port.close();
+});
+
+test("port is used as it is when there are no policies", () => {
+  const inner = new TestPort();
+  assert.equal(openPolicies([], inner, newQueueCounters()), inner);
+});
+
+test("unknown policy is refused with the ones that there are", () => {
+  const message = /unknown policy "rate": use anti-spoof:/;
+  assert.throws(() => parsePolicy("rate:100", { mac: null }), { code: "PORT", message });
+});

@@ -1,0 +1,27 @@
+/**
+ * A policy between ring and port: it sees the batches of both directions, and passes on, changes or
+ * drops packets. Opened, it is a port in front of another one (`ForwardingPort`).
+ */
+import type { QueueCounters } from "../../memory/counters.ts";
+import type { Port } from "../port.ts";
+
+/** The smallest plain object that says which policy to open; each kind adds its options. */
+export interface AnyPolicySpec {
+  readonly kind: string;
+}
+
+export interface PolicyContext {
+  /** The NIC's own address; null if only the VMM knows it. */
+  readonly mac: Uint8Array | null;
+}
+
+/** A kind of policy: what its file exports for the list in `index.ts`. */
+export interface PolicyKind<S extends AnyPolicySpec = AnyPolicySpec> {
+  readonly name: S["kind"];
+  /** The words, for help texts. */
+  readonly usage: string;
+  /** Reads rules into plain data. @throws PortSpecError */
+  parse(rules: string, context: PolicyContext): S;
+  /** @param counters of the transmit queue: what the policy drops is counted there */
+  open(spec: S, port: Port, counters: QueueCounters): Port;
+}
