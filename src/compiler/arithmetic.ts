@@ -18,7 +18,7 @@ const OPERATORS: Readonly<Record<string, BinaryOp>> = {
   ">>": "rsh",
   ">>>": "rsh",
 };
-/** Operations whose result can leave the range of a narrow type. */
+/** Operations whose result can exceed a narrow type. */
 const OVERFLOWS: ReadonlySet<BinaryOp> = new Set(["add", "sub", "mul", "lsh"]);
 const HINT = "use + - * / % & | ^ << >> >>>";
 
@@ -50,7 +50,7 @@ export function arithmetic(
   return OVERFLOWS.has(op) ? wrap(builder, value, type) : value;
 }
 
-/** `>>` keeps the sign; `>>>` brings in zeros at the type's own width. */
+/** `>>` keeps the sign; `>>>` shifts in zeros at the type's own width. */
 function signedShift(unit: Unit, operator: string, type: IntType, a: Value, by: Value): Value {
   const { builder } = unit;
   const bits = registerBits(type);
@@ -61,8 +61,8 @@ function signedShift(unit: Unit, operator: string, type: IntType, a: Value, by: 
 }
 
 /**
- * Signed division on a machine that has the unsigned one (signed came with ISA version 4, Linux 6.6):
- * magnitudes are divided, then given the sign, both without a branch.
+ * Signed division by the unsigned instruction (signed division came with ISA version 4, Linux 6.6):
+ * divides magnitudes, then applies the sign, both without a branch.
  */
 function signedDivision(unit: Unit, op: "div" | "mod", bits: 32 | 64, a: Value, b: Value): Value {
   const { builder } = unit;
@@ -85,7 +85,7 @@ export function negate(unit: Unit, operator: "-" | "~", type: IntType, value: Va
   return wrap(builder, result, type);
 }
 
-/** Constants are integers of any size; only where they meet a type must they fit. */
+/** Constants are integers of any size. They must fit when they are converted to a type. */
 export function constantArithmetic(
   unit: Unit,
   node: Node,
@@ -98,14 +98,14 @@ export function constantArithmetic(
       unit,
       node,
       "TYPE",
-      "a number and a bigint do not mix",
+      "a number and a bigint in one expression",
       "write both with n, or none",
     );
   }
   const value = exact(operator, a.value, b.value);
   if (value === undefined) {
-    const hint = `${HINT}, no division by 0, shifts by 0 to 64`;
-    throw fail(unit, node, "CONSTANT", `${a.value} ${operator} ${b.value} has no value`, hint);
+    const hint = `${HINT}, by other than 0, shifts by 0 to 64`;
+    throw fail(unit, node, "CONSTANT", `${a.value} ${operator} ${b.value} is undefined`, hint);
   }
   return { kind: "const", value, big: a.big };
 }

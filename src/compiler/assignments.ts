@@ -35,7 +35,7 @@ export function update(unit: Unit, scope: Scope, node: Node): Operand {
   return node.prefix ? after : before;
 }
 
-/** Computes a new value from the old one, where that is asked for, and stores it. */
+/** Computes a new value, from the old one for a compound assignment, and stores it. */
 function writeTo(
   unit: Unit,
   scope: Scope,
@@ -65,7 +65,7 @@ function writeTo(
   const binding = target.type === "Identifier" ? lookUp(unit, scope, target) : undefined;
   if (binding?.kind !== "variable") {
     const hint = "assign to a local declared with let, or to a field of a struct";
-    throw fail(unit, node, "UNSUPPORTED", "this cannot be assigned to", hint);
+    throw fail(unit, node, "UNSUPPORTED", "not an assignment target", hint);
   }
   const { type, variable } = binding;
   const operand = compute(() => readName(unit, scope, target), type === "bool" ? undefined : type);

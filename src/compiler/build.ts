@@ -1,6 +1,7 @@
 /**
- * Building SSA while walking the source: local variables become values at once, phis are placed where paths
- * meet (Braun et al., "Simple and Efficient Construction of Static Single Assignment Form", 2013).
+ * Builds SSA while walking the source: local variables become values at once,
+ * and phis are placed at joins (Braun et al., "Simple and Efficient Construction
+ * of Static Single Assignment Form", 2013).
  */
 import type { AtomicOp, JumpOp } from "../ebpf/opcode.ts";
 import { compares, fold } from "./fold.ts";
@@ -16,7 +17,7 @@ import {
   type Value,
 } from "./ir.ts";
 
-/** A local variable; an object, so that every inlined copy of a function has its own. */
+/** A local variable. An object, because each inlined copy of a function has its own. */
 export interface Variable {
   readonly name: string;
   readonly bits: Bits;
@@ -40,16 +41,18 @@ export interface Comparison {
 
 export class Builder {
   readonly func: Func;
-  /** Where the next value goes; undefined after a jump: what follows cannot be reached. */
+  /**
+   * The block that receives the next value; undefined after a jump: what follows is unreachable.
+   */
   block: Block | undefined;
-  /** Where the positions of the file that is being walked start. */
+  /** Start of the current file among the positions of all files. */
   origin = 0;
   #at = 0;
   readonly #definitions = new Map<Block, Map<Variable, Value>>();
   readonly #sealed = new Set<Block>();
   readonly #incomplete = new Map<Block, Map<Variable, Value>>();
 
-  /** @param at where the function stands in the row of all files */
+  /** @param at position of the function in the concatenation of all files */
   constructor(name: string, at: number) {
     const entry: Block = { id: 0, values: [], preds: [] };
     this.func = { name, at, entry, blocks: [entry], stack: 0, nextValue: 0, nextBlock: 1 };
@@ -57,7 +60,7 @@ export class Builder {
     this.#sealed.add(entry);
   }
 
-  /** Position in the file being walked of what is being built. */
+  /** Sets the position of the next values, as an offset in the current file. */
   set at(offset: number) {
     this.#at = this.origin + offset;
   }
@@ -68,13 +71,13 @@ export class Builder {
     return block;
   }
 
-  /** Goes on in `block`, all of whose predecessors are known. */
+  /** Continues in `block`, whose predecessors are all known. */
   enter(block: Block): void {
     this.seal(block);
     this.enterUnsealed(block);
   }
 
-  /** Goes on in `block`; a predecessor is still to come, so `seal` must follow. */
+  /** Continues in `block`, which gets another predecessor later: `seal` must follow. */
   enterUnsealed(block: Block): void {
     this.block = block.preds.length > 0 ? block : undefined;
   }
@@ -83,7 +86,10 @@ export class Builder {
     this.#end({ kind: "jump", to, at: this.#at }, [to]);
   }
 
-  /** A comparison of constants becomes a jump, so that the other way is never built. */
+  /**
+   * Ends the block with a branch. A comparison of constants becomes a
+   * jump, so that the other side is not built.
+   */
   branch(c: Comparison, then: Block, otherwise: Block): void {
     const a = resolve(c.a);
     const b = resolve(c.b);
@@ -129,7 +135,7 @@ export class Builder {
     return this.block === undefined ? this.constant(0n) : this.#read(variable, this.block);
   }
 
-  /** All predecessors of `block` are known now. */
+  /** Declares that all predecessors of `block` are known. */
   seal(block: Block): void {
     if (this.#sealed.has(block)) return;
     this.#sealed.add(block);
@@ -147,14 +153,14 @@ export class Builder {
 
   #value(op: Op, bits: Bits, args: Value[], extra: Extra, block: Block): Value {
     const { imm = 0n, offset = 0, size = 8, atomic, callee } = extra;
-    // All in one literal: every value has the same shape.
+    // One literal: every value has the same hidden class.
     const id = this.func.nextValue++;
     const at = this.#at;
     return { id, op, bits, args, imm, offset, size, atomic, callee, block, at, same: undefined };
   }
 
   #append(op: Op, bits: Bits, args: Value[], extra: Extra = {}): Value {
-    // What cannot be reached is built into a block that nothing leads to, and forgotten.
+    // Unreachable code is built into a block without predecessors, and dropped.
     const block = this.block ?? { id: -1, values: [], preds: [] };
     const value = this.#value(op, bits, args, extra, block);
     block.values.push(value);
@@ -207,7 +213,7 @@ function tableOf(tables: Map<Block, Table>, block: Block): Table {
   return table;
 }
 
-/** A phi whose arguments are all the same value (or itself) is that value. */
+/** Replaces a phi whose arguments are all the same value (or itself) by that value. */
 export function simplifyPhi(phi: Value): Value {
   let same: Value | undefined;
   for (const arg of phi.args) {

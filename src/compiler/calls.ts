@@ -1,4 +1,4 @@
-/** Calls: functions, which are inlined unless they ask not to be, and intrinsics. */
+/** Calls of functions, which are inlined unless marked otherwise, and of intrinsics. */
 import { convert } from "./convert.ts";
 import { expression, join, truthValue } from "./expressions.ts";
 import { INTRINSICS } from "./intrinsics.ts";
@@ -18,7 +18,7 @@ import type { Node } from "./parse.ts";
 import { statements } from "./statements.ts";
 import { INT_TYPES, type IntType, isIntName } from "./types.ts";
 
-/** Functions nested in each other; more is taken for recursion. */
+/** Limit of nested calls. Deeper nesting is treated as recursion. */
 const MAX_DEPTH = 32;
 
 export type Callee = Extract<Operand, { kind: "function" }>;
@@ -40,7 +40,7 @@ export function callExpression(unit: Unit, scope: Scope, node: Node): Operand {
   throw fail(unit, node, "UNSUPPORTED", `${describe(callee)} cannot be called`, hint);
 }
 
-/** The type that an annotation names; undefined where it says no more than "number" or a struct. */
+/** Returns the type that an annotation names; undefined for "number" or a struct. */
 export function annotated(
   unit: Unit,
   annotation: Node | null | undefined,
@@ -83,7 +83,9 @@ function inline(unit: Unit, outer: Scope, node: Node, callee: Callee): Operand {
   return leave(unit, node, frame);
 }
 
-/** A parameter with a width is a variable; any other stands for what was passed. */
+/**
+ * Binds an argument. A parameter with a width is a variable; any other is an alias of the argument.
+ */
 function bind(
   unit: Unit,
   param: Node,
@@ -100,10 +102,10 @@ function bind(
   return { kind: "variable", variable, type };
 }
 
-/** The type of a parameter of the file being lowered, where one is annotated. */
+/** Returns the type of a parameter of the current file, if it is annotated. */
 export function parameterType(unit: Unit, param: Node): IntType | "bool" | undefined {
   if (param.type === "Identifier") return annotated(unit, param.typeAnnotation);
-  throw fail(unit, param, "UNSUPPORTED", "a parameter that is no plain name", "write a name");
+  throw fail(unit, param, "UNSUPPORTED", "a parameter with a pattern or default", "write a name");
 }
 
 function leave(unit: Unit, node: Node, frame: Frame): Operand {
@@ -120,7 +122,7 @@ function leave(unit: Unit, node: Node, frame: Frame): Operand {
     return { kind: "void" };
   }
   if (values.length < results.length) {
-    throw fail(unit, node, "TYPE", `${frame.name} does not always return a value`, "return one");
+    throw fail(unit, node, "TYPE", `${frame.name} has a path that returns no value`, "return one");
   }
   const [only] = results;
   if (results.length === 1 && frame.returns === undefined) {

@@ -1,5 +1,6 @@
 /**
- * The compiler's front door: the text of a file with guest programs, and values for its free names, to programs.
+ * Entry of the compiler: from the text of a file with guest programs, and
+ * values for its free names, to programs.
  *
  *     text ── parse.ts ──> tree ── lower.ts ──> SSA ── passes/ ──> SSA ── machine/ ──> eBPF
  */
@@ -16,10 +17,13 @@ import type { Source } from "./parse.ts";
 import { optimise } from "./passes/index.ts";
 import { type Project, parseSource, programsIn, readFromDisk } from "./project.ts";
 
-/** Values for `declare const` and imported names; layouts included. */
+/** Values for `declare const` and imported names, including layouts. */
 export type Given = Readonly<Record<string, unknown>>;
 
-/** The functions of a program in their final form: its own first, and those that it really calls. */
+/**
+ * Returns the optimised functions of a program: its own
+ * first, then those that it calls out of line.
+ */
 export function optimised(source: Source, name: string, given: Given): Func[] {
   const made = lower(source, name, given);
   for (const func of made) optimise(func);
@@ -31,7 +35,7 @@ export function optimised(source: Source, name: string, given: Given): Func[] {
   return [...called];
 }
 
-/** @throws CompileError with the place of what cannot be compiled */
+/** @throws CompileError with the place of the error */
 export function compileFunction(source: Source, name: string, given: Given): Program {
   const { project } = source;
   const functions = optimised(source, name, given);
@@ -67,9 +71,9 @@ function linesOf(
 const parsed = new Map<string, Source>();
 
 /**
- * The parsed text of the guest programs at `url`, with the files that it imports from. Parsed once
- * per process. The URL may name what the file is when it is built (`.js`): the text is that of the
- * .ts beside it. Of a module in `dist/src`, the text is in `src`: the package has both.
+ * Returns the parsed text of the guest programs at `url`, with the files that it imports from.
+ * Parsed once per process. The URL may name the built file (`.js`): the text is that of the .ts
+ * beside it. For a module in `dist/src`, the text is in `src`: the package has both.
  */
 export function sourceAt(url: string): Source {
   const known = parsed.get(url);

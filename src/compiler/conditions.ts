@@ -1,4 +1,4 @@
-/** Conditions: what is known of them when the program is compiled, and jumps for the rest. */
+/** Conditions: evaluated at compile time if known, else compiled to jumps. */
 import type { JumpOp } from "../ebpf/opcode.ts";
 import type { Comparison } from "./build.ts";
 import { convert, meet } from "./convert.ts";
@@ -20,7 +20,9 @@ export const COMPARISONS: Readonly<Record<string, readonly [unsigned: JumpOp, si
   ">=": ["ge", "sge"],
 };
 
-/** A comparison or logical expression as a value; one known now is data. */
+/**
+ * Returns a comparison or logical expression as a value; as data if it is known at compile time.
+ */
 export function truth(unit: Unit, scope: Scope, node: Node): Operand {
   const { builder } = unit;
   const known = constantTruth(unit, scope, node);
@@ -40,7 +42,7 @@ export function truth(unit: Unit, scope: Scope, node: Node): Operand {
   return { kind: "truth", value: builder.read(result) };
 }
 
-/** The truth of an expression of constants only, without building anything. */
+/** Returns the truth of an expression of constants only, without building anything. */
 function constantTruth(unit: Unit, scope: Scope, outer: Node): boolean | undefined {
   const node = unwrap(outer);
   if (node.type === "UnaryExpression" && node.operator === "!") {
@@ -63,7 +65,7 @@ function constantTruth(unit: Unit, scope: Scope, outer: Node): boolean | undefin
   return operand?.kind === "data" ? Boolean(operand.value) : undefined;
 }
 
-/** The operand where it needs no code: literals, constants, and tables of them. */
+/** Returns the operand if it needs no code: literals, constants, and tables of them. */
 function known(unit: Unit, scope: Scope, outer: Node): Operand | undefined {
   const node = unwrap(outer);
   const simple: boolean =
@@ -93,7 +95,13 @@ function compareData(unit: Unit, node: Node, a: Operand, b: Operand): boolean {
       return x !== y;
   }
   if (typeof x !== "bigint" || typeof y !== "bigint") {
-    throw fail(unit, node, "TYPE", "an order of things that are no integers", "compare integers");
+    throw fail(
+      unit,
+      node,
+      "TYPE",
+      "an order of operands that are not integers",
+      "compare integers",
+    );
   }
   return node.operator.startsWith("<")
     ? x < y || (node.operator === "<=" && x === y)
@@ -114,7 +122,7 @@ export function condition(unit: Unit, scope: Scope, outer: Node, yes: Block, no:
     if (node.operator === "&&") condition(unit, scope, node.left, middle, no);
     else condition(unit, scope, node.left, yes, middle);
     builder.enter(middle);
-    // Where the left side is decided, the right one is never built.
+    // If the left side is decided, the right one is not built.
     if (builder.block !== undefined) condition(unit, scope, node.right, yes, no);
     return;
   }
@@ -136,7 +144,7 @@ function comparison(unit: Unit, scope: Scope, node: Node): Comparison {
   refuseAlwaysKnown(unit, node, type);
   return {
     op: COMPARISONS[node.operator]![type.signed ? 1 : 0],
-    // Unsigned values are zero-extended, and verifiers know more about 64-bit comparisons.
+    // Unsigned values are zero-extended, and verifiers track 64-bit comparisons better.
     bits: type.signed && type.bits < 64 ? 32 : 64,
     a: convert(unit, node.left, a, type),
     b: convert(unit, node.right, b, type),
@@ -144,10 +152,11 @@ function comparison(unit: Unit, scope: Scope, node: Node): Comparison {
 }
 
 /**
- * Refuses an unsigned value's order to a literal zero: it is never below, whatever was subtracted.
+ * Refuses `<` and `>=` of an unsigned value and a literal zero,
+ * which are constant, whatever was subtracted.
  */
 function refuseAlwaysKnown(unit: Unit, node: Node, type: IntType): void {
-  // A constant by name may be zero in one specialisation only.
+  // A named constant may be zero in one specialisation only.
   const isZero = (side: Node): boolean => [0, 0n].includes(unwrap(side).value);
   const [below, at] = isZero(node.right) ? ["<", ">="] : isZero(node.left) ? [">", "<="] : [];
   if (type.signed || (node.operator !== below && node.operator !== at)) return;
@@ -161,7 +170,7 @@ function compareTruths(unit: Unit, node: Node, a: Operand, b: Operand): Comparis
   const [x, y] = [a, b].map((operand) => {
     if (operand.kind === "truth") return operand.value;
     if (operand.kind === "data") return unit.builder.constant(operand.value ? 1n : 0n);
-    throw fail(unit, node, "TYPE", `boolean and ${describe(operand)} do not mix`, "write u32(...)");
+    throw fail(unit, node, "TYPE", `boolean compared with ${describe(operand)}`, "write u32(...)");
   }) as [Value, Value];
   return { op: COMPARISONS[node.operator]![0], bits: 64, a: x, b: y };
 }

@@ -1,11 +1,14 @@
-/** Conversions between integer types, and the rules by which two operands meet. */
+/** Conversions between integer types, and the common type of two operands. */
 import type { Builder } from "./build.ts";
 import type { Value } from "./ir.ts";
 import { describe, fail, type Operand, type Unit } from "./operands.ts";
 import type { Node } from "./parse.ts";
 import { canonical, fits, I32, type IntType, registerBits, U32, U64 } from "./types.ts";
 
-/** The low bits of `value` as a canonical value of a type narrower than a register operation. */
+/**
+ * Returns the low bits of `value` as a canonical value of a
+ * type narrower than a register operation.
+ */
 export function wrap(b: Builder, value: Value, type: IntType): Value {
   if (type.bits >= 32) return value;
   if (!type.signed) return b.binary("and", 32, value, b.constant((1n << BigInt(type.bits)) - 1n));
@@ -13,7 +16,7 @@ export function wrap(b: Builder, value: Value, type: IntType): Value {
   return b.binary("arsh", 32, b.binary("lsh", 32, value, by), by);
 }
 
-/** A cast as in C: modulo 2^bits, sign-extended where the source type is signed. */
+/** Converts as a cast in C: modulo 2^bits, sign-extended if the source type is signed. */
 export function cast(b: Builder, value: Value, from: IntType, to: IntType): Value {
   if (value.op === "const") {
     const exact = from.signed ? BigInt.asIntN(registerBits(from), value.imm) : value.imm;
@@ -30,19 +33,25 @@ function signExtend(b: Builder, value: Value): Value {
   return b.binary("arsh", 64, b.binary("lsh", 64, value, by), by);
 }
 
-/** The type of a constant that nothing else gives one. */
+/** Returns the type of a constant that has no context. */
 export function defaultType(value: bigint, big: boolean): IntType {
   if (big) return U64;
   return value < 0n ? I32 : U32;
 }
 
-/** An integer operand as a value of `type`, where nothing can be lost. */
+/** Returns an integer operand as a value of `type`, if the conversion is lossless. */
 export function convert(unit: Unit, node: Node, operand: Operand, type: IntType): Value {
   const { builder } = unit;
   if (operand.kind === "const") {
     if (operand.big !== (type.bits === 64)) {
       const written = type.bits === 64 ? `${operand.value}n` : `${operand.value}`;
-      throw fail(unit, node, "TYPE", `${describe(operand)} is no ${type.name}`, `write ${written}`);
+      throw fail(
+        unit,
+        node,
+        "TYPE",
+        `${describe(operand)} is not of type ${type.name}`,
+        `write ${written}`,
+      );
     }
     if (!fits(operand.value, type)) {
       const hint = `write ${type.name}(${operand.value}) to wrap it, or a wider type`;
@@ -57,25 +66,27 @@ export function convert(unit: Unit, node: Node, operand: Operand, type: IntType)
   throw fail(unit, node, "TYPE", reason, `write ${type.name}(...)`);
 }
 
-/** Conversions that happen by themselves: to the same type, or up to 32 bits of the same signedness. */
+/**
+ * True if the conversion is implicit: to the same type, or up to 32 bits of the same signedness.
+ */
 function widens(from: IntType, to: IntType): boolean {
   return from === to || (from.signed === to.signed && from.bits < to.bits && to.bits <= 32);
 }
 
-/** The type in which two integer operands meet; undefined where both are constants. */
+/** Returns the common type of two integer operands; undefined if both are constants. */
 export function meet(unit: Unit, node: Node, a: Operand, b: Operand): IntType | undefined {
   const left = a.kind === "int" ? a.type : undefined;
   const right = b.kind === "int" ? b.type : undefined;
   for (const operand of [a, b]) {
     if (operand.kind !== "int" && operand.kind !== "const") {
       const hint = operand.kind === "truth" ? "write u32(...)" : "use an integer";
-      throw fail(unit, node, "TYPE", `${describe(operand)} is no integer`, hint);
+      throw fail(unit, node, "TYPE", `${describe(operand)} is not an integer`, hint);
     }
   }
   if (left === undefined || right === undefined) return left ?? right;
   if (widens(left, right)) return right;
   if (widens(right, left)) return left;
   const wide = left.bits > right.bits ? left : right;
-  const reason = `${left.name} and ${right.name} do not mix`;
+  const reason = `${left.name} and ${right.name} in one expression`;
   throw fail(unit, node, "TYPE", reason, `convert one, for example with ${wide.name}(...)`);
 }

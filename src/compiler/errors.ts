@@ -1,29 +1,29 @@
-/** Errors of the compiler: always with a place, the offending text, and what to write instead. */
+/** Errors of the compiler, each with place, offending text and a hint. */
 import type { SourceLine } from "../ebpf/program.ts";
 
 export type CompileErrorCode =
-  /** Not TypeScript. */
+  /** The text is invalid TypeScript. */
   | "SYNTAX"
-  /** TypeScript that guest programs cannot use. */
+  /** TypeScript that guest programs do not support. */
   | "UNSUPPORTED"
-  /** A free name that is no constant, layout, function or given value. */
+  /** A free name that is not a constant, layout, function or given value. */
   | "NAME"
-  /** A file that is not there, does not export what is imported, or imports the one that imports it. */
+  /** A file that does not exist, lacks the imported export, or is imported in a cycle. */
   | "IMPORT"
-  /** Widths or kinds of values that do not go together. */
+  /** Widths or types that do not match. */
   | "TYPE"
-  /** A constant out of range, or needed where there is none. */
+  /** A constant out of range, or a value that must be constant. */
   | "CONSTANT"
-  /** More than a program, its stack or its instructions can hold. */
+  /** A limit of programs, stack or instructions is exceeded. */
   | "LIMIT";
 
 export class CompileError extends Error {
   override readonly name = "CompileError";
   readonly code: CompileErrorCode;
   readonly place: SourceLine;
-  /** What is wrong, without place and hint. */
+  /** The error without place and hint. */
   readonly reason: string;
-  /** The text of the node at fault, shortened. */
+  /** The text of the offending node, shortened. */
   readonly offending: string;
   /** What to write instead. */
   readonly hint: string;

@@ -1,4 +1,4 @@
-/** Expressions of the source to values. */
+/** Lowers expressions of the source to values. */
 import { arithmetic, constantArithmetic, negate } from "./arithmetic.ts";
 import { assign, update } from "./assignments.ts";
 import { callExpression } from "./calls.ts";
@@ -12,7 +12,7 @@ import type { Node } from "./parse.ts";
 import { readMember } from "./places.ts";
 import { canonical, type IntType } from "./types.ts";
 
-/** Syntax that stands for what is inside. */
+/** Syntax without effect on the expression inside. */
 const TRANSPARENT = new Set([
   "ParenthesizedExpression",
   "TSAsExpression",
@@ -27,7 +27,7 @@ export function unwrap(node: Node): Node {
   return inner;
 }
 
-/** @param wanted type that a literal takes which nothing else in the expression gives one */
+/** @param wanted type of a literal that gets none from the rest of the expression */
 export function expression(unit: Unit, scope: Scope, outer: Node, wanted?: IntType): Operand {
   const node = unwrap(outer);
   unit.builder.at = node.start;
@@ -71,7 +71,7 @@ export function expression(unit: Unit, scope: Scope, outer: Node, wanted?: IntTy
   }
 }
 
-/** Both sides of an operator: what is literal on the right takes the type of the left. */
+/** Lowers both sides of an operator. A literal on the right takes the type of the left. */
 export function operands(
   unit: Unit,
   scope: Scope,
@@ -104,17 +104,17 @@ export function readName(unit: Unit, scope: Scope, node: Node): Operand {
     : { kind: "int", type: binding.type, value };
 }
 
-/** An integer operand as a value with its type; constants get the default one. */
+/** Returns an integer operand as a value with its type; constants get the default type. */
 export function integer(unit: Unit, node: Node, operand: Operand): { type: IntType; value: Value } {
   if (operand.kind === "int") return operand;
   if (operand.kind === "const") {
     const type = defaultType(operand.value, operand.big);
     return { type, value: convert(unit, node, operand, type) };
   }
-  throw fail(unit, node, "TYPE", `${describe(operand)} is no integer`, "use an integer here");
+  throw fail(unit, node, "TYPE", `${describe(operand)} is not an integer`, "use an integer here");
 }
 
-/** Two operands by an arithmetic operator. */
+/** Applies an arithmetic operator to two operands. */
 export function binary(
   unit: Unit,
   node: Node,
@@ -163,7 +163,7 @@ function unary(unit: Unit, scope: Scope, node: Node): Operand {
 }
 
 /**
- * Where several paths meet, each with its own result: jumps there from all of them, and picks.
+ * Joins several paths with one result each: jumps from all of them, and a phi.
  * @param wanted the result's type
  * @param preferred its type if all results are constants
  */
@@ -208,17 +208,17 @@ function common(unit: Unit, node: Node, operands: readonly Operand[]): IntType {
   return integer(unit, node, met).type;
 }
 
-/** A boolean operand as 0 or 1. */
+/** Returns a boolean operand as 0 or 1. */
 export function truthValue(unit: Unit, node: Node, operand: Operand): Value {
   if (operand.kind === "truth") return operand.value;
   if (operand.kind === "data" && typeof operand.value === "boolean") {
     return unit.builder.constant(operand.value ? 1n : 0n);
   }
   const hint = "compare it, for example with !== 0";
-  throw fail(unit, node, "TYPE", `${describe(operand)} is no boolean`, hint);
+  throw fail(unit, node, "TYPE", `${describe(operand)} is not a boolean`, hint);
 }
 
-/** `u16(x)` and its like. */
+/** Lowers `u16(x)` and the other casts. */
 export function castTo(unit: Unit, node: Node, operand: Operand, type: IntType): Operand {
   const { builder } = unit;
   if (operand.kind === "const") {

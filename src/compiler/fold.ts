@@ -1,11 +1,11 @@
-/** Folding: constants, identities and strength reduction of single operations, when a value is made. */
+/** Folds single operations when a value is made: constants, identities, strength reduction. */
 import { ALU64, JUMP32, JUMP64 } from "../ebpf/arithmetic.ts";
 import type { JumpOp } from "../ebpf/opcode.ts";
 import type { BinaryOp, Bits, Value } from "./ir.ts";
 
 const mask = (bits: Bits): bigint => (bits === 64 ? 0xffff_ffff_ffff_ffffn : 0xffff_ffffn);
 
-/** `a op b` on constants, exactly as the instruction would. */
+/** Evaluates `a op b` on constants exactly as the instruction does. */
 export function evaluate(op: BinaryOp, bits: Bits, a: bigint, b: bigint): bigint {
   if (bits === 64) return BigInt.asUintN(64, ALU64[op](a, b));
   const x = BigInt.asUintN(32, a);
@@ -26,7 +26,7 @@ export function commutes(op: string): boolean {
   return COMMUTES.has(op as BinaryOp);
 }
 
-/** What an operation becomes: an argument, a constant, or another operation. */
+/** Result of folding: an argument, a constant, or another operation. */
 export type Folded =
   | { readonly value: Value }
   | { readonly constant: bigint }
@@ -35,7 +35,7 @@ export type Folded =
 const powerOfTwo = (n: bigint): bigint | undefined =>
   n > 0n && (n & (n - 1n)) === 0n ? BigInt(n.toString(2).length - 1) : undefined;
 
-/** Values whose upper bits are known to be zero: how many bits can be set. */
+/** Returns the number of bits that can be set: the upper bits are known to be zero. */
 export function widthOf(value: Value): number {
   switch (value.op) {
     case "const":
@@ -61,8 +61,8 @@ export function widthOf(value: Value): number {
 }
 
 /**
- * Simplifies `a op b`; constants come second where the operation commutes.
- * @returns undefined where there is nothing to gain
+ * Simplifies `a op b`. A constant is the second operand if the operation commutes.
+ * @returns undefined if nothing is simpler
  */
 export function fold(op: BinaryOp, bits: Bits, a: Value, b: Value): Folded | undefined {
   if (a.op === "const" && b.op === "const") {
@@ -91,7 +91,7 @@ function withConstant(op: BinaryOp, bits: Bits, a: Value, n: bigint): Folded | u
     case "lsh":
     case "rsh":
     case "arsh": {
-      // Only the low bits of a count matter; verifiers refuse constants that have others.
+      // Only the low bits of a count apply. Verifiers refuse constants with others.
       const by = n & BigInt(bits - 1);
       if (by === 0n && fitsWidth) return { value: a };
       if (by !== n) return { op, a, b: by };
@@ -111,7 +111,10 @@ function withConstant(op: BinaryOp, bits: Bits, a: Value, n: bigint): Folded | u
 
 const widthMask = (a: Value): bigint => (1n << BigInt(Math.min(64, widthOf(a)))) - 1n;
 
-/** RFC 9669, section 4.1: division by 0 gives 0, modulo 0 the dividend. Verifiers refuse either as an instruction. */
+/**
+ * RFC 9669, section 4.1: division by 0 gives 0, modulo 0 the dividend.
+ * Verifiers refuse both with a constant 0.
+ */
 function byZero(op: "div" | "mod", bits: Bits, a: Value): Folded {
   if (op === "div") return { constant: 0n };
   return widthOf(a) <= bits ? { value: a } : { op: "and", a, b: mask(bits) };
@@ -132,7 +135,10 @@ function byConstant(
   return { op: op === "mul" ? "lsh" : "rsh", a, b: shift };
 }
 
-/** (x op m) op n = x op (m op n), and subtraction of constants as addition of their negatives. */
+/**
+ * Regroups (x op m) op n to x op (m op n), and subtraction of
+ * constants to addition of their negatives.
+ */
 function regroup(op: BinaryOp, bits: Bits, a: Value, n: bigint): Folded | undefined {
   if (op === "sub") return { op: "add", a, b: BigInt.asUintN(bits, -n) };
   if (!commutes(op) || a.op !== op || a.bits !== bits) return undefined;

@@ -1,5 +1,5 @@
-// Golden files: each `testdata/x.ts` beside the optimised form and the assembly that it becomes, or its error.
-// `BPFHV_CREATE=1 node --test dist/src/compiler/golden.test.js` rewrites them; the diff is the review.
+// Golden files: each `testdata/x.ts` has its optimised form and assembly beside it, or its error.
+// `BPFHV_CREATE=1 node --test dist/src/compiler/golden.test.js` rewrites them: review the diff.
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -31,7 +31,7 @@ function outcome(file: string): string {
 }
 
 for (const file of readdirSync(TESTDATA).filter((name) => name.endsWith(".ts"))) {
-  test(`${file} becomes what its golden file says`, () => {
+  test(`compiler output of ${file} equals its golden file`, () => {
     const golden = join(TESTDATA, file.replace(/ts$/, "golden"));
     const got = outcome(file);
     if (process.env.BPFHV_CREATE === "1") writeFileSync(golden, got);
@@ -39,7 +39,7 @@ for (const file of readdirSync(TESTDATA).filter((name) => name.endsWith(".ts")))
   });
 }
 
-test("every error has a place, the offending text, and what to write instead", () => {
+test("compile error has a place, the offending text and a hint", () => {
   for (const file of readdirSync(TESTDATA).filter((name) => /^error-.*ts$/.test(name))) {
     assert.match(outcome(file), /^[A-Z]+ [\w/-]+\.ts:\d+:\d+: .+: .+\n$/, file);
   }

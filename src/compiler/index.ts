@@ -1,4 +1,4 @@
-/** Guest programs in TypeScript, compiled to eBPF. */
+/** Compiles guest programs in TypeScript to eBPF. */
 export * from "./compile.ts";
 export { CompileError, type CompileErrorCode } from "./errors.ts";
 export type { Import, Source } from "./parse.ts";

@@ -1,4 +1,4 @@
-/** The operations that the language adds to TypeScript, by name (declared for editors in `language.ts`). */
+/** The language's additions to TypeScript, by name (declared for editors in `language.ts`). */
 import type { AtomicOp } from "../ebpf/opcode.ts";
 import { convert, meet } from "./convert.ts";
 import { castTo, expression, integer, unwrap } from "./expressions.ts";
@@ -18,7 +18,7 @@ import { fieldType, I32, INT_TYPES, type IntName } from "./types.ts";
 
 type Intrinsic = (unit: Unit, scope: Scope, node: Node) => Operand;
 
-/** Bytes of stack that a program has. */
+/** Stack of a program in bytes. */
 const STACK_BYTES = 512;
 const MAX_HELPER_ARGUMENTS = 5;
 
@@ -39,13 +39,13 @@ function layoutOf(unit: Unit, scope: Scope, node: Node): Layout {
   const operand = expression(unit, scope, node);
   if (operand.kind === "data" && isLayout(operand.value)) return operand.value;
   const hint = "pass a struct declared with struct()";
-  throw fail(unit, node, "TYPE", `${describe(operand)} is no layout`, hint);
+  throw fail(unit, node, "TYPE", `${describe(operand)} is not a layout`, hint);
 }
 
 function constantOf(unit: Unit, scope: Scope, node: Node): bigint {
   const operand = expression(unit, scope, node);
   if (operand.kind === "const") return operand.value;
-  throw fail(unit, node, "CONSTANT", "this is not a constant", "compute it from constants");
+  throw fail(unit, node, "CONSTANT", "not a constant", "compute it from constants");
 }
 
 const inContext =
@@ -68,19 +68,19 @@ const stack: Intrinsic = (unit, scope, node) => {
   const { func } = unit.builder;
   func.stack += Math.ceil(layout.size / 8) * 8;
   if (func.stack > STACK_BYTES) {
-    const reason = `the stack's ${STACK_BYTES} bytes are full`;
+    const reason = `the stack of ${STACK_BYTES} bytes is exhausted`;
     throw fail(unit, node, "LIMIT", reason, "use fewer or smaller structs");
   }
   const base = unit.builder.make("stack", 64, [], { offset: -func.stack });
   return { kind: "view", layout, base, offset: 0 };
 };
 
-/** The first argument of an atomic: a field, as it would be read. */
+/** Returns the first argument of an atomic: a field, as in a read. */
 function fieldOf(unit: Unit, scope: Scope, outer: Node) {
   const node = unwrap(outer);
   const found = node.type === "MemberExpression" ? place(unit, scope, node) : undefined;
   if (found?.kind !== "field") {
-    throw fail(unit, node, "TYPE", "this is no field of a struct", "write it as ring.prod");
+    throw fail(unit, node, "TYPE", "not a field of a struct", "write it as ring.prod");
   }
   if (found.width < 4) {
     const hint = "declare a u32 field over it";
@@ -103,7 +103,7 @@ const atomic =
     return { kind: "int", type, value };
   };
 
-/** The address of a struct, for helpers. */
+/** Returns the address of a struct, for helpers. */
 function addressOf(unit: Unit, operand: Extract<Operand, { kind: "view" | "elements" }>): Value {
   const { builder } = unit;
   return builder.binary("add", 64, operand.base, builder.constant(BigInt(operand.offset)));
@@ -113,7 +113,7 @@ const call: Intrinsic = (unit, scope, node) => {
   const [number, ...rest] = node.arguments as Node[];
   if (number === undefined || rest.length > MAX_HELPER_ARGUMENTS) {
     const hint = `write call(HELPERS.name, ...), with up to ${MAX_HELPER_ARGUMENTS} arguments`;
-    throw fail(unit, node, "TYPE", "a call of no helper, or with too many arguments", hint);
+    throw fail(unit, node, "TYPE", "not a helper, or too many arguments", hint);
   }
   const imm = constantOf(unit, scope, number);
   const args = rest.map((arg) => {
@@ -133,7 +133,7 @@ const after: Intrinsic = (unit, scope, node) => {
   const loaded = expression(unit, scope, loadedNode);
   const type = meet(unit, node, value, loaded);
   if (type === undefined) {
-    throw fail(unit, node, "TYPE", "two constants need no order", "pass what was loaded");
+    throw fail(unit, node, "TYPE", "two constants have no order", "pass what was loaded");
   }
   const { builder } = unit;
   const a = convert(unit, valueNode, value, type);

@@ -1,7 +1,7 @@
 /**
- * The intermediate form: SSA. A function is blocks of values; a value is made once by one operation on other
- * values. Memory operations stay in the order of the source: every field of a layout may be shared with the
- * host, so an access is never merged with another, split, repeated or moved.
+ * The intermediate form: SSA. A function consists of blocks of values. One operation on other
+ * values makes a value, once. Memory operations keep the order of the source: every field of a
+ * layout may be shared with the host, so an access is never merged, split, repeated or moved.
  *
  *     Func ── Block ── Value (phis first) ── args: Value
  *                 └── Terminator: jump | branch on a comparison | return
@@ -11,7 +11,9 @@ import type { AtomicOp, JumpOp } from "../ebpf/opcode.ts";
 export type Bits = 32 | 64;
 export type AccessBytes = 1 | 2 | 4 | 8;
 
-/** Arithmetic with two arguments, wrapping at `bits`. Division by 0 gives 0, modulo 0 the dividend (RFC 9669). */
+/**
+ * Binary arithmetic, wrapping at `bits`. Division by 0 gives 0, modulo 0 the dividend (RFC 9669).
+ */
 export const BINARY = [
   ...(["add", "sub", "mul", "div", "mod", "and", "or", "xor", "lsh", "rsh", "arsh"] as const),
 ] as const;
@@ -23,23 +25,26 @@ export type Op =
   | "const"
   /** The context's address: parameter `imm`. */
   | "context"
-  /** Parameter `imm`, an integer, of a function that is called. */
+  /** Integer parameter `imm` of a function that is called. */
   | "param"
-  /** The address of stack memory: `offset` from the frame pointer. */
+  /** The address of stack memory, at `offset` from the frame pointer. */
   | "stack"
   /** The low 32 bits, zero-extended. */
   | "trunc"
   /** Byte swap of the low `size` bytes, unconditionally. */
   | "swap"
-  /** xor that must not be folded away: the second half of an address dependency. */
+  /** An xor that must not be folded: the second half of an address dependency. */
   | "depend"
   /** size bytes at args[0] + offset, zero-extended. */
   | "load"
   /** args[1] to size bytes at args[0] + offset. */
   | "store"
-  /** `atomic` on args[0] + offset with args[1]; cmpxchg compares with args[2]. The old value where it fetches. */
+  /**
+   * `atomic` on args[0] + offset with args[1]; cmpxchg compares with
+   * args[2]. Yields the old value if it fetches.
+   */
   | "atomic"
-  /** Helper number `imm`, or the function `callee`, with args. */
+  /** Calls helper number `imm`, or the function `callee`, with args. */
   | "call"
   | "phi";
 
@@ -54,9 +59,9 @@ export interface Value {
   readonly atomic?: AtomicOp | undefined;
   readonly callee?: Func | undefined;
   block: Block;
-  /** Position in the row of all files. */
+  /** Position in the concatenation of all files. */
   readonly at: number;
-  /** What this value turned out to equal. */
+  /** Set if this value was found equal to another one. */
   same?: Value | undefined;
 }
 
@@ -83,24 +88,24 @@ export interface Block {
 
 export interface Func {
   readonly name: string;
-  /** Where it stands in the row of all files. */
+  /** Position in the concatenation of all files. */
   readonly at: number;
   readonly entry: Block;
   blocks: Block[];
-  /** Bytes of stack taken by the source's own objects. */
+  /** Bytes of stack taken by objects of the source. */
   stack: number;
   nextValue: number;
   nextBlock: number;
 }
 
-/** Follows what values turned out to equal. */
+/** Follows `same` to the value that replaced this one. */
 export function resolve(value: Value): Value {
   let v = value;
   while (v.same !== undefined) v = v.same;
   return v;
 }
 
-/** Operations that only compute: equal arguments give equal results, and nobody sees how often they run. */
+/** True for operations without side effect: equal arguments give equal results. */
 export function isPure(value: Value): boolean {
   return !["load", "store", "atomic", "call", "phi"].includes(value.op);
 }
@@ -116,13 +121,13 @@ export function successors(block: Block): Block[] {
   }
 }
 
-/** Values that a terminator reads. */
+/** Returns the values that a terminator reads. */
 export function readBy(end: Terminator | undefined): Value[] {
   if (end?.kind === "branch") return [end.a, end.b];
   return end?.kind === "return" ? [end.value] : [];
 }
 
-/** The blocks that can be reached, each before its successors where there is no loop. */
+/** Returns the reachable blocks, each before its successors except along back edges. */
 export function reversePostorder(func: Func): Block[] {
   const order: Block[] = [];
   const seen = new Set<Block>([func.entry]);

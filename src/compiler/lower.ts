@@ -1,4 +1,7 @@
-/** The functions of one program to SSA: an exported function of the source, and those that it really calls. */
+/**
+ * Lowers the functions of one program to SSA: an exported
+ * function, and those that it calls out of line.
+ */
 import { Builder } from "./build.ts";
 import { annotated } from "./calls.ts";
 import type { Func } from "./ir.ts";
@@ -9,7 +12,7 @@ import { statements } from "./statements.ts";
 
 /**
  * @returns the program's own function, then those that it calls, each once
- * @throws CompileError with the place of what cannot be compiled
+ * @throws CompileError with the place of the error
  */
 export function lower(
   source: Source,
@@ -24,7 +27,7 @@ export function lower(
   checkFunction(unit, node);
   if (node.params.length > 1 || node.params[0]?.type === "AssignmentPattern") {
     const hint = "take one parameter, the context";
-    throw fail(unit, node, "TYPE", `program ${name} takes something else than the context`, hint);
+    throw fail(unit, node, "TYPE", `program ${name} has a parameter other than the context`, hint);
   }
   const scope = new Scope();
   builder.at = node.start;
@@ -40,7 +43,7 @@ export function lower(
   return [builder.func, ...outOfLine.made.values()];
 }
 
-/** The function that a file exports under the name, in whichever file it is written. */
+/** Returns the function that a file exports under the name, declared in this or another file. */
 function programOf(source: Source, name: string) {
   const found = source.project.exportOf(source, name);
   const node = found?.source.functions.get(found.name);

@@ -1,4 +1,4 @@
-/** What free names mean: constants and functions of the file, intrinsics, and values passed in. */
+/** Resolves free names: constants and functions of the file, intrinsics, and given values. */
 import { expression } from "./expressions.ts";
 import { INTRINSICS } from "./intrinsics.ts";
 import {
@@ -18,7 +18,7 @@ export function lookUp(unit: Unit, scope: Scope, node: Node): Binding {
   const local = scope.find(name);
   if (local !== undefined) return local;
   const operand = free(unit, node, name);
-  // Evaluating a constant moved the position: what is built next belongs to the line that uses it.
+  // Evaluating a constant moved the position back to its line: restore that of its use.
   unit.builder.at = node.start;
   return { kind: "fixed", operand };
 }
@@ -35,7 +35,7 @@ function free(unit: Unit, node: Node, name: string): Operand {
   throw unknownName(unit, node, name, imported);
 }
 
-/** A function or constant of a file. */
+/** Returns a function or constant of a file. */
 function declared(unit: Unit, source: Source, name: string): Operand | undefined {
   const initialiser = source.constants.get(name);
   if (initialiser !== undefined) {
@@ -46,13 +46,13 @@ function declared(unit: Unit, source: Source, name: string): Operand | undefined
   return func && { kind: "function", node: func, name, source };
 }
 
-/** `const RING = struct(...)`: what a call makes is not computed here, but given. */
+/** `const RING = struct(...)`: the result of a call is given, not computed here. */
 function isGivenLayout({ given }: Unit, name: string, initialiser: Node): boolean {
   const isObject = Object.hasOwn(given, name) && typeof given[name] === "object";
   return isObject && initialiser.type === "CallExpression";
 }
 
-/** What was given comes first: only what was not is looked for in the files themselves. */
+/** Given values come first. The imported files are read only for other names. */
 function importedName(unit: Unit, imported: Import): Operand | undefined {
   const { source, given } = unit;
   const { module, name } = imported;
@@ -62,7 +62,7 @@ function importedName(unit: Unit, imported: Import): Operand | undefined {
   return found && declared(unit, found.source, found.name);
 }
 
-/** What stands for a function of JavaScript's own. */
+/** Replacements for JavaScript's own functions. */
 const JAVASCRIPT: Readonly<Record<string, string>> = {
   BigInt: "write u64(...) or i64(...)",
   Number: "write u32(...) or i32(...)",
@@ -76,7 +76,7 @@ function unknownName(unit: Unit, node: Node, name: string, imported: Import | un
   }
   if (imported !== undefined) {
     if (source.project.follow(source, imported)) return notExported(source, imported);
-    const reason = `${name} of "${imported.module}" is no value that the compiler was given`;
+    const reason = `the compiler was given no value for ${name} of "${imported.module}"`;
     return fail(unit, node, "NAME", reason, "pass it in, or import it from a .ts file that exists");
   }
   const hint = JAVASCRIPT[name] ?? "declare it in this file, or import a constant or layout";
@@ -93,5 +93,5 @@ function moduleConstant(unit: Unit, name: string, initialiser: Node): Operand {
     return operand;
   }
   const hint = "compute it from constants, or move it into the function";
-  throw fail(unit, initialiser, "CONSTANT", `${name} is not known before the program runs`, hint);
+  throw fail(unit, initialiser, "CONSTANT", `${name} is not a compile-time constant`, hint);
 }

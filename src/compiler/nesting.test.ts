@@ -1,5 +1,4 @@
-// Sources of any depth give a program or an error: neither the
-// parser nor the compiler runs out of stack.
+// Sources of any depth give a program or an error: parser and compiler do not exhaust the stack.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
@@ -8,7 +7,7 @@ import { CompileError, compileFunction, parseSource } from "./index.ts";
 
 const LANGUAGE = fileURLToPath(new URL("../../../src/compiler/language.ts", import.meta.url));
 
-/** A program whose statements are `body`, of `a`, a number that the host chooses. */
+/** Returns a program with the statements `body`, which may use `a`, a number set by the host. */
 function source(body: string, before = ""): string {
   return `// @ts-nocheck
 import { type Context, u64, view } from "${LANGUAGE}";
@@ -27,18 +26,18 @@ const all = (n: number, part: (i: number) => string): string =>
 type Shape = (n: number) => string;
 const SHAPES: Readonly<Record<string, Shape>> = {
   parentheses: (n) => source(`return ${"(".repeat(n)}a${")".repeat(n)};`),
-  "a sum to the left": (n) => source(`return a${" + a".repeat(n)};`),
-  "a sum to the right": (n) => source(`return ${"a + (".repeat(n)}a${")".repeat(n)};`),
-  "signs before an operand": (n) => source(`return ${"~".repeat(n)}a;`),
-  "ifs in ifs": (n) => source(`${"if (a > 1) {".repeat(n)}return 1;${"}".repeat(n)} return 0;`),
-  "ifs in ifs without braces": (n) => source(`${"if (a > 1) ".repeat(n)}return 1; return 0;`),
+  "left-nested sums": (n) => source(`return a${" + a".repeat(n)};`),
+  "right-nested sums": (n) => source(`return ${"a + (".repeat(n)}a${")".repeat(n)};`),
+  "unary operators": (n) => source(`return ${"~".repeat(n)}a;`),
+  "nested ifs": (n) => source(`${"if (a > 1) {".repeat(n)}return 1;${"}".repeat(n)} return 0;`),
+  "nested ifs without braces": (n) => source(`${"if (a > 1) ".repeat(n)}return 1; return 0;`),
   "else if": (n) => source(`${all(n, (i) => `if (a === ${i}) { return 1; } else `)}{ return 0; }`),
   "a condition of many parts": (n) =>
     source(`if (${"a > 1 && ".repeat(n)}a > 2) return 1; return 0;`),
   "conditional expressions": (n) => source(`return ${"a > 1 ? 1 : ".repeat(n)}0;`),
-  "defaults for what is missing": (n) => source(`return ${"a ?? ".repeat(n)}a;`),
+  "nullish operators": (n) => source(`return ${"a ?? ".repeat(n)}a;`),
   blocks: (n) => source(`${"{".repeat(n)}a += 1;${"}".repeat(n)} return a;`),
-  "functions that call each other": (n) => {
+  "nested calls": (n) => {
     const last = `function f${n}(a: u64): u64 { return a; }\n`;
     const others = all(n, (i) => `function f${i}(a: u64): u64 { return f${i + 1}(a); }\n`);
     return source("return f0(a);", others + last);
@@ -47,7 +46,7 @@ const SHAPES: Readonly<Record<string, Shape>> = {
 
 for (const [what, shape] of Object.entries(SHAPES)) {
   for (const n of [180, 700, 1400, 2900, 20_000]) {
-    test(`the compiler ends when it meets ${n} times ${what}`, () => {
+    test(`compiler terminates when the source contains ${n} times ${what}`, () => {
       try {
         compileFunction(parseSource("deep.ts", shape(n)), "main", GIVEN);
       } catch (error) {

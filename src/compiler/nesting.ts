@@ -1,12 +1,12 @@
 /**
- * How deep a source nests, before it is parsed: the parser and the compiler walk trees by
- * recursion, and a parser that runs out of stack ends the process without a word. Tokens suffice,
- * as each level of a tree takes at least one.
+ * Limits how deeply a source nests, before it is parsed. Parser and compiler walk trees by
+ * recursion, and a parser that exhausts the stack ends the process without a message. Tokens
+ * suffice, as each level of a tree takes at least one.
  */
 
-/** Brackets in each other. */
+/** Limit of nested brackets. */
 const MAX_DEPTH = 200;
-/** Tokens of one statement, not counting those in brackets. */
+/** Limit of tokens in one statement, not counting those in brackets. */
 const MAX_TOKENS = 2000;
 
 export interface TooDeep {
@@ -16,7 +16,7 @@ export interface TooDeep {
   readonly hint: string;
 }
 
-/** What is passed over, or counts as one token. */
+/** Skipped text, or text that counts as one token. */
 const TOKEN = new RegExp(
   [
     /\/\/[^\n]*|\/\*[\s\S]*?(?:\*\/|$)/,
@@ -28,11 +28,11 @@ const TOKEN = new RegExp(
   "g",
 );
 
-/** The first place that nests too deep; null: none does. */
+/** Returns the first place that nests too deeply; null if there is none. */
 export function tooDeep(text: string): TooDeep | null {
-  /** Tokens of the statement at each depth. */
+  /** Number of tokens of the statement at each depth. */
   const tokens = [0];
-  /** A statement has ended, unless `else` goes on with it. */
+  /** The statement has ended, unless `else` follows. */
   let ended = false;
   TOKEN.lastIndex = 0;
   for (let match = TOKEN.exec(text); match !== null; match = TOKEN.exec(text)) {

@@ -1,4 +1,7 @@
-/** What an expression of the source stands for while a function is lowered: run-time values and compile-time things. */
+/**
+ * Operands: what an expression denotes while a function is lowered. Run-time values and
+ * compile-time entities.
+ */
 import type { Field, Struct } from "../abi/layout.ts";
 import type { Builder, Variable } from "./build.ts";
 import type { CompileError, CompileErrorCode } from "./errors.ts";
@@ -10,7 +13,10 @@ export type Layout = Struct<Record<string, Field>>;
 
 export type Operand =
   | { readonly kind: "int"; readonly type: IntType; readonly value: Value }
-  /** An integer known now; `big` where it was written as a bigint. It takes the width of what it meets. */
+  /**
+   * An integer known at compile time; `big` if it was written as a bigint.
+   * It takes the width of the other operand.
+   */
   | { readonly kind: "const"; readonly value: bigint; readonly big: boolean }
   /** A truth value known at run time, 0 or 1. */
   | { readonly kind: "truth"; readonly value: Value }
@@ -21,7 +27,7 @@ export type Operand =
       readonly base: Value;
       readonly offset: number;
     }
-  /** A value of the compiling program: boolean, string, layout, table of constants. */
+  /** A compile-time value: boolean, string, layout, table of constants. */
   | { readonly kind: "data"; readonly value: unknown }
   | {
       readonly kind: "function";
@@ -33,7 +39,7 @@ export type Operand =
   | { readonly kind: "intrinsic"; readonly name: string }
   | { readonly kind: "void" };
 
-/** What a name in a function means. */
+/** Meaning of a name in a function. */
 export type Binding =
   | { readonly kind: "variable"; readonly variable: Variable; readonly type: IntType | "bool" }
   | { readonly kind: "fixed"; readonly operand: Operand };
@@ -58,37 +64,39 @@ export class Scope {
 /** A function being lowered: the program's own, or one inlined into it. */
 export interface Frame {
   readonly name: string;
-  /** Type that `return` converts to, where the source says so. */
+  /** Type that `return` converts to, if it is annotated. */
   readonly returns: IntType | "bool" | undefined;
-  /** Where `return` goes, and what came there; undefined for the program itself. */
+  /** Target of `return`, and the values returned; undefined for the program itself. */
   readonly inlined?: {
     readonly exit: Block;
     readonly results: { from: Block; operand: Operand }[];
   };
 }
 
-/** The functions that a program really calls. */
+/** The functions that a program calls out of line. */
 export interface OutOfLine {
   readonly made: Map<Node, Func>;
-  /** Those being lowered, each called by the one before. */
+  /** Functions being lowered, each called by the one before. */
   readonly open: Node[];
 }
 
-/** All that lowering one function works with. */
+/** State of the lowering of one function. */
 export interface Unit {
-  /** The file of what is being lowered; another one while a function or constant of it is (`within`). */
+  /**
+   * The current file. `within` changes it while a function or constant of another file is lowered.
+   */
   source: Source;
   readonly builder: Builder;
   /** Values for free names: specialisation and imports. */
   readonly given: Readonly<Record<string, unknown>>;
-  /** Module-level constants already evaluated, by their initialisers. */
+  /** Evaluated module-level constants, by their initialisers. */
   readonly constants: Map<Node, Operand>;
-  /** Functions being inlined into each other. */
+  /** Depth of nested inlining. */
   depth: number;
   readonly outOfLine: OutOfLine;
 }
 
-/** Does `work` on code of another file: its names, places and errors are that file's. */
+/** Runs `work` on code of another file, for names, places and errors. */
 export function within<T>(unit: Unit, source: Source, work: () => T): T {
   const before = unit.source;
   enterFile(unit, source);
@@ -104,7 +112,7 @@ function enterFile(unit: Unit, source: Source): void {
   unit.builder.origin = source.start;
 }
 
-/** An error at a node of the file that is being lowered. */
+/** Returns an error at a node of the current file. */
 export function fail(
   unit: Unit,
   node: Node,
@@ -115,7 +123,7 @@ export function fail(
   return errorAt(unit.source, node, code, reason, hint);
 }
 
-/** @throws CompileError UNSUPPORTED for a function that does not run from its start to its end */
+/** @throws CompileError UNSUPPORTED for an async function or a generator */
 export function checkFunction(unit: Unit, node: Node): void {
   const kind = node.async ? "async" : node.generator ? "a generator" : undefined;
   if (kind === undefined) return;
@@ -128,7 +136,7 @@ export function checkFunction(unit: Unit, node: Node): void {
   );
 }
 
-/** @returns the operand for a value of the compiling program */
+/** @returns the operand of a compile-time value */
 export function fromData(value: unknown): Operand {
   if (typeof value === "bigint") return { kind: "const", value, big: true };
   if (typeof value === "number" && Number.isInteger(value)) {
@@ -141,7 +149,7 @@ export function isLayout(value: unknown): value is Layout {
   return typeof value === "object" && value !== null && "fields" in value && "size" in value;
 }
 
-/** What the operand is, for messages. */
+/** Describes the operand, for messages. */
 export function describe(operand: Operand): string {
   switch (operand.kind) {
     case "int":

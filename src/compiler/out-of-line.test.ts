@@ -1,4 +1,5 @@
-// Real calls: accepted by the verifier, and the same in the interpreter, in WebAssembly, and when inlined instead.
+// Calls out of line: accepted by the verifier, with equal results in
+// interpreter and WebAssembly, and inlined.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { GIVEN, testSource } from "../../test/support/compiler.ts";
@@ -27,7 +28,7 @@ function callsIn({ code }: Program): number {
   }).length;
 }
 
-/** What each engine makes of a program on some contexts: results and contexts. */
+/** Returns results and contexts of a program on some contexts, by one runner. */
 function effects({ code }: Program, engine: (typeof RUNNERS)[number]): string[] {
   return [1, 2, 3, 77, 1001].map((seed) => {
     const memory = new LinearMemory(SIZE);
@@ -41,7 +42,7 @@ function effects({ code }: Program, engine: (typeof RUNNERS)[number]): string[] 
 const withoutDirective = ({ file, text }: Source): Source =>
   parseSource(file, text.replaceAll(`"${NOINLINE}";`, ""));
 
-test("a program with real calls is proved, and does what it does inlined, in every engine", () => {
+test("program with out-of-line calls verifies and gives the same results as inlined in every runner", () => {
   const source = testSource("noinline.ts");
   const program = compileFunction(source, "main", GIVEN);
   const inlined = compileFunction(withoutDirective(source), "main", GIVEN);
@@ -63,7 +64,7 @@ const PRELUDE = `
 const compile = (text: string): Program =>
   compileFunction(parseSource("main.ts", PRELUDE + text), "main", GIVEN);
 
-test("a function is compiled once, however often it is called, and not at all where it is not", () => {
+test("function is compiled once when it is called several times, and never when it is not called", () => {
   const program = compile(`
     function thrice(value: u32): u32 { "use noinline"; return value * 3; }
     function never(value: u32): u32 { "use noinline"; return value * 5; }
@@ -83,7 +84,7 @@ test("a function is compiled once, however often it is called, and not at all wh
   assert.equal(callsIn(program), 2);
 });
 
-test("a narrow result is narrow in the whole register, though a program's need not be", () => {
+test("narrow result of a called function is canonical in the whole register", () => {
   const { code } = compile(`
     function low(value: u64): u32 { "use noinline"; return u32(value); }
     export function main(context: Context): number {
@@ -104,10 +105,10 @@ const frame = (name: string, structs: number, then: string): string => `
     return ${then};
   }`;
 
-test("the frames of functions that call each other share 512 bytes", () => {
+test("frames of nested functions share 512 bytes of stack", () => {
   const main =
     "export function main(context: Context): number { return i32(f(view(CONTEXT, context, 0).num_bufs)); }";
-  // 32 for main, then 4 and 3 structs of 64 bytes: 480. One more is too much.
+  // 32 for main, then 4 and 3 structs of 64 bytes: 480. One more exceeds the limit.
   const program = compile(frame("f", 4, "g(s0.packed)") + frame("g", 3, "s2.packed") + main);
   const verdict = verify(program, { contextSize: SIZE });
   assert.ok(verdict.accepted, summarise(verdict));

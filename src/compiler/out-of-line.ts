@@ -1,6 +1,7 @@
 /**
- * Real calls. A function whose body begins with the directive "use noinline" is compiled once per program and called:
- * its arguments, integers and the context, travel in R1 to R5, its result in R0 (RFC 9669, section 4.3.2).
+ * Calls out of line. A function whose body begins with the directive "use noinline" is compiled
+ * once per program and called: its arguments, integers and the context, are passed in R1 to R5, its
+ * result in R0 (RFC 9669, section 4.3.2).
  */
 import { Builder } from "./build.ts";
 import { annotated, type Callee, parameterType } from "./calls.ts";
@@ -15,7 +16,7 @@ import { type IntType, registerBits } from "./types.ts";
 export const NOINLINE = "use noinline";
 const MAX_ARGUMENTS = 5;
 
-/** What is passed in one register. */
+/** Type of an argument in a register. */
 type Passed = IntType | "bool" | "context";
 
 export function isOutOfLine({ node }: Callee): boolean {
@@ -48,7 +49,7 @@ function signatureOf(unit: Unit, { node, name }: Callee) {
   const returns = annotated(unit, returnType);
   if (returns === undefined && returnType?.typeAnnotation.type !== "TSVoidKeyword") {
     const hint = "annotate its result: u8 to i64, boolean or void";
-    throw fail(unit, returnType ?? node, "TYPE", `${name} is called without a known result`, hint);
+    throw fail(unit, returnType ?? node, "TYPE", `${name} has no known result type`, hint);
   }
   return { params: (params as Node[]).map((param) => passed(unit, param)), returns };
 }
@@ -58,18 +59,18 @@ function passed(unit: Unit, param: Node): Passed {
   if (type !== undefined) return type;
   if (param.typeAnnotation?.typeAnnotation.typeName?.name === "Context") return "context";
   const hint = "annotate it as u8 to i64, boolean or Context, or let the function be inlined";
-  throw fail(unit, param, "TYPE", "a parameter that no register can hold", hint);
+  throw fail(unit, param, "TYPE", "a parameter that does not fit a register", hint);
 }
 
 function pass(unit: Unit, node: Node, operand: Operand, as: Passed): Value {
   if (as === "bool") return truthValue(unit, node, operand);
   if (as !== "context") return convert(unit, node, operand, as);
   if (operand.kind === "context") return operand.value;
-  const reason = `${describe(operand)} where the context is wanted`;
+  const reason = `${describe(operand)} instead of the context`;
   throw fail(unit, node, "TYPE", reason, "pass the program's parameter");
 }
 
-/** The called function, lowered where it is called for the first time. */
+/** Returns the called function, and lowers it at its first call. */
 function functionOf(
   unit: Unit,
   call: Node,
@@ -83,7 +84,7 @@ function functionOf(
   if (known !== undefined) return known;
   if (open.includes(node)) {
     const hint = "write a loop: guest programs have no recursion";
-    throw fail(unit, call, "UNSUPPORTED", `${name} is called while it runs`, hint);
+    throw fail(unit, call, "UNSUPPORTED", `${name} calls itself`, hint);
   }
   const builder = new Builder(name, source.start + node.start);
   const inner: Unit = { ...unit, source, builder, depth: 0 };
@@ -109,7 +110,7 @@ function lowerBody(
   const frame: Frame = { name, returns };
   statements(unit, scope, frame, node.body.body);
   if (builder.block !== undefined && returns !== undefined) {
-    throw fail(unit, node, "TYPE", `${name} does not always return a value`, "return one");
+    throw fail(unit, node, "TYPE", `${name} has a path that returns no value`, "return one");
   }
   builder.at = node.end - 1;
   builder.return(builder.constant(0n));

@@ -1,6 +1,6 @@
 /**
- * Source text to syntax tree. The only file that knows the parser (oxc-parser): what comes out is ESTree with
- * TypeScript's additions, seen through one loose node type.
+ * Parses source text to a syntax tree. Only this file uses the parser (oxc-parser). The result is
+ * ESTree with TypeScript's additions, seen through one loose node type.
  */
 import { parseSync } from "oxc-parser";
 import type { SourceLine } from "../ebpf/program.ts";
@@ -13,18 +13,18 @@ export interface Node {
   readonly type: string;
   readonly start: number;
   readonly end: number;
-  // biome-ignore lint/suspicious/noExplicitAny: ESTree is a union of a hundred shapes; each reader checks `type`.
+  // biome-ignore lint/suspicious/noExplicitAny: ESTree has a hundred shapes; readers check `type`.
   readonly [key: string]: any;
 }
 
-/** A name that comes from another module. */
+/** A name imported from another module. */
 export interface Import {
   readonly module: string;
-  /** The name there; "*" for all of it. */
+  /** The exported name; "*" for the whole module. */
   readonly name: string;
-  /** The name here. */
+  /** The local name. */
   readonly local: string;
-  /** The module's name as it is written. */
+  /** The module's name in the source. */
   readonly node: Node;
 }
 
@@ -32,16 +32,16 @@ export interface Import {
 export interface Source {
   readonly file: string;
   readonly text: string;
-  /** The files that it is compiled with. */
+  /** The project that the file is compiled with. */
   readonly project: Project;
-  /** Where the positions of this file start among those of its project. */
+  /** Start of this file's positions among those of its project. */
   readonly start: number;
   readonly functions: ReadonlyMap<string, Node>;
-  /** What it exports, in order: names of its own, or what another module exports. */
+  /** Exports, in order: names of its own, or what another module exports. */
   readonly exports: ReadonlyMap<string, string | Import>;
   /** Module-level constants: name to initialiser. */
   readonly constants: ReadonlyMap<string, Node>;
-  /** `declare const x`: values that specialisation gives. */
+  /** `declare const x`: values given by specialisation. */
   readonly declared: ReadonlyMap<string, Node>;
   readonly imports: ReadonlyMap<string, Import>;
   /** `export default …`, which gives a program no name. */
@@ -50,7 +50,7 @@ export interface Source {
 
 const SHOWN = 60;
 
-/** Where the lines of a file start, once somebody asked. */
+/** Offsets of the lines of a file, computed at the first use. */
 const starts = new WeakMap<object, number[]>();
 
 function lineStarts(source: { readonly text: string }): number[] {
@@ -64,7 +64,7 @@ function lineStarts(source: { readonly text: string }): number[] {
   return found;
 }
 
-/** The place of a node, for errors and for the line table. */
+/** Returns the place of a node, for errors and for the line table. */
 export function placeOf(source: { file: string; text: string }, offset: number): SourceLine {
   const lines = lineStarts(source);
   let [line, above] = [0, lines.length];
@@ -78,7 +78,7 @@ export function placeOf(source: { file: string; text: string }, offset: number):
   return { file: source.file, line: line + 1, column: offset - start + 1, text };
 }
 
-/** An error at a node. */
+/** Returns an error at a node. */
 export function errorAt(
   source: { file: string; text: string },
   node: { readonly start: number; readonly end: number },
@@ -92,9 +92,9 @@ export function errorAt(
   return new CompileError(code, placeOf(source, node.start), reason, shown, hint);
 }
 
-/** @throws CompileError SYNTAX where the text is no TypeScript */
+/** @throws CompileError SYNTAX if the text is invalid TypeScript */
 export function parseFile(file: string, text: string, project: Project, start: number): Source {
-  // Semantic errors, too: a name that is declared twice would silently mean the later one.
+  // Semantic errors, too: of a name declared twice, the later one would apply silently.
   const options = { sourceType: "module", lang: "ts", showSemanticErrors: true } as const;
   const deep = tooDeep(text);
   if (deep !== null) throw errorAt({ file, text }, deep, "SYNTAX", deep.reason, deep.hint);
@@ -139,7 +139,7 @@ function collect(tables: Tables, statement: Node): void {
   } else declare(tables, statement);
 }
 
-/** @returns the names declared, as far as programs can use them */
+/** @returns the declared names that programs can use */
 function declare(tables: Tables, node: Node): string[] {
   const { functions, constants, declared } = tables;
   if (node.type === "FunctionDeclaration") {

@@ -1,4 +1,4 @@
-/** What `object.name` and `object[index]` denote: fields in memory, structs, entries of tables. */
+/** Resolves `object.name` and `object[index]`: fields in memory, structs, entries of tables. */
 import { expression, integer } from "./expressions.ts";
 import type { Value } from "./ir.ts";
 import {
@@ -13,7 +13,9 @@ import {
 import type { Node } from "./parse.ts";
 import { fieldType } from "./types.ts";
 
-/** What `object.name` or `object[index]` denotes: a field of a struct in memory, or something else. */
+/**
+ * What `object.name` or `object[index]` denotes: a field of a struct in memory, or another operand.
+ */
 export type Place =
   | { kind: "field"; base: Value; offset: number; width: 1 | 2 | 4 | 8 }
   | { kind: "operand"; operand: Operand };
@@ -52,7 +54,7 @@ function keyOf(unit: Unit, scope: Scope, node: Node): string {
   const key = expression(unit, scope, node.property);
   if (key.kind === "const") return String(key.value);
   if (key.kind === "data" && typeof key.value === "string") return key.value;
-  throw fail(unit, node, "CONSTANT", "this index is not a constant", "index arrays of elements()");
+  throw fail(unit, node, "CONSTANT", "the index is not a constant", "index arrays of elements()");
 }
 
 function element(

@@ -1,4 +1,4 @@
-/** The intermediate form as text, for golden files and for people. */
+/** Prints the intermediate form, for golden files and for debugging. */
 import type { Block, Func, Terminator, Value } from "./ir.ts";
 
 const name = (v: Value): string => (v.op === "const" ? `${BigInt.asIntN(64, v.imm)}` : `%${v.id}`);

@@ -1,4 +1,4 @@
-// Programs in several files: found, bounded, and read no further than they are needed.
+// Programs in several files: they are found, bounded, and read only if needed.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { GIVEN } from "../../test/support/compiler.ts";
@@ -8,7 +8,7 @@ const PRELUDE = `import { type Context, u32, view } from "bpfhv/compiler/languag
 const main = (body: string): string =>
   `${PRELUDE}${body}\nexport function main(context: Context): number { return f(3); }`;
 
-/** Compiles `main.ts` with other files. @returns the files that were asked for */
+/** Compiles `main.ts` with other files. @returns the files that were read */
 function compile(files: Readonly<Record<string, string>>, given: Given = GIVEN): string[] {
   const asked: string[] = [];
   const source = parseSource("main.ts", files["main.ts"]!, (path) => {
@@ -22,7 +22,7 @@ function compile(files: Readonly<Record<string, string>>, given: Given = GIVEN):
 const refused = (code: string, message: RegExp) => (error: unknown) =>
   error instanceof CompileError && error.code === code && message.test(error.message);
 
-test("files are read once, when something of them is needed, by the name they are built to as well", () => {
+test("files are read once when they are needed, also by their built name", () => {
   const files = {
     "main.ts": main(`import { f, g } from "./lib/f.js"; import { x } from "./unused.ts";
       import { bufs } from "./given.ts"; const y = g(bufs);`),
@@ -34,7 +34,7 @@ test("files are read once, when something of them is needed, by the name they ar
   assert.deepEqual(compile(files), ["lib/f.js", "lib/f.ts", "two.ts"]);
 });
 
-test("functions of the same name in two files stay apart", () => {
+test("functions are distinct when two files declare the same name", () => {
   const files = {
     "main.ts": main(
       `import { g } from "./g.ts"; function h() { return 5; } function f(x) { return g() * h(); }`,
@@ -47,13 +47,16 @@ test("functions of the same name in two files stay apart", () => {
   assert.equal(Buffer.from(program!.code).toString("hex"), "b7000000230000009500000000000000");
 });
 
-test("a file stands alone where none was said to be found", () => {
+test("file is compiled alone when no reader is given", () => {
   const text = main(`import { f } from "./f.ts";`);
   const compileAlone = () => compileSource(parseSource("main.ts", text), GIVEN);
-  assert.throws(compileAlone, refused("NAME", /^main\.ts:3:\d+: f of "\.\/f\.ts" is no value/));
+  assert.throws(
+    compileAlone,
+    refused("NAME", /^main\.ts:3:\d+: the compiler was given no value for f of "\.\/f\.ts"/),
+  );
 });
 
-test("a syntax error of another file is told with that file's place", () => {
+test("syntax error has the place in its file when another file imports it", () => {
   const files = {
     "main.ts": main(`import { f } from "./lib/f.ts";`),
     "lib/f.ts": "\n export function f( {",
@@ -61,7 +64,7 @@ test("a syntax error of another file is told with that file's place", () => {
   assert.throws(() => compile(files), refused("SYNTAX", /^lib\/f\.ts:\d+:\d+: /));
 });
 
-test("a name that another file does not know is told of where it is written", () => {
+test("unknown name has the place in its file when another file imports it", () => {
   const files = {
     "main.ts": main(`import { f } from "./f.ts";`),
     "f.ts": "const size = RING;\nexport function f(x) { return size; }\nconst RING = RING2;",
@@ -69,7 +72,7 @@ test("a name that another file does not know is told of where it is written", ()
   assert.throws(() => compile(files), refused("NAME", /^f\.ts:3:\d+: RING2 is not defined/));
 });
 
-test("files that import each other in a ring are refused, however long it is", () => {
+test("imports are refused when they form a cycle of any length", () => {
   const files: Record<string, string> = { "main.ts": main(`import { f } from "./f0.ts";`) };
   const next = (i: number): string => (i === 9 ? "main.ts" : `f${i + 1}.ts`);
   for (let i = 0; i < 10; i++) {
@@ -83,7 +86,7 @@ test("files that import each other in a ring are refused, however long it is", (
   );
 });
 
-test("diamonds of imports are followed in no time", () => {
+test("imports are read once when many paths lead to them", () => {
   const files: Record<string, string> = { "main.ts": main(`import { f } from "./a0.ts";`) };
   for (let i = 0; i < 20; i++) {
     for (const side of ["a", "b"]) {
@@ -98,7 +101,7 @@ test("diamonds of imports are followed in no time", () => {
   assert.equal(programFiles(source).length, 42);
 });
 
-test("more than 64 files, and files of more than a mebibyte, are no guest program", () => {
+test("compiler refuses more than 64 files, and files of more than a mebibyte", () => {
   const files: Record<string, string> = { "main.ts": main(`import { f } from "./f0.ts";`) };
   for (let i = 0; i < 70; i++) {
     files[`f${i}.ts`] =
@@ -112,7 +115,7 @@ test("more than 64 files, and files of more than a mebibyte, are no guest progra
   assert.throws(() => compile(long), refused("LIMIT", /^main\.ts:2:\d+: .*1048576 characters/));
 });
 
-test("a whole file under one name has no functions: they are imported by their names", () => {
+test("functions are not callable when a module is imported as a namespace", () => {
   const files = {
     "main.ts": main(`import * as lib from "./f.ts"; function f(x) { return lib.f(x); }`),
     "f.ts": "export function f(x) { return x; }",

@@ -1,8 +1,8 @@
 /**
- * The files of a set of programs: the one that is compiled, and those that it imports functions and
- * constants from by relative paths. A file is read when something in it is needed that the compiler
- * was not given: modules of layouts and tables are not looked at. Positions of all files are
- * numbers in one row, as if they were one text.
+ * The files of a program set: the compiled file, and those that it imports functions and
+ * constants from by relative paths. A file is read only if the compiler needs something in
+ * it that it was not given: modules of layouts and tables are not parsed. Positions of all
+ * files are offsets in their concatenation.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -10,10 +10,10 @@ import type { SourceLine } from "../ebpf/program.ts";
 import type { CompileError } from "./errors.ts";
 import { errorAt, type Import, type Node, parseFile, placeOf, type Source } from "./parse.ts";
 
-/** The text of a file by its path; undefined where there is none. */
+/** Returns the text of a file by its path; undefined if there is none. */
 export type ReadText = (path: string) => string | undefined;
 
-/** More files, or longer ones, are no guest program. */
+/** Limits of the number and the length of files. */
 const MAX_FILES = 64;
 const MAX_LENGTH = 1 << 20;
 
@@ -35,7 +35,7 @@ export interface Declaration {
 export class Project {
   readonly #read: ReadText;
   readonly #sources = new Map<string, Source>();
-  /** Which files import from which, as far as that was followed. */
+  /** Imports between files that were followed. */
   readonly #followed = new Map<Source, Set<Source>>();
   #end = 0;
 
@@ -51,12 +51,12 @@ export class Project {
     return source;
   }
 
-  /** All files read so far, the first one first. */
+  /** All files read so far, in order. */
   get sources(): readonly Source[] {
     return [...this.#sources.values()];
   }
 
-  /** The place of a position in the row of all files. */
+  /** Returns the place of a position in the concatenation of all files. */
   placeAt(position: number): SourceLine {
     let found: Source | undefined;
     for (const source of this.#sources.values()) if (source.start <= position) found = source;
@@ -64,10 +64,9 @@ export class Project {
   }
 
   /**
-   * The file that an import names; undefined if it names a package,
-   * the language, or no file that can be read.
-   * @throws CompileError IMPORT for files that import each other in a
-   * ring, LIMIT for too many or too long ones
+   * Returns the file that an import names; undefined for a package, the
+   * language, or a file that cannot be read.
+   * @throws CompileError IMPORT for a cycle of imports, LIMIT for too many or too long files
    */
   follow(from: Source, { module, node }: Import): Source | undefined {
     if (!/^\.\.?\//.test(module) || isLanguage(module)) return undefined;
@@ -83,9 +82,7 @@ export class Project {
     return source;
   }
 
-  /**
-   * The function or constant that a file exports under a name, through the files that pass it on.
-   */
+  /** Returns the function or constant that a file exports under a name, also through re-exports. */
   exportOf(source: Source, name: string): Declaration | undefined {
     const exported = source.exports.get(name);
     if (exported === undefined) return undefined;
@@ -97,7 +94,7 @@ export class Project {
     return imported && this.importOf(source, imported);
   }
 
-  /** The function or constant that an import names. */
+  /** Returns the function or constant that an import names. */
   importOf(from: Source, imported: Import): Declaration | undefined {
     const source = this.follow(from, imported);
     return source && this.exportOf(source, imported.name);
@@ -128,16 +125,16 @@ export class Project {
   }
 }
 
-/** Imports may name what the file will be when it is built. */
+/** Imports may name the built file. */
 function asTypeScript(path: string): string {
   return path.replace(/\.(m?)js$/, ".$1ts");
 }
 
 /**
  * Parses a file with guest programs.
- * @param read finds the files that it imports from, by paths relative to the same place as `file`;
- * without it the file stands alone
- * @throws CompileError SYNTAX where the text is no TypeScript
+ * @param read finds the files that it imports from, by paths relative to the same folder as `file`;
+ * without it the file is compiled alone
+ * @throws CompileError SYNTAX if the text is invalid TypeScript
  */
 export function parseSource(file: string, text: string, read: ReadText = () => undefined): Source {
   return new Project(read).add(file, text);
@@ -146,10 +143,9 @@ export function parseSource(file: string, text: string, read: ReadText = () => u
 const AS_PROGRAM = "write export function NAME(context: Context): number";
 
 /**
- * The exported functions of a file, in order: its programs.
- * @throws CompileError IMPORT if a file that they are passed on from is not
- * there, or does not export them, or if there are none; UNSUPPORTED for a
- * function that is exported in another form than a program's
+ * Returns the exported functions of a file, in order: its programs.
+ * @throws CompileError IMPORT if a re-export leads to no function, or there are none; UNSUPPORTED
+ * for a function that is exported in another form than a program's
  */
 export function programsIn(source: Source): string[] {
   const names = [...source.exports].flatMap(([name, exported]) => {
@@ -167,9 +163,7 @@ export function programsIn(source: Source): string[] {
   return names;
 }
 
-/**
- * Refuses `export const txp = (context) => …`, which would be taken for a constant and passed over.
- */
+/** Refuses `export const txp = (context) => …`, which would be skipped as a constant. */
 function refuseFunctionValue({ source, name }: Declaration): void {
   const value = source.constants.get(name);
   if (value?.type !== "ArrowFunctionExpression" && value?.type !== "FunctionExpression") return;
@@ -185,7 +179,7 @@ function noPrograms(source: Source): CompileError {
   return errorAt(source, first[1].id ?? none, "IMPORT", "no function is exported", hint);
 }
 
-/** What is wrong with an import that leads to no function or constant. */
+/** Returns the error of an import that leads to no function or constant. */
 export function notExported(from: Source, imported: Import): CompileError {
   const { module, name, node } = imported;
   const found = from.project.follow(from, imported);
@@ -194,16 +188,15 @@ export function notExported(from: Source, imported: Import): CompileError {
     : errorAt(from, node, "IMPORT", `${module} exports no ${name}`, "export it there by its name");
 }
 
-/** What a file imports and passes on from other modules. */
+/** Returns what a file imports and re-exports from other modules. */
 export function importsOf(source: Source): Import[] {
   const passedOn = [...source.exports.values()].filter((e) => typeof e !== "string");
   return [...source.imports.values(), ...passedOn];
 }
 
 /**
- * The files that the programs of `source` are written in: it, and those that
- * guest functions or constants are imported from. Files that are loaded as
- * modules, for their layouts and tables, are not among them.
+ * Returns the files of the programs of `source`: itself, and those that it imports guest functions
+ * or constants from. Modules that are loaded for their layouts and tables are not among them.
  * @throws CompileError as `follow`
  */
 export function programFiles(source: Source): Source[] {
@@ -217,9 +210,7 @@ export function programFiles(source: Source): Source[] {
   return [...files];
 }
 
-/**
- * True if a name is a function, or may depend on what is only known when a program is compiled.
- */
+/** True if a name is a function, or may depend on a value that only the compiler knows. */
 function isProgramFile(found: Source, from: Source, imported: Import): boolean {
   const { name } = from.project.importOf(from, imported)!;
   return found.declared.size > 0 || found.functions.has(name);

@@ -1,4 +1,5 @@
-// More values at the same time than there are registers: they go to the stack, and come back as they were.
+// More values live at the same time than there are registers:
+// they are spilled and reloaded unchanged.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { struct, u64 } from "../abi/layout.ts";
@@ -18,7 +19,7 @@ const PRELUDE = `import { call, fetchAdd, u32, u64, view, compareExchange } from
 const compile = (body: string): Program =>
   compileFunction(parseSource("main.ts", PRELUDE + body), "main", { WORDS });
 
-/** Places on the stack that are written, and those that are read. */
+/** Returns the stack slots that are written, and those that are read. */
 function places({ code }: Program): { written: Set<number>; read: Set<number> } {
   const [written, read] = [new Set<number>(), new Set<number>()];
   for (const { encoding, dst, src, offset } of decodeProgram(code)) {
@@ -31,7 +32,7 @@ function places({ code }: Program): { written: Set<number>; read: Set<number> } 
 
 const pattern = (i: number): bigint => BigInt.asUintN(64, BigInt(i + 1) * 0x9e37_79b9_7f4a_7c15n);
 
-/** Runs on words with a pattern. @returns the words after it */
+/** Runs the program on words with a pattern. @returns the words after it */
 function run(program: Program): BigUint64Array {
   const words = BigUint64Array.from({ length: MOST }, (_, i) => pattern(i));
   const regions = [{ name: "context", base: BASE, bytes: new Uint8Array(words.buffer) }];
@@ -58,7 +59,7 @@ for (const [n, spilled] of [
   [20, 12],
   [70, 62],
 ] as const) {
-  test(`${n} values at the same time: ${spilled} places on the stack at most, and none is lost`, () => {
+  test(`program with ${n} live values uses at most ${spilled} stack slots and loses none`, () => {
     const program = compile(reverse(n));
     const { written, read } = places(program);
     assert.deepEqual(written, read);
@@ -72,7 +73,7 @@ for (const [n, spilled] of [
   });
 }
 
-test("more values than registers and stack together hold are refused, with what to do", () => {
+test("compiler refuses more live values than registers and stack hold", () => {
   const tooMany = MOST + 10;
   const body = reverse(tooMany).replace(/m\.x(\d+)/g, (_, i) => `m.x${Number(i) % MOST}`);
   assert.throws(
@@ -80,11 +81,11 @@ test("more values than registers and stack together hold are refused, with what 
     (error) =>
       error instanceof CompileError &&
       error.code === "LIMIT" &&
-      /^main\.ts:3:8: the 512 bytes of stack are full: keep fewer values/.test(error.message),
+      /^main\.ts:3:8: the stack of 512 bytes is exhausted: keep fewer values/.test(error.message),
   );
 });
 
-test("variables of a loop are spilled together with their phis, in one place each", () => {
+test("loop variables are spilled with their phis, in one stack slot each", () => {
   const n = 14;
   const program = compile(`export function main(context) {
     const m = view(WORDS, context, 0);
@@ -106,7 +107,7 @@ test("variables of a loop are spilled together with their phis, in one place eac
   assert.ok(verdict.accepted, summarise(verdict));
 });
 
-test("what lives across calls keeps to R6 to R9 and the stack", () => {
+test("values that are live across calls are in R6 to R9 or on the stack", () => {
   const n = 9;
   const program = compile(`function twice(value: u64, plus: u32): u64 {
     "use noinline";
@@ -129,7 +130,7 @@ test("what lives across calls keeps to R6 to R9 and the stack", () => {
   assert.ok(verdict.accepted, summarise(verdict));
 });
 
-test("a ring of copies between spilled variables is broken", () => {
+test("cycle of copies between spilled variables is resolved", () => {
   const n = 12;
   const program = compile(`export function main(context) {
     const m = view(WORDS, context, 0);
@@ -146,7 +147,7 @@ test("a ring of copies between spilled variables is broken", () => {
   for (let i = 0; i < n; i++) assert.equal(words[i], pattern((i + 5) % n));
 });
 
-test("atomics work on spilled operands, and compare-and-exchange needs R0", () => {
+test("atomics work on spilled operands, and compare-and-exchange uses R0", () => {
   const n = 12;
   const program = compile(`export function main(context) {
     const m = view(WORDS, context, 0);

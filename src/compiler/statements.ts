@@ -1,4 +1,4 @@
-/** Statements of the source to blocks. */
+/** Lowers statements of the source to blocks. */
 import { annotated } from "./calls.ts";
 import { condition } from "./conditions.ts";
 import { convert } from "./convert.ts";
@@ -9,7 +9,7 @@ import { NOINLINE } from "./out-of-line.ts";
 import type { Node } from "./parse.ts";
 import { I32, type IntType } from "./types.ts";
 
-/** Where `break` and `continue` go. */
+/** Targets of `break` and `continue`. */
 interface Targets {
   readonly breakTo?: Block;
   readonly continueTo?: Block;
@@ -23,7 +23,7 @@ export function statements(
   targets: Targets = {},
 ): void {
   for (const node of list) {
-    // What follows a return, break or continue is dead.
+    // Code after a return, break or continue is dead.
     if (unit.builder.block === undefined) return;
     statement(unit, scope, frame, node, targets);
   }
@@ -66,14 +66,14 @@ function statement(unit: Unit, scope: Scope, frame: Frame, node: Node, targets: 
 
 function checkDirective(unit: Unit, node: Node): void {
   if (node.directive === NOINLINE) return;
-  const reason = `no directive is called ${node.directive}`;
+  const reason = `unknown directive ${node.directive}`;
   throw fail(unit, node, "UNSUPPORTED", reason, `write "${NOINLINE}", or nothing`);
 }
 
 function declare(unit: Unit, scope: Scope, list: Node, node: Node): void {
   if (node.id.type !== "Identifier") {
     const hint = "declare one name at a time";
-    throw fail(unit, node, "UNSUPPORTED", "a pattern where a name is wanted", hint);
+    throw fail(unit, node, "UNSUPPORTED", "a pattern instead of a name", hint);
   }
   if (list.kind === "var") throw fail(unit, list, "UNSUPPORTED", "var", "write let or const");
   const name: string = node.id.name;
@@ -88,7 +88,8 @@ function declare(unit: Unit, scope: Scope, list: Node, node: Node): void {
     annotation === "bool" ? undefined : annotation,
   );
   if (list.kind === "const" && annotation === undefined) {
-    if (operand.kind === "void") throw fail(unit, node, "TYPE", "this has no value", "return one");
+    if (operand.kind === "void")
+      throw fail(unit, node, "TYPE", "the expression has no value", "return one");
     scope.declare(name, { kind: "fixed", operand });
     return;
   }
@@ -130,7 +131,9 @@ function ifStatement(unit: Unit, scope: Scope, frame: Frame, node: Node, targets
   builder.enter(join);
 }
 
-/** Loops are turned: the condition is tested once before and then at the end of each round. */
+/**
+ * Loops are inverted: the condition is tested once before, and then at the end of each iteration.
+ */
 function loop(unit: Unit, scope: Scope, frame: Frame, node: Node): void {
   const { builder } = unit;
   if (node.type === "ForStatement" && node.init) {
@@ -176,7 +179,7 @@ function switchStatement(
   builder.jump(otherwise);
   for (const [i, each] of cases.entries()) {
     const body = bodies[i]!;
-    // Falls through from the case before.
+    // Falls through from the previous case.
     builder.jump(body);
     builder.enter(body);
     statements(unit, scope, frame, each.consequent, { ...targets, breakTo: exit });
@@ -233,7 +236,7 @@ function returnStatement(unit: Unit, scope: Scope, frame: Frame, argument: Node 
   builder.return(result(unit, frame, inner, operand));
 }
 
-/** What an inlined function returns, in its type where that is annotated: a wrong one is told of here. */
+/** Returns the result of an inlined function in its annotated type, or refuses it here. */
 function returned(unit: Unit, { returns }: Frame, node: Node | null, operand: Operand): Operand {
   if (node === null || operand.kind === "void" || returns === undefined) return operand;
   return returns === "bool"
@@ -241,7 +244,7 @@ function returned(unit: Unit, { returns }: Frame, node: Node | null, operand: Op
     : { kind: "int", type: returns, value: convert(unit, node, operand, returns) };
 }
 
-/** What a program returns: the driver reads the low 32 bits as a signed number. */
+/** Returns a program's result. The driver reads the low 32 bits as a signed number. */
 function result(unit: Unit, frame: Frame, node: Node | null, operand: Operand) {
   const { builder } = unit;
   if (node === null || operand.kind === "void") return builder.constant(0n);
@@ -257,7 +260,7 @@ function leave(unit: Unit, node: Node, targets: Targets): void {
   const to = node.type === "BreakStatement" ? targets.breakTo : targets.continueTo;
   if (node.label || to === undefined) {
     const hint = "break and continue leave the innermost loop or switch only";
-    throw fail(unit, node, "UNSUPPORTED", "a jump to somewhere else", hint);
+    throw fail(unit, node, "UNSUPPORTED", "a jump to a label", hint);
   }
   unit.builder.jump(to);
 }

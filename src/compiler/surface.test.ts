@@ -1,4 +1,4 @@
-// What a newcomer writes first: it compiles to what it says, or is refused with a place and a hint.
+// First attempts of a newcomer compile correctly, or are refused with a place and a hint.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { GIVEN } from "../../test/support/compiler.ts";
@@ -15,7 +15,7 @@ declare const RING: any;
 const PRELUDE_LINES = PRELUDE.split("\n").length - 1;
 const STEP = "export function main(context: Context): number {";
 
-/** A program whose body begins with a ring in `ring`. */
+/** Returns a program whose body begins with a ring in `ring`. */
 const program = (body: string): string =>
   `${PRELUDE}${STEP}\nconst ring = view(RING, context, PRIVATE_OFFSET);\n${body}\n}\n`;
 
@@ -31,7 +31,7 @@ function refusalOf(text: string): CompileError {
   assert.fail(`compiled: ${text}`);
 }
 
-/** R0 of the program's main, and the ring's first words, for a ring that holds `packed`. */
+/** Returns R0 of the program's main and the ring's first words, for a ring with `packed`. */
 function run(body: string, packed: number): { r0: number; head: number; total: bigint } {
   const [{ code }] = compile(program(body));
   const memory = new LinearMemory(4096);
@@ -45,7 +45,7 @@ function run(body: string, packed: number): { r0: number; head: number; total: b
   return { r0, head: ring.getUint16(0, true), total: ring.getBigUint64(8, true) };
 }
 
-/** Text that must be refused: at which line of the text, and what the message says. */
+/** Texts that are refused: the line in the text, and the message. */
 const REFUSED: readonly (readonly [name: string, text: string, at: number, message: RegExp])[] = [
   ["?? in a value", program("return ring.packed ?? 1;"), 3, /no \?\?/],
   ["?? in a condition", program("if (ring.packed ?? 1) return 1;\nreturn 0;"), 3, /no \?\?/],
@@ -64,9 +64,9 @@ const REFUSED: readonly (readonly [name: string, text: string, at: number, messa
     1,
     /async/,
   ],
-  ["two let of a name", program("let x = 1;\nlet x = 2;\nreturn x;"), 3, /`?x`? has already/],
-  ["a let like a parameter", program("const context = 2;\nreturn 1;"), 1, /context/],
-  ["two functions of a name", `${PRELUDE}${STEP} return 0; }\n${STEP} return 1; }`, 2, /main/],
+  ["two let with one name", program("let x = 1;\nlet x = 2;\nreturn x;"), 3, /`?x`? has already/],
+  ["a let with a parameter's name", program("const context = 2;\nreturn 1;"), 1, /context/],
+  ["two functions with one name", `${PRELUDE}${STEP} return 0; }\n${STEP} return 1; }`, 2, /main/],
   ["u32 - 1 < 0", program("return ring.packed - 1 < 0 ? 1 : 0;"), 3, /u32 is unsigned.*never true/],
   ["0 <= u16", program("if (0 <= ring.head) return 1;\nreturn 0;"), 3, /unsigned.*always true/],
   ["u64 >= 0n", program("if (ring.total >= 0n) return 1;\nreturn 0;"), 3, /unsigned.*always true/],
@@ -105,7 +105,7 @@ for (const [name, text, at, message] of REFUSED) {
   });
 }
 
-test("compiler compiles or refuses every operator of JavaScript, each with a place", () => {
+test("compiler accepts every operator of JavaScript or refuses it with a place", () => {
   const operators = ["+", "-", "*", "/", "%", "**", "&", "|", "^", "<<", ">>", ">>>", "??"];
   const relations = [
     "<",
@@ -141,7 +141,7 @@ test("compiler compiles or refuses every operator of JavaScript, each with a pla
   assert.ok(compiled > 25 && compiled < texts.length, `${compiled} of ${texts.length}`);
 });
 
-test("literals of ?: take the type of what they are assigned to", () => {
+test("literals of ?: take the type of their assignment target", () => {
   const choose = "ring.packed > 5 ? 7 : 9";
   for (const [packed, wanted] of [
     [6, 7],
@@ -165,21 +165,21 @@ test("literals of ?: take the type of what they are assigned to", () => {
     assert.equal(run(big, packed).total, BigInt(wanted));
     const nested = `ring.head = ring.packed > 5 ? 7 : ring.packed > 100 ? 1 : 9;\nreturn 0;`;
     assert.equal(run(nested, packed).head, wanted);
-    // On the right of an operator it takes the type of the left, and at a call the parameter's.
+    // On the right of an operator it takes the type of the left, and in a call the parameter's.
     assert.equal(run(`let y = i32(1);\nreturn y + (${choose}) - 1;`, packed).r0, wanted);
   }
   const text = `${PRELUDE}function put(x: u16): u16 { return x; }
     ${STEP} const ring = view(RING, context, PRIVATE_OFFSET);
     ring.head = put(ring.packed > 5 ? 7 : 9); return 0; }`;
   assert.equal(compile(text).length, 1);
-  // One that does not fit is still told.
+  // A literal that does not fit is still refused.
   assert.match(
     refusalOf(program("ring.head = ring.packed > 5 ? 70000 : 9;\nreturn 0;")).message,
     /fit/,
   );
 });
 
-test("code that uses a named constant is attributed to the line that uses it", () => {
+test("code has the line of its use when it uses a named constant", () => {
   const text = `${PRELUDE}const SMALL = 5 - 3;\n${STEP}
   switch (view(CONTEXT, context, 0).num_bufs) {
     case SMALL:\n      return 1;\n  }\n  return 0;\n}`;

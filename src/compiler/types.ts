@@ -1,6 +1,6 @@
 /**
- * Types of values. In registers an unsigned value is zero-extended to 64 bits; a signed one of up to 32 bits
- * is sign-extended to 32 bits with the upper half zero, as 32-bit instructions leave it.
+ * Types of values. In registers an unsigned value is zero-extended to 64 bits. A signed one of up
+ * to 32 bits is sign-extended to 32 bits with the upper half zero, as 32-bit instructions leave it.
  */
 export interface IntType {
   readonly kind: "int";
@@ -33,24 +33,26 @@ export function isIntName(name: string): name is IntName {
   return Object.hasOwn(INT_TYPES, name);
 }
 
-/** Width of the instructions that work on the type. */
+/** Returns the width of the instructions that work on the type. */
 export function registerBits(t: IntType): 32 | 64 {
   return t.bits === 64 ? 64 : 32;
 }
 
-/** `value` wrapped to the type, as it stands in a register (64 bits unsigned). */
+/** Returns `value` wrapped to the type, as it is in a register (64 bits unsigned). */
 export function canonical(value: bigint, t: IntType): bigint {
   const wrapped = t.signed ? BigInt.asIntN(t.bits, value) : BigInt.asUintN(t.bits, value);
   return BigInt.asUintN(registerBits(t), wrapped);
 }
 
-/** True where a constant can be written for the type: negative ones stand for their two's complement. */
+/**
+ * True if a constant can be written for the type. Negative ones stand for their two's complement.
+ */
 export function fits(value: bigint, t: IntType): boolean {
   const limit = 1n << BigInt(t.bits);
   return value < limit && value >= -(limit >> 1n);
 }
 
-/** What field types are in registers. */
+/** Returns the register type of a field's width. */
 export function fieldType(width: 1 | 2 | 4 | 8): IntType {
   return { 1: U8, 2: U16, 4: U32, 8: U64 }[width];
 }

@@ -1,4 +1,7 @@
-/** Which accelerator works here: /dev/kvm may exist and still not run a stock guest, so one is tried, briefly. */
+/**
+ * Detects the accelerator: /dev/kvm may exist without running a
+ * stock guest, so a kernel is booted briefly.
+ */
 import { spawn } from "node:child_process";
 import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +10,7 @@ import type { Accelerator } from "./qemu-command.ts";
 
 const PROBE_MS = 8000;
 
-/** BPFHV_ACCEL=kvm or tcg overrides. The answer is kept in the cache until the machine boots anew. */
+/** BPFHV_ACCEL=kvm or tcg overrides. The result is cached until the machine reboots. */
 export async function detectAccelerator(
   parts: Pick<GuestParts, "qemu" | "kernel">,
 ): Promise<Accelerator> {
@@ -21,12 +24,12 @@ export async function detectAccelerator(
   try {
     writeFileSync(memo, found);
   } catch {
-    // A cache of somebody else: probing again is all that it costs.
+    // The cache belongs to another user: probing again is the only cost.
   }
   return found;
 }
 
-/** Starts the kernel with no root file system: one that works gets as far as missing it. */
+/** Starts the kernel without a root file system: a working one reports that it is missing. */
 function kvmBootsKernel(qemu: string, kernel: string): Promise<boolean> {
   return new Promise((resolve) => {
     const machine = ["-accel", "kvm", "-cpu", "host", "-machine", "q35", "-m", "256"];

@@ -10,7 +10,7 @@ import { checkDisk, claimedFormat, headerProblem } from "./disk-image.ts";
 const at = (offset: number, text: string): Buffer =>
   Buffer.concat([Buffer.alloc(offset), Buffer.from(text, "latin1"), Buffer.alloc(600)]);
 
-test("a raw image is refused when it begins as another format that QEMU knows", () => {
+test("raw image is refused when it begins as another format that QEMU knows", () => {
   const claims: [string, Buffer][] = [
     ["qcow2", at(0, "QFI\xfb")],
     ["vmdk", at(0, "KDMV")],
@@ -36,7 +36,7 @@ test("a raw image is refused when it begins as another format that QEMU knows", 
   }
 });
 
-test("a raw image is taken when it begins with a boot sector, with zeros, or not at all", () => {
+test("raw image is accepted when it begins with a boot sector or zeros, or is empty", () => {
   const sector = Buffer.alloc(512);
   sector.writeUInt16LE(0xaa55, 510);
   for (const head of [sector, Buffer.alloc(4096), Buffer.alloc(0), at(1, "QFI\xfb")]) {
@@ -44,14 +44,14 @@ test("a raw image is taken when it begins with a boot sector, with zeros, or not
   }
 });
 
-test("a qcow2 image is taken when no other file belongs to it", () => {
+test("qcow2 image is accepted when it refers to no other file", () => {
   assert.equal(headerProblem(qcow2Image({}), "qcow2"), undefined);
   assert.equal(headerProblem(qcow2Image({ version: 2 }), "qcow2"), undefined);
   const names = { type: 0x6803f857, data: Buffer.alloc(48) };
   assert.equal(headerProblem(qcow2Image({ extensions: [names] }), "qcow2"), undefined);
 });
 
-test("a qcow2 image is refused when it names another file of the host", () => {
+test("qcow2 image is refused when it names another file of the host", () => {
   const dataFile = { type: 0x44415441, data: Buffer.from("/etc/passwd") };
   const names = { type: 0x6803f857, data: Buffer.alloc(5) };
   const refused: [Parameters<typeof qcow2Image>[0], RegExp][] = [
@@ -67,7 +67,7 @@ test("a qcow2 image is refused when it names another file of the host", () => {
   }
 });
 
-test("a qcow2 image is refused when its header is damaged or unknown", () => {
+test("qcow2 image is refused when its header is damaged or unknown", () => {
   const damaged = (change: (image: Buffer) => void): Buffer => {
     const image = Buffer.from(qcow2Image({}));
     change(image);
@@ -88,7 +88,7 @@ test("a qcow2 image is refused when its header is damaged or unknown", () => {
   for (const [image, reason] of cases) assert.match(headerProblem(image, "qcow2") ?? "", reason);
 });
 
-test("a disk is refused in one line when it is neither a file nor a block device", () => {
+test("disk is refused in one line when it is neither a file nor a block device", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-disk-"));
   try {
     const fifo = join(folder, "fifo");

@@ -1,7 +1,7 @@
 /**
- * What a disk image says of itself, judged before QEMU opens it. The first bytes of a raw image
- * belong to the guest, so they never choose a format: a guest that writes a qcow2 header there
- * could name any file of the host as backing file. Layout of qcow2: QEMU, docs/interop/qcow2.rst.
+ * Checks a disk image's header before QEMU opens it. The first bytes of a raw image belong to the
+ * guest, so they never choose a format: a guest that writes a qcow2 header there could name any
+ * file of the host as backing file. Layout of qcow2: QEMU, docs/interop/qcow2.rst.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { failure } from "../errors.ts";
@@ -15,7 +15,7 @@ interface Magic {
   readonly bytes: string;
 }
 
-/** What QEMU's own probing looks for (the `_probe` functions of its block drivers). */
+/** The magic numbers that QEMU probes for (the `_probe` functions of its block drivers). */
 const MAGICS: readonly Magic[] = [
   { format: "qcow2", at: 0, bytes: "QFI\xfb" },
   { format: "vmdk", at: 0, bytes: "KDMV" },
@@ -34,7 +34,7 @@ const MAGICS: readonly Magic[] = [
 
 const MAX_CLUSTER_BITS = 21;
 const MIN_CLUSTER_BITS = 9;
-/** Header and header extensions lie in the first cluster. */
+/** Header and header extensions are in the first cluster. */
 const MAX_HEADER = 2 ** MAX_CLUSTER_BITS;
 
 const QCOW2 = {
@@ -50,11 +50,14 @@ const QCOW2 = {
 const EXTERNAL_DATA_FILE = 1 << 2;
 const EXTENSION = { end: 0, dataFile: 0x44415441 } as const;
 
-/** The vmdk driver takes a description in text that begins so, too. */
+/** The vmdk driver also accepts a text description that begins like this. */
 const VMDK_TEXT = /^(?:#.*\n| *\r?\n)*version=[123]\r?\n/;
 const MAX_PROBED = 2048;
 
-/** The format that the first bytes claim, by QEMU's magic numbers; undefined for anything else. */
+/**
+ * Returns the format that the first bytes claim, by QEMU's
+ * magic numbers; undefined for anything else.
+ */
 export function claimedFormat(head: Uint8Array): string | undefined {
   const text = Buffer.from(head.buffer, head.byteOffset, Math.min(head.length, MAX_PROBED));
   const latin = text.toString("latin1");
@@ -63,7 +66,7 @@ export function claimedFormat(head: Uint8Array): string | undefined {
 }
 
 /**
- * Why the image must not be opened as `format`, and what to do; undefined when it may be.
+ * Returns why the image must not be opened as `format`, and what to do; undefined if it may be.
  * @param head the image's first bytes, up to 2 MiB
  */
 export function headerProblem(head: Uint8Array, format: DiskFormat): string | undefined {
@@ -83,7 +86,7 @@ export function headerProblem(head: Uint8Array, format: DiskFormat): string | un
   );
 }
 
-/** A header that makes QEMU open other files, or one that cannot be judged. */
+/** Reports a header that makes QEMU open other files, or that is invalid. */
 function qcow2Problem(head: Uint8Array): string | undefined {
   const broken = "its qcow2 header is damaged: check it with qemu-img check -f qcow2";
   const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
@@ -109,14 +112,14 @@ function qcow2Problem(head: Uint8Array): string | undefined {
 const flattened = "make one without: qemu-img convert -f qcow2 -O qcow2 IMAGE NEW";
 const external = `it keeps its data in another file of the host, named by the image: ${flattened}`;
 
-/** @returns whether the extension is there; undefined when the list runs out of `end` */
+/** @returns true if the extension exists; undefined if the list exceeds `end` */
 function findExtension(
   view: DataView,
   start: number,
   end: number,
   wanted: number,
 ): boolean | undefined {
-  // Each step goes at least 8 bytes on.
+  // Each step advances by at least 8 bytes.
   for (let at = start; at + 8 <= end; ) {
     const type = view.getUint32(at);
     const length = view.getUint32(at + 4);
@@ -129,11 +132,11 @@ function findExtension(
   return start > end ? undefined : false;
 }
 
-/** An image that QEMU may open. */
+/** A checked image, which QEMU may open. */
 export interface DiskImage {
   readonly path: string;
   readonly format: DiskFormat;
-  /** A block device, not a file. */
+  /** A block device instead of a file. */
   readonly isDevice: boolean;
 }
 
@@ -148,7 +151,7 @@ export function checkDisk(path: string, format: DiskFormat): DiskImage {
 function readHead(path: string): { head: Uint8Array; stats: Stats } {
   let fd: number | undefined;
   try {
-    // Opening a FIFO waits for its writer.
+    // O_NONBLOCK: opening a FIFO waits for its writer.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = fstatSync(fd);
     if (!stats.isFile() && !stats.isBlockDevice()) {

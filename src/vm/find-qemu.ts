@@ -7,7 +7,7 @@ import { MIGRATION_BLOCKER } from "./qemu-command.ts";
 export const MIN_QEMU = [10, 1] as const;
 const PROBE_MS = 10_000;
 
-/** `program`'s problem in one line, or undefined where it is new enough and has the device. */
+/** Returns `program`'s problem in one line; undefined if it is new enough and has the device. */
 export function qemuProblem(program: string): string | undefined {
   const { status, stdout, error } = run(program, "--version");
   if (error !== undefined || status !== 0) {
@@ -15,7 +15,7 @@ export function qemuProblem(program: string): string | undefined {
     return `cannot run ${program} (${reason})`;
   }
   const version = parseQemuVersion(stdout);
-  if (version === undefined) return `${program} does not tell its version as QEMU does`;
+  if (version === undefined) return `${program} does not print a QEMU version`;
   if (isOlder(version, MIN_QEMU)) {
     return `${program} is QEMU ${version.join(".")}, and vfio-user needs ${MIN_QEMU.join(".")} or newer`;
   }
@@ -24,7 +24,7 @@ export function qemuProblem(program: string): string | undefined {
   return `${program} was built without vfio-user-pci`;
 }
 
-/** Whether it can be made to refuse live migration (`MIGRATION_BLOCKER`). */
+/** Returns true if it can be made to refuse live migration (`MIGRATION_BLOCKER`). */
 export function canRefuseMigration(program: string): boolean {
   const [writable = ""] = run(program, "-drive", "format=help").stdout.split("\n");
   return writable.split(" ").includes(MIGRATION_BLOCKER.driver);
@@ -40,7 +40,10 @@ export function isOlder(a: readonly [number, number], b: readonly [number, numbe
   return a[0] !== b[0] ? a[0] < b[0] : a[1] < b[1];
 }
 
-/** `wanted` where given, else the system's; undefined where that is missing or too old. @throws CommandError */
+/**
+ * Returns `wanted` if given, else the system's QEMU; undefined if that is missing or too old.
+ * @throws CommandError
+ */
 export function systemQemu(wanted: string | undefined): string | undefined {
   const program = wanted ?? "qemu-system-x86_64";
   const problem = qemuProblem(program);

@@ -35,7 +35,7 @@ test("extra arguments that leave guest RAM unshared are refused with a remedy", 
   for (const [extra, remedy] of refused) assert.match(sharedMemoryProblem(extra) ?? "", remedy);
 });
 
-test("extra arguments with shared RAM, or that have nothing to do with it, pass", () => {
+test("extra arguments are accepted when their RAM is shared or they do not concern RAM", () => {
   const fine = [
     [],
     ["-trace", "vfio_user*"],
@@ -47,7 +47,7 @@ test("extra arguments with shared RAM, or that have nothing to do with it, pass"
   for (const extra of fine) assert.equal(sharedMemoryProblem(extra), undefined, extra.join(" "));
 });
 
-test("guest RAM that cannot be sealed is named when it is used, however it is given", () => {
+test("guest RAM is reported when it cannot be sealed, in any form of the option", () => {
   const file = "memory-backend-file,id=a,size=1G,mem-path=/x,share=on";
   const unsealed: [string[], RegExp][] = [
     [["-object", file, "-machine", "memory-backend=a"], /"a" \(memory-backend-file\) cannot/],
@@ -63,7 +63,7 @@ test("guest RAM that cannot be sealed is named when it is used, however it is gi
   ];
   for (const [extra, name] of unsealed) {
     assert.match(unsealedMemory(extra) ?? "", name, extra.join(" "));
-    assert.equal(sharedMemoryProblem(extra), undefined, "it is shared all the same");
+    assert.equal(sharedMemoryProblem(extra), undefined, "it is shared nevertheless");
   }
 });
 
@@ -85,7 +85,7 @@ test("NUMA nodes have memory of their own when one names a backend", () => {
   assert.equal(hasNumaMemory(["-numa", "node,cpus=0", "-device", "pc-dimm,memdev=a"]), false);
 });
 
-test("an IOMMU is refused when QEMU would abort with it, or leave the NIC outside it", () => {
+test("IOMMU is refused when QEMU would abort or leave the NIC outside it", () => {
   const refused: [string, RegExp][] = [
     ["intel-iommu", /needs caching-mode=on/],
     ["intel-iommu,intremap=on,caching-mode=off", /needs caching-mode=on/],

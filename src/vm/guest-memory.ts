@@ -1,4 +1,4 @@
-/** Whether the NIC's process can use the guest memory that QEMU's arguments make. Pure. */
+/** Checks that the NIC's process can map the guest memory that QEMU's arguments create. Pure. */
 
 interface Backend {
   readonly id: string;
@@ -6,7 +6,7 @@ interface Backend {
   readonly fields: ReadonlyMap<string, string>;
 }
 
-/** The backend that `qemuCommand` makes. */
+/** The backend that `qemuCommand` creates. */
 const OWN: Backend = {
   id: "ram",
   kind: "memory-backend-memfd",
@@ -14,13 +14,13 @@ const OWN: Backend = {
 };
 /** Devices that plug their backend into the guest as RAM. */
 const DIMMS: readonly string[] = ["pc-dimm", "nvdimm", "virtio-mem-pci"];
-/** Devices that translate what the PCI devices after them address. */
+/** Devices that translate the addresses of the PCI devices created after them. */
 const IOMMUS: readonly string[] = ["intel-iommu", "virtio-iommu-pci", "amd-iommu"];
 
 /**
- * Says why these extra arguments would give the guest RAM that the NIC's process cannot see, and
- * what to do; undefined if they are fine. QEMU itself does not complain: packets would silently go
- * nowhere.
+ * Returns why these extra arguments would give the guest RAM that the NIC's
+ * process cannot map, and what to do; undefined if they are fine. QEMU does not
+ * report it: all packets would be lost silently.
  */
 export function sharedMemoryProblem(extra: readonly string[]): string | undefined {
   const options = [...optionPairs(extra)].map(([option]) => option);
@@ -40,8 +40,8 @@ export function sharedMemoryProblem(extra: readonly string[]): string | undefine
 }
 
 /**
- * Says which guest RAM is in a file that cannot be sealed against shrinking; undefined if none is.
- * A server without --allow-unsealed leaves such RAM unused (src/memory/regions.ts).
+ * Returns the guest RAM in a file that cannot be sealed against shrinking; undefined if there is
+ * none. A server without --allow-unsealed leaves such RAM unused (src/memory/regions.ts).
  */
 export function unsealedMemory(extra: readonly string[]): string | undefined {
   for (const used of usedBackends(extra)) {
@@ -52,7 +52,9 @@ export function unsealedMemory(extra: readonly string[]): string | undefined {
   return undefined;
 }
 
-/** Whether NUMA nodes have backends of their own: QEMU refuses `memory-backend=` beside them. */
+/**
+ * Returns true if NUMA nodes have their own backends: QEMU refuses `memory-backend=` beside them.
+ */
 export function hasNumaMemory(extra: readonly string[]): boolean {
   return [...optionPairs(extra)].some(
     ([option, value]) => option === "numa" && usedBackend(option, value) !== undefined,
@@ -60,8 +62,8 @@ export function hasNumaMemory(extra: readonly string[]): boolean {
 }
 
 /**
- * Says why these extra arguments would give the guest an IOMMU that the NIC does not work with, and
- * what to do; undefined if they do not. QEMU starts all the same, and aborts or fails later.
+ * Returns why these extra arguments would give the guest an IOMMU that the NIC does not support,
+ * and what to do; undefined if they do not. QEMU starts nevertheless, and aborts or fails later.
  */
 export function iommuProblem(extra: readonly string[]): string | undefined {
   for (const [option, value] of optionPairs(extra)) {
@@ -69,18 +71,20 @@ export function iommuProblem(extra: readonly string[]): string | undefined {
     const fields = parseFields(value, "driver");
     const driver = fields.get("driver") ?? "";
     if (!IOMMUS.includes(driver)) continue;
-    // QEMU makes devices in JSON form after the others, in their order; a NIC is in JSON form.
+    // QEMU creates devices in JSON form after the others, in their order. A NIC is in JSON form.
     if (value.startsWith("{")) {
-      return `${driver} in JSON form is made after the NIC, too late: use -device ${driver},…`;
+      return `${driver} in JSON form is created after the NIC, which is too late: use -device ${driver},…`;
     }
     if (driver === "intel-iommu" && !isOn(fields.get("caching-mode") ?? "off")) {
-      return "intel-iommu needs caching-mode=on: QEMU aborts when the guest turns it on without";
+      return "intel-iommu needs caching-mode=on: without it QEMU aborts when the guest enables the IOMMU";
     }
   }
   return undefined;
 }
 
-/** The backends that are guest RAM, in order; only the name of one that no -object declares. */
+/**
+ * Returns the backends that are guest RAM, in order; only the name of one that no -object declares.
+ */
 function usedBackends(extra: readonly string[]): (Backend | string)[] {
   const pairs = [...optionPairs(extra)];
   const backends = new Map([[OWN.id, OWN]]);
@@ -111,7 +115,7 @@ function declaredBackend(value: string): Backend | undefined {
 function unsharedReason({ id, kind, fields }: Backend): string | undefined {
   const share = fields.get("share");
   if (kind === "memory-backend-memfd" || kind === "memory-backend-file") {
-    // A memfd is shared unless told otherwise; a file is private unless told otherwise.
+    // The default is shared for a memfd, private for a file.
     const shared = share === undefined ? kind === "memory-backend-memfd" : isOn(share);
     return shared ? undefined : `guest RAM "${id}" is not shared: add share=on to its -object`;
   }
@@ -119,7 +123,7 @@ function unsharedReason({ id, kind, fields }: Backend): string | undefined {
   return `guest RAM "${id}" is not shared: use memory-backend-memfd,share=on instead of ${kind}`;
 }
 
-/** Only a memfd has seals, and only if QEMU made it with them, as it does unless told otherwise. */
+/** Only a memfd has seals, and only if QEMU created it with them, which is the default. */
 function isUnsealed({ kind, fields }: Backend): boolean {
   return kind !== "memory-backend-memfd" || !isOn(fields.get("seal") ?? "on");
 }
@@ -138,14 +142,17 @@ function isOn(value: string): boolean {
   return ["on", "true", "yes", "y"].includes(value);
 }
 
-/** `kind,a=b,c=d` or JSON, as a flat map; the first word without "=" is the value of `implied`. */
+/**
+ * Parses `kind,a=b,c=d` or JSON to a flat map. The first
+ * word without "=" is the value of `implied`.
+ */
 function parseFields(text: string, implied: string): Map<string, string> {
   if (text.startsWith("{")) {
     try {
       const entries = Object.entries(JSON.parse(text) as Record<string, unknown>);
       return new Map(entries.map(([key, value]) => [key, String(value)]));
     } catch {
-      return new Map(); // QEMU will say what is wrong with it
+      return new Map(); // QEMU reports the error
     }
   }
   return new Map(

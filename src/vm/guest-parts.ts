@@ -1,4 +1,7 @@
-/** What a VM is made of, prepared once in the user's cache folder: QEMU, a guest kernel, an initramfs, the module. */
+/**
+ * The parts of a VM, prepared once in the user's cache folder: QEMU, a
+ * guest kernel, an initramfs, the module.
+ */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
@@ -16,7 +19,7 @@ import { failure } from "../errors.ts";
 import { type InitramfsFile, packInitramfs } from "./initramfs.ts";
 
 export interface GuestParts {
-  /** Folder in the cache that holds all of it. */
+  /** Folder of the parts, in the cache. */
   readonly folder: string;
   /** A QEMU of at least 10.1 that has vfio-user-pci. */
   readonly qemu: string;
@@ -25,12 +28,12 @@ export interface GuestParts {
   readonly kernel: string;
   /** Uncompressed cpio: another archive may follow it. */
   readonly initrd: string;
-  /** Of the kernel, as `uname -r` gives it. */
+  /** The kernel's release, as of `uname -r`. */
   readonly release: string;
 }
 
 export interface Prepare {
-  /** Fail instead of downloading or building what is missing. */
+  /** Fail if something is missing, instead of downloading or building it. */
   readonly onlyPrepared?: boolean;
 }
 
@@ -39,7 +42,10 @@ const PREPARE_MS = 45 * 60_000;
 const BUILD_MS = 10 * 60_000;
 const KEEP_MS = 24 * 3600_000;
 
-/** Prepares what is missing, with progress on standard error. @throws CommandError that says what to do. */
+/**
+ * Prepares missing parts, with progress on standard error.
+ * @throws CommandError that says what to do
+ */
 export async function prepareGuest(suite = "trixie", options?: Prepare): Promise<GuestParts> {
   const folder = await runScript("provision", ["--kernel", suite], PREPARE_MS, options);
   return {
@@ -53,7 +59,7 @@ export async function prepareGuest(suite = "trixie", options?: Prepare): Promise
   };
 }
 
-/** Builds a kernel module for that guest where it is not built yet; returns the paths of its .ko files. */
+/** Builds a kernel module for that guest if necessary; returns the paths of its .ko files. */
 export async function buildModule(
   source?: string,
   suite = "trixie",
@@ -67,8 +73,8 @@ export async function buildModule(
 }
 
 /**
- * The guest's initramfs with files added, named by its content beside the parts, so that it outlives the caller
- * and is written once. @returns its path
+ * Writes the guest's initramfs with files added, once. It is named by its content and stored beside
+ * the parts, so that it outlives the caller. @returns its path
  */
 export function composeInitrd(parts: GuestParts, files: readonly InitramfsFile[]): string {
   if (files.length === 0) return parts.initrd;
@@ -84,7 +90,7 @@ export function composeInitrd(parts: GuestParts, files: readonly InitramfsFile[]
   return path;
 }
 
-/** Those that no guest can still be starting from. */
+/** Removes those that are too old to be in use by a starting guest. */
 function removeOldInitrds(folder: string): void {
   for (const name of readdirSync(folder)) {
     if (!name.startsWith("initrd-")) continue;
@@ -95,7 +101,7 @@ function removeOldInitrds(folder: string): void {
   }
 }
 
-/** The files that make the guest's init load these modules, in order. */
+/** Returns the files that make the guest's init load these modules, in order. */
 export function moduleFiles(
   modules: readonly { readonly path: string; readonly parameters?: string }[],
 ): InitramfsFile[] {
@@ -110,7 +116,7 @@ export function moduleFiles(
   ];
 }
 
-/** The checkout or installed package that holds script/ and driver/. */
+/** Returns the folder of the checkout or installed package, which holds script/ and driver/. */
 export function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, "script/lib/provision"))) {
@@ -123,7 +129,9 @@ export function packageRoot(): string {
   return folder;
 }
 
-/** Runs one of script/lib; its last line of output is the result. Everything else it says goes to our stderr. */
+/**
+ * Runs a script of script/lib. Its last line of output is the result. The rest goes to our stderr.
+ */
 function runScript(
   name: string,
   words: readonly string[],
@@ -142,7 +150,7 @@ function runScript(
     output += chunk;
   });
   child.stderr.on("data", (chunk) => {
-    // Its reason for failing becomes ours, below: it is told once.
+    // The script's error becomes this error's message below, and is not printed twice.
     process.stderr.write(`${chunk}`.replace(/^bpfhv: .*\n/gm, ""));
     lastWords = `${lastWords}${chunk}`.slice(-2000);
   });

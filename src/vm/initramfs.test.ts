@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { packInitramfs } from "./initramfs.ts";
 
-/** Reads the archive by the format's own rules: hexadecimal fields of eight digits, everything padded to four. */
+/**
+ * Parses the archive by the format's rules: hexadecimal
+ * fields of eight digits, padded to four bytes.
+ */
 function unpack(image: Buffer): Map<string, { mode: number; content: string }> {
   const files = new Map<string, { mode: number; content: string }>();
   for (let at = 0; at < image.length; ) {
@@ -17,7 +20,7 @@ function unpack(image: Buffer): Map<string, { mode: number; content: string }> {
   return files;
 }
 
-test("an archive holds the files, their parent folders first, and a trailer", () => {
+test("archive holds the files, their parent folders first, and a trailer", () => {
   const image = packInitramfs([
     { path: "/extra/start", content: Buffer.from("#!/bin/sh\n"), executable: true },
     { path: "/extra/data/x", content: Buffer.from("12345") },

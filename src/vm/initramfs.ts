@@ -1,4 +1,7 @@
-/** Writes cpio archives in the "newc" form that Linux unpacks at boot (Documentation/driver-api/early-userspace). */
+/**
+ * Writes cpio archives in the "newc" form that Linux unpacks at boot
+ * (Documentation/driver-api/early-userspace).
+ */
 
 export interface InitramfsFile {
   /** Absolute path in the guest. */
@@ -11,7 +14,10 @@ const DIRECTORY = 0o040755;
 const FILE = 0o100644;
 const PROGRAM = 0o100755;
 
-/** An archive that may follow another, uncompressed one in the same image; parent folders are included. */
+/**
+ * Returns an archive that may follow another, uncompressed one in
+ * the same image. Includes parent folders.
+ */
 export function packInitramfs(files: readonly InitramfsFile[]): Buffer {
   const folders = new Set<string>();
   for (const { path } of files) {
@@ -19,7 +25,7 @@ export function packInitramfs(files: readonly InitramfsFile[]): Buffer {
     for (let i = 1; i <= parts.length; i++) folders.add(parts.slice(0, i).join("/"));
   }
   const empty = Buffer.alloc(0);
-  let inode = 0xb0f00000; // far from those of the archive before it
+  let inode = 0xb0f00000; // distinct from those of the archive before it
   const chunks = [...folders].map((name) => entry(name, inode++, DIRECTORY, empty));
   for (const { path, content, executable } of files) {
     chunks.push(entry(path.slice(1), inode++, executable ? PROGRAM : FILE, content));

@@ -27,14 +27,14 @@ function argumentOf(words: readonly string[], option: string): string | undefine
   return at < 0 ? undefined : words[at + 1];
 }
 
-test("guest RAM is a shared memfd of the asked size, and the machine uses it", () => {
+test("guest RAM is a shared memfd of the requested size, which the machine uses", () => {
   const words = qemuCommand(machine);
   assert.equal(argumentOf(words, "-object"), "memory-backend-memfd,id=ram,size=512M,share=on");
   assert.equal(argumentOf(words, "-machine"), "q35,memory-backend=ram");
   assert.equal(argumentOf(words, "-m"), "512M");
 });
 
-test("a vfio-user socket goes to QEMU in JSON form", () => {
+test("vfio-user socket is passed to QEMU in JSON form", () => {
   assert.deepEqual(JSON.parse(argumentOf(qemuCommand(machine), "-device")!), {
     driver: "vfio-user-pci",
     id: "nic0",
@@ -42,18 +42,18 @@ test("a vfio-user socket goes to QEMU in JSON form", () => {
   });
 });
 
-test("a NIC is plugged into a root port when it is given one", () => {
+test("NIC is plugged into a root port when one is given", () => {
   assert.deepEqual(rootPort("port0", 1), { driver: "pcie-root-port", id: "port0", chassis: 1 });
   assert.equal(vfioUserDevice("/s", { bus: "port0" }).bus, "port0");
   assert.equal("bus" in vfioUserDevice("/s"), false);
 });
 
-test("an original driver gets writes that are answered", () => {
+test("NIC uses answered writes when the driver is an original one", () => {
   assert.equal(vfioUserDevice("/s", { originalDriver: true })["x-no-posted-writes"], true);
   assert.equal("x-no-posted-writes" in vfioUserDevice("/s"), false);
 });
 
-test("a disk's layers are all named when QEMU opens it, so that it guesses none", () => {
+test("disk layers are all named, so that QEMU probes no format", () => {
   const disk = { path: "/a,b.img", format: "raw", isDevice: false } as const;
   const words = qemuCommand({ ...machine, devices: [], boot: { disk } });
   assert.deepEqual(JSON.parse(argumentOf(words, "-blockdev")!), {
@@ -72,7 +72,7 @@ test("a disk's layers are all named when QEMU opens it, so that it guesses none"
   });
 });
 
-test("a snapshot names the layers when a comma in the path survives QEMU's option parser", () => {
+test("snapshot names the layers when the path contains a comma", () => {
   const disk = { path: "/a,b.img", format: "qcow2", isDevice: false } as const;
   const drive = argumentOf(qemuCommand({ ...machine, boot: { disk, snapshot: true } }), "-drive")!;
   assert.match(drive, /^if=none,id=disk,snapshot=on,file=json:/);
@@ -102,7 +102,7 @@ test("documents show the option that blocks live migration when they show a NIC'
   }
 });
 
-test("the command's own RAM is left out when NUMA nodes have backends", () => {
+test("command omits its RAM when NUMA nodes have backends", () => {
   const nodes = [
     "-object",
     "memory-backend-memfd,id=a,size=512M,share=on",
@@ -116,12 +116,12 @@ test("the command's own RAM is left out when NUMA nodes have backends", () => {
   assert.equal(argumentOf(plain, "-machine"), "q35,memory-backend=ram");
 });
 
-test("extra arguments come last and unchanged", () => {
+test("extra arguments are appended unchanged", () => {
   const words = qemuCommand({ ...machine, extra: ["-trace", "vfio_user*"] });
   assert.deepEqual(words.slice(-2), ["-trace", "vfio_user*"]);
 });
 
-test("a quoted command line is read back by the shell word for word", () => {
+test("quoted command line is parsed by the shell into the same words", () => {
   const word = fc.string({ unit: "grapheme" }).filter((text) => !text.includes("\0"));
   fc.assert(
     fc.property(fc.array(word, { minLength: 1, maxLength: 5 }), (words) => {
@@ -133,7 +133,7 @@ test("a quoted command line is read back by the shell word for word", () => {
   );
 });
 
-test("memory is MiB, M or G, within what a guest can use", () => {
+test("memory is given in MiB, M or G, from 32 MiB to 1 TiB", () => {
   const cases = { "512": 512, "512M": 512, "2G": 2048, "1GiB": 1024, "8": undefined, x: undefined };
   for (const [text, expected] of Object.entries(cases)) assert.equal(parseMemory(text), expected);
   assert.equal(parseMemory("9999999G"), undefined);

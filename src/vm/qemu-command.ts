@@ -1,6 +1,6 @@
 /**
  * Composes QEMU's command line for a guest with vfio-user NICs.
- * Pure: touches neither files nor processes.
+ * Pure: accesses neither files nor processes.
  */
 import type { DiskImage } from "./disk-image.ts";
 import { hasNumaMemory } from "./guest-memory.ts";
@@ -9,32 +9,32 @@ export type Accelerator = "kvm" | "tcg";
 
 export type Boot =
   | { readonly kernel: string; readonly initrd?: string; readonly append?: string }
-  /** `snapshot`: what the guest writes is lost at the end, the image stays as it is. */
+  /** `snapshot`: the guest's writes are discarded at the end, and the image is unchanged. */
   | { readonly disk: DiskImage; readonly snapshot?: boolean };
 
-/** One `-device` in QEMU's JSON form; needs "driver". */
+/** One `-device` in QEMU's JSON form. Needs "driver". */
 export type Device = { readonly driver: string } & Readonly<Record<string, unknown>>;
 
 export interface Machine {
-  /** Program, a name or a path. */
+  /** The program: a name or a path. */
   readonly qemu: string;
   readonly accelerator: Accelerator;
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly boot: Boot;
   readonly devices: readonly Device[];
-  /** QEMU was built without what refuses live migration. */
+  /** QEMU was built without the block driver that refuses live migration. */
   readonly withoutBlocker?: boolean;
-  /** Appended as they are. */
+  /** Appended unchanged. */
   readonly extra?: readonly string[];
 }
 
 /**
  * Makes QEMU refuse live migration and snapshots of a running guest. Its vfio-user-pci registers no
- * migration blocker, and what the NIC writes is in no dirty log: without this, memory is corrupt
- * behind a migration that "completed". A writable vvfat node blocks migration, QEMU's refusal names
- * the node, and nothing is attached to it: no guest sees it. The folder only has to be small: QEMU
- * reads its list of names once.
+ * migration blocker, and the NIC's writes are in no dirty log: without this, memory is corrupt
+ * after a migration that "completed". A writable vvfat node blocks migration, and QEMU's refusal
+ * names the node. It is attached to nothing, so the guest does not see it. The folder is small,
+ * because QEMU reads its list of names once.
  */
 export const MIGRATION_BLOCKER = {
   driver: "vvfat",
@@ -45,8 +45,8 @@ export const MIGRATION_BLOCKER = {
 } as const;
 
 /**
- * The NIC as QEMU sees it. An original driver reads registers right after it wrote them and needs
- * writes that are answered (`originalDriver`); ours fences posted writes itself.
+ * Returns the NIC as a QEMU device. An original driver reads registers right after it wrote them
+ * and needs answered writes (`originalDriver`); this project's driver fences posted writes itself.
  */
 export function vfioUserDevice(
   socket: string,
@@ -61,14 +61,14 @@ export function vfioUserDevice(
   };
 }
 
-/** A slot that a NIC can be unplugged from: QEMU refuses to on the root bus. */
+/** Returns a slot that a NIC can be unplugged from, which QEMU refuses on the root bus. */
 export function rootPort(id: string, chassis: number): Device {
   return { driver: "pcie-root-port", id, chassis };
 }
 
 /**
- * Program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can map it;
- * or what `extra` gives to NUMA nodes: QEMU accepts one or the other.
+ * Returns program and arguments. The guest's RAM is a shared memfd, so that the NIC's process can
+ * map it, or the RAM that `extra` gives to NUMA nodes: QEMU accepts one or the other.
  */
 export function qemuCommand(machine: Machine): string[] {
   const ram = `${machine.memoryMiB}M`;
@@ -82,7 +82,7 @@ export function qemuCommand(machine: Machine): string[] {
     machine.qemu,
     ...["-nodefaults", "-no-user-config", "-display", "none"],
     ...["-accel", machine.accelerator === "tcg" ? "tcg,thread=multi" : "kvm"],
-    // Five-level paging costs an emulated guest time, and no guest of this size needs it.
+    // Five-level paging costs an emulated guest time, and a guest of this size does not need it.
     ...["-cpu", machine.accelerator === "tcg" ? "max,la57=off" : "host"],
     ...["-smp", String(machine.cpus), "-m", ram],
     ...memory,
@@ -110,19 +110,19 @@ function bootArguments(boot: Boot): string[] {
 const DISK_DEVICE = '{"driver":"virtio-blk-pci","drive":"disk"}';
 
 /**
- * Every layer is named, so that QEMU guesses no format from what the guest wrote, and no layer is
- * opened because the image names it.
+ * Names every layer, so that QEMU neither probes the format of what the guest wrote, nor opens a
+ * layer that the image names.
  */
 function diskArguments({ path, format, isDevice }: DiskImage, snapshot: boolean): string[] {
   const file = { driver: isDevice ? "host_device" : "file", filename: path };
   const image = { driver: format, file, ...(format === "qcow2" ? { backing: null } : {}) };
   if (!snapshot) return ["-blockdev", JSON.stringify({ "node-name": "disk", ...image })];
-  // -snapshot does not reach a -blockdev. A comma in an option's value is doubled.
+  // -snapshot does not apply to a -blockdev. A comma in an option's value is doubled.
   const layers = `json:${JSON.stringify(image)}`.replaceAll(",", ",,");
   return ["-drive", `if=none,id=disk,snapshot=on,file=${layers}`];
 }
 
-/** For a POSIX shell: each word quoted where it must be. */
+/** Quotes words for a POSIX shell, if necessary. */
 export function shellQuote(words: readonly string[]): string {
   return words
     .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
@@ -130,7 +130,7 @@ export function shellQuote(words: readonly string[]): string {
 }
 
 /**
- * "512", "512M", "2G" to MiB; undefined for anything else, or
+ * Converts "512", "512M", "2G" to MiB; undefined for anything else, or
  * for less than 32 MiB or more than 1 TiB.
  */
 export function parseMemory(text: string): number | undefined {

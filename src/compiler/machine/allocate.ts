@@ -1,6 +1,7 @@
 /**
- * Register allocation: colouring of the interference graph. Copies are merged first, boldly; where that leaves
- * too few registers, again with care (Briggs' and George's tests); what still finds none goes to the stack.
+ * Register allocation: colouring of the interference graph. Copies are coalesced aggressively
+ * first. If that leaves too few registers, they are coalesced again conservatively (Briggs' and
+ * George's tests). Registers without a colour are spilled.
  */
 import { CompileError } from "../errors.ts";
 import {
@@ -19,7 +20,7 @@ import { STACK_BYTES } from "./stack.ts";
 
 const FRAME_POINTER = 10;
 
-/** Gives every virtual register one of the machine's, or a place on the stack. */
+/** Assigns a machine register or a stack slot to every virtual register. */
 export function allocate(func: MachineFunction, place: () => CompileError["place"]): void {
   const unspillable = new Set<number>();
   for (;;) {
@@ -30,7 +31,7 @@ export function allocate(func: MachineFunction, place: () => CompileError["place
       func.stack += 8;
       if (func.stack > STACK_BYTES) {
         const hint = "keep fewer values at the same time";
-        throw new CompileError("LIMIT", place(), "the 512 bytes of stack are full", "", hint);
+        throw new CompileError("LIMIT", place(), "the stack of 512 bytes is exhausted", "", hint);
       }
       spill(func, new Set(group), -func.stack, unspillable);
     }
@@ -69,8 +70,8 @@ function rename(func: MachineFunction, colours: (register: number) => number): v
 }
 
 /**
- * Registers that are never live at the same time share a place on the stack: each reader loads it, each writer
- * stores it, and copies between them vanish.
+ * Spills registers. Those that are never live at the same time share a stack slot: each reader
+ * loads it, each writer stores it, and copies between them vanish.
  */
 function spill(
   func: MachineFunction,

@@ -1,15 +1,15 @@
 /**
- * Machine code before it is encoded: instructions of the real set in blocks, on registers that are still
- * mostly virtual. 0..10 are the machine's own.
+ * Machine code before encoding: instructions of the eBPF set in blocks, on mostly virtual
+ * registers. 0..10 are the machine's own.
  */
 import type { Operation } from "../../ebpf/opcode.ts";
 import { fetchesOld } from "./fetches.ts";
 
-/** Registers from here on are virtual. */
+/** First virtual register. */
 export const VIRTUAL = 16;
-/** R0..R9 can be given to values. */
+/** R0..R9 are allocatable. */
 export const ALLOCATABLE = 10;
-/** R0..R5 do not survive a call. */
+/** R0..R5 are clobbered by a call. */
 const CALL_CLOBBERS = [0, 1, 2, 3, 4, 5];
 
 export interface MachineInstruction {
@@ -19,21 +19,21 @@ export interface MachineInstruction {
   imm: number;
   offset: number;
   high: number;
-  /** Position in the row of all files. */
+  /** Position in the concatenation of all files. */
   at: number;
   /** Registers that a call reads. */
   args?: readonly number[];
-  /** Which of the program's functions a call calls. */
+  /** Index of the called function in the program. */
   callee?: number;
 }
 
 export interface MachineBlock {
   readonly id: number;
   code: MachineInstruction[];
-  /** Where the conditional jump at the end leads. */
+  /** Target of the conditional jump at the end. */
   taken?: MachineBlock;
   jump?: MachineInstruction;
-  /** Where control goes otherwise; undefined after an exit. */
+  /** The other successor; undefined after an exit. */
   next?: MachineBlock;
   /** Position of the jump in the source. */
   at: number;
@@ -43,7 +43,7 @@ export interface MachineFunction {
   readonly name: string;
   readonly entry: MachineBlock;
   blocks: MachineBlock[];
-  /** Bytes of stack in use. */
+  /** Used stack in bytes. */
   stack: number;
   nextRegister: number;
 }
@@ -52,7 +52,7 @@ export function successorsOf(block: MachineBlock): MachineBlock[] {
   return [block.taken, block.next].filter((b) => b !== undefined);
 }
 
-/** A copy between registers, which may vanish. */
+/** True for a copy between registers, which coalescing may remove. */
 export function isMove(i: MachineInstruction): boolean {
   const o = i.operation;
   return o.kind === "alu" && o.op === "mov" && o.bits === 64 && o.source === "reg";

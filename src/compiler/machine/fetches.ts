@@ -1,6 +1,6 @@
 import type { AtomicOp } from "../../ebpf/opcode.ts";
 
-/** True where the atomic writes the old value into its source register. */
+/** True if the atomic writes the old value into its source register. */
 export function fetchesOld(op: AtomicOp): boolean {
   return op.startsWith("fetch") || op === "xchg";
 }

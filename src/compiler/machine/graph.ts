@@ -1,15 +1,15 @@
-/** The interference graph: registers that are live at the same time cannot be the same. */
+/** The interference graph: an edge joins registers that are live at the same time. */
 import { ALLOCATABLE, type MachineInstruction, VIRTUAL } from "./code.ts";
 
 const FRAME_POINTER = 10;
 
 export interface Colouring {
   readonly colours: (register: number) => number;
-  /** Registers that found no colour, those together that are never live at the same time. */
+  /** Registers without a colour, grouped if they are never live at the same time. */
   readonly spilled: readonly (readonly number[])[];
 }
 
-/** A place on the stack, and the registers that live there, as nodes of the graph and one by one. */
+/** A stack slot, and its registers, as nodes of the graph and one by one. */
 interface Slot {
   readonly nodes: number[];
   readonly members: number[];
@@ -18,7 +18,7 @@ interface Slot {
 export class Graph {
   readonly #neighbours: Set<number>[];
   readonly #uses: Float64Array;
-  /** What a register was merged into. */
+  /** The register that each one was coalesced into. */
   readonly #merged: Int32Array;
 
   constructor(registers: number) {
@@ -102,7 +102,7 @@ export class Graph {
     return { colours: (register) => colours[this.find(register)]!, spilled };
   }
 
-  /** Into the first place on the stack where nobody is live at the same time. */
+  /** Assigns the first stack slot without a register that is live at the same time. */
   #spill(slots: Slot[], register: number, members: readonly number[]): void {
     const apart = (other: number): boolean => !this.#neighbours[register]!.has(other);
     let slot = slots.find(({ nodes }) => nodes.every(apart));
@@ -114,7 +114,9 @@ export class Graph {
     slot.members.push(...members);
   }
 
-  /** All that was merged into a register: never live at the same time, and in one place on the stack. */
+  /**
+   * Returns all registers coalesced into one: never live at the same time, and in one stack slot.
+   */
   #members(register: number, unspillable: ReadonlySet<number>): number[] {
     const members: number[] = [];
     for (let r = VIRTUAL; r < this.#merged.length; r++) {
@@ -123,7 +125,7 @@ export class Graph {
     return members;
   }
 
-  /** Registers in the order of colouring: the opposite of that in which they can be set aside. */
+  /** Returns the order of colouring: the reverse of the order of simplification. */
   #order(unspillable: ReadonlySet<number>): number[] {
     const left = new Set<number>();
     const degree = new Map<number, number>();

@@ -1,4 +1,4 @@
-/** Puts blocks into a row with as few jumps as there can be, and encodes them. */
+/** Orders blocks with as few jumps as possible, and encodes them. */
 import {
   encodeProgram,
   type Instruction,
@@ -13,16 +13,16 @@ const INVERSE: Readonly<Partial<Record<JumpOp, JumpOp>>> = {
   ...{ eq: "ne", ne: "eq", gt: "le", le: "gt", ge: "lt", lt: "ge" },
   ...{ sgt: "sle", sle: "sgt", sge: "slt", slt: "sge" },
 };
-/** Ends of programs up to this length are repeated rather than jumped to. */
+/** Exit blocks up to this length are duplicated instead of jumped to. */
 const REPEATED = 2;
 
 export interface Encoded {
   readonly code: Uint8Array;
-  /** Position in the source of each slot where it changes. */
+  /** Source position of each slot at which it changes. */
   readonly positions: ReadonlyMap<number, number>;
 }
 
-/** The functions of a program, its own first, one after the other. */
+/** Encodes the functions of a program, its own first. */
 export function encode(functions: readonly MachineFunction[]): Encoded {
   const rows = functions.flatMap((func) => {
     skipEmpty(func);
@@ -55,7 +55,7 @@ export function encode(functions: readonly MachineFunction[]): Encoded {
   return { code: encodeProgram(instructions), positions };
 }
 
-/** Jumps to empty blocks lead on to where these go. */
+/** Redirects jumps to empty blocks to their successors. */
 function skipEmpty(func: MachineFunction): void {
   const past = (block: MachineBlock): MachineBlock => {
     let at = block;
@@ -75,7 +75,7 @@ function skipEmpty(func: MachineFunction): void {
   }
 }
 
-/** Equal ends become one. */
+/** Merges equal exit blocks. */
 function shareEnds(func: MachineFunction): void {
   const known = new Map<string, MachineBlock>();
   const replaced = new Map<MachineBlock, MachineBlock>();
@@ -119,7 +119,7 @@ function placed(func: MachineFunction): MachineBlock[] {
   return [...order];
 }
 
-/** What should follow directly: first what nobody else leads to, ends of programs last. */
+/** Ranks candidates for the next block: first those without other predecessors, exits last. */
 function rank(block: MachineBlock, preds: ReadonlyMap<MachineBlock, number>): number {
   const end = block.next === undefined && block.code.length <= REPEATED ? 2 : 0;
   return end + (preds.get(block)! > 1 ? 1 : 0);
@@ -153,7 +153,7 @@ function emitRows(order: readonly MachineBlock[]): Row[] {
   });
 }
 
-/** Blocks that were repeated everywhere and are reached by nothing: verifiers refuse what cannot be reached. */
+/** Drops blocks that were duplicated everywhere: verifiers refuse unreachable code. */
 function withoutDead(rows: readonly Row[]): Row[] {
   const targets = new Set(rows.flatMap((row) => row.items.map((item) => item.target)));
   return rows.filter((row, i) => {

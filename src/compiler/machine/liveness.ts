@@ -1,4 +1,4 @@
-/** Which registers hold something that will still be read. */
+/** Liveness: registers whose value is read later. */
 import {
   type MachineBlock,
   type MachineFunction,
@@ -34,7 +34,9 @@ function liveIn(block: MachineBlock, out: ReadonlySet<number>): ReadonlySet<numb
   return live;
 }
 
-/** Walks a block from its end; `live` is what is live after the instruction that `visit` gets. */
+/**
+ * Walks a block backwards. `live` is the set that is live after the instruction passed to `visit`.
+ */
 export function backwards(
   block: MachineBlock,
   live: Set<number>,

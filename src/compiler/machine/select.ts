@@ -1,4 +1,7 @@
-/** Instruction selection: SSA to machine code on virtual registers; phis become copies at the ends of blocks. */
+/**
+ * Instruction selection: SSA to machine code on virtual
+ * registers. Phis become copies at block ends.
+ */
 import type { AluOp, JumpOp, Operation } from "../../ebpf/opcode.ts";
 import { commutes, widthOf } from "../fold.ts";
 import { type Block, type Func, successors, type Terminator, type Value } from "../ir.ts";
@@ -12,7 +15,7 @@ import {
 
 const FRAME_POINTER = 10;
 
-/** Comparisons with the operands exchanged. */
+/** Comparisons with exchanged operands. */
 const MIRRORED: Readonly<Partial<Record<JumpOp, JumpOp>>> = {
   ...{ gt: "lt", lt: "gt", ge: "le", le: "ge", sgt: "slt", slt: "sgt", sge: "sle", sle: "sge" },
   ...{ eq: "eq", ne: "ne", set: "set" },
@@ -27,13 +30,16 @@ const alu = (op: AluOp, bits: 32 | 64, source: "imm" | "reg"): Operation => ({
 });
 const MOVE = alu("mov", 64, "reg");
 
-/** A constant as the immediate of an instruction that works on `bits`; undefined where it does not fit. */
+/**
+ * Returns a constant as an immediate of an instruction that works
+ * on `bits`; undefined if it does not fit.
+ */
 export function immediate(value: bigint, bits: 32 | 64): number | undefined {
   const signed = BigInt.asIntN(bits, value);
   return BigInt.asIntN(32, signed) === signed ? Number(signed) : undefined;
 }
 
-/** @param functions of the program: calls name them by their index */
+/** @param functions functions of the program; calls name them by index */
 export function select(func: Func, functions: readonly Func[]): MachineFunction {
   return new Selector(func, functions).run();
 }
@@ -45,9 +51,9 @@ class Selector {
   readonly #blocks = new Map<Block, MachineBlock>();
   readonly #registers = new Map<Value, number>();
   readonly #uses = new Map<Value, number>();
-  /** Truncations that nobody needs: all readers look at the low half only. */
+  /** Unnecessary truncations: all readers use the low half only. */
   readonly #low = new Set<Value>();
-  /** Masks that became part of a jump. */
+  /** Masks that were fused into a jump. */
   readonly #fused = new Set<Value>();
   readonly #dominators: Dominators;
   #block: MachineBlock;
@@ -98,7 +104,8 @@ class Selector {
           use(arg, low && !(v.op === "store" && i === 0));
         });
       }
-      // Of a program's result the driver reads the low half; of a called function's, its caller reads all.
+      // The driver reads the low half of a program's result. A
+      // caller reads all of a function's result.
       if (end?.kind === "return") use(end.value, this.#functions[0] === this.#func);
       if (end?.kind === "branch") {
         use(end.a, end.bits === 32);
@@ -111,7 +118,7 @@ class Selector {
     }
   }
 
-  /** `(x & m) !== 0` with a mask that nobody else reads. */
+  /** Matches `(x & m) !== 0` with a mask that has no other reader. */
   #isMaskTest({ op, a, b }: Branch): boolean {
     const zero = b.op === "const" && b.imm === 0n && (op === "eq" || op === "ne");
     if (!zero || a.op !== "and" || this.#uses.get(a) !== 1) return false;
@@ -137,7 +144,7 @@ class Selector {
     this.#emit(MOVE, { dst, src });
   }
 
-  /** dst = constant, in the shortest way. */
+  /** Emits dst = constant by the shortest sequence. */
   #constant(dst: number, imm: bigint): void {
     const short = immediate(imm, 64);
     if (short !== undefined) this.#emit(alu("mov", 64, "imm"), { dst, imm: short });
@@ -150,7 +157,7 @@ class Selector {
     }
   }
 
-  /** The register that holds a value; constants are made where they are needed. */
+  /** Returns the register of a value. Constants are materialised at their use. */
   #read(value: Value): number {
     if (value.op !== "const") return this.#register(value);
     const register = this.#out.nextRegister++;
@@ -158,13 +165,13 @@ class Selector {
     return register;
   }
 
-  /** dst = value */
+  /** Emits dst = value. */
   #copy(dst: number, value: Value): void {
     if (value.op === "const") this.#constant(dst, value.imm);
     else this.#move(dst, this.#register(value));
   }
 
-  /** Base register and offset of a memory access; offsets have 16 bits. */
+  /** Returns base register and offset of a memory access. Offsets have 16 bits. */
   #address(base: Value, offset: number): { base: number; offset: number } {
     const register = this.#register(base);
     if (offset >= -0x8000 && offset <= 0x7fff) return { base: register, offset };
@@ -189,7 +196,7 @@ class Selector {
         return this.#truncate(value);
       case "swap":
         this.#copy(this.#register(value), value.args[0]!);
-        // To big endian: a swap on the little-endian machines that guests are, and in every ISA version.
+        // To big endian: a swap on little-endian guests, and part of every ISA version.
         return this.#emit(
           { kind: "swap", to: "be", width: (value.size * 8) as 16 | 32 | 64 },
           { dst: this.#register(value) },
@@ -275,14 +282,14 @@ class Selector {
     const op = (value.op === "depend" ? "xor" : value.op) as AluOp;
     const dst = this.#register(value);
     const lives = (v: Value): boolean => v.op === "const" || (this.#uses.get(v) ?? 0) > 1;
-    // The first operand is overwritten: better the one that nobody reads again.
+    // The first operand is overwritten: prefer the one without later readers.
     if (commutes(op) && b.op !== "const" && lives(a) && !lives(b)) [a, b] = [b, a];
     if (op === "sub" && a.op === "const" && a.imm === 0n) {
       this.#copy(dst, b);
       return this.#emit({ kind: "neg", bits: value.bits }, { dst });
     }
     const imm = b.op === "const" ? immediate(b.imm, value.bits) : undefined;
-    // A constant must be made before dst is written: dst may be its neighbour in the register file.
+    // Materialise a constant before dst is written: both may get the same register.
     const src = imm === undefined ? this.#read(b) : 0;
     this.#copy(dst, a);
     if (imm !== undefined) this.#emit(alu(op, value.bits, "imm"), { dst, imm });
@@ -308,7 +315,10 @@ class Selector {
     }
   }
 
-  /** The block that a branch leads to: on a critical edge one of its own, for the copies of phis. */
+  /**
+   * Returns the target block of a branch. A critical edge gets
+   * its own block, for the copies of phis.
+   */
   #edge(from: Block, to: Block): MachineBlock {
     const target = this.#blocks.get(to)!;
     if (this.#setsOneConstant(from, to)) {
@@ -324,8 +334,8 @@ class Selector {
   }
 
   /**
-   * One constant for a phi may be set before the jump, without a block of its own: nobody can be reading the phi
-   * unless its block dominates this one.
+   * Returns true if the phi's one constant may be set before the jump, without a block of its own:
+   * no instruction can read the phi, unless its block dominates this one.
    */
   #setsOneConstant(from: Block, to: Block): boolean {
     const phis = to.values.filter((v) => v.op === "phi");
@@ -337,12 +347,12 @@ class Selector {
     let { op, a, b } = branch;
     if (this.#fused.has(a)) {
       const [x, mask] = a.args as [Value, Value];
-      // "set" and its opposite: there is no jump on "no bit set", so the layout is turned instead.
+      // JSET has no inverse, so the successors are exchanged.
       if (op === "eq") [branch.then, branch.else] = [branch.else, branch.then];
       return this.#compare("set", 64, x, mask);
     }
     const counter = a.op === "add" || a.op === "phi";
-    // Verifiers know a counter's value, and judge best by a known second operand.
+    // Verifiers track a counter's value, and judge best if the second operand is known.
     if (a.op === "const" || (counter && b.op !== "const" && b.op !== "add" && b.op !== "phi")) {
       [a, b, op] = [b, a, MIRRORED[op]!];
     }
@@ -353,7 +363,7 @@ class Selector {
     let bits = wanted;
     let imm = b.op === "const" ? immediate(b.imm, bits) : undefined;
     if (b.op === "const" && imm === undefined && bits === 64 && widthOf(a) <= 32) {
-      // A u32 beyond the signed immediates: compare the low halves.
+      // A u32 above the signed immediates: compare the low halves.
       if (b.imm <= 0xffff_ffffn && !op.startsWith("s")) {
         bits = 32;
         imm = immediate(b.imm, 32);
@@ -368,7 +378,7 @@ class Selector {
     return { operation: { kind: "jump", op, bits, source: "reg" }, ...base, src, imm: 0 };
   }
 
-  /** All phis of `to` at once: a copy waits until nobody needs what it overwrites. */
+  /** Copies all phis of `to` in parallel: a copy waits until its target has no more readers. */
   #phiCopies(from: Block, to: Block): void {
     const index = to.preds.indexOf(from);
     let waiting: { dst: number; value: Value; src: number }[] = [];
@@ -382,7 +392,7 @@ class Selector {
     while (waiting.length > 0) {
       const ready = waiting.find((m) => !waiting.some((o) => o !== m && o.src === m.dst));
       if (ready === undefined) {
-        // A ring of copies: one value steps aside.
+        // A cycle of copies: save one value first.
         const [first] = waiting;
         const aside = this.#out.nextRegister++;
         this.#move(aside, first!.src);

@@ -1,21 +1,24 @@
-/** The stack that a program and the functions it calls need together, as verifiers count it. */
+/** Stack use of a program and the functions that it calls, counted as verifiers do. */
 import type { SourceLine } from "../../ebpf/program.ts";
 import { CompileError } from "../errors.ts";
 import type { MachineFunction } from "./code.ts";
 
 export const STACK_BYTES = 512;
-/** Functions in each other, the program's own included (MAX_CALL_FRAMES of Linux). */
+/** Nested functions, including the program's own (MAX_CALL_FRAMES of Linux). */
 const MAX_FRAMES = 8;
-/** Frames are rounded up to this; an empty one counts as well (check_max_stack_depth, Linux before 6.8). */
+/**
+ * Frames are rounded up to this. An empty one counts as well
+ * (check_max_stack_depth, Linux before 6.8).
+ */
 const FRAME_UNIT = 32;
 
 interface Chain {
-  /** Functions that call each other, the outermost first. */
+  /** Nested functions, the outermost first. */
   readonly names: readonly string[];
   readonly bytes: number;
 }
 
-/** @throws CompileError LIMIT where functions that call each other need more than there is */
+/** @throws CompileError LIMIT if nested functions exceed the stack or the number of frames */
 export function checkStack(functions: readonly MachineFunction[], place: () => SourceLine): void {
   const known = new Map<number, { longest: Chain; deepest: Chain }>();
   const measure = (index: number): { longest: Chain; deepest: Chain } => {
@@ -38,7 +41,7 @@ export function checkStack(functions: readonly MachineFunction[], place: () => S
   if (functions.length === 1) return;
   const { longest, deepest } = measure(0);
   if (longest.names.length > MAX_FRAMES) {
-    throw tooMuch(place(), longest, `${longest.names.length} functions call each other`);
+    throw tooMuch(place(), longest, `${longest.names.length} functions are nested`);
   }
   if (deepest.bytes > STACK_BYTES) {
     throw tooMuch(place(), deepest, `${deepest.bytes} bytes of stack are needed`);
@@ -46,7 +49,7 @@ export function checkStack(functions: readonly MachineFunction[], place: () => S
 }
 
 function tooMuch(place: SourceLine, { names }: Chain, what: string): CompileError {
-  const reason = `${what}: there are ${MAX_FRAMES} and ${STACK_BYTES} bytes`;
+  const reason = `${what}: the limits are ${MAX_FRAMES} functions and ${STACK_BYTES} bytes`;
   const hint = "let one be inlined, or keep fewer values at the same time";
   return new CompileError("LIMIT", place, reason, names.join(" > "), hint);
 }

@@ -12,7 +12,7 @@ import { transformSync } from "oxc-transform";
 /** A module that cannot be read, parsed or resolved. */
 export class ModuleError extends Error {}
 
-/** More is no ring format, and each level of imports makes the URL a third longer. */
+/** Limits of a ring format's modules. Each level of imports makes the URL a third longer. */
 const MAX_DEPTH = 8;
 const MAX_LENGTH = 1 << 20;
 

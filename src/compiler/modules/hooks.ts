@@ -1,19 +1,16 @@
 /**
- * Loader hooks, run by Node.js in a thread of its own (`module.register`): TypeScript files load on
- * every supported Node.js, as text of their own, never as a build of them that may be older.
+ * Loader hooks, which Node.js runs in a separate thread (`module.register`). TypeScript files load
+ * from their own text on every supported Node.js, never from a build that may be older.
  */
 import { existsSync, readFileSync } from "node:fs";
 import type { LoadHook, ResolveHook } from "node:module";
 import { fileURLToPath } from "node:url";
 import { transformSync } from "oxc-transform";
 
-/**
- * A module that stands in for a file and re-exports what that
- * file would import: `?import=SPECIFIER`.
- */
+/** A module that re-exports what a file would import: `?import=SPECIFIER`. */
 const STAND_IN = "import";
 
-/** The URL of a module that imports `specifier` as the file at `url` would. */
+/** Returns the URL of a module that imports `specifier` as the file at `url` would. */
 export function standIn(url: URL, specifier: string): string {
   const module = new URL(url);
   module.searchParams.set(STAND_IN, specifier);
@@ -21,7 +18,7 @@ export function standIn(url: URL, specifier: string): string {
 }
 
 export const resolve: ResolveHook = (specifier, context, next) => {
-  // This package is this one, wherever the importing file is:
+  // `bpfhv` is this package, wherever the importing file is:
   // layouts must be those of this compiler.
   if (/^bpfhv(\/|$)/.test(specifier)) {
     return next(specifier, { ...context, parentURL: import.meta.url });
@@ -29,7 +26,7 @@ export const resolve: ResolveHook = (specifier, context, next) => {
   return next(asTypeScript(specifier, context.parentURL) ?? specifier, context);
 };
 
-/** A relative import may name what the file is when it is built. */
+/** A relative import may name the built file. */
 function asTypeScript(specifier: string, parent: string | undefined): string | undefined {
   if (!/^\.\.?\/.*\.m?js$/.test(specifier) || parent?.startsWith("file:") !== true)
     return undefined;
@@ -50,7 +47,7 @@ export const load: LoadHook = (url, context, next) => {
   return { format: "module", source: stripped(fileURLToPath(url)), shortCircuit: true };
 };
 
-/** The JavaScript of a TypeScript file. @throws SyntaxError */
+/** Returns the JavaScript of a TypeScript file. @throws SyntaxError */
 function stripped(file: string): string {
   const { code, errors } = transformSync(file, readFileSync(file, "utf8"), {
     sourceType: "module",

@@ -1,6 +1,6 @@
 /**
- * Loads what guest programs import: layouts and constants, from
- * packages, JavaScript and TypeScript.
+ * Loads the layouts and constants that guest programs import,
+ * from packages, JavaScript and TypeScript.
  */
 import { register } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -9,9 +9,9 @@ import { standIn } from "./hooks.ts";
 let registered = false;
 
 /**
- * The exports of what `from` imports as `specifier`: packages are looked up from that file's
+ * Returns the exports of what `from` imports as `specifier`. Packages are resolved from that file's
  * folder, and `bpfhv/…` is this package.
- * @throws what loading throws: the module's own error, or Node's that says what was not found
+ * @throws the module's own error, or Node's error if it was not found
  */
 export async function loadImport(
   from: string,

@@ -1,4 +1,7 @@
-/** Common subexpressions: a computation that dominates an equal one replaces it. Memory is never looked at. */
+/**
+ * Common subexpression elimination: a computation replaces an equal one
+ * that it dominates. Loads are never merged.
+ */
 import { commutes } from "../fold.ts";
 import { type Block, type Func, isPure, readBy, resolve, type Value } from "../ir.ts";
 import { dominators } from "./dominators.ts";
@@ -33,7 +36,7 @@ export function shareCommon(func: Func): void {
   }
 }
 
-/** Drops what nobody reads. Loads of shared memory stay: the source asked for them. */
+/** Removes dead values. Loads of shared memory stay: the source requested them. */
 export function dropDead(func: Func): void {
   const live = new Set<Value>();
   const work: Value[] = [];

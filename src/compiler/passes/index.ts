@@ -1,4 +1,4 @@
-/** The order of passes. */
+/** Runs the passes in their order. */
 import type { Func } from "../ir.ts";
 import { dropDead, shareCommon } from "./common.ts";
 import { reduceInduction } from "./induction.ts";

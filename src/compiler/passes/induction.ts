@@ -1,6 +1,6 @@
 /**
- * Strength reduction in loops: where a counter that starts at a constant and grows by one selects an element
- * of an array, a pointer walks along the array instead.
+ * Strength reduction: if a counter that starts at a constant and grows by one indexes an array, an
+ * induction pointer replaces the multiplication.
  *
  *     i = phi(0, i + 1);  p = base + i * size     becomes     p = phi(base, p + size)
  */
@@ -9,7 +9,7 @@ import { type Dominators, dominates, dominators } from "./dominators.ts";
 
 interface Counter {
   readonly phi: Value;
-  /** Index of the loop's own edge among the predecessors. */
+  /** Index of the back edge among the predecessors. */
   readonly back: number;
   readonly start: bigint;
   readonly step: bigint;
@@ -40,7 +40,7 @@ function counterOf(d: Dominators, phi: Value): Counter | undefined {
   return { phi, back, start: start.imm, step: step.imm, next };
 }
 
-/** base + counter * size, if that is what the value is. */
+/** Matches base + counter * size. */
 function walked(value: Value, phi: Value): { base: Value; size: bigint } | undefined {
   if (value.op !== "add" || value.bits !== 64) return undefined;
   for (const [product, base] of [value.args, [...value.args].reverse()] as [Value, Value][]) {

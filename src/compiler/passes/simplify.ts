@@ -1,4 +1,4 @@
-/** Folds again what became known once paths had met, removes dead branches, and joins blocks in a row. */
+/** Folds again after paths were joined, removes dead branches, and merges consecutive blocks. */
 import { simplifyPhi } from "../build.ts";
 import { compares, fold } from "../fold.ts";
 import {
@@ -32,7 +32,7 @@ function once(func: Func): boolean {
   return changed;
 }
 
-/** Replacements made by `refold` stand where the old value stood. */
+/** Replacements made by `refold` are placed at the old value. */
 function added(value: Value, block: Block): Value[] {
   return fresh.has(value) && value.block === block && fresh.delete(value) ? [value] : [];
 }
@@ -71,7 +71,7 @@ function constant(func: Func, like: Value, imm: bigint): Value {
   return { ...base, args: [], imm, block, at };
 }
 
-/** A store keeps the low bytes only: masks for more than these are not needed. */
+/** Removes masks from a stored value, if the store truncates it anyway. */
 function narrowStore(store: Value): boolean {
   const value = store.args[1]!;
   const bits = store.size * 8;
@@ -103,7 +103,7 @@ function foldBranch(block: Block): boolean {
   return true;
 }
 
-/** Forgets one edge from `pred`, with the arguments of phis that came along it. */
+/** Removes one edge from `pred`, with the phi arguments of that edge. */
 export function dropPred(block: Block, pred: Block): void {
   const index = block.preds.indexOf(pred);
   block.preds.splice(index, 1);

@@ -1,6 +1,6 @@
 /**
- * Tests for zero in fewer instructions: of a difference or xor that nobody else reads, its operands are compared
- * instead; "below 1" becomes "is 0", which a mask can be part of.
+ * Shortens tests for zero: instead of a difference or xor without other readers, its operands are
+ * compared; "below 1" becomes "is 0", which can absorb a mask.
  */
 import type { JumpOp } from "../../ebpf/opcode.ts";
 import { widthOf } from "../fold.ts";
@@ -8,7 +8,7 @@ import { type Func, readBy, type Terminator, type Value } from "../ir.ts";
 
 type Branch = Extract<Terminator, { kind: "branch" }>;
 
-/** Not of counters: verifiers bound loops by what these are compared with. */
+/** Counters are excluded: verifiers bound loops by their comparison. */
 const COMPUTED: ReadonlySet<string> = new Set(["sub", "xor", "and"]);
 const BELOW_ONE: Readonly<Partial<Record<JumpOp, JumpOp>>> = { lt: "eq", ge: "ne" };
 
@@ -31,12 +31,14 @@ function compareOperands(end: Branch): void {
   if (!zero || (a.op !== "sub" && a.op !== "xor")) return;
   const [x, y] = a.args as [Value, Value];
   [end.a, end.b] = [x, y];
-  // The low halves alone, unless the whole registers tell the same without more ado.
+  // Compares the low halves only, unless whole registers give the same result.
   const low = end.bits === 32 || a.bits === 32;
   end.bits = low && !(isWhole(x) && isWhole(y)) ? 32 : 64;
 }
 
-/** Is the upper half zero? Of a truncation it is only where somebody reads it. */
+/**
+ * True if the upper half is zero. A truncation may be dropped if all its readers use the low half.
+ */
 function isWhole(value: Value): boolean {
   return widthOf(value) <= 32 && value.op !== "trunc";
 }

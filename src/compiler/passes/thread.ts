@@ -1,6 +1,7 @@
 /**
- * Jump threading: a block that only tests a phi is passed by where the phi's argument already decides the test.
- * It undoes what booleans of inlined functions cost: `return takeCompleted(context) ? 1 : 0`.
+ * Jump threading: an edge skips a block that only tests a phi, if the phi's argument on that edge
+ * decides the test. It removes the cost of booleans of inlined functions: `return
+ * takeCompleted(context) ? 1 : 0`.
  */
 import { compares } from "../fold.ts";
 import { type Block, type Func, readBy, type Value } from "../ir.ts";
@@ -23,7 +24,7 @@ export function threadJumps(func: Func): boolean {
   return changed;
 }
 
-/** True where the block's phis are read by its own test and by phis right behind it only. */
+/** True if the block's phis are read only by its own test and by phis of its successors. */
 function onlyPhis(func: Func, block: Block): boolean {
   if (block.values.some((v) => v.op !== "phi" && v.op !== "const")) return false;
   const own = new Set(block.values.filter((v) => v.op === "phi"));
@@ -53,8 +54,8 @@ function redirect(pred: Block, past: Block, to: Block): void {
 }
 
 /**
- * Where a phi takes a constant along an edge on which some value is known to equal it, it takes that value:
- * what stands in a register already need not be made.
+ * Replaces a phi's constant argument by a value that is known to equal it on
+ * that edge: it is in a register already.
  */
 export function reuseKnown(func: Func): void {
   for (const block of func.blocks) {
