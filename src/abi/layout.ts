@@ -23,6 +23,8 @@ export const u8 = (offset: number): Field<1> => ({ offset, width: 1 });
 export const u16 = (offset: number): Field<2> => ({ offset, width: 2 });
 export const u32 = (offset: number): Field<4> => ({ offset, width: 4 });
 export const u64 = (offset: number): Field<8> => ({ offset, width: 8 });
+/** The same in a file that also imports the guest language, which has casts of these names. */
+export const field = { u8, u16, u32, u64 } as const;
 
 /**
  * Declares a struct. Fields become properties, as in `RING.prod.offset`.

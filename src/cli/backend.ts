@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { type BackendOptions, NicFailed, WorkerHandle } from "../control/handle.ts";
 import { backendWorker } from "../control/waiting-worker.ts";
-import { DEVICES, findDevice } from "../devices/index.ts";
+import { DEFAULT_FORMAT, withOffloads } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { failure, Usage, whole } from "../errors.ts";
 import {
@@ -17,6 +17,7 @@ import type { PolicySpec } from "../net/policies/index.ts";
 import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
+import { DEVICE_WORDS, loadDevice } from "./device-option.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LineWriter } from "./line-writer.ts";
 import { Log } from "./log.ts";
@@ -60,14 +61,13 @@ const OFFLOADS = Object.keys(OFFLOAD_WORDS) as OffloadWord[];
 const CHECKSUMS: readonly OffloadWord[] = ["txcsum", "rxcsum"];
 
 export function backendCommand(): Command {
-  const devices = DEVICES.map(({ name }) => name).join(", ");
   return new Command("backend")
     .description("serve a NIC of the original QEMU fork (-netdev bpfhv-proxy)")
     .requiredOption("-p, --path <socket>", "UNIX socket that QEMU listens on")
     .option("-P, --pid-file <file>", "write the process id here; a backend that runs is replaced")
     .option("-i, --interface <name>", "TAP interface", "tapx")
     .option("-b, --backend <type>", "tap, or another port (see `bpfhv serve --help`)", "tap")
-    .option("-d, --device <type>", devices, "sring")
+    .option("-d, --device <type>", DEVICE_WORDS, DEFAULT_FORMAT)
     .option("-O, --offloads <list>", `comma list of ${OFFLOADS.join(", ")}`, offloadList, [])
     .option("-C, --csum", "offload checksums: txcsum and rxcsum", false)
     .option("-G, --gso", "all offloads", false)
@@ -113,14 +113,14 @@ function offloadList(text: string, before: OffloadWord[]): OffloadWord[] {
 }
 
 /** @throws Usage */
-export function workerOptions(flags: BackendFlags): BackendOptions {
+async function workerOptions(flags: BackendFlags): Promise<BackendOptions> {
   requireShort("--path", flags.path);
   if (flags.createTap && flags.backend !== "tap") throw new Usage("--create-tap goes with -b tap");
   if (flags.tapAddress !== undefined && !flags.createTap) {
     throw new Usage("--tap-address goes with --create-tap");
   }
   return {
-    ...deviceOf(flags),
+    ...(await deviceOf(flags)),
     port: portOf(flags),
     path: flags.path,
     reconnect: flags.reconnect,
@@ -134,16 +134,12 @@ export function workerOptions(flags: BackendFlags): BackendOptions {
   };
 }
 
-/** As the original has it: sring with offloads is sring_gso; vring_packed knows none. */
-function deviceOf(flags: BackendFlags): { device: string; features: number } {
+async function deviceOf(flags: BackendFlags): Promise<{ device: string; features: number }> {
   const offloads = new Set<OffloadWord>(flags.offloads);
   for (const offload of flags.gso ? OFFLOADS : flags.csum ? CHECKSUMS : []) offloads.add(offload);
-  const name = flags.device === "sring" && offloads.size > 0 ? "sring_gso" : flags.device;
-  const device = findDevice(name);
-  if (device === undefined) {
-    throw new Usage(`unknown device "${name}": there are ${DEVICES.map((d) => d.name).join(", ")}`);
-  }
-  return { device: name, features: device.features & offloadFeatures(offloads) };
+  const name = offloads.size > 0 ? withOffloads(flags.device) : flags.device;
+  const { device, format } = await loadDevice(name);
+  return { device, features: format.features & offloadFeatures(offloads) };
 }
 
 function portOf(flags: BackendFlags): PortSpec {
@@ -171,7 +167,7 @@ function orUsage<T>(parse: () => T): T {
 const STDOUT = 1;
 
 async function backend(flags: BackendFlags): Promise<void> {
-  const options = workerOptions(flags);
+  const options = await workerOptions(flags);
   const account = prepareToDrop(flags.user);
   const access = socketAccess(flags, account?.uid);
   const level = flags.verbose > 0 ? "debug" : "warn";

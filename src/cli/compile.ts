@@ -14,12 +14,17 @@ import {
   type Source,
 } from "../compiler/index.ts";
 import { loadImport } from "../compiler/modules/load.ts";
+import { compilePrograms } from "../devices/program-set.ts";
 import { writeElf } from "../ebpf/elf-writer.ts";
 import type { Program } from "../ebpf/program.ts";
 import { disassembleProgram } from "../ebpf/text.ts";
-import { failure, Usage } from "../errors.ts";
+import { failure, Usage, whole } from "../errors.ts";
+import { DEFAULT_BUFS } from "../nic/config.ts";
+import { DEVICE_WORDS, loadDevice, requireSize } from "./device-option.ts";
 
 interface CompileFlags {
+  device?: string;
+  bufs: number;
   define: Record<string, unknown>;
   form: abi.ProgramForm;
   to: "asm" | "hex" | "elf";
@@ -28,30 +33,55 @@ interface CompileFlags {
   module: boolean;
 }
 
+const bufs = whole("--bufs", 16, 8192);
+
 export function compileCommand(): Command {
   return new Command("compile")
     .description("compile guest programs written in TypeScript (docs/compiler.md)")
-    .argument("<file>", "a file with exported programs")
+    .argument("[file]", "a file with exported programs")
+    .option("--device <name>", `without a file, its programs; ${DEVICE_WORDS}`)
+    .option("--bufs <n>", "buffers per queue of the device", bufs, DEFAULT_BUFS)
     .option("--define <name=value>", "a value for a declared constant; may be repeated", define, {})
     .addOption(new Option("--form <form>").choices(["helperfree", "v1"]).default("helperfree"))
     .addOption(new Option("--to <format>").choices(["asm", "hex", "elf"]).default("asm"))
     .option("-o, --output <file>", "default: standard output")
     .option("--json", "programs with code and source lines, as JSON", false)
     .option("--module", "the unspecialised text as a JavaScript module, for bundlers", false)
-    .action(async (file: string, flags: CompileFlags) => {
+    .action(async (file: string | undefined, flags: CompileFlags) => {
       if (flags.to === "elf" && flags.output === undefined && process.stdout.isTTY) {
         throw new Usage("--to elf is binary: give -o FILE, or redirect the output");
       }
-      const result = await refusing(file, async () => {
-        const source = parseSource(file, read(file), readFromDisk);
-        requireDeclared(source, flags.define);
-        if (flags.module) return moduleOf(source);
-        const given = { ...(await imported(source)), form: flags.form, ...flags.define };
-        return output(compileSource(source, given), flags);
-      });
+      const { device } = flags;
+      if ((file === undefined) === (device === undefined)) throw new Usage("give FILE or --device");
+      const result = await refusing(file ?? device!, () =>
+        file === undefined ? compileDevice(device!, flags) : compileFile(file, flags),
+      );
       if (flags.output === undefined) process.stdout.write(result);
       else write(flags.output, result);
     });
+}
+
+type Output = string | Uint8Array;
+
+async function compileFile(file: string, flags: CompileFlags): Promise<Output> {
+  const source = parseSource(file, read(file), readFromDisk);
+  requireDeclared(source, flags.define);
+  if (flags.module) return moduleOf(source);
+  const given = { ...(await imported(source)), form: flags.form, ...flags.define };
+  return output(compileSource(source, given), flags);
+}
+
+/** @throws CommandError */
+async function compileDevice(device: string, flags: CompileFlags): Promise<Output> {
+  if (flags.module || Object.keys(flags.define).length > 0) {
+    throw new Usage("--module and --define go with a file: a device has its own constants");
+  }
+  const { format } = await loadDevice(device);
+  requireSize(format, flags.bufs);
+  if (typeof format.programs === "function") {
+    throw failure(`${format.name} has ready programs: there is nothing to compile`);
+  }
+  return output(compilePrograms(format.programs, flags), flags);
 }
 
 /** A value for a name that nothing asks for is a name mistyped. @throws Usage */
@@ -140,7 +170,7 @@ function moduleOf(source: Source): string {
     .join("");
 }
 
-function output(programs: readonly Program[], flags: CompileFlags): string | Uint8Array {
+function output(programs: readonly Program[], flags: CompileFlags): Output {
   const hex = (program: Program): string => Buffer.from(program.code).toString("hex");
   if (flags.json) {
     const rows = programs.map((p) => ({

@@ -3,8 +3,9 @@
  * the same NIC, ring, engine and programs. The programs run compiled to WebAssembly, so rates say
  * little about a real guest; that every packet arrives, in order and unchanged, says more.
  */
-import { findDevice } from "../devices/index.ts";
+
 import { proofOf, proveDevice } from "../devices/proof.ts";
+import { DEFAULT_FORMAT, findFormat } from "../devices/registry.ts";
 import { GuestDriver } from "../guest/driver.ts";
 import { LocalMemory } from "../guest/memory.ts";
 import { LoopbackPort } from "../net/loopback.ts";
@@ -39,7 +40,7 @@ function isRight(frame: Uint8Array, number: number): boolean {
 }
 
 export function runEmbedded(options: { device?: string; packets?: number } = {}): EmbeddedResult {
-  const device = findDevice(options.device ?? "sring");
+  const device = findFormat(options.device ?? DEFAULT_FORMAT);
   if (device === undefined) throw new Error(`no device "${options.device}"`);
   const sizes = { rxBufs: DEFAULT_BUFS, txBufs: DEFAULT_BUFS };
   // As everywhere before a guest gets them.

@@ -5,8 +5,8 @@ import { Command, Option } from "commander";
 import { MAX_QUEUE_PAIRS, PCI_DEVICE, PCI_DEVICE_ORIGINAL } from "../abi/index.ts";
 import { NicFailed, type NicOptions, WorkerHandle } from "../control/handle.ts";
 import { nicWorker, type WaitingWorker } from "../control/waiting-worker.ts";
-import type { Device } from "../devices/format.ts";
-import { FORMATS, findFormat } from "../devices/registry.ts";
+import type { RingFormat } from "../devices/format.ts";
+import { DEFAULT_FORMAT } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { failure, Usage, whole } from "../errors.ts";
 import { isOffloadWord, OFFLOAD_WORDS, offloadFeatures } from "../memory/offloads.ts";
@@ -24,6 +24,7 @@ import {
 import type { NicStatus } from "../nic/status.ts";
 import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
 import { type ControlCommands, ControlServer } from "./control-server.ts";
+import { DEVICE_WORDS, type LoadedDevice, loadDevice } from "./device-option.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LOG_LEVELS, Log, type LogLevel } from "./log.ts";
 import { machineMac } from "./mac.ts";
@@ -74,7 +75,7 @@ export function serveCommand(worker?: WaitingWorker): Command {
   return new Command("serve")
     .description("serve one NIC to one virtual machine over a vfio-user socket")
     .requiredOption("--socket <path>", "UNIX socket that QEMU's vfio-user-pci connects to")
-    .option("--device <name>", `kind of NIC: ${FORMATS.map((d) => d.name).join(", ")}`, "sring")
+    .option("--device <name>", DEVICE_WORDS, DEFAULT_FORMAT)
     .option("--net <port>", `where packets go: ${PORT_KINDS}`, "sink")
     .option("--offloads <list>", `offered to the guest: ${OFFLOADS} (default: all the device has)`)
     .option("--mac <address>", "MAC address (default: from machine and socket's path)")
@@ -141,12 +142,7 @@ export function parseOffloads(list: string): number {
 }
 
 /** @throws Usage */
-export function nicOptions(flags: ServeFlags): NicOptions {
-  const device = findFormat(flags.device);
-  if (device === undefined) {
-    const names = FORMATS.map((d) => d.name).join(", ");
-    throw new Usage(`unknown device "${flags.device}": there are ${names}`);
-  }
+function nicOptions(flags: ServeFlags, { device, format }: LoadedDevice): NicOptions {
   if (!LOG_LEVELS.includes(flags.logLevel)) {
     throw new Usage(`unknown log level "${flags.logLevel}": use ${LOG_LEVELS.join(", ")}`);
   }
@@ -163,9 +159,9 @@ export function nicOptions(flags: ServeFlags): NicOptions {
       doorbellSize: 8,
       ...(flags.offloads === undefined ? {} : { features: parseOffloads(flags.offloads) }),
     };
-    checkConfig({ ...nic, device });
+    checkConfig({ ...nic, device: format });
     return {
-      device: flags.device,
+      device,
       nic,
       port,
       socketPath: flags.socket,
@@ -186,25 +182,24 @@ export function nicOptions(flags: ServeFlags): NicOptions {
 }
 
 /** What the NIC ships, and what `status` says of it. @throws CommandError where it must not be shipped */
-async function proved({ device: name, nic }: NicOptions, allowUnverified: boolean) {
+async function proved(format: RingFormat, { nic }: NicOptions, allowUnverified: boolean) {
   // Compiler and verifier are loaded, and run, while the worker comes up.
-  const [{ findDevice }, { proofOf, proveInTurns, UnprovedError }, { programSets }] =
-    await Promise.all([
-      import("../devices/index.ts"),
-      import("../devices/proof.ts"),
-      import("../devices/program-set.ts"),
-    ]);
-  const device = findDevice(name) as Device;
+  const [{ proofOf, proveInTurns, UnprovedError }, { programSets }] = await Promise.all([
+    import("../devices/proof.ts"),
+    import("../devices/program-set.ts"),
+  ]);
   try {
-    const proof = proofOf(device, await proveInTurns(device, nic), allowUnverified);
-    return { sets: programSets(device, nic), proof };
+    const proof = proofOf(format, await proveInTurns(format, nic), allowUnverified);
+    return { sets: programSets(format, nic), proof };
   } catch (error) {
     throw error instanceof UnprovedError ? failure(error.message) : error;
   }
 }
 
 async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
-  const options = nicOptions(flags);
+  const loaded = await loadDevice(flags.device);
+  const { format } = loaded;
+  const options = nicOptions(flags, loaded);
   const account = prepareToDrop(flags.user);
   const access = socketAccess(flags, account?.uid);
   const log = new Log({ level: flags.logLevel, nic: flags.socket, json: flags.logJson });
@@ -221,7 +216,7 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
     return nic.stop().catch(() => {});
   });
   try {
-    await run(flags, { options, account, access, log, life, nic });
+    await run(flags, { format, options, account, access, log, life, nic });
     log.info("stopped");
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;
@@ -232,6 +227,7 @@ async function serve(flags: ServeFlags, worker: WaitingWorker): Promise<void> {
 }
 
 interface Serving {
+  readonly format: RingFormat;
   readonly options: NicOptions;
   readonly account: Account | undefined;
   readonly access: SocketAccess;
@@ -242,9 +238,9 @@ interface Serving {
 
 async function run(
   flags: ServeFlags,
-  { options, account, access, log, life, nic }: Serving,
+  { format, options, account, access, log, life, nic }: Serving,
 ): Promise<void> {
-  const proving = proved(options, flags.allowUnverified);
+  const proving = proved(format, options, flags.allowUnverified);
   // Looked at below.
   proving.catch(() => {});
   await nic.started();

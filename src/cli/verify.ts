@@ -1,12 +1,12 @@
 /** `bpfhv verify`: are programs safe to ship? Those of a file, or those of a device. */
 import { Command, Option } from "commander";
-import { PROGRAM_NAMES, type ProgramForm, type ProgramName, validQueueBufs } from "../abi/index.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES, findDevice } from "../devices/index.ts";
+import { PROGRAM_NAMES, type ProgramForm, type ProgramName } from "../abi/index.ts";
+import type { RingFormat } from "../devices/format.ts";
 import { proveDevice } from "../devices/proof.ts";
 import { explain, type Verdict, verify } from "../ebpf/verifier/index.ts";
 import { Usage, whole } from "../errors.ts";
 import { DEFAULT_BUFS } from "../nic/config.ts";
+import { DEVICE_WORDS, loadDevice, requireSize } from "./device-option.ts";
 import { FORMATS, type InputOptions, readPrograms } from "./program-input.ts";
 
 interface VerifyFlags extends InputOptions {
@@ -33,10 +33,7 @@ export function verifyCommand(): Command {
     )
     .option("--section <name>", "of an object, this section alone")
     .addOption(new Option("--format <name>", "default: by content").choices(FORMATS))
-    .option(
-      "--device <name>",
-      `without a file, its programs: ${DEVICES.map((d) => d.name).join(", ")}`,
-    )
+    .option("--device <name>", `without a file, its programs; ${DEVICE_WORDS}`)
     .option("--bufs <n>", "buffers per queue of the device", bufs, DEFAULT_BUFS)
     .option("--context-size <bytes>", "size of the context (default: the device's)", contextBytes)
     .addOption(
@@ -52,8 +49,8 @@ export function verifyCommand(): Command {
     .option("--json", "as JSON", false)
     .option("-v, --verbose", "the path to what is refused; twice: every state", more, 0)
     .addHelpText("after", "\nThe exit status is 1 where a program is refused.")
-    .action((file: string | undefined, flags: VerifyFlags) => {
-      const verdicts = file === undefined ? verifyDevice(flags) : verifyFile(file, flags);
+    .action(async (file: string | undefined, flags: VerifyFlags) => {
+      const verdicts = await (file === undefined ? verifyDevice(flags) : verifyFile(file, flags));
       process.stdout.write(`${flags.json ? toJson(verdicts, flags) : toText(verdicts, flags)}\n`);
       if (verdicts.some(({ accepted }) => !accepted)) process.exitCode = 1;
     });
@@ -62,13 +59,13 @@ export function verifyCommand(): Command {
 const more = (_value: string, before: number): number => before + 1;
 
 /** @throws Usage */
-function verifyDevice(flags: VerifyFlags): readonly Verdict[] {
+async function verifyDevice(flags: VerifyFlags): Promise<readonly Verdict[]> {
   const { bufs, form, program } = flags;
   if (flags.device === undefined) throw new Usage("give a file, or --device");
   if (flags.contextSize !== undefined) {
     throw new Usage("--context-size goes with a file: a device knows its own");
   }
-  return proveDevice(deviceOf(flags.device, bufs), {
+  return proveDevice(await deviceOf(flags.device, bufs), {
     rxBufs: bufs,
     txBufs: bufs,
     forms: [form],
@@ -78,8 +75,8 @@ function verifyDevice(flags: VerifyFlags): readonly Verdict[] {
 }
 
 /** @throws CommandError */
-function verifyFile(file: string, flags: VerifyFlags): readonly Verdict[] {
-  const contextSize = flags.contextSize ?? contextSizeOf(flags);
+async function verifyFile(file: string, flags: VerifyFlags): Promise<readonly Verdict[]> {
+  const contextSize = flags.contextSize ?? (await contextSizeOf(flags));
   const { form } = flags;
   return readPrograms(file, flags).map((program) => {
     const name = flags.program ?? nameOf(program.name);
@@ -95,22 +92,15 @@ function nameOf(section: string): ProgramName | undefined {
   return PROGRAM_NAMES.find((name) => name === section);
 }
 
-function contextSizeOf({ device, bufs }: VerifyFlags): number {
-  if (device !== undefined) return deviceOf(device, bufs).contextSize(bufs);
+async function contextSizeOf({ device, bufs }: VerifyFlags): Promise<number> {
+  if (device !== undefined) return (await deviceOf(device, bufs)).contextSize(bufs);
   throw new Usage("the size of the context decides what is safe: give --context-size, or --device");
 }
 
-function deviceOf(name: string, bufs: number): Device {
-  const device = findDevice(name);
-  if (device === undefined) {
-    const names = DEVICES.map((d) => d.name).join(", ");
-    throw new Usage(`unknown device "${name}": there are ${names}`);
-  }
-  const problem = validQueueBufs(bufs)
-    ? device.sizeProblem?.(bufs)
-    : "use a power of two from 16 to 8192";
-  if (problem != null) throw new Usage(`--bufs ${bufs}: ${problem}`);
-  return device;
+async function deviceOf(name: string, bufs: number): Promise<RingFormat> {
+  const { format } = await loadDevice(name);
+  requireSize(format, bufs);
+  return format;
 }
 
 function toText(verdicts: readonly Verdict[], { verbose }: VerifyFlags): string {

@@ -4,7 +4,7 @@
  */
 import { type MessagePort, parentPort } from "node:worker_threads";
 import type { RingFormat } from "../devices/format.ts";
-import { findFormat } from "../devices/registry.ts";
+import { loadFormat } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US, Loop } from "../engine/loop.ts";
 import { QueuePair } from "../engine/pair.ts";
 import { Complaints } from "../frontends/complaints.ts";
@@ -21,7 +21,7 @@ import { WorkerPorts } from "./worker-ports.ts";
 
 /** What every worker needs; a frontend's options come on top. */
 export interface WorkerOptions {
-  /** Name of the ring format. */
+  /** What `loadFormat` loads the ring format by. */
   readonly device: string;
   readonly port: PortSpec;
   /** See `WorkerPortsOptions`. */
@@ -54,7 +54,7 @@ const TRACES_PER_SECOND = 1000;
  * Serves one NIC on this thread: from its task, which the main thread sends, until the main thread
  * ends it. Reports a failure to the main thread.
  */
-export function runWorker<Options>(frontend: Frontend<Options>): void {
+export async function runWorker<Options>(frontend: Frontend<Options>): Promise<void> {
   const main = parentPort!;
   // no_new_privs is per thread, and this thread started before the main thread set it.
   forbidNewPrivileges();
@@ -63,7 +63,8 @@ export function runWorker<Options>(frontend: Frontend<Options>): void {
   if (task.losesRights === true) emptyBoundingSet();
   const tell = (message: ToMain): void => main.postMessage(message);
   try {
-    const problem = serve(frontend, task, main, pulse);
+    const format = await loadFormat(task.device);
+    const problem = serve({ frontend, task, main, pulse, format });
     if (problem === "") tell({ kind: "stopped" });
     else tell({ kind: "failed", message: problem, expected: true, stack: "" });
   } catch (error) {
@@ -73,18 +74,12 @@ export function runWorker<Options>(frontend: Frontend<Options>): void {
 }
 
 /** @returns why the loop ended; "": it was asked to */
-function serve<Options>(
-  frontend: Frontend<Options>,
-  task: Task<Options>,
-  main: MessagePort,
-  pulse: Int32Array,
-): string {
-  const format = findFormat(task.device);
-  if (format === undefined) throw new Error(`no device "${task.device}"`);
+function serve<Options>(parts: Omit<Harnessed<Options>, "ports">): string {
+  const { frontend, task, format } = parts;
   const pairs = frontend.pairs(task);
   const ports = new WorkerPorts({ ...task, pairs, metadata: format.features !== 0 });
   try {
-    return new Harness({ frontend, task, main, pulse, format, ports }).run();
+    return new Harness({ ...parts, ports }).run();
   } finally {
     ports.close();
   }

@@ -5,11 +5,13 @@ import {
   PROGRAM_NAMES,
   type ProgramForm,
   type ProgramId,
+  type ProgramName,
   type ProgramSet,
   programSetProblem,
   validQueueBufs,
 } from "../abi/index.ts";
 import { compileFunction, sourceAt } from "../compiler/index.ts";
+import type { Program } from "../ebpf/program.ts";
 import type { ProgramOptions, ProgramSource, RingFormat } from "./format.ts";
 
 export interface QueueSizes {
@@ -43,15 +45,28 @@ export function programsOf(format: RingFormat, options: ProgramOptions): Program
   return set;
 }
 
-function compile({ url, given, constants }: ProgramSource, options: ProgramOptions): ProgramSet {
-  const { bufs, form } = options;
-  const source = sourceAt(url);
-  const values = { ...abi, ...given, ...constants(options), bufs, form };
+function compile(source: ProgramSource, options: ProgramOptions): ProgramSet {
   const code = new Map<ProgramId, Uint8Array>();
-  for (const name of PROGRAMS) {
-    code.set(PROGRAM_IDS[name], compileFunction(source, name, values).code);
+  for (const program of compilePrograms(source, options)) {
+    code.set(PROGRAM_IDS[program.name], program.code);
   }
-  return { form, code };
+  return { form: options.form, code };
+}
+
+/** All programs, with their source lines. @throws CompileError */
+export function compilePrograms(
+  { url, given, constants }: ProgramSource,
+  options: ProgramOptions,
+): (Program & { readonly name: ProgramName })[] {
+  const source = sourceAt(url);
+  const values = {
+    ...abi,
+    ...given,
+    ...constants(options),
+    bufs: options.bufs,
+    form: options.form,
+  };
+  return PROGRAMS.map((name) => ({ ...compileFunction(source, name, values), name }));
 }
 
 /** What a NIC ships in one form: receive programs of one size, transmit programs of another. */

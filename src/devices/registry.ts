@@ -68,12 +68,12 @@ export async function prepareDevice(device: string): Promise<string> {
 /**
  * Loads a ring format.
  * @param device a built-in name, or the URL of a module whose default export `defineNic` made
+ * @param shown what messages call it: a data: URL says nothing
  * @throws DeviceError
  */
-export async function loadFormat(device: string): Promise<RingFormat> {
+export async function loadFormat(device: string, shown = device): Promise<RingFormat> {
   const known = findFormat(device);
   if (known !== undefined) return known;
-  const shown = device.startsWith("data:") ? "the device's module" : device;
   const url = await prepareDevice(device);
   const loaded = await import(url).catch((error: Error) => {
     throw new DeviceError(`cannot load ${shown}: ${error.message}`);

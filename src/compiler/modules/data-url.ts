@@ -89,8 +89,7 @@ function resolved(specifier: string, from: string, find: () => string): string {
   try {
     return find();
   } catch (error) {
-    throw new ModuleError(
-      `${fileURLToPath(from)}: cannot resolve "${specifier}": ${(error as Error).message}`,
-    );
+    const [reason] = (error as Error).message.split("\n");
+    throw new ModuleError(`${fileURLToPath(from)}: cannot resolve "${specifier}": ${reason}`);
   }
 }

@@ -12,8 +12,9 @@ import { metadataProblem, transmitOffloads } from "../../memory/offloads.ts";
 import { MIN_PACKET } from "../buffers.ts";
 import { defineNic, type RingConfig } from "../define.ts";
 import type { RxPath, TxPath } from "../format.ts";
+import type { IndexControl } from "../index-control.ts";
 import { joinRx, joinTx } from "../join.ts";
-import { DESCRIPTORS, initialiseSring, SringControl } from "../sring/control-words.ts";
+import { DESCRIPTORS, initialiseSring, sringControl } from "../sring/control-words.ts";
 import * as sring from "../sring/layout.ts";
 import * as layout from "./layout.ts";
 import { DESC_EOP, DESC_NEEDS_CSUM, GSO_TX_DESC } from "./layout.ts";
@@ -31,14 +32,14 @@ const NO_ADDRESS = 0;
 const NO_LENGTH = 1;
 
 class SringGsoTx implements TxPath {
-  readonly #control: SringControl;
+  readonly #control: IndexControl;
   readonly #config: RingConfig;
   readonly #allowed: number;
   /** Of the packet walked last: descriptors that it takes, and the counter of its drop or -1. */
   #taken = 0;
   #problem = -1;
 
-  constructor(control: SringControl, config: RingConfig) {
+  constructor(control: IndexControl, config: RingConfig) {
     this.#control = control;
     this.#config = config;
     this.#allowed = transmitOffloads(config.features);
@@ -142,10 +143,10 @@ class SringGsoTx implements TxPath {
 }
 
 class SringGsoRx implements RxPath {
-  readonly #control: SringControl;
+  readonly #control: IndexControl;
   readonly #config: RingConfig;
 
-  constructor(control: SringControl, config: RingConfig) {
+  constructor(control: IndexControl, config: RingConfig) {
     this.#control = control;
     this.#config = config;
   }
@@ -243,11 +244,11 @@ export const sringGso = defineNic({
   privateSize: (bufs) => sring.SRING.size + GSO_TX_DESC.size * bufs,
   initialise: initialiseSring,
   tx: (config) => {
-    const control = new SringControl("tx", config);
+    const control = sringControl("tx", config);
     return joinTx(control, new SringGsoTx(control, config));
   },
   rx: (config) => {
-    const control = new SringControl("rx", config);
+    const control = sringControl("rx", config);
     return joinRx(control, new SringGsoRx(control, config));
   },
 });

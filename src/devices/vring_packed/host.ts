@@ -11,6 +11,7 @@ import type { Batch, ContextWords } from "../../memory/index.ts";
 import { MAX_PACKET, MIN_PACKET } from "../buffers.ts";
 import { defineNic, type RingConfig } from "../define.ts";
 import type { HostRing, RxPath, TxPath } from "../format.ts";
+import { wordOf } from "../index-control.ts";
 import { joinRx, joinTx } from "../join.ts";
 import * as layout from "./layout.ts";
 import {
@@ -27,16 +28,14 @@ import {
   stateOffset,
 } from "./layout.ts";
 
-/** Indices of 32-bit words in a context. */
-const word = (offset: number): number => (PRIVATE_OFFSET + offset) >> 2;
 /** next_free_id and next_avail_idx; next_used_idx and the guest's wrap bits; avail_used_flags. */
-const GUEST = word(PACKED.next_free_id.offset);
-const HOST_INDICES = word(PACKED.host_indices.offset);
-const HOST_WRAPS = word(PACKED.host_wraps.offset);
-const HOST_EVENT = word(PACKED.device_event_flags.offset);
-const DRIVER_EVENT = word(PACKED.driver_event.offset);
-const DEVICE_EVENT = word(PACKED.device_event.offset);
-const DESCRIPTORS = word(DESCRIPTORS_OFFSET);
+const GUEST = wordOf(PACKED.next_free_id);
+const HOST_INDICES = wordOf(PACKED.host_indices);
+const HOST_WRAPS = wordOf(PACKED.host_wraps);
+const HOST_EVENT = wordOf(PACKED.device_event_flags);
+const DRIVER_EVENT = wordOf(PACKED.driver_event);
+const DEVICE_EVENT = wordOf(PACKED.device_event);
+const DESCRIPTORS = wordOf(DESCRIPTORS_OFFSET);
 const DESC_WORDS = PACKED_DESC.size >> 2;
 const LEN = PACKED_DESC.len.offset >> 2;
 const ID_FLAGS = PACKED_DESC.id_flags.offset >> 2;
@@ -45,12 +44,12 @@ function initialisePacked(_direction: "rx" | "tx", words: ContextWords, bufs: nu
   words.set(GUEST + 1, 0x0101_0000);
   words.set(GUEST + 2, DESC_AVAIL);
   words.set(HOST_WRAPS, 0x8080_0101 | 0);
-  words.set(word(PACKED.state_ofs.offset), stateOffset(bufs));
-  words.set(word(PACKED.num_desc.offset), bufs);
+  words.set(wordOf(PACKED.state_ofs), stateOffset(bufs));
+  words.set(wordOf(PACKED.num_desc), bufs);
   words.set(DRIVER_EVENT, 0x8000 | (EVENT_AT << 16));
   words.set(HOST_EVENT, EVENT_AT);
   // `next` is the low half of its word, and `last` starts as 0.
-  const next = word(stateOffset(bufs) + PACKED_STATE.next.offset);
+  const next = wordOf(stateOffset(bufs) + PACKED_STATE.next.offset);
   const stride = PACKED_STATE.size >> 2;
   for (let i = 0; i < bufs - 1; i++) words.set(next + i * stride, i + 1);
   words.store(DEVICE_EVENT, 0x8000 | (EVENT_AT << 16));

@@ -1,5 +1,4 @@
 /** A backend of the original QEMU fork's NIC, as the harness of its worker runs it. */
-import { findDevice } from "../../devices/index.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { counted, droppedIn, unsharedMemory } from "../complaints.ts";
 import type { Frontend, Parts, Served } from "../served.ts";
@@ -7,7 +6,6 @@ import { BackendConnection } from "./connection.ts";
 import { dumpQueues, proxyStatus, RateReport } from "./status.ts";
 
 export interface ServedBackendOptions {
-  readonly device: string;
   readonly features: number;
   readonly path: string;
   readonly reconnect: boolean;
@@ -22,12 +20,10 @@ export interface ServedBackendOptions {
 export const servedBackend: Frontend<ServedBackendOptions> = {
   pairs: () => 1,
   serve: (options, parts) => {
-    const device = findDevice(options.device);
-    if (device === undefined) throw new Error(`no programs of device "${options.device}"`);
     const [pair] = parts.pairs;
     const trace = options.verbosity >= 2 ? parts.trace : undefined;
     const connection = new BackendConnection({
-      ...{ device, pair, features: options.features, path: options.path },
+      ...{ device: parts.format, pair, features: options.features, path: options.path },
       reconnect: options.reconnect,
       allowUnverified: options.allowUnverified,
       allowUnsealed: options.allowUnsealed,
@@ -44,7 +40,7 @@ export const servedBackend: Frontend<ServedBackendOptions> = {
         backend.fire(vector);
         trace?.(`interrupt ${backend.queues[vector].name}`);
       },
-      status: (loop) => proxyStatus(connection, device.name, pair, loop),
+      status: (loop) => proxyStatus(connection, parts.format.name, pair, loop),
       verbs: { "signal-upgrade": () => signalUpgrade(connection, parts) },
       complaints: complaintsOf(connection, pair),
       // The protocol does not tell the guest about its link.
