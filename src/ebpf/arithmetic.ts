@@ -1,6 +1,7 @@
 /**
- * What each operation computes: on BigInts of 64 unsigned bits, and on numbers of 32 unsigned bits. Results may
- * be any integer: storing them into a 64- or 32-bit unsigned array reduces them modulo 2^64 or 2^32.
+ * What each operation computes: on BigInts of 64 unsigned bits, and on numbers of 32 unsigned bits.
+ * Results may be any integer: storing them into a 64- or 32-bit unsigned array reduces them modulo
+ * 2^64 or 2^32.
  */
 import type { AluOp, AtomicOp, JumpOp } from "./opcode.ts";
 

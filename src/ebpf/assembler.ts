@@ -194,7 +194,8 @@ export class Assembler {
 
   /**
    * Resolves labels and checks the structure.
-   * @throws EbpfError ASSEMBLY for unknown labels and distances out of range, STRUCTURE for the rest.
+   * @throws EbpfError ASSEMBLY for unknown labels and distances out of range, STRUCTURE for the
+   * rest.
    */
   instructions(): Instruction[] {
     const list = this.#pending.map((p) =>

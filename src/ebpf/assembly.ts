@@ -29,7 +29,7 @@ export interface Dialect {
   readonly prefix?: RegExp;
   /** Reads one statement; the caller checks that nothing follows. */
   readonly statement: (line: Cursor) => Statement;
-  /** The label that the first `exit` has where the text defines none of that name. */
+  /** The label of the first `exit` if the text defines none of that name. */
   readonly exitLabel?: string;
 }
 
@@ -40,7 +40,7 @@ const LABEL = /[A-Za-z_.$][\w.$]*/y;
 const SHOWN = 100;
 /**
  * Slots: more than a program window holds, so that what is too long for one can be told from what
- * is no program.
+ * is not a program.
  */
 const MAX_SLOTS = 4 * MAX_INSTRUCTIONS;
 /** Listings have several lines for an instruction: source, labels, bytes. */
@@ -71,7 +71,7 @@ export class Cursor {
     return this.#at >= this.text.length;
   }
 
-  /** What matches the sticky pattern here, which is then passed over; null where nothing does. */
+  /** What matches the sticky pattern here, which is then passed over; null if nothing does. */
   take(pattern: RegExp): RegExpExecArray | null {
     this.#skipSpace();
     pattern.lastIndex = this.#at;
@@ -80,7 +80,7 @@ export class Cursor {
     return match;
   }
 
-  /** True where the sticky pattern matches here; nothing is passed over. */
+  /** True if the sticky pattern matches here; nothing is passed over. */
   sees(pattern: RegExp): boolean {
     this.#skipSpace();
     pattern.lastIndex = this.#at;
@@ -92,7 +92,7 @@ export class Cursor {
     return this.take(pattern) ?? this.fail(`expected ${what}, found ${this.#found()}`);
   }
 
-  /** True where `symbol` comes next, which is then passed over. */
+  /** True if `symbol` comes next, which is then passed over. */
   accept(symbol: string): boolean {
     this.#skipSpace();
     if (!this.text.startsWith(symbol, this.#at)) return false;

@@ -1,11 +1,13 @@
 /**
- * Source lines in objects: sections .BTF (types and strings) and .BTF.ext (which instruction comes from which line),
- * as Documentation/bpf/btf.rst of the kernel describes them. Of the types only what a function needs is written,
- * and nothing is read.
+ * Source lines in objects: sections .BTF (types and strings) and .BTF.ext (which instruction comes
+ * from which line), as Documentation/bpf/btf.rst of the kernel describes them. Of the types only
+ * what a function needs is written, and nothing is read.
  *
- *     .BTF      magic 0xeb9f, version, flags, header length | type offset, length | string offset, length | …
+ *     .BTF      magic 0xeb9f, version, flags, header length
+ *               | type offset, length | string offset, length | …
  *     .BTF.ext  the same start | func_info offset, length | line_info offset, length | …
- *     line_info record size | per section: name, count | records: instruction, file, text, line << 10 | column
+ *     line_info record size | per section: name, count
+ *               | records: instruction, file, text, line << 10 | column
  */
 import { type ElfSection, elfError, stringsOf, viewOf } from "./elf.ts";
 import { SLOT } from "./instruction.ts";

@@ -1,4 +1,7 @@
-/** What a linker asks of an object, each found in constant time: functions, relocations and lines by section. */
+/**
+ * What a linker asks of an object, each found in constant time: functions, relocations and lines by
+ * section.
+ */
 import { type LineAt, readLines } from "./btf.ts";
 import {
   ELF,
@@ -49,7 +52,7 @@ export class ElfIndex {
     this.#lines = btf === undefined || ext === undefined ? new Map() : readLines(btf, ext);
   }
 
-  /** Functions by their start, in order; the whole section where no symbol names one. */
+  /** Functions by their start, in order; the whole section if no symbol names one. */
   functionsOf(section: ElfSection): ReadonlyMap<number, FunctionRange> {
     const functions = this.#functions.get(section) ?? this.#readFunctions(section);
     this.#functions.set(section, functions);

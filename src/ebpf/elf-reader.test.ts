@@ -190,7 +190,7 @@ function withSymbols(bytes: Uint8Array, count: number, slots: number): Uint8Arra
   return made;
 }
 
-/** Some bytes of an object written over, and perhaps the rest cut off. */
+/** Some bytes of an object written over, and perhaps truncated. */
 const mutation = fc.record({
   name: fc.constantFrom(...OBJECTS),
   writes: fc.array(

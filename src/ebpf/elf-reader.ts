@@ -20,7 +20,7 @@ import type { Program, SourceLine } from "./program.ts";
 /** A program of an object, and where it came from. */
 export interface ElfProgram extends Program {
   readonly section: string;
-  /** Its function; the section's name where there are no symbols. */
+  /** Its function; the section's name if there are no symbols. */
   readonly entry: string;
 }
 
@@ -40,10 +40,10 @@ const RELOCATIONS: Readonly<Record<number, string>> = {
 
 /**
  * Reads the programs of an object. A section with one entry makes a program of the section's name,
- * one with several makes programs of the functions' names; `.text` holds entries only where no
+ * one with several makes programs of the functions' names; `.text` holds entries only if no
  * other section has code. Of sections with the same name the first counts.
- * @param only reads this section alone, or where there is none of that name, this function
- * @throws EbpfError ELF where the file is corrupt or needs a loader, ENCODING where code is invalid
+ * @param only reads this section alone, or if there is none of that name, this function
+ * @throws EbpfError ELF if the file is corrupt or needs a loader, ENCODING if code is invalid
  */
 export function readElf(bytes: Uint8Array, only?: string): ElfProgram[] {
   return readEach(bytes, only, false, (error) => {
@@ -85,7 +85,7 @@ function readEach(
   return programs;
 }
 
-/** True where bytes begin as ELF files do. */
+/** True if bytes begin as ELF files do. */
 export function looksLikeElf(bytes: Uint8Array): boolean {
   return [0x7f, 0x45, 0x4c, 0x46].every((byte, i) => bytes[i] === byte);
 }
@@ -105,7 +105,7 @@ interface Entry {
   readonly entry: FunctionRange;
 }
 
-/** @throws EbpfError ELF where there is no code, or none of that name */
+/** @throws EbpfError ELF if there is no code, or none of that name */
 function chosenEntries(index: ElfIndex, only: string | undefined): Entry[] {
   const code = index.file.sections.filter(isCode);
   if (code.length === 0) throw elfError("there is no code in this object");

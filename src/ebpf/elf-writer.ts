@@ -1,9 +1,11 @@
 /**
- * Program sets as ELF objects: ELF64, little endian, relocatable, machine ELF.EM_BPF, one PROGBITS section per
- * program named after it, no relocations, and a symbol of the same name. `llvm-objdump -d` reads them,
- * and so do loaders that look for sections by name. Where source lines are known they go along, as BTF.
+ * Program sets as ELF objects: ELF64, little endian, relocatable, machine ELF.EM_BPF, one PROGBITS
+ * section per program named after it, no relocations, and a symbol of the same name. They are read
+ * by `llvm-objdump -d` and by loaders that look for sections by name. Source lines, if known, are
+ * included as BTF.
  *
- *     header | code of each program | .BTF | .BTF.ext | .symtab | .strtab | .shstrtab | section headers
+ *     header | code of each program | .BTF | .BTF.ext | .symtab | .strtab | .shstrtab
+ *            | section headers
  */
 import { StringTable, writeLines } from "./btf.ts";
 import { ELF, ELF_IDENT, elfError } from "./elf.ts";
@@ -25,7 +27,10 @@ interface Section {
   readonly entrySize?: number;
 }
 
-/** @throws EbpfError ELF for a name used twice, an empty name, or code that is not whole instructions */
+/**
+ * @throws EbpfError ELF for a name used twice, an empty name, or code that is not whole
+ * instructions
+ */
 export function writeElf(programs: readonly Program[]): Uint8Array {
   check(programs);
   const strings = new StringTable();

@@ -50,7 +50,7 @@ export interface ElfSymbol {
   readonly name: string;
   readonly type: number;
   readonly binding: number;
-  /** Index of its section; 0 where it is undefined. */
+  /** Index of its section; 0 if it is undefined. */
   readonly section: number;
   readonly value: number;
   readonly size: number;
@@ -112,7 +112,7 @@ function size64(view: DataView, at: number, what: string): number {
   return Number(value);
 }
 
-/** @throws EbpfError ELF where this is not an object for BPF, or is corrupt */
+/** @throws EbpfError ELF if this is not an object for BPF, or is corrupt */
 export function parseElf(bytes: Uint8Array): ElfFile {
   if (bytes.length > MAX_OBJECT_SIZE)
     throw elfError(`objects have at most ${MAX_OBJECT_SIZE} bytes`);

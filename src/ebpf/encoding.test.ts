@@ -28,7 +28,7 @@ test("every encoding decodes to itself", () => {
   }
 });
 
-test("each field that an encoding does not use is refused where it is not zero", () => {
+test("each field that an encoding does not use is refused when it is not zero", () => {
   let refused = 0;
   for (const encoding of ENCODINGS) {
     for (const field of FIELDS) {

@@ -21,7 +21,7 @@ export type EbpfErrorCode =
 export class EbpfError extends Error {
   override readonly name = "EbpfError";
   readonly code: EbpfErrorCode;
-  /** Slot of the instruction, counted in 8-byte units as the kernel does; -1 where there is none. */
+  /** Slot of the instruction, counted in 8-byte units as the kernel does; -1 if there is none. */
   readonly index: number;
 
   constructor(code: EbpfErrorCode, message: string, index = -1) {

@@ -16,7 +16,10 @@ export const REGISTERS = 11;
 /** The read-only frame pointer. */
 export const FRAME_POINTER = 10;
 
-/** Operand fields as they stand in the code: `offset` signed 16 bits, `imm` and `high` signed 32 bits. */
+/**
+ * Operand fields as they stand in the code: `offset` signed 16 bits, `imm` and `high` signed 32
+ * bits.
+ */
 export interface Fields {
   readonly dst: number;
   readonly src: number;
@@ -68,7 +71,7 @@ const FIELD_NAMES = Object.keys(RANGES) as FieldName[];
 
 /**
  * Builds an instruction; fields that are not given are 0, selector fields are filled in.
- * @throws EbpfError ASSEMBLY where a value does not fit its field.
+ * @throws EbpfError ASSEMBLY if a value does not fit its field.
  */
 export function makeInstruction(
   operation: Operation,
@@ -107,8 +110,9 @@ export function encodeProgram(instructions: readonly Instruction[]): Uint8Array 
 }
 
 /**
- * Decodes a program strictly: unknown opcodes, registers above R10 and unused fields that are not zero are
- * refused with the reason and the instruction. Structure (jump targets and the like) is `checkStructure`'s.
+ * Decodes a program strictly: unknown opcodes, registers above R10 and unused fields that are not
+ * zero are refused with the reason and the instruction. Structure (jump targets and the like) is
+ * `checkStructure`'s.
  * @throws EbpfError ENCODING
  */
 export function decodeProgram(code: Uint8Array): Instruction[] {

@@ -1,7 +1,8 @@
 /**
- * The reference interpreter. Each instruction becomes one small function over the register file; running is
- * calling them in turn. 64-bit arithmetic is BigInt arithmetic; the register file is one buffer seen as 64-bit
- * words and as 32-bit halves, so that addresses, 32-bit operations and copies need no BigInt.
+ * The reference interpreter. Each instruction becomes one small function over the register file;
+ * running is calling them in turn. 64-bit arithmetic is BigInt arithmetic; the register file is one
+ * buffer seen as 64-bit words and as 32-bit halves, so that addresses, 32-bit operations and copies
+ * need no BigInt.
  */
 import {
   ALU32,
@@ -64,7 +65,7 @@ export class Interpreter implements Runner {
   #depth = 0;
   #executed = 0;
 
-  /** @throws EbpfError where the code is not a valid program. */
+  /** @throws EbpfError if the code is not a valid program. */
   constructor(code: Uint8Array, options: RunnerOptions = {}) {
     const stack = new Uint8Array(STACK_SIZE * MAX_FRAMES);
     this.memory = new Memory([
@@ -126,7 +127,9 @@ export class Interpreter implements Runner {
     }
   }
 
-  /** Gives the function at the current depth its frame: 512 zero bytes below those of its callers. */
+  /**
+   * Gives the function at the current depth its frame: 512 zero bytes below those of its callers.
+   */
   #enterFrame(): void {
     const top = this.#stack.end - this.#depth * STACK_SIZE;
     this.#stack.start = top - STACK_SIZE;

@@ -13,13 +13,14 @@ export interface Region {
   readonly writable?: boolean;
 }
 
-// A register plus a 16-bit offset that wraps around 2^64 ends below this, so it never hits a region.
+// A register plus a 16-bit offset that wraps around 2^64 ends below this, so it never hits a
+// region.
 const LOWEST_BASE = 0x10000;
 const HIGHEST_END = 2 ** 52;
 
 /**
- * One region, prepared for access. Aligned accesses are single accesses of their width (typed array elements),
- * as shared ring words need; others are put together from bytes.
+ * One region, prepared for access. Aligned accesses are single accesses of their width (typed array
+ * elements), as shared ring words need; others are put together from bytes.
  */
 export class MappedRegion {
   readonly name: string;
@@ -62,7 +63,7 @@ export class Memory implements HelperMemory {
   readonly regions: readonly MappedRegion[];
   #last: MappedRegion | undefined;
 
-  /** @throws RangeError where regions overlap or are misaligned. */
+  /** @throws RangeError if regions overlap or are misaligned. */
   constructor(regions: readonly Region[]) {
     this.regions = regions.map((r) => new MappedRegion(r));
     const sorted = [...this.regions].sort((a, b) => a.base - b.base);

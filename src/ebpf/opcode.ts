@@ -1,6 +1,6 @@
 /**
- * The instruction set of RFC 9669 as data: one row per encoding. Everything else in this room (decoder,
- * assemblers, disassembler, interpreter) reads these rows, so an instruction exists once.
+ * The instruction set of RFC 9669 as data: one row per encoding. Everything else in this room
+ * (decoder, assemblers, disassembler, interpreter) reads these rows, so an instruction exists once.
  *
  *     opcode, 8 bits      arithmetic, jumps:  operation (4) | source (1) | class (3)
  *                         loads, stores:      mode (3) | size (2) | class (3)
@@ -20,7 +20,9 @@ export type Bits = 32 | 64;
 /** Where the second operand comes from. */
 export type Source = "imm" | "reg";
 
-/** Two-operand arithmetic: high four bits of the opcode, and the value of `offset` that selects it. */
+/**
+ * Two-operand arithmetic: high four bits of the opcode, and the value of `offset` that selects it.
+ */
 export const ALU_OPS = {
   add: { code: 0x00, offset: 0 },
   sub: { code: 0x10, offset: 0 },
@@ -70,7 +72,10 @@ export const ATOMIC_OPS = {
 } as const;
 export type AtomicOp = keyof typeof ATOMIC_OPS;
 
-/** Meanings of a 64-bit immediate load: the value of `src`; `high` tells whether the second half is used. */
+/**
+ * Meanings of a 64-bit immediate load: the value of `src`; `high` tells whether the second half is
+ * used.
+ */
 export const WIDE_KINDS = {
   value: { src: 0, high: true },
   map_by_fd: { src: 1, high: false },
@@ -322,7 +327,10 @@ function keyOf(operation: Operation): string {
 
 const byOperation = new Map(ENCODINGS.map((e) => [keyOf(e.operation), e]));
 
-/** The encoding of an operation. Total: every value of the type `Operation` but 32-bit movsx from 32 has one. */
+/**
+ * The encoding of an operation. Total: every value of the type `Operation` but 32-bit movsx from 32
+ * has one.
+ */
 export function encodingFor(operation: Operation): Encoding {
   const encoding = byOperation.get(keyOf(operation));
   if (encoding === undefined) throw new RangeError(`no encoding of "${keyOf(operation)}"`);

@@ -1,4 +1,7 @@
-/** What runs programs: the reference interpreter, and the compiler to WebAssembly. One suite tests both. */
+/**
+ * What runs programs: the reference interpreter, and the compiler to WebAssembly. One suite tests
+ * both.
+ */
 import type { Region } from "./memory.ts";
 
 /** Bytes of stack of each function. */
@@ -33,14 +36,17 @@ export interface RunnerOptions {
   readonly helpers?: ReadonlyMap<number, Helper>;
   /** Instructions executed in one run before it is given up. Default 1,000,000. */
   readonly stepLimit?: number;
-  /** After a helper that returns true here for its number and result, the program ends with that result. */
+  /**
+   * After a helper that returns true here for its number and result, the program ends with that
+   * result.
+   */
   readonly unwinds?: (helper: number, result: bigint) => boolean;
 }
 
 /**
- * A loaded program. What RFC 9669 leaves open is the same in all engines: a run starts with registers and stack
- * zero but for R1, R2 and R10; a called function sees the caller's registers, and R1..R9 are the caller's
- * again afterwards; a run whose helper throws ends with that exception.
+ * A loaded program. What RFC 9669 leaves open is the same in all engines: a run starts with
+ * registers and stack zero but for R1, R2 and R10; a called function sees the caller's registers,
+ * and R1..R9 are the caller's again afterwards; a run whose helper throws ends with that exception.
  */
 export interface Runner {
   /** Instructions executed by the last run. */
@@ -53,8 +59,14 @@ export interface Runner {
    * @throws EbpfError MEMORY, HELPER, LIMIT
    */
   run(r1?: bigint, r2?: bigint): bigint;
-  /** The same without a BigInt: R1 from a number (an integer in 0..2^53), the low half of R0, signed. */
+  /**
+   * The same without a BigInt: R1 from a number (an integer in 0..2^53), the low half of R0,
+   * signed.
+   */
   call(r1: number): number;
-  /** `call` for one R1, as a function: the fastest way to run a program again and again on one context. */
+  /**
+   * `call` for one R1, as a function: the fastest way to run a program again and again on one
+   * context.
+   */
   bind(r1: number): () => number;
 }

@@ -8,13 +8,13 @@ import {
   targetOf,
 } from "./instruction.ts";
 
-/** True where control cannot pass on to the next instruction. */
+/** True if control cannot pass on to the next instruction. */
 export function endsFlow(instruction: Instruction): boolean {
   const { kind } = instruction.encoding.operation;
   return kind === "exit" || kind === "goto";
 }
 
-/** True where the instruction writes its `dst` register. */
+/** True if the instruction writes its `dst` register. */
 export function writesDst(instruction: Instruction): boolean {
   switch (instruction.encoding.operation.kind) {
     case "alu":
@@ -29,7 +29,7 @@ export function writesDst(instruction: Instruction): boolean {
   }
 }
 
-/** True where an atomic operation writes the old value into its `src` register. */
+/** True if an atomic operation writes the old value into its `src` register. */
 export function fetchesIntoSrc(instruction: Instruction): boolean {
   const { operation } = instruction.encoding;
   return (
@@ -38,8 +38,8 @@ export function fetchesIntoSrc(instruction: Instruction): boolean {
 }
 
 /**
- * Checks that jumps and local calls lead to instructions of the program (not into the second half of a
- * 64-bit load), that control cannot run off its end, and that R10 is never written.
+ * Checks that jumps and local calls lead to instructions of the program (not into the second half
+ * of a 64-bit load), that control cannot run off its end, and that R10 is never written.
  * @throws EbpfError STRUCTURE
  */
 export function checkStructure(instructions: readonly Instruction[]): void {

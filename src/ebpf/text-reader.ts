@@ -316,7 +316,7 @@ function named(line: Cursor, left: Register, word: string): Statement {
   const fetches = /^(?:fetch_\w+|xchg|cmpxchg)$/.test(op) && Object.hasOwn(ATOMIC_OPS, op);
   return fetches
     ? fetching(line, left, op as AtomicOp)
-    : line.fail(`"${word}" is no operation`, line.column);
+    : line.fail(`"${word}" is not an operation`, line.column);
 }
 
 function wideKind(line: Cursor, left: Register, word: string): Statement {

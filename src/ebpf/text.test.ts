@@ -134,7 +134,7 @@ const MISTAKES: readonly (readonly [string, RegExp])[] = [
   ["r0 = 12x", /^line 1, column 6: expected register or immediate, found "12x"/],
   ["lock *(u16 *)(r1 + 0) += r2", /^line 1, column 7: atomics take u32 or u64/],
   ["r2 = xchg((u64 *)(r1 + 0), r3)", /^line 1, column 28: both sides are the same register/],
-  ["r2 = atomic_fetch_sub((u64 *)(r1 + 0), r2)", /"atomic_fetch_sub" is no operation/],
+  ["r2 = atomic_fetch_sub((u64 *)(r1 + 0), r2)", /"atomic_fetch_sub" is not an operation/],
   ["r1 = cmpxchg((u64 *)(r1 + 0), r0, r2)", /cmpxchg returns into r0 or w0/],
   ["goto nowhere", /^line 1, column 6: label nowhere is not defined/],
   ["a: exit\na: exit", /^line 2, column 1: label a is defined twice/],
@@ -142,10 +142,10 @@ const MISTAKES: readonly (readonly [string, RegExp])[] = [
   ["exit exit", /^line 1, column 6: nothing more was expected here/],
   ["r0 ** 2", /^line 1, column 4: expected an operator/],
   ["constructor", /"constructor" begins no instruction/],
-  ["r0 = toString(1)", /is no operation/],
+  ["r0 = toString(1)", /is not an operation/],
 ];
 
-test("mistakes are told with line, column and text", () => {
+test("mistakes are reported with line, column and text", () => {
   for (const [text, message] of MISTAKES) {
     assert.throws(() => assembleText(text), { code: "ASSEMBLY", message }, text);
   }

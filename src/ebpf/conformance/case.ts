@@ -1,12 +1,13 @@
 /**
- * Case files of the eBPF conformance suite: sections that begin with `-- name`, comments that begin with `#`.
+ * Case files of the eBPF conformance suite: sections that begin with `-- name`, comments that begin
+ * with `#`.
  *
  *     -- asm      the program in the suite's dialect
  *     -- raw      the program as 64-bit words (0x…) or as bytes (two digits each); wins over asm
  *     -- mem      initial memory as hexadecimal bytes: R1 is its address, R2 its length
  *     -- result   R0 at exit
  *     -- map      maps that the platform is to make: there are none here, so such cases are skipped
- *     -- error    the program must be refused or fail; the text is each runtime's own and not compared
+ *     -- error    the program must be refused or fail; the text is not compared
  */
 import { SLOT } from "../instruction.ts";
 import { assembleSuiteText } from "./dialect.ts";
@@ -20,10 +21,10 @@ export class CaseError extends Error {
 export class CaseNeedsError extends CaseError {}
 
 export interface ConformanceCase {
-  /** Lines of `asm`, or none where `raw` is given; comments stripped by the dialect. */
+  /** Lines of `asm`, or none if `raw` is given; comments stripped by the dialect. */
   readonly asm: readonly string[];
   readonly raw?: Uint8Array;
-  /** Empty where R1 and R2 are 0. */
+  /** Empty if R1 and R2 are 0. */
   readonly memory: Uint8Array;
   /** R0 as 64 unsigned bits, or a failure. */
   readonly expected: bigint | "error";
@@ -41,7 +42,7 @@ const SECTIONS = [
 ] as const;
 type SectionName = (typeof SECTIONS)[number];
 
-/** @throws CaseError where the file is not understood, CaseNeedsError where it cannot be run here */
+/** @throws CaseError if the file is not understood, CaseNeedsError if it cannot be run here */
 export function parseCase(text: string): ConformanceCase {
   const sections = split(text);
   if (sections.has("map")) {
@@ -62,7 +63,7 @@ export function parseCase(text: string): ConformanceCase {
   };
 }
 
-/** The program's code. @throws TextError where `asm` is wrong */
+/** The program's code. @throws TextError if `asm` is wrong */
 export function caseCode({ raw, asm }: ConformanceCase): Uint8Array {
   return raw ?? assembleSuiteText(asm);
 }

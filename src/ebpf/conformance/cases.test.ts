@@ -1,5 +1,5 @@
-// Our own cases: several for each instruction of each conformance group, on both engines. What they should give was
-// computed with another language's integers, from the text of RFC 9669.
+// Our own cases: several for each instruction of each conformance group, on both engines. What they
+// should give was computed with another language's integers, from the text of RFC 9669.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decodeProgram, SLOT } from "../instruction.ts";
@@ -10,7 +10,10 @@ import { RUNNERS } from "./engines.ts";
 import { inSuiteForm, OWN_CASES, ownCasesOf } from "./own-cases.ts";
 import { runCase } from "./run.ts";
 
-/** What is refused wherever it is run here: calls and addresses that a platform would have to give meaning to. */
+/**
+ * What is refused wherever it is run here: calls and addresses that a platform would have to give
+ * meaning to.
+ */
 const isForeign = ({ operation }: Encoding): boolean =>
   (operation.kind === "call" && operation.target === "btf") ||
   (operation.kind === "wide" && operation.value !== "value") ||
@@ -85,7 +88,7 @@ function rawWith(
 }
 
 for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
-  test(`each field that an instruction does not use is refused by the ${engine} where it is not zero`, () => {
+  test(`each field that an instruction does not use is refused by the ${engine} when it is not zero`, () => {
     let refused = 0;
     for (const encoding of ENCODINGS) {
       for (const field of FIELDS) {

@@ -1,7 +1,9 @@
 /**
- * The assembler dialect of the eBPF conformance suite (github.com/Alan-Jowett/bpf_conformance): destination first.
+ * The assembler dialect of the eBPF conformance suite (github.com/Alan-Jowett/bpf_conformance):
+ * destination first.
  *
- *     mov %r0, 1          add32 %r1, %r2      neg %r3       movsx1632 %r0, %r1     be16 %r0     swap32 %r0
+ *     mov %r0, 1          add32 %r1, %r2      neg %r3
+ *     movsx1632 %r0, %r1     be16 %r0     swap32 %r0
  *     ldxdw %r0, [%r1+8]  ldxsw %r0, [%r1]    stb [%r10-1], 7    stxw [%r10-4], %r2
  *     lddw %r0, 0x1122334455667788            lddw %r1, map_by_fd(3)
  *     jne %r0, %r1, label     jslt32 %r0, -1, +3    ja label    ja32 label    exit
@@ -90,7 +92,10 @@ function operand(line: Cursor): { source: "reg" | "imm"; fields: Partial<Fields>
     : { source: "imm", fields: { imm: immediate(line) } };
 }
 
-/** Hexadecimal numbers are 32 bits of either sign; decimal ones are signed, as the suite's runner has it. */
+/**
+ * Hexadecimal numbers are 32 bits of either sign; decimal ones are signed, as the suite's runner
+ * has it.
+ */
 function immediate(line: Cursor): number {
   if (line.sees(/[+-]?0[xX]/y)) return line.immediate();
   return Number(line.number(-0x8000_0000n, 0x7fff_ffffn, "immediate"));

@@ -8,15 +8,15 @@ import { createRunner, type RunnerName } from "../runners.ts";
 /** Where the memory of a case begins, as the program sees it. */
 export const MEMORY_BASE = 0x1000_0000;
 
-/** The suite's helper `unwind`: gives its argument back, and ends the program where that is 0. */
+/** The suite's helper `unwind`: returns its argument, and ends the program if that is 0. */
 const UNWIND = 5;
 const HELPERS: ReadonlyMap<number, Helper> = new Map([[UNWIND, (r1: bigint) => r1]]);
 const unwinds = (helper: number, result: bigint): boolean => helper === UNWIND && result === 0n;
 
 /**
- * Runs `code` once on `memory`: R1 is its address and R2 its length, both 0 where it is empty.
+ * Runs `code` once on `memory`: R1 is its address and R2 its length, both 0 if it is empty.
  * @returns R0, 64 unsigned bits
- * @throws EbpfError where the program is refused or fails
+ * @throws EbpfError if the program is refused or fails
  */
 export type RunProgram = (code: Uint8Array, memory: Uint8Array) => bigint;
 

@@ -9,15 +9,15 @@ export interface Verdict {
   readonly passed: boolean;
   /** It cannot be run here: neither passed nor failed. */
   readonly skipped?: true;
-  /** Conformance groups of the program's instructions; empty where it does not decode. */
+  /** Conformance groups of the program's instructions; empty if it does not decode. */
   readonly groups: readonly Group[];
   /** What happened: the reason of a failure or skip, or of the refusal that was expected. */
   readonly detail: string;
 }
 
 /**
- * Runs the text of one case file. A case that expects an error passes where the program is refused, by assembler,
- * decoder or engine; a file that is not understood fails.
+ * Runs the text of one case file. A case that expects an error passes if the program is refused, by
+ * assembler, decoder or engine; a file that is not understood fails.
  */
 export function runCase(text: string, run: RunProgram): Verdict {
   try {

@@ -27,7 +27,7 @@ for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
     assert.deepEqual(failed, []);
   });
 
-  test(`what is not zero where it must be is refused by the ${engine}`, () => {
+  test(`an unused field that is not zero is refused by the ${engine}`, () => {
     for (const [name, word] of REFUSED) {
       const text = `-- raw\n${word}\n95 00 00 00 00 00 00 00\n-- error\n`;
       const verdict = runCase(text, RUNNERS[engine]);
@@ -216,7 +216,7 @@ test("any text in the suite's dialect is assembled or refused with a place in it
   assert.ok(good > 100 && good < 3000, `${good}`);
 });
 
-test("mistakes are told with line and column", () => {
+test("mistakes are reported with line and column", () => {
   for (const [text, message] of [
     ["exit\nmov %r11, 1", /^line 2, column 5: there is no register r11/],
     ["mov %r0 1", /^line 1, column 9: expected ",", found "1"/],

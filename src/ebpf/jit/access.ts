@@ -307,7 +307,7 @@ export const RESOLVE = {
 const [ADDRESS, R10, SIZE, KIND, SLOT, OFFSET] = [0, 1, 2, 3, 4, 5] as const;
 export const RESOLVE_LOCALS = [TYPE.i64] as const;
 
-/** The shared function: tries all regions, and ends the run where none holds the access. */
+/** The shared function: tries all regions, and ends the run if none holds the access. */
 export function resolveBody(layout: Layout, trap: number): Code {
   const code = new Code();
   const fail = (kind: number) =>

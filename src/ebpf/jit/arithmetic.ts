@@ -156,7 +156,7 @@ function swapNeighbours(code: Code, x: number, bits: bigint, mask: bigint): void
   code.get(x).i64(mask).op("i64_and").i64(bits).op("i64_shl", "i64_or").set(x);
 }
 
-/** Leaves 1 on the stack where the jump is taken, else 0. */
+/** Leaves 1 on the stack if the jump is taken, else 0. */
 export function emitCondition(
   code: Code,
   r: Registers,

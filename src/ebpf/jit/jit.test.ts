@@ -104,14 +104,14 @@ test("bind() gives a function for each r1, and they keep apart", () => {
   }
 });
 
-test("bind() where a helper ends the program", () => {
+test("bind() works when a helper ends the program", () => {
   const code = new Assembler().call(1).alu64.mov(R0, 5).exit().assemble();
   const helpers = new Map([[1, () => 9n]]);
   const run = new Jit(code, { helpers, unwinds: (number) => number === 1 }).bind(0);
   assert.deepEqual([run(), run()], [9, 9]);
 });
 
-test("the step limit holds where it is less than a straight program, or just as much", () => {
+test("the step limit holds when it is at most the length of a straight program", () => {
   const code = new Assembler().alu64.add(R0, 1).alu64.add(R0, 1).exit().assemble();
   for (const stepLimit of [2, 3]) {
     const outcomes = RUNNERS.map((engine) => {

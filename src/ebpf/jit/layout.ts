@@ -23,7 +23,7 @@ export interface Layout {
   readonly stack: Window;
 }
 
-/** @throws EbpfError UNSUPPORTED where a region lies elsewhere */
+/** @throws EbpfError UNSUPPORTED if a region lies elsewhere */
 export function layOut(regions: readonly Region[], memory: LinearMemory): Layout {
   const windows = regions.map(({ name, base, bytes, writable }) => {
     if (bytes.buffer !== memory.buffer) {

@@ -7,7 +7,7 @@ import type { AluOp } from "../opcode.ts";
 /** low, low + step, …, high. */
 export interface Range {
   readonly low: number;
-  /** Infinity where nothing is known. */
+  /** Infinity if nothing is known. */
   readonly high: number;
   /** 0 of a constant. */
   readonly step: number;
@@ -157,7 +157,7 @@ export function within(a: Range, low: number, high: number): Range | undefined {
   return from > to ? undefined : range(from, to, a.step);
 }
 
-/** `a` without one value, where that is at an end. */
+/** `a` without one value, if that is at an end. */
 export function without(a: Range, value: Range): Range | undefined {
   if (!isConstant(value)) return a;
   const step = Math.max(a.step, 1);

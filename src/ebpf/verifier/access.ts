@@ -290,7 +290,7 @@ export function writeUnknown(state: State, pointer: Pointer, access: Access): vo
   else overwriteSome(state, pointer, access);
 }
 
-/** The byte at a constant place of the stack, where it is known; undefined otherwise. */
+/** The byte at a constant place of the stack; undefined if it is unknown. */
 export function knownByte(state: State, frame: number, at: number): number | undefined {
   const n = (-at - 1) >> 3;
   const slot = state.frames[frame]!.stack?.[n];

@@ -205,13 +205,13 @@ function extendZero(k: Draft): Scalar {
   return k.settled();
 }
 
-/** The low half, zero extended. The same object where that changes nothing. */
+/** The low half, zero extended. The same object if that changes nothing. */
 export function zeroExtend(a: Scalar): Scalar {
   return a.umax <= MAX_U32 ? a : extendZero(new Draft(a));
 }
 
 /**
- * What is known of `a op b`: a fresh object, as what is told of the result tells nothing of the
+ * What is known of `a op b`: a fresh object, as what is learnt of the result says nothing about the
  * operands.
  */
 export function compute(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {

@@ -1,4 +1,5 @@
-// No program takes long to judge, however it is made. The first of these took a minute; the others have endless ways.
+// No program takes long to judge, however it is made. The first of these took a minute; the others
+// have endless ways.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { assembleText } from "../text.ts";
@@ -6,7 +7,9 @@ import { verify } from "./index.ts";
 
 const numbers = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
-/** Each block lies before the one that leads to it, so what is read later comes a block further in each round. */
+/**
+ * Each block precedes the one that jumps to it, so liveness advances by one block per iteration.
+ */
 function backwards(): string[] {
   const blocks = numbers(7998).flatMap((i) => [`r0 += r${1 + (i % 5)}`, "goto -4"]);
   return ["goto +15998", "r0 += r1", "exit", ...blocks, "r0 = 0", "goto -4"];
@@ -35,7 +38,10 @@ function nested(): string[] {
   return ["r0 = 0", "r1 = 0", ...heads, ...tails, "r0 = 0", "exit"];
 }
 
-/** Of this process, all threads: others on the machine do not count. A second, and as much for a cold start. */
+/**
+ * Of this process, all threads: others on the machine do not count. A second, and as much for a
+ * cold start.
+ */
 const LIMIT_MS = 2000;
 
 for (const make of [backwards, manyPaths, longLoop, nested]) {

@@ -1,5 +1,5 @@
 /**
- * What a conditional jump tells: the operands narrowed to where the comparison holds, or null where
+ * What a conditional jump tells: the operands narrowed to where the comparison holds, or null if
  * it cannot hold. Both as Linux 6.18 does it (is_scalar_branch_taken and regs_refine_cond_op in
  * kernel/bpf/verifier.c) and no further: a way that only we know to be impossible is followed by
  * the kernel, which then refuses what it finds there.
@@ -15,7 +15,7 @@ export interface Operands {
 }
 
 /**
- * Operands where `a op b` holds (or, with `holds` false, does not), or null where that is
+ * Operands where `a op b` holds (or, with `holds` false, does not), or null if that is
  * impossible.
  * @param same both operands are one register
  */
@@ -30,7 +30,7 @@ export function assume(
   const outcome = decided(op, bits, a, b);
   if (outcome !== undefined) return outcome === holds ? { a, b } : null;
   if (same) return ofOneRegister(op, holds, a);
-  // Two that differ by a constant: kernels learn of the second, then compute the first anew from it.
+  // Two that differ by a constant: kernels learn of the second, then compute the first from it.
   if (a.related && b.related) return { a, b };
   const first = new Draft(a);
   const second = new Draft(b);

@@ -5,7 +5,7 @@
  * makes the verdict stricter; a step that is added makes it wrong.
  *
  * Bounds are doubles. Beyond 2^53 a lower bound is rounded down and an upper bound up, to infinity
- * if need be.
+ * if necessary.
  */
 import { bitsOfRange, meetKnownBits, Tnum } from "./tnum.ts";
 

@@ -1,7 +1,8 @@
 /**
- * Follows every path of a program, depth first, as the Linux kernel's verifier does. Where paths meet, the state is
- * compared with those seen there: what an earlier path covered is not followed again. Loops are followed round by
- * round, so whatever ends is seen to end; a state that comes back unchanged never ends.
+ * Follows every path of a program, depth first, as the Linux kernel's verifier does. Where paths
+ * meet, the state is compared with those seen there: what an earlier path covered is not followed
+ * again. Loops are followed iteration by iteration, so whatever ends is seen to end; a state that
+ * comes back unchanged never ends.
  */
 
 import type { ProgramForm, ProgramName } from "../../abi/programs.ts";
@@ -31,7 +32,10 @@ interface Seen {
   longest: number;
 }
 
-/** What was seen at a join. Rounds of a loop differ in their counters, so `alike` finds the same round again. */
+/**
+ * What was seen at a join. Iterations of a loop differ in their counters, so `alike` finds the same
+ * iteration again.
+ */
 interface Place {
   readonly latest: Seen[];
   /** By `keyOf`. */
@@ -54,7 +58,7 @@ export interface ExploreOptions {
   readonly budget: number;
   /** Called before each instruction that is followed. */
   readonly trace?: (state: State, instruction: Instruction) => void;
-  /** Called where a path ends because an earlier one covers it. */
+  /** Called when a path ends because an earlier one covers it. */
   readonly pruned?: (slot: number) => void;
 }
 
@@ -72,9 +76,14 @@ function keyOf({ registers }: State, { relevant }: Liveness): number {
   return hash;
 }
 
-/** States compared with at one join: so many of the latest, and of those with the same constants. */
+/**
+ * States compared with at one join: so many of the latest, and of those with the same constants.
+ */
 const COMPARED = 12;
-/** A state is kept where so many instructions were followed since the last one, or few are kept at that place. */
+/**
+ * A state is kept if so many instructions were followed since the last one, or few are kept at that
+ * place.
+ */
 const KEEP_EVERY = 8;
 
 export class Exploration implements Surroundings {
@@ -164,7 +173,7 @@ export class Exploration implements Surroundings {
     if (depth > this.#stackUse[fn]!) this.#stackUse[fn] = depth;
   }
 
-  /** Compares with what was seen here. @returns true where the path need not be followed further */
+  /** Compares with what was seen here. @returns true if the path need not be followed further */
   #meet(slot: number): boolean {
     const place: Place = this.#seen[slot] ?? { latest: [], alike: new Map() };
     this.#seen[slot] = place;
@@ -254,7 +263,9 @@ export class Exploration implements Surroundings {
     );
   }
 
-  /** Bytes of stack that a function and what it calls use together; each frame is rounded up to 32. */
+  /**
+   * Bytes of stack that a function and what it calls use together; each frame is rounded up to 32.
+   */
   get stackDepth(): number {
     return this.#deepest(0, new Map());
   }

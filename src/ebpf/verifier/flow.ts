@@ -22,7 +22,7 @@ export interface Flow {
   /** By slot; undefined in the second half of a wide load. */
   readonly at: readonly (Instruction | undefined)[];
   readonly functions: readonly Fn[];
-  /** By slot: 1 where paths meet, so states are compared there. */
+  /** By slot: 1 if paths meet, so states are compared there. */
   readonly joins: Uint8Array;
   /** By slot, before the instruction. */
   readonly liveness: readonly Liveness[];
@@ -30,7 +30,7 @@ export interface Flow {
   functionAt(slot: number): number;
 }
 
-/** @throws Refused where the shape of the program is wrong already */
+/** @throws Refused if the shape of the program is wrong already */
 export function analyseFlow(instructions: readonly Instruction[]): Flow {
   const last = instructions.at(-1)!;
   const at = new Array<Instruction | undefined>(last.index + slotsOf(last)).fill(undefined);

@@ -8,7 +8,7 @@ export type Argument =
   | { readonly kind: "number" }
   /** So many bytes that the helper reads, and that must be initialised. */
   | { readonly kind: "in"; readonly size: number }
-  /** So many bytes that the helper writes where its result is `writesOn`, or always. */
+  /** So many bytes that the helper writes if its result is `writesOn`, or always. */
   | { readonly kind: "out"; readonly size: number; readonly writesOn?: number }
   /** A string on the stack, with its NUL. */
   | { readonly kind: "string" };
@@ -86,7 +86,10 @@ export const HELPER_SIGNATURES: Readonly<Record<HelperName, Signature>> = {
   print_num: { programs: "any", args: [{ kind: "string" }, number], results: ZERO },
 };
 
-/** Largest result (low half of R0, signed) of each program; 0 is success or "none", 1 "one", negative an error. */
+/**
+ * Largest result (low half of R0, signed) of each program; 0 is success or "none", 1 "one",
+ * negative an error.
+ */
 export const LARGEST_RESULT: Readonly<Partial<Record<ProgramName, number>>> = {
   ...{ rxp: 0, rxc: 1, rxi: 1, rxr: 1, txp: 0, txc: 1, txi: 1, txr: 1 },
 };

@@ -1,6 +1,7 @@
 /**
- * The verifier: proves that a bpfhv program touches only the context and its stack, reads nothing that it did not
- * set, lets no address out, ends, calls only the helpers that it may, and returns what its driver expects.
+ * The verifier: proves that a bpfhv program touches only the context and its stack, reads nothing
+ * that it did not set, lets no address out, ends, calls only the helpers that it may, and returns
+ * what its driver expects.
  */
 import { MAX_INSTRUCTIONS, type ProgramForm, type ProgramName } from "../../abi/programs.ts";
 import { EbpfError } from "../errors.ts";
@@ -42,10 +43,10 @@ export interface Refusal {
   readonly message: string;
   /** What would help. */
   readonly fix: string;
-  /** As text; "" where there is none. */
+  /** As text; "" if there is none. */
   readonly instruction: string;
   readonly line?: SourceLine;
-  /** In the order of execution; the latest turns where there are many. */
+  /** In the order of execution; the latest turns if there are many. */
   readonly path: readonly PathStep[];
   /** Turns before those of `path`. */
   readonly omitted: number;
@@ -68,7 +69,9 @@ export interface Verdict {
   readonly log: readonly string[];
 }
 
-/** Within a second and some ten megabytes on a slow machine; programs of ours need a few thousand. */
+/**
+ * Within a second and some ten megabytes on a slow machine; programs of ours need a few thousand.
+ */
 export const DEFAULT_BUDGET = 300_000;
 const SHOWN_TURNS = 24;
 

@@ -21,7 +21,8 @@ function place({ index, instruction, line }: Refusal): string {
 }
 
 /**
- * @param detail 0: one line; 1: also the path and the registers; 2: also the log, where it was collected
+ * @param detail 0: one line; 1: also the path and the registers; 2: also the log, if it was
+ * collected
  */
 export function explain(verdict: Verdict, detail: 0 | 1 | 2): string {
   const lines: string[] = [];

@@ -1,4 +1,6 @@
-/** Why a program is refused: a stable rule, the place, what is wrong there, and what would fix it. */
+/**
+ * Why a program is refused: a stable rule, the place, what is wrong there, and what would fix it.
+ */
 
 export type Rule =
   /** Bytes that are not valid instructions, or instructions that do not make a program. */

@@ -1,4 +1,5 @@
-// Unsafe programs, one per rule and per way around it: each is refused at the right place for the right reason.
+// Unsafe programs, one per rule and per way around it: each is refused at the right place for the
+// right reason.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import test from "node:test";

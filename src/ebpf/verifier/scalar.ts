@@ -74,7 +74,7 @@ export const blank = (): Draft => new Draft(NOTHING);
 /** A number of which nothing is known; a fresh one, equal to no other register. */
 export const unknown = (): Scalar => blank();
 
-/** Notes that a number is copied. Constants are no links. */
+/** Notes that a number is copied. Constants are not linked. */
 export function linkedCopy(a: Scalar): Scalar {
   if (!a.bits.isConstant) (a as Draft).linked = true;
   return a;
@@ -150,7 +150,7 @@ export function lowBetween(min: number, max: number): Scalar {
 
 const unsigned = (low: number, high: number): number => (high >>> 0) * TWO_32 + (low >>> 0);
 
-/** True where every number that `inner` allows is allowed by `outer`. */
+/** True if every number that `inner` allows is allowed by `outer`. */
 export function contains(outer: Scalar, inner: Scalar): boolean {
   return (
     outer === inner ||
@@ -206,7 +206,7 @@ export function describeScalar(a: Scalar): string {
 }
 
 /**
- * The largest power of two (up to 2^30) that divides every member, where the low bits are known to
+ * The largest power of two (up to 2^30) that divides every member, if the low bits are known to
  * be 0.
  */
 export function stepOf(bits: Tnum): number {

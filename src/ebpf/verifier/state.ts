@@ -16,7 +16,7 @@ export const FULL_SLOT = 0xff;
 export interface Slot {
   /** Which of the eight bytes were written: bit 0 is the lowest address. */
   readonly written: number;
-  /** What the first `size` bytes hold, where they were stored as one. */
+  /** What the first `size` bytes hold, if they were stored as one. */
   readonly value?: Value;
   readonly size: number;
 }
@@ -119,7 +119,7 @@ export class State {
    * @returns the places that are left
    */
   replace(from: Scalar, to: Scalar, places: number): number {
-    // A constant is no link: kernels give ids to numbers that are not known only.
+    // A constant is not linked: kernels give ids to numbers that are not known only.
     if (from.bits.isConstant) return places;
     let left = places;
     this.#substitute(from, () => {

@@ -253,7 +253,7 @@ function jump(around: Surroundings, state: State, i: Instruction, operation: Of<
   const yes = assume(op, bits, true, a, b, same);
   const no = assume(op, bits, false, a, b, same);
   if (yes === null || no === null) {
-    // Only one way is possible, and it is told nothing new: its operands were all within it
+    // Only one way is possible, and nothing new is learnt: its operands were all within it
     // already.
     return yes === null ? next : target;
   }

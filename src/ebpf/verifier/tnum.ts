@@ -8,10 +8,10 @@
 const TWO_32 = 2 ** 32;
 
 export class Tnum {
-  /** Low and high half of the known bits; 0 where unknown. */
+  /** Low and high half of the known bits; 0 if unknown. */
   readonly vl: number;
   readonly vh: number;
-  /** Low and high half of the mask: 1 where unknown. */
+  /** Low and high half of the mask: 1 if unknown. */
   readonly ml: number;
   readonly mh: number;
 
@@ -199,7 +199,7 @@ export function meetKnownBits(a: Tnum, b: Tnum): Tnum {
   return same ? a : new Tnum(vl, vh, ml, mh);
 }
 
-/** True where every member of `inner` is one of `outer`. */
+/** True if every member of `inner` is one of `outer`. */
 export function containsBits(outer: Tnum, inner: Tnum): boolean {
   return (
     (inner.ml & ~outer.ml) === 0 &&

@@ -24,9 +24,12 @@ export interface SeedReport {
   readonly failure?: string;
 }
 
-/** The interpreter's outcome for a seed, compared with the peer's. The same seed does the same everywhere.
+/**
+ * The interpreter's outcome for a seed, compared with the peer's. The same seed does the same
+ * everywhere.
  * @param provable only what the kernel's verifier can prove
- * @param call always as `call`: the low half of R0 */
+ * @param call always as `call`: the low half of R0
+ */
 export function runSeed(seed: number, peer: Peer, provable: boolean, call = false): SeedReport {
   const program = generate(new Random(seed), { provable });
   const context = randomContext(new Random(~seed));
