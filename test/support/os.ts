@@ -52,7 +52,7 @@ export function requires(what: "vm" | "tap" | "bpf"): boolean {
   return (process.env.BPFHV_REQUIRE ?? "").split(",").includes(what);
 }
 
-// Keeps one descriptor per thread, which is no leak of the test at hand.
+// Keeps one descriptor per thread, which must not count as a leak of the current test.
 prepareToSignalPeers();
 
 const SYS_PIPE2 = process.arch === "x64" ? 293 : 59;

@@ -1,6 +1,7 @@
 /**
- * Boots a guest and drives it: scripts through an agent port, QEMU through QMP, the console as text. Every wait
- * has a deadline; everything started or made goes with `close`, or with this process.
+ * Boots a guest and drives it: scripts through an agent port, QEMU through QMP, the console as
+ * text. Every wait has a deadline; everything started or made goes with `close`, or with this
+ * process.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -60,9 +61,14 @@ export interface GuestOptions {
   readonly smp?: number;
   /** .ko files that the guest's init loads, in order. */
   readonly modules?: readonly (string | { readonly path: string; readonly parameters?: string })[];
-  /** Path in the guest → content, or the path of a file on the host. /extra/start runs before the agent. */
+  /**
+   * Path in the guest → content, or the path of a file on the host. /extra/start runs before the
+   * agent.
+   */
   readonly extraFiles?: Readonly<Record<string, string | Uint8Array>>;
-  /** Another kernel and tools: a Debian suite (default: that of BPFHV_GUEST_KERNEL, else trixie). */
+  /**
+   * Another kernel and tools: a Debian suite (default: that of BPFHV_GUEST_KERNEL, else trixie).
+   */
   readonly suite?: string;
   /** More of the kernel's command line. */
   readonly append?: string;
@@ -256,8 +262,8 @@ export class Guest {
   }
 
   /**
-   * Runs a shell script in the guest; status 137 where it took too long. Rejects where there is no answer: the guest
-   * hangs, reboots, or QEMU ends. Long-lived programs: `iperf3 -s >/dev/null 2>&1 &`.
+   * Runs a shell script in the guest; status 137 if it took too long. Rejects if no answer comes:
+   * the guest hangs, reboots, or QEMU ends. Long-lived programs: `iperf3 -s >/dev/null 2>&1 &`.
    */
   run(script: string, { timeoutMs = COMMAND_MS } = {}): Promise<CommandResult> {
     return this.#agent.run(script, patience(timeoutMs));

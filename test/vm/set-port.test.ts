@@ -112,7 +112,7 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
     assert.equal(now.arrived - before.arrived, sent, "each reached one of the two hosts");
     assert.equal(now.answered - before.answered, sent, "and was answered");
     // The NIC delivered all that it took from the TAPs. The rest was in the queue of a TAP when it
-    // was let go, which is as long as the guest is late: how many is a matter of the machine.
+    // was closed, which is as long as the guest is late: how many is a matter of the machine.
     const received = now.received - before.received;
     t.diagnostic(`${sent - received} of ${sent} answers were in an old TAP's queue`);
     const ping = await vm.guest.check("cat /tmp/ping.txt");

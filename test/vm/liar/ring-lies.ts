@@ -15,7 +15,10 @@ import type { Random } from "./random.ts";
 
 const PAGE = 4096;
 
-/** Where a device's context may be lied in. Offsets are from the start of the private area, in bytes. */
+/**
+ * Where a device's context may be lied in. Offsets are from the start of the private area, in
+ * bytes.
+ */
 interface Shape {
   /** Words before the descriptors. */
   readonly controlWords: number;
@@ -23,7 +26,10 @@ interface Shape {
   readonly indices: readonly number[];
   readonly descriptors: number;
   readonly descriptorSize: number;
-  /** Words of a descriptor but those of its address: the guest's memory is the guest's, and not what this is about. */
+  /**
+   * Words of a descriptor but those of its address: the guest's memory is the guest's, and not what
+   * this is about.
+   */
   readonly cookies: readonly number[];
   readonly lengths: readonly number[];
   /** Words of what a guest keeps beside its descriptors. */
@@ -119,7 +125,7 @@ function publicLie(random: Random): Scribble {
   return { offset, value: () => random.word() };
 }
 
-/** One lie about one queue's ring. @returns false where the guest has no context there to lie in. */
+/** One lie about one queue's ring. @returns false if the guest has no context there. */
 export function scribble(nic: Nic, random: Random): boolean {
   const queue = random.below(nic.queues.length);
   const bufs = queue < nic.config.pairs ? nic.config.rxBufs : nic.config.txBufs;
