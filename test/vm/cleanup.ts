@@ -25,7 +25,8 @@ function install(): void {
     ["SIGTERM", 15],
     ["SIGHUP", 1],
   ] as const) {
-    process.once(signal, () => process.exit(128 + number));
+    // Not once: whoever runs this process may send a second one while it cleans up.
+    process.on(signal, () => process.exit(128 + number));
   }
 }
 
