@@ -236,7 +236,7 @@ for (const variant of VARIANTS) {
           assert.deepEqual(driver.received, [...Array(arrived).keys()]);
           driver.bench.close();
         }),
-        { numRuns: FULL ? 5000 : 40 },
+        { numRuns: FULL ? 5000 : 25 },
       );
     });
   });

@@ -19,7 +19,7 @@ import {
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
 const FULL = process.env.BPFHV_FULL === "1";
-const MUTANTS = FULL ? 100_000 : 4_000;
+const MUTANTS = FULL ? 100_000 : 2_000;
 const SEED = Number(process.env.BPFHV_FUZZ?.split(":")[0] ?? 11);
 /**
  * Of what ours refuses, the kernel sees one in so many: that is about completeness only, and it is

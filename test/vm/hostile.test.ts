@@ -5,13 +5,13 @@ import { describe, test } from "node:test";
 import { packageRoot } from "../../src/vm/guest-parts.ts";
 import { buildModule, patience } from "./harness.ts";
 import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
+import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
 
 const CHAOS = "/modules/bpfhv_chaos.ko";
 /** Accesses per run. */
-const ACCESSES = 30_000;
+const ACCESSES = isFull ? 30_000 : 15_000;
 const SEEDS = [1, 2, 3, 4];
 
 describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
@@ -28,7 +28,7 @@ describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
 
     // Packets for it to be confused about.
     const stop = bad.floodFromHost(20);
-    const neighbour = good.link.pingFromGuest(600, 0.05);
+    const neighbour = good.link.pingFromGuest(isFull ? 600 : 400, 0.05);
     for (const seed of SEEDS) {
       await bad.guest.check(`insmod ${CHAOS} device=${device} seed=${seed} count=${ACCESSES}`, {
         timeoutMs: 60_000,

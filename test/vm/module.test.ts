@@ -12,7 +12,7 @@ import { isFull, withoutVm } from "./requirements.ts";
 
 const skip = await withoutVm();
 const LONG = isDebugKernel ? 100 : 1000;
-const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 20;
+const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 10;
 
 /**
  * What docs/guest-module.md says of a NIC with 256 buffers each way, and half as much again for
