@@ -2,7 +2,8 @@
  * What happens to a NIC, as lines for the log: it is looked at after messages, and nothing is
  * logged by the NIC.
  */
-import type { HandshakeStep, Nic } from "../nic/nic.ts";
+import type { Nic } from "../nic/nic.ts";
+import type { HandshakeStep } from "../nic/state.ts";
 import { programsOf } from "../nic/status.ts";
 
 const STEPS: Partial<Record<HandshakeStep, string>> = {
@@ -22,7 +23,7 @@ export class NicEvents {
     this.#log = log;
     this.#step = nic.step;
     this.#resets = nic.resets;
-    this.#linkUp = nic.linkUp;
+    this.#linkUp = nic.link.up;
   }
 
   /** After messages, which may be many a second: nothing is allocated if nothing has happened. */
@@ -45,16 +46,16 @@ export class NicEvents {
   }
 
   #enabled(): string {
-    const { state } = this.#nic;
+    const { id } = this.#nic.running;
     const proved = programsOf(this.#nic) === "verified" ? "verified by" : "not verified by";
-    return `the guest enabled the NIC: programs of set ${state.generation} ${proved} its kernel`;
+    return `the guest enabled the NIC: programs of set ${id} ${proved} its kernel`;
   }
 
   /** Also when no message came: the port's end may have gone. */
   lookAtLink(): void {
-    const { linkUp } = this.#nic;
-    if (linkUp === this.#linkUp) return;
-    this.#linkUp = linkUp;
-    this.#log("info", `link ${linkUp ? "up" : "down"}`);
+    const { up } = this.#nic.link;
+    if (up === this.#linkUp) return;
+    this.#linkUp = up;
+    this.#log("info", `link ${up ? "up" : "down"}`);
   }
 }

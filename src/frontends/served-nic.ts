@@ -73,7 +73,7 @@ export const servedNic: Frontend<ServedNicOptions> = {
       }),
       verbs: verbsOf(nic, frontend),
       complaints: complaintsOf(nic, frontend.server, parts.pairs),
-      followLink: () => nic.followLink(),
+      followLink: () => nic.link.follow(),
       housekeeping: () => {
         events.look();
         events.lookAtLink();
@@ -91,7 +91,7 @@ function verbsOf(nic: Nic, frontend: VfioUserFrontend): Served["verbs"] {
       frontend.letIn();
     },
     "set-mtu": (mtu: number) => {
-      const error = nic.setMtu(mtu);
+      const error = nic.link.setMtu(mtu);
       if (error !== null) throw new Error(error);
     },
   };
@@ -106,7 +106,7 @@ function complaintsOf(
     name === "dropBadAddress" ? unsharedMemory(nic.host?.memory.ranges ?? []) : "";
   return [
     ...droppedIn(pairs, detail),
-    ...counted(nic.refused, REFUSED_BY_NIC, (name) => nic.refusals[name] ?? ""),
+    ...counted(nic.refusals.counts, REFUSED_BY_NIC, (name) => nic.refusals.latest[name] ?? ""),
     ...counted(server.counters, REFUSED_BY_SERVER, () => server.lastRefusal),
     ...counted(server.counters, LOST_BY_SERVER),
   ];

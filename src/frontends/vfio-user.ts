@@ -1,7 +1,9 @@
 /** The NIC as a vfio-user PCI device: stock QEMU's `vfio-user-pci` is the client. */
 import { BAR_MSIX, PCI_CLASS_ETHERNET, PCI_DEVICE, PCI_VENDOR } from "../abi/index.ts";
 import { CONTROL_TAG, type Control } from "../engine/loop.ts";
-import type { HandshakeStep, Nic } from "../nic/nic.ts";
+import { barsOf, readBar, writeBar } from "../nic/bars.ts";
+import type { Nic } from "../nic/nic.ts";
+import type { HandshakeStep } from "../nic/state.ts";
 import type { Epoll } from "../os/epoll.ts";
 import {
   type Bar,
@@ -25,17 +27,17 @@ export function nicAsPciDevice(
   interrupts: PciDevice["interrupts"] = "msix",
 ): PciDevice {
   const bars: (Bar | null)[] = [null, null, null, null, null, null];
-  for (const { index, size } of nic.bars) bars[index] = { size };
+  for (const { index, size } of barsOf(nic)) bars[index] = { size };
   return {
     identity: { vendor: PCI_VENDOR, device: pciDevice, classCode: PCI_CLASS_ETHERNET },
     bars,
     vectors: 2 * nic.config.pairs + 1,
     interrupts,
     msixBar: BAR_MSIX,
-    read: (bar, offset, size) => nic.read(bar, offset, size),
+    read: (bar, offset, size) => readBar(nic, bar, offset, size),
     write: (bar, offset, size, low, high) => {
-      nic.write(bar, offset, Math.min(size, 4), low);
-      if (size === 8) nic.write(bar, offset + 4, 4, high);
+      writeBar(nic, bar, offset, Math.min(size, 4), low);
+      if (size === 8) writeBar(nic, bar, offset + 4, 4, high);
     },
     reset: () => nic.reset(),
     busMasterChanged: (enabled) => nic.busMasterChanged(enabled),
@@ -70,7 +72,7 @@ export class VfioUserFrontend implements Control {
 
   /** Lets clients in if the NIC has what it ships. Until then they wait in the socket's backlog. */
   letIn(): void {
-    if (this.#isOpen || this.#epoll === null || !this.#nic.canAttach) return;
+    if (this.#isOpen || this.#epoll === null || !this.#nic.running.complete) return;
     this.#isOpen = true;
     this.server.register(this.#epoll, CONTROL_TAG);
   }

@@ -18,6 +18,7 @@ import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../abi/index.ts"
 import { DEVICES } from "../devices/index.ts";
 import { Batch } from "../memory/index.ts";
 import { openPorts, parsePort } from "../net/create.ts";
+import { readBar, writeBar } from "../nic/bars.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous, viewsMade } from "../os/memory.ts";
 
@@ -50,8 +51,8 @@ describe("operations that a guest repeats", () => {
       for (let offset = 0; offset < REG.EXT_END + 64; offset += 4) {
         const times = FULL ? 1_000_000 : SLOW.has(offset) ? 1000 : 3000;
         expectNoGrowth(`register ${offset}`, times, (n) => {
-          bench.nic.write(BAR_REGISTERS, offset, 4, values[n % values.length]);
-          bench.nic.read(BAR_REGISTERS, offset, 4);
+          writeBar(bench.nic, BAR_REGISTERS, offset, 4, values[n % values.length]);
+          readBar(bench.nic, BAR_REGISTERS, offset, 4);
         });
       }
       bench.close();
@@ -68,23 +69,23 @@ describe("operations that a guest repeats", () => {
       for (let i = 0; i < 256; i++) pages[2 * i] = memory + 4096 * (255 - i);
       bench.memory.bytes(list, 8 * 256).set(new Uint8Array(pages.buffer));
       const write = (low: number, high: number, address: number) => {
-        nic.write(BAR_REGISTERS, low, 4, address);
-        nic.write(BAR_REGISTERS, high, 4, 0);
+        writeBar(nic, BAR_REGISTERS, low, 4, address);
+        writeBar(nic, BAR_REGISTERS, high, 4, 0);
       };
-      const { blob, context } = nic.refused;
+      const { blob, context } = nic.refusals.counts;
       const times = FULL ? 1_000_000 : 4000;
       expectNoGrowth("contiguous contexts", times, (n) => {
-        nic.write(BAR_REGISTERS, REG.QUEUE_SELECT, 4, n % 2);
+        writeBar(nic, BAR_REGISTERS, REG.QUEUE_SELECT, 4, n % 2);
         write(REG.CTX_PADDR_LO, REG.CTX_PADDR_HI, memory + 16 * (n % 256));
       });
       expectNoGrowth("contexts by page list", times, (n) => {
-        nic.write(BAR_REGISTERS, REG.QUEUE_SELECT, 4, n % 2);
+        writeBar(nic, BAR_REGISTERS, REG.QUEUE_SELECT, 4, n % 2);
         write(REG.PAGES_LO, REG.PAGES_HI, list);
       });
       const cheap = FULL ? 1_000_000 : 300_000;
       expectNoGrowth("blobs", cheap, () => write(REG.BLOB_LO, REG.BLOB_HI, memory));
       assert.deepEqual(
-        [nic.refused.blob, nic.refused.context],
+        [nic.refusals.counts.blob, nic.refusals.counts.context],
         [blob, context],
         "none was refused",
       );
@@ -100,8 +101,8 @@ describe("operations that a guest repeats", () => {
         // The registers' slow writes are four bytes long, and have a test of their own.
         const step = bar === BAR_REGISTERS && size === 4 ? 0 : size;
         expectNoGrowth(`BAR ${bar}, ${size} bytes`, FULL ? 1_000_000 : 100_000, (n) => {
-          bench.nic.read(bar, (n * size) % 4096, size);
-          bench.nic.write(bar, (n * step) % 4096, size, n);
+          readBar(bench.nic, bar, (n * size) % 4096, size);
+          writeBar(bench.nic, bar, (n * step) % 4096, size, n);
         });
       }
     }
@@ -114,7 +115,7 @@ describe("operations that a guest repeats", () => {
     const { abilities } = bench.nic.state;
     expectNoGrowth("life cycles", FULL ? 100_000 : 1000, (n) => {
       bench.nic.reset();
-      bench.nic.write(BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
+      writeBar(bench.nic, BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
       bench.driver.open();
       bench.nic.busMasterChanged(false);
       bench.nic.busMasterChanged(true);

@@ -307,14 +307,14 @@ for (const { name, device, form, sizes } of VARIANTS) {
         rings.arrived().map((packet) => numberOf(packet.frame)),
         [700],
       );
-      assert.equal(rings.nic.linkUp, true);
+      assert.equal(rings.nic.link.up, true);
       pair.setPort(new NullPort());
-      assert.equal(rings.nic.linkUp, false);
+      assert.equal(rings.nic.link.up, false);
       assert.ok(rings.out(6));
       rings.settle();
       assert.equal(pair.txCounters[DROP_PORT], 1);
       pair.setPort(second);
-      assert.equal(rings.nic.linkUp, true);
+      assert.equal(rings.nic.link.up, true);
       rings.close();
     });
 

@@ -11,8 +11,12 @@ import type { Device } from "../devices/format.ts";
 import { DEVICES } from "../devices/index.ts";
 import { sring } from "../devices/sring/host.ts";
 import { sringGso } from "../devices/sring_gso/host.ts";
+import { mapPageList } from "../engine/contexts.ts";
 import { DROP_BAD_ADDRESS, PACKETS } from "../memory/counters.ts";
 import { GSO_TCP_V4, NEEDS_CSUM } from "../memory/index.ts";
+import { writeBar } from "../nic/bars.ts";
+import { setContext } from "../nic/context.ts";
+import { deliverBlob } from "../nic/programs.ts";
 import { GuestDriver } from "./driver.ts";
 
 const FORMS = ["helperfree", "v1"] as const;
@@ -67,7 +71,7 @@ class SplitBench extends Bench {
   reopen(): void {
     const { abilities } = this.nic.state;
     this.nic.reset();
-    this.nic.write(BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
+    writeBar(this.nic, BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
     this.driver.open();
   }
 
@@ -144,7 +148,7 @@ for (const device of DEVICES) {
         })) {
           bench.cut(cuts, options);
           bench.reopen();
-          assert.equal(bench.nic.refused.context, 0, bench.nic.lastRefusal);
+          assert.equal(bench.nic.refusals.counts.context, 0, bench.nic.refusals.last);
           for (let n = 0; n < 40; n++) bench.expectTraffic(n, what);
         }
         bench.close();
@@ -158,9 +162,9 @@ for (const device of DEVICES) {
     const size = bench.nic.queues[0].contextSize;
     const { nic } = bench;
     const write = (address: number) => {
-      nic.write(BAR_REGISTERS, REG.QUEUE_SELECT, 4, 0);
-      nic.write(BAR_REGISTERS, REG.CTX_PADDR_LO, 4, address);
-      nic.write(BAR_REGISTERS, REG.CTX_PADDR_HI, 4, 0);
+      writeBar(nic, BAR_REGISTERS, REG.QUEUE_SELECT, 4, 0);
+      writeBar(nic, BAR_REGISTERS, REG.CTX_PADDR_LO, 4, address);
+      writeBar(nic, BAR_REGISTERS, REG.CTX_PADDR_HI, 4, 0);
     };
     const [{ address: base }] = bench.memory.ranges;
     for (const [unit, files] of [
@@ -173,7 +177,7 @@ for (const device of DEVICES) {
       for (const at of [border - size, border - 4096, border - 2048, border - 16, border]) {
         const before = bench.memory.bytes(at, size).fill(0xaa).slice();
         write(at);
-        assert.equal(nic.refused.context, 0, nic.lastRefusal);
+        assert.equal(nic.refusals.counts.context, 0, nic.refusals.last);
         assert.notDeepEqual(bench.memory.bytes(at, size).slice(), before, "initialised");
         const image = new ArrayBuffer(size);
         new Uint8Array(image).fill(0xaa);
@@ -213,8 +217,8 @@ test("blobs and page lists are read whole when they are split at any byte", () =
   const { address, pages, size } = nic.queues[0].current!.context.record;
   for (let at = 1; at < 8 * pages.length; at++) {
     bench.cut([address + at], { files: true });
-    nic.write(BAR_REGISTERS, REG.QUEUE_SELECT, 4, 0);
-    nic.setContextPages(address);
+    writeBar(nic, BAR_REGISTERS, REG.QUEUE_SELECT, 4, 0);
+    setContext(nic, address, mapPageList);
     const { record } = nic.queues[0].current!.context;
     assert.deepEqual(record, { kind: "pages", address, pages, size });
   }
@@ -222,15 +226,15 @@ test("blobs and page lists are read whole when they are split at any byte", () =
   for (let at = 1; at < nic.blob.length; at += FULL ? 1 : 7) {
     bench.memory.bytes(to, nic.blob.length).fill(0);
     bench.cut([to + at]);
-    nic.deliverBlob(to);
+    deliverBlob(nic, to);
     assert.deepEqual(bench.memory.bytes(to, nic.blob.length).slice(), nic.blob, `split at ${at}`);
   }
-  const refused = nic.refused.blob;
+  const refused = nic.refusals.counts.blob;
   bench.memory.bytes(to, nic.blob.length).fill(0);
   bench.cut([to + 100, to + 101], { hole: 1 });
-  nic.deliverBlob(to);
-  assert.equal(nic.refused.blob, refused + 1);
-  assert.match(nic.lastRefusal, /the memory at 0x[0-9a-f]+ is not shared/);
+  deliverBlob(nic, to);
+  assert.equal(nic.refusals.counts.blob, refused + 1);
+  assert.match(nic.refusals.last, /the memory at 0x[0-9a-f]+ is not shared/);
   assert.ok(
     bench.memory.bytes(to, nic.blob.length).every((byte) => byte === 0),
     "nothing written",
@@ -255,7 +259,7 @@ describe("memory that is removed while a NIC runs", () => {
     const bench = unplugged();
     const { abilities } = bench.nic.state;
     bench.nic.reset();
-    bench.nic.write(BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
+    writeBar(bench.nic, BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
     bench.newDriver();
     bench.driver.open();
     bench.expectTraffic(2, "after the reset");

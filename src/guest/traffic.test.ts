@@ -451,7 +451,7 @@ describe("registers", () => {
     const bench = new Bench();
     write(bench, REG.CTRL, 3);
     assert.equal(read(bench, REG.STATUS), 0);
-    assert.equal(bench.nic.refused.enable, 2);
+    assert.equal(bench.nic.refusals.counts.enable, 2);
     bench.close();
   });
 
@@ -460,8 +460,8 @@ describe("registers", () => {
     write(bench, REG.QUEUE_SELECT, 0);
     write(bench, REG.CTX_PADDR_LO, 0xdead0000);
     write(bench, REG.CTX_PADDR_HI, 7);
-    assert.equal(bench.nic.refused.context, 1);
-    assert.match(bench.nic.lastRefusal, /context of queue 0 at 0x7dead0000 /);
+    assert.equal(bench.nic.refusals.counts.context, 1);
+    assert.match(bench.nic.refusals.last, /context of queue 0 at 0x7dead0000 /);
     assert.equal(read(bench, REG.STATUS) & STATUS.LINK, 0);
     bench.close();
   });
@@ -471,7 +471,7 @@ describe("registers", () => {
     write(bench, REG.FEATURES, 2);
     bench.driver.open();
     write(bench, REG.FEATURES, 0);
-    assert.equal(bench.nic.refused.features, 2);
+    assert.equal(bench.nic.refusals.counts.features, 2);
     assert.equal(read(bench, REG.FEATURES), 0);
     bench.close();
   });

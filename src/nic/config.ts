@@ -1,4 +1,4 @@
-/** What a NIC is made of, checked before anything is opened. */
+/** Configuration of a NIC, checked before anything is opened. */
 import { featureNames, MAX_QUEUE_PAIRS, validQueueBufs } from "../abi/index.ts";
 import type { RingFormat } from "../devices/format.ts";
 import { macBytes } from "../net/words.ts";
@@ -11,17 +11,17 @@ export interface NicConfig {
   readonly txBufs: number;
   /** Six bytes. */
   readonly mac: Uint8Array;
-  /** The largest that it ever has: bytes behind the Ethernet header and up to two VLAN tags. */
+  /** Start and maximum: bytes behind the Ethernet header and up to two VLAN tags. */
   readonly mtu: number;
   /** Mb/s, 0 = unknown. */
   readonly linkSpeed: number;
-  /** Feature bits offered to the guest, of those that the device can; default: all. */
+  /** Feature bits offered to the guest, of those of the ring format; default: all. */
   readonly features?: number;
   /** Bytes between doorbells: a power of two. */
   readonly doorbellSize: number;
 }
 
-/** A value that the user gave and that cannot be; the message says what can. */
+/** Invalid user-supplied value; the message gives the valid range. */
 export class ConfigError extends Error {
   readonly code = "CONFIG";
   constructor(message: string) {
@@ -44,7 +44,7 @@ export const MAX_MTU = 65535;
  */
 export const LINUX_MTU = 4096 - 256 - 320 - 18;
 
-/** @returns what most guests make of a larger MTU; null: they take this one */
+/** @returns a warning if most Linux guests limit this MTU; null if they accept it */
 export function mtuNotice(mtu: number): string | null {
   if (mtu <= LINUX_MTU) return null;
   return (

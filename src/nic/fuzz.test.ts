@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { Bench, frameOf, numberOf } from "../../test/support/guest.ts";
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../abi/index.ts";
 import { BYTES, PACKETS } from "../memory/counters.ts";
+import { readBar, writeBar } from "./bars.ts";
 
 /** xorshift32: small, seeded, the same everywhere. */
 function randomFrom(seed: number): (below: number) => number {
@@ -47,10 +48,10 @@ test(`${ACCESSES} accesses of garbage: the NIC lives, its neighbour does not not
     const end = bar === BAR_REGISTERS ? REG.EXT_END + 64 : 4096;
     const offset = size === 4 && random(8) > 0 ? 4 * random(end / 4) : random(end - size);
     if (random(3) === 0) {
-      const result = bad.nic.read(bar, offset, size);
+      const result = readBar(bad.nic, bar, offset, size);
       assert.ok(Number.isInteger(result) && result >= 0 && result <= 0xffffffff, `read ${offset}`);
     } else {
-      bad.nic.write(bar, offset, size, value(random, 0x100000));
+      writeBar(bad.nic, bar, offset, size, value(random, 0x100000));
     }
     if (random(4) === 0) {
       const context = bad.driver.contextOf(random(4));
@@ -73,7 +74,7 @@ test(`${ACCESSES} accesses of garbage: the NIC lives, its neighbour does not not
     }
   }
   assert.deepEqual(good.ports[0].sent.map(numberOf), [...Array(sent).keys()]);
-  const { register, doorbell, programWindow, context, blob, enable } = bad.nic.refused;
+  const { register, doorbell, programWindow, context, blob, enable } = bad.nic.refusals.counts;
   for (const [what, count] of Object.entries({
     register,
     doorbell,

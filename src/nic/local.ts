@@ -7,6 +7,7 @@ import { programSets } from "../devices/program-set.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";
+import { readBar, writeBar } from "./bars.ts";
 import type { NicConfig } from "./config.ts";
 import { Nic } from "./nic.ts";
 
@@ -56,11 +57,11 @@ export class LocalNic {
   }
 
   read(bar: number, offset: number): number {
-    return this.nic.read(bar, offset, 4);
+    return readBar(this.nic, bar, offset, 4);
   }
 
   write(bar: number, offset: number, value: number): void {
-    this.nic.write(bar, offset, 4, value);
+    writeBar(this.nic, bar, offset, 4, value);
   }
 
   /** One turn of the engine's loop. @returns packets moved */

@@ -1,53 +1,61 @@
 /**
- * The register state of a NIC: one plain record, so that it can be handed to another worker or
- * process. The queues keep theirs (src/engine/queue.ts).
+ * The register state of a NIC: one plain record that reset replaces. Queues and the generation keep
+ * their own state (src/engine/queue.ts, generation.ts).
  */
 
+/** How far the guest's driver got; what `status` shows while there is no traffic. */
+export type HandshakeStep =
+  | "no guest"
+  /** A connection that has not shown yet that it is a VMM. */
+  | "client connected"
+  | "guest attached"
+  | "driver found the device"
+  | "programs fetched"
+  | "contexts registered"
+  | "enabled";
+
+/** Registers of 64 bits in two words, NAME_LO and NAME_HI. */
+export const LATCHES = ["CTX_PADDR", "DOORBELL_GVA", "BLOB", "PAGES"] as const;
+export type LatchName = (typeof LATCHES)[number];
+
 export interface NicState {
-  upgradePending: boolean;
   busMaster: boolean;
+  upgradePending: boolean;
   queueSelect: number;
-  contextLow: number;
-  contextHigh: number;
-  pagesLow: number;
-  pagesHigh: number;
-  blobLow: number;
-  blobHigh: number;
   programSelect: number;
-  doorbellGvaLow: number;
-  doorbellGvaHigh: number;
-  selectedFeatures: number;
+  latches: Record<LatchName, { low: number; high: number }>;
+  /** FEATURES was written: it shows the selection from then on. */
   featuresNegotiated: boolean;
+  selectedFeatures: number;
+  /** Acknowledged ABILITY bits. */
   abilities: number;
+  /** EVENT bits. */
   events: number;
-  generation: number;
   verdictInfo: number;
-  dumpOffset: number;
   dump: string;
+  /** Bytes, a multiple of 4, inside the dump. */
+  dumpOffset: number;
 }
 
 /** The state after reset. */
 export function newNicState(): NicState {
   return {
-    upgradePending: false,
     busMaster: false,
+    upgradePending: false,
     queueSelect: 0,
-    contextLow: 0,
-    contextHigh: 0,
-    pagesLow: 0,
-    pagesHigh: 0,
-    blobLow: 0,
-    blobHigh: 0,
     programSelect: 0,
-    doorbellGvaLow: 0,
-    doorbellGvaHigh: 0,
-    selectedFeatures: 0,
+    latches: {
+      CTX_PADDR: { low: 0, high: 0 },
+      DOORBELL_GVA: { low: 0, high: 0 },
+      BLOB: { low: 0, high: 0 },
+      PAGES: { low: 0, high: 0 },
+    },
     featuresNegotiated: false,
+    selectedFeatures: 0,
     abilities: 0,
     events: 0,
-    generation: 1,
     verdictInfo: 0,
-    dumpOffset: 0,
     dump: "",
+    dumpOffset: 0,
   };
 }

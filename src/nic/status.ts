@@ -3,7 +3,8 @@ import { ABILITY, featureNames } from "../abi/index.ts";
 import type { Queue } from "../engine/queue.ts";
 import { countersToJson, type QueueCounterName } from "../memory/counters.ts";
 import { formatMac } from "./config.ts";
-import type { HandshakeStep, Nic } from "./nic.ts";
+import type { Nic } from "./nic.ts";
+import type { HandshakeStep } from "./state.ts";
 
 export interface QueueStatus {
   readonly queue: string;
@@ -56,16 +57,16 @@ export function nicStatus(
     device: nic.config.device.name,
     port: nic.pairs[0].port.name,
     mac: formatMac(nic.config.mac),
-    mtu: nic.mtu,
-    link: nic.linkUp ? "up" : "down",
+    mtu: nic.link.mtu,
+    link: nic.link.up ? "up" : "down",
     step: nic.step,
-    firstRefusal: nic.firstRefusal,
-    lastRefusal: nic.lastRefusal,
-    generation: nic.state.generation,
+    firstRefusal: nic.refusals.first,
+    lastRefusal: nic.refusals.last,
+    generation: nic.running.id,
     programs: programsOf(nic),
     features: featureNames(nic.state.selectedFeatures),
     resets: nic.resets,
-    refused: { ...nic.refused },
+    refused: { ...nic.refusals.counts },
     queues,
     loop: { ...loop },
     transport: { ...transport },

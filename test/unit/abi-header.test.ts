@@ -43,6 +43,7 @@ import {
   STATUS,
   VERDICT,
 } from "../../src/abi/index.ts";
+import { REGISTER_ROWS } from "../../src/nic/register-table.ts";
 
 const HEADER = fileURLToPath(new URL("../../../driver/linux/bpfhv_abi.h", import.meta.url));
 
@@ -71,7 +72,10 @@ const fields = (
   ]);
 
 const EXPECTATIONS: Expectations = [
-  ...named("BPFHV_REG_", REG),
+  ...REGISTER_ROWS.flatMap(({ registers }) =>
+    registers.map(({ name }): [string, number] => [`BPFHV_REG_${name}`, REG[name]]),
+  ),
+  ["BPFHV_REG_EXT_END", REG.EXT_END],
   ...named("BPFHV_STATUS_", STATUS),
   ...named("BPFHV_CTRL_", CTRL),
   ...named("BPFHV_ABILITY_", ABILITY),

@@ -52,6 +52,8 @@ const isTest = (file: string): boolean => /\.test\.ts$/.test(file);
 
 interface Import {
   readonly file: string;
+  /** The imported file. */
+  readonly target: string;
   readonly from: string;
   readonly to: string;
 }
@@ -61,7 +63,7 @@ function importsOf(file: string): Import[] {
   const specifiers = [...text.matchAll(/(?:from|import)\s*\(?\s*"(\.[^"]+)"/g)].map((m) => m[1]);
   return specifiers.map((specifier) => {
     const target = relative(SRC, resolve(SRC, dirname(file), specifier));
-    return { file, from: file.split("/")[0], to: target.split("/")[0] };
+    return { file, target, from: file.split("/")[0], to: target.split("/")[0] };
   });
 }
 
@@ -79,6 +81,26 @@ test("rooms import only what they may", () => {
     .filter(({ from, to }) => from !== to && !MAY_IMPORT[from].includes(to))
     .map(({ file, to }) => `${file} imports ${to}`);
   assert.deepEqual(wrong, []);
+});
+
+/** Files whose imports, of types too, lead back to themselves. */
+function cyclic(rooms: readonly string[]): string[] {
+  const inside = files.filter((file) => rooms.includes(file.split("/")[0]));
+  const targets = new Map(
+    inside.map((file) => [file, importsOf(file).map(({ target }) => target)] as const),
+  );
+  const reaches = (from: string, to: string, seen = new Set<string>()): boolean =>
+    (targets.get(from) ?? []).some((next) => {
+      if (next === to) return true;
+      if (seen.has(next)) return false;
+      seen.add(next);
+      return reaches(next, to, seen);
+    });
+  return inside.filter((file) => reaches(file, file));
+}
+
+test("files of engine and nic import each other in no cycle", () => {
+  assert.deepEqual(cyclic(["engine", "nic"]), []);
 });
 
 test("native calls are made in src/os only", () => {

@@ -2,7 +2,7 @@
 import { featureNames } from "../../abi/index.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { BATCHES, INTERRUPTS, KICKS, PACKETS } from "../../memory/counters.ts";
-import type { HandshakeStep } from "../../nic/nic.ts";
+import type { HandshakeStep } from "../../nic/state.ts";
 import { type NicStatus, queueStatus } from "../../nic/status.ts";
 import { MTU } from "./backend.ts";
 import type { BackendConnection } from "./connection.ts";

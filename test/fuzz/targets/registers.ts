@@ -4,6 +4,7 @@
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
 import type { Device } from "../../../src/devices/format.ts";
 import { DEVICES } from "../../../src/devices/index.ts";
+import { readBar, writeBar } from "../../../src/nic/bars.ts";
 import type { Random } from "../../support/ebpf-fuzz/random.ts";
 import { Bench, frameOf } from "../../support/guest.ts";
 import { expect, type Resources, type Session, type Target } from "../target.ts";
@@ -93,8 +94,8 @@ class Life {
     nic.memoryChanged();
     nic.reset();
     this.#memory.set(this.#fresh);
-    nic.write(BAR_REGISTERS, REG.EXT_ACK, 4, nic.read(BAR_REGISTERS, REG.EXT_OFFER, 4));
-    nic.write(BAR_REGISTERS, REG.FEATURES, 4, driver.features);
+    writeBar(nic, BAR_REGISTERS, REG.EXT_ACK, 4, readBar(nic, BAR_REGISTERS, REG.EXT_OFFER, 4));
+    writeBar(nic, BAR_REGISTERS, REG.FEATURES, 4, driver.features);
     driver.open();
     for (const port of ports) {
       port.incoming.length = 0;
@@ -139,12 +140,12 @@ class NicSession implements Session<Accesses> {
 function act(life: Life, [what, a, b, c, d]: Step, n: number): void {
   const { bench } = life;
   if (what === "read") {
-    const got = bench.nic.read(a, b, c);
+    const got = readBar(bench.nic, a, b, c);
     expect(
       Number.isInteger(got) && got >= 0 && got <= 0xffffffff,
       () => `a read of ${c} bytes at ${b} of BAR ${a} gives ${got}`,
     );
-  } else if (what === "write") bench.nic.write(a, b, c, d);
+  } else if (what === "write") writeBar(bench.nic, a, b, c, d);
   else if (what === "scribble") {
     const context = bench.driver.contextOf(a % (2 * bench.ports.length));
     context[b % context.length] = c;

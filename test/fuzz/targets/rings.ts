@@ -2,6 +2,7 @@
 import { Worker } from "node:worker_threads";
 import { BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
 import { DEVICES } from "../../../src/devices/index.ts";
+import { readBar, writeBar } from "../../../src/nic/bars.ts";
 import type { Random } from "../../support/ebpf-fuzz/random.ts";
 import { Bench, frameOf } from "../../support/guest.ts";
 import { expect, type Resources, type Session, type Target } from "../target.ts";
@@ -159,9 +160,10 @@ function reopen(bench: Bench): void {
   const { nic, driver } = bench;
   nic.reset();
   nic.busMasterChanged(true);
-  const abilities = driver.programs.form === "v1" ? 0 : nic.read(BAR_REGISTERS, REG.EXT_OFFER, 4);
-  nic.write(BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
-  nic.write(BAR_REGISTERS, REG.FEATURES, 4, driver.features);
+  const abilities =
+    driver.programs.form === "v1" ? 0 : readBar(nic, BAR_REGISTERS, REG.EXT_OFFER, 4);
+  writeBar(nic, BAR_REGISTERS, REG.EXT_ACK, 4, abilities);
+  writeBar(nic, BAR_REGISTERS, REG.FEATURES, 4, driver.features);
   bench.vectors.length = 0;
   bench.ports[0]!.incoming.length = 0;
   driver.open();

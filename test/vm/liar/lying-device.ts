@@ -128,7 +128,7 @@ export class Liar {
   }
 
   #blobFor(mode: Mode): Uint8Array {
-    const { programs, state, blob } = this.#nic;
+    const { programs, blob, running } = this.#nic;
     const random = this.#random;
     if (mode === "bad upgrades") {
       this.told(mode);
@@ -137,13 +137,13 @@ export class Liar {
     switch (mode) {
       case "forbidden programs":
         this.told(mode);
-        return refusableBlob(random, programs, state.generation);
+        return refusableBlob(random, programs, running.id);
       case "flipped programs":
         this.told(mode);
-        return flippedBlob(random, programs, state.generation);
+        return flippedBlob(random, programs, running.id);
       case "lying programs":
         this.told(mode);
-        return buildBlob(lyingSet(random, programs), state.generation);
+        return buildBlob(lyingSet(random, programs), running.id);
       case "impossible registers":
       case "random registers":
         return blob;
@@ -173,7 +173,7 @@ export class Liar {
   #deliverBlob(high: number): void {
     const { host, state } = this.#nic;
     const bytes = this.#blob.subarray(0, this.#announced);
-    const address = high * 2 ** 32 + state.blobLow;
+    const address = high * 2 ** 32 + state.latches.BLOB.low;
     const at = host?.memory.translate(address, bytes.length, true) ?? 0;
     if (at !== 0) new Uint8Array(viewAt(at, bytes.length)).set(bytes);
   }
@@ -221,7 +221,7 @@ export class Liar {
   #announce(): void {
     this.#nic.state.upgradePending = true;
     // A driver of version 1 knows no events, only the vector.
-    if (this.#nic.state.abilities === 0) this.#nic.host?.fire(2 * this.#nic.config.pairs);
+    if (this.#nic.state.abilities === 0) this.#nic.host?.fire(this.#nic.queues.length);
     else this.#nic.raise(EVENT.STAGED);
   }
 }

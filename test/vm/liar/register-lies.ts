@@ -9,7 +9,7 @@ import {
   MIN_QUEUE_BUFS,
   REG,
 } from "../../../src/abi/index.ts";
-import { OFFERED_ABILITIES } from "../../../src/nic/nic.ts";
+import { OFFERED_ABILITIES } from "../../../src/nic/negotiation.ts";
 
 const ALL_ONES = 0xffffffff;
 

@@ -113,7 +113,7 @@ function serve({
     pairs,
     control: frontend,
     housekeeping: () => {
-      nic.followLink();
+      nic.link.follow();
       if (Atomics.load(words, STOP) !== 0) loop.stop();
     },
   });

@@ -1,0 +1,232 @@
+/**
+ * The register file as a table: one row for each register, or for the two words of a 64-bit one.
+ * The table in docs/abi-extension.md and the check of the kernel module's header are made from it.
+ */
+import { ABI_VERSION, ABILITY, EXT_ID_VALUE, REG, type RegisterName } from "../abi/index.ts";
+import { mapContiguous, mapPageList } from "../engine/contexts.ts";
+import { setContext } from "./context.ts";
+import { control } from "./ctrl.ts";
+import { dumpLength, dumpWord, selectDumpOffset } from "./dump.ts";
+import { acknowledge, has, OFFERED_ABILITIES, selectFeatures, takeVerdict } from "./negotiation.ts";
+import type { Nic } from "./nic.ts";
+import { deliverBlob, programSize, selectProgram } from "./programs.ts";
+import type { LatchName } from "./state.ts";
+
+/** Read-only, read and write, write-only, write 1 to clear; "": reserved. */
+export type Access = "RO" | "RW" | "WO" | "W1C" | "";
+type Read = (nic: Nic) => number;
+type Write = (nic: Nic, value: number) => void;
+
+export interface Register {
+  readonly name: RegisterName;
+  /** Reads as 0 if null. */
+  readonly read: Read | null;
+  /** Writes are refused if null. */
+  readonly write: Write | null;
+}
+
+/** A row of the documentation. */
+export interface Row {
+  readonly registers: readonly Register[];
+  readonly access: Access;
+  readonly meaning: string;
+}
+
+function readOnly(name: RegisterName, meaning: string, read: Read): Row {
+  return { registers: [{ name, read, write: null }], access: "RO", meaning };
+}
+
+function writeOnly(name: RegisterName, meaning: string, write: Write): Row {
+  return { registers: [{ name, read: null, write }], access: "WO", meaning };
+}
+
+function writable(name: RegisterName, meaning: string, read: Read, write: Write): Row {
+  return { registers: [{ name, read, write }], access: "RW", meaning };
+}
+
+function reserved(name: RegisterName): Row {
+  const meaning = "reserved for ability OVERLAP";
+  return { registers: [{ name, read: null, write: null }], access: "", meaning };
+}
+
+/** A 64-bit register. Writing the high word acts on the whole value. */
+function latch(
+  name: LatchName,
+  meaning: string,
+  act: (nic: Nic, value: number) => void = () => {},
+): Row {
+  const low: Register = {
+    name: `${name}_LO`,
+    read: ({ state }) => state.latches[name].low,
+    write: ({ state }, value) => {
+      state.latches[name].low = value;
+    },
+  };
+  const high: Register = {
+    name: `${name}_HI`,
+    read: ({ state }) => state.latches[name].high,
+    write: (nic, value) => {
+      const words = nic.state.latches[name];
+      words.high = value;
+      act(nic, value * 2 ** 32 + words.low);
+    },
+  };
+  return { registers: [low, high], access: "RW", meaning };
+}
+
+/** An action of a latch that the driver must have acknowledged an ability for. */
+function needs(ability: keyof typeof ABILITY, act: Write): Write {
+  return (nic, value) => {
+    if (has(nic, ABILITY[ability])) act(nic, value);
+    else nic.refusals.add("register", `request without the ability ${ability}`);
+  };
+}
+
+const macWord = ({ config }: Nic, from: number, to: number): number =>
+  config.mac.subarray(from, to).reduce((word, byte) => word * 256 + byte, 0);
+
+/** Headroom 256, page alignment, 1536 bytes preferred (in units of 64). */
+const RX_GEOMETRY = 256 | (12 << 12) | (24 << 16);
+
+const VERSION_1: readonly Row[] = [
+  readOnly("STATUS", "1 link up, 2 upgrade pending, 4 RX and 8 TX enabled", (nic) => nic.status),
+  writeOnly(
+    "CTRL",
+    "1 RX enable, 2 TX enable, 4 RX disable, 8 TX disable, 16 upgrade ready, 32 take a queue dump",
+    control,
+  ),
+  readOnly("MAC_LO", "last four bytes of the MAC address", (nic) => macWord(nic, 2, 6)),
+  readOnly("MAC_HI", "first two bytes", (nic) => macWord(nic, 0, 2)),
+  readOnly("NUM_RX_QUEUES", "receive queues", ({ pairs }) => pairs.length),
+  readOnly("NUM_TX_QUEUES", "transmit queues", ({ pairs }) => pairs.length),
+  readOnly("NUM_RX_BUFS", "descriptors of a receive queue", ({ running }) => running.rxBufs),
+  readOnly("NUM_TX_BUFS", "descriptors of a transmit queue", ({ running }) => running.txBufs),
+  readOnly("RX_CTX_SIZE", "bytes of a receive context", ({ pairs }) => pairs[0].rx.contextSize),
+  readOnly("TX_CTX_SIZE", "bytes of a transmit context", ({ pairs }) => pairs[0].tx.contextSize),
+  readOnly("DOORBELL_SIZE", "bytes between doorbells", ({ config }) => config.doorbellSize),
+  writable(
+    "QUEUE_SELECT",
+    "the queue that CTX_PADDR and PAGES register a context for",
+    ({ state }) => state.queueSelect,
+    selectQueue,
+  ),
+  latch(
+    "CTX_PADDR",
+    "guest address of a context; writing HI registers it for the selected queue, 0 unregisters",
+    (nic, address) => setContext(nic, address, mapContiguous),
+  ),
+  writable(
+    "PROG_SELECT",
+    "the program that PROG_SIZE and the program window show",
+    ({ state }) => state.programSelect,
+    selectProgram,
+  ),
+  readOnly("PROG_SIZE", "its instructions", programSize),
+  latch("DOORBELL_GVA", "the guest's address of the doorbells, for its programs"),
+  readOnly("VERSION", "1", () => ABI_VERSION),
+  writable(
+    "FEATURES",
+    "the features offered; once written, the selected ones",
+    ({ state, running }) => (state.featuresNegotiated ? state.selectedFeatures : running.features),
+    selectFeatures,
+  ),
+  readOnly("DUMP_LEN", "bytes of the queue dump, with a terminating zero", dumpLength),
+  readOnly("DUMP_INPUT", "four bytes of it", dumpWord),
+  writable("DUMP_OFS", "their offset", ({ state }) => state.dumpOffset, selectDumpOffset),
+];
+
+const EXTENSION: readonly Row[] = [
+  readOnly("EXT_ID", '0x31585642 ("BVX1")', () => EXT_ID_VALUE),
+  readOnly("EXT_OFFER", "abilities offered", () => OFFERED_ABILITIES),
+  writable(
+    "EXT_ACK",
+    "abilities acknowledged; refused while a direction is enabled, or if a bit was not offered",
+    ({ state }) => state.abilities,
+    acknowledge,
+  ),
+  {
+    registers: [
+      {
+        name: "EVENT",
+        read: ({ state }) => state.events,
+        write: ({ state }, bits) => {
+          state.events &= ~bits;
+        },
+      },
+    ],
+    access: "W1C",
+    meaning:
+      "1 link or MTU changed, 2 set staged, 4 set withdrawn, 8 reset requested; " +
+      "raises the last vector",
+  },
+  readOnly("SET_CUR", "generation of the current set, never 0", ({ running }) => running.id),
+  reserved("SET_NEXT"),
+  reserved("SET_VIEW"),
+  writeOnly(
+    "SET_VERDICT",
+    "verdict on the set, generation << 8 + code: 0 ready, 1 program refused, 2 memory, " +
+      "3 feature, 4 given up",
+    takeVerdict,
+  ),
+  writeOnly(
+    "VERDICT_INFO",
+    "details, written before it: program << 24 + instruction",
+    ({ state }, info) => {
+      state.verdictInfo = info;
+    },
+  ),
+  reserved("Q_CMD"),
+  reserved("Q_STATE"),
+  latch(
+    "BLOB",
+    "writing HI makes the host write the program blob to that guest address",
+    needs("BLOB", deliverBlob),
+  ),
+  readOnly("BLOB_LEN", "its length", (nic) => (has(nic, ABILITY.BLOB) ? nic.blob.length : 0)),
+  readOnly(
+    "OFFERED",
+    "features offered (FEATURES shows the selected ones after negotiation)",
+    ({ running }) => running.features,
+  ),
+  readOnly("MTU", "largest MTU", ({ link }) => link.mtu),
+  readOnly(
+    "RX_GEOM",
+    "preferred receive buffers: bits 0–11 headroom, 12–15 log2 of alignment, 16–27 length / 64",
+    (nic) => (has(nic, ABILITY.GEOMETRY) ? RX_GEOMETRY : 0),
+  ),
+  latch(
+    "PAGES",
+    "guest address of a list of pages; writing HI registers the selected queue's context",
+    needs("CTX_PAGES", (nic, list) => setContext(nic, list, mapPageList)),
+  ),
+  readOnly("LINK_SPEED", "Mb/s, 0 = unknown", ({ config }) => config.linkSpeed),
+];
+
+/** By ascending offset. */
+export const REGISTER_ROWS: readonly Row[] = [...VERSION_1, ...EXTENSION];
+
+/** By word of the BAR. */
+const REGISTERS: Register[] = [];
+for (const register of REGISTER_ROWS.flatMap((row) => row.registers)) {
+  REGISTERS[REG[register.name] / 4] = register;
+}
+
+/** @param offset a multiple of 4 */
+export function readRegister(nic: Nic, offset: number): number {
+  const read = REGISTERS[offset / 4]?.read;
+  return read === undefined || read === null ? 0 : read(nic);
+}
+
+/** @param offset a multiple of 4 */
+export function writeRegister(nic: Nic, offset: number, value: number): void {
+  const write = REGISTERS[offset / 4]?.write;
+  if (write !== undefined && write !== null) return write(nic, value);
+  const name = REGISTERS[offset / 4]?.name ?? "unassigned";
+  nic.refusals.add("register", `write to register 0x${offset.toString(16)} (${name}): read only`);
+}
+
+function selectQueue(nic: Nic, index: number): void {
+  const { length } = nic.queues;
+  if (index < length) nic.state.queueSelect = index;
+  else nic.refusals.add("register", `queue ${index} selected of ${length}`);
+}
