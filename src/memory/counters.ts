@@ -1,3 +1,5 @@
+import { type RecordReader, readRecord } from "./record.ts";
+
 /**
  * Counters of one queue. Declared once: the list makes the slots, the JSON and the text. They live
  * in a Float64Array (exact to 2^53): plain memory of the worker's thread. Other threads get copies
@@ -58,4 +60,26 @@ export function newQueueCounters(): QueueCounters {
 export function countersToJson(slots: QueueCounters): Record<QueueCounterName, number> {
   const entries = QUEUE_COUNTERS.map(([name], i) => [name, slots[i]]);
   return Object.fromEntries(entries) as Record<QueueCounterName, number>;
+}
+
+/** The state of a queue's counters, as a record. */
+export interface CountersRecord {
+  readonly version: 1;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export function saveCounters(slots: QueueCounters): CountersRecord {
+  return { version: 1, counters: countersToJson(slots) };
+}
+
+/**
+ * Checks a record. A counter that it lacks is 0: later releases count more.
+ * @returns the function that restores it, which does not fail
+ * @throws RecordError
+ */
+export function prepareCounters(name: string, value: unknown, slots: QueueCounters): () => void {
+  const names = QUEUE_COUNTERS.map(([counter]) => counter);
+  const read = (record: RecordReader): number[] => record.counts("counters", names);
+  const counts = readRecord(name, value, 1, read);
+  return () => slots.set(counts);
 }

@@ -19,11 +19,11 @@ import { type GuestMemory, indexBelow, type MemoryFile, type MemoryRange } from 
  * Addresses beyond this cannot be told apart as numbers; no CPU
  * has more physical address bits than 52.
  */
-const ADDRESS_END = 2 ** 53;
+export const ADDRESS_END = 2 ** 53;
 /** Ranges of one VMM: what a vfio-user client may hold where the server announces nothing. */
 export const MAX_REGIONS = 65535;
 /** Different memory files of one VMM at a time: QEMU has at most 256 slots for DIMMs, and RAM. */
-const MAX_FILES = 272;
+export const MAX_FILES = 272;
 
 /** A memory file of the VMM, mapped whole. */
 export interface RegionFile extends MemoryFile {
@@ -53,7 +53,7 @@ export interface RegionRequest {
 
 export type RegionWarning = (code: string, message: string) => void;
 
-const UNSEALED =
+export const UNSEALED =
   "is in a file that cannot be sealed (use memory-backend-memfd, or --allow-unsealed)";
 
 /** Refusals are errno values of the reply, not exceptions: the VMM is free to send nonsense. */
@@ -73,20 +73,20 @@ export class RegionTable implements GuestMemory {
   #ranges: Region[] = [];
   readonly #files: RegionFile[] = [];
   readonly #warn: RegionWarning;
-  readonly #allowUnsealed: boolean;
+  readonly allowUnsealed: boolean;
   /** The operator knows of memory that cannot be sealed. */
   #warned = false;
-  readonly #maxRegions: number;
-  readonly #granularity: number;
+  readonly maxRegions: number;
+  readonly granularity: number;
   #generation = 0;
   /** Index of the range that answered last; a hint, checked before use. */
   #last = 0;
 
   constructor(options: RegionTableOptions = {}) {
     this.#warn = options.warn ?? (() => {});
-    this.#allowUnsealed = options.allowUnsealed ?? false;
-    this.#maxRegions = options.maxRegions ?? MAX_REGIONS;
-    this.#granularity = options.granularity ?? PAGE;
+    this.allowUnsealed = options.allowUnsealed ?? false;
+    this.maxRegions = options.maxRegions ?? MAX_REGIONS;
+    this.granularity = options.granularity ?? PAGE;
   }
 
   /** Grows with every change of the table: whoever caches a translation compares. */
@@ -165,21 +165,21 @@ export class RegionTable implements GuestMemory {
       const memory = `guest memory at 0x${address.toString(16)} (${size} bytes, ${fdTarget(fd)})`;
       this.#warn(
         "memory-not-sealed",
-        this.#allowUnsealed
+        this.allowUnsealed
           ? `${memory} cannot be sealed: whoever shrinks that file kills this process`
           : `${memory} is not used, because whoever shrinks that file would kill this process: ` +
               "give QEMU a memory-backend-memfd, which can be sealed, or use --allow-unsealed",
       );
     }
-    return this.#allowUnsealed;
+    return this.allowUnsealed;
   }
 
   #refuseMap({ address, size, offset }: RegionRequest): number {
     if (!(address >= 0 && size > 0 && offset >= 0)) return EINVAL;
-    const unit = this.#granularity;
+    const unit = this.granularity;
     if (address % unit !== 0 || size % unit !== 0 || offset % unit !== 0) return EINVAL;
     if (size > ADDRESS_END - address || size > ADDRESS_END - offset) return EINVAL;
-    if (this.#ranges.length >= this.#maxRegions) return EMSGSIZE;
+    if (this.#ranges.length >= this.maxRegions) return EMSGSIZE;
     const index = indexBelow(this.#ranges, address);
     const before = this.#ranges[index];
     if (before !== undefined && address - before.address < before.size) return EEXIST;
@@ -303,6 +303,17 @@ export class RegionTable implements GuestMemory {
     this.#files.splice(0, this.#files.length, ...kept);
   }
 
+  /**
+   * Takes over a table that another process had: mapped files and sorted ranges, which are checked.
+   * This table is empty before.
+   */
+  adopt(files: readonly RegionFile[], ranges: readonly Region[]): void {
+    if (this.#files.length > 0 || this.#ranges.length > 0) throw new Error("the table is in use");
+    this.#files.push(...files);
+    this.#ranges = [...ranges];
+    this.#generation++;
+  }
+
   /** The end of the connection. */
   clear(): void {
     this.unmapAll();
@@ -315,8 +326,8 @@ function release(file: RegionFile): void {
   closePeer(file.fd);
 }
 
-/** Read and write where the descriptor allows it, else read only. */
-function mapWhole(fd: number, size: number): { mapping: Mapping; writable: boolean } {
+/** Maps a file for reading and writing, or only for reading if its descriptor does not allow more. */
+export function mapWhole(fd: number, size: number): { mapping: Mapping; writable: boolean } {
   try {
     return { mapping: mapFile(fd, 0, size, { write: true }), writable: true };
   } catch (error) {

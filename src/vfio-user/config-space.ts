@@ -3,6 +3,7 @@
  * masks, and the few registers whose writes mean something. Layout: PCI Local
  * Bus 3.0 chapter 6, PCI Express Base chapter 7.
  */
+import { RecordError, readRecord } from "../memory/record.ts";
 import type { PciIdentity } from "./device.ts";
 
 export const CONFIG_SIZE = 4096;
@@ -60,6 +61,12 @@ export interface MsixPlace {
 
 /** What a write to configuration space asks of the device. */
 export const CONFIG_EFFECT = { none: 0, busMaster: 1, reset: 2 } as const;
+
+/** State of a configuration space. */
+export interface ConfigRecord {
+  readonly version: 1;
+  readonly bytes: readonly { readonly at: number; readonly value: number }[];
+}
 
 export class ConfigSpace {
   readonly bytes = new Uint8Array(CONFIG_SIZE);
@@ -151,5 +158,37 @@ export class ConfigSpace {
 
   reset(): void {
     this.bytes.set(this.#initial);
+  }
+
+  /** The bytes that differ from those after reset. */
+  save(): ConfigRecord {
+    const changed = Array.from(this.bytes.keys()).filter(
+      (at) => this.bytes[at] !== this.#initial[at],
+    );
+    return { version: 1, bytes: changed.map((at) => ({ at, value: this.bytes[at]! })) };
+  }
+
+  /**
+   * Checks a record against what a guest can write.
+   * @returns the function that restores it, which does not fail
+   * @throws RecordError
+   */
+  prepare(name: string, value: unknown): () => void {
+    const bytes = this.#initial.slice();
+    let last = -1;
+    readRecord(name, value, 1, (record) =>
+      record.list("bytes", CONFIG_SIZE, (item) => {
+        const at = item.whole("at", 0, CONFIG_SIZE - 1);
+        const byte = item.whole("value", 0, 0xff);
+        if (at <= last) item.refuse("at", "bytes are sorted, and each is there once");
+        last = at;
+        if (byte === bytes[at]) item.refuse("value", "it is the value after reset");
+        const fixed = 0xff & ~this.#mask[at]!;
+        if (((byte ^ bytes[at]!) & fixed) !== 0) item.refuse("value", "it has read-only bits");
+        bytes[at] = byte;
+      }),
+    );
+    if (bytes[FLR_BYTE]! & FLR) throw new RecordError(`${name}: a reset is under way`);
+    return () => this.bytes.set(bytes);
   }
 }

@@ -2,6 +2,7 @@
  * A byte stream cut into messages, with their descriptors. One receive call takes many messages;
  * nothing is allocated for a message without descriptors.
  */
+import { type ClaimedFds, hexOf, readRecord, type SavedFds } from "../memory/record.ts";
 import { EMFILE, EMSGSIZE, type OsError } from "../os/errors.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { SocketReceiver } from "../os/messages.ts";
@@ -21,6 +22,16 @@ export const NO_FDS: readonly number[] = [];
 
 export class FramingError extends Error {
   override readonly name = "FramingError";
+}
+
+/** State of a stream between two receives. */
+export interface StreamRecord {
+  readonly version: 1;
+  /** Hexadecimal; less than one message. */
+  readonly bytes: string;
+  /** The byte that the descriptors came with. */
+  readonly fdsAt: number;
+  readonly fds: readonly { readonly fd: number }[];
 }
 
 export class MessageStream {
@@ -90,6 +101,41 @@ export class MessageStream {
     const fds = this.#fds;
     this.#fds = [];
     return fds;
+  }
+
+  /** What was received of a message that is not complete. */
+  save(fds: SavedFds): StreamRecord {
+    return {
+      version: 1,
+      bytes: hexOf(this.bytes.subarray(this.#start, this.#end)),
+      fdsAt: this.#fds.length === 0 ? 0 : this.#fdsAt - this.#start,
+      fds: this.#fds.map((fd) => ({ fd: fds.add(fd) })),
+    };
+  }
+
+  /**
+   * Checks a record, for a stream that is empty.
+   * @returns the function that restores it, which does not fail; the descriptors are the stream's
+   * then
+   * @throws RecordError
+   */
+  prepare(name: string, value: unknown, claimed: ClaimedFds): () => void {
+    const { bytes, fdsAt, fds } = readRecord(name, value, 1, (record) => {
+      const bytes = record.bytes("bytes", MAX_MESSAGE);
+      const fdsAt = record.whole("fdsAt", 0, Math.max(0, bytes.length - 1));
+      const most = bytes.length === 0 ? 0 : MAX_FDS;
+      const fds = record.list("fds", most, (item) => claimed.claim(item, "fd"));
+      if (fds.length === 0 && fdsAt !== 0) record.refuse("fdsAt", "there are no descriptors");
+      if (fds.includes(-1)) record.refuse("fds", "a descriptor is missing");
+      return { bytes, fdsAt, fds };
+    });
+    return () => {
+      this.clear();
+      this.bytes.set(bytes);
+      this.#end = bytes.length;
+      this.#fds = fds;
+      this.#fdsAt = fdsAt;
+    };
   }
 
   /** Forgets everything, for the next connection. */

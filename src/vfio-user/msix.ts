@@ -4,7 +4,8 @@
  * and what fires behind them is delivered at unmask.
  */
 
-import { signalPeer } from "../os/eventfd.ts";
+import { type ClaimedFds, type RecordReader, readRecord, type SavedFds } from "../memory/record.ts";
+import { isEventFd, signalPeer } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import type { MsixPlace } from "./config-space.ts";
 import { IRQ } from "./protocol.ts";
@@ -22,6 +23,30 @@ export function placeMsix(vectors: number, bar: number): MsixPlace & { readonly 
   const end = pbaOffset + Math.ceil(vectors / 64) * 8;
   const barSize = Math.max(4096, 2 ** Math.ceil(Math.log2(end)));
   return { vectors, bar, tableOffset: 0, pbaOffset, barSize };
+}
+
+/** State of the vectors. */
+export interface VectorsRecord {
+  readonly version: 1;
+  readonly vectors: readonly VectorRecord[];
+}
+
+interface VectorRecord {
+  /** Place of the eventfd; -1: there is none. */
+  readonly fd: number;
+  readonly masked: boolean;
+  readonly pending: boolean;
+}
+
+function readVector(item: RecordReader, fds: ClaimedFds): VectorRecord {
+  const fd = fds.claim(item, "fd");
+  const masked = item.flag("masked");
+  const pending = item.flag("pending");
+  if (fd >= 0 && !isEventFd(fd)) item.refuse("fd", "the descriptor is not an eventfd");
+  if (pending && !(masked && fd >= 0)) {
+    item.refuse("pending", "only a masked vector with an eventfd is pending");
+  }
+  return { fd, masked, pending };
 }
 
 export class MsixVectors {
@@ -91,6 +116,37 @@ export class MsixVectors {
   reset(): void {
     this.#masked.fill(0);
     this.#pending.fill(0);
+  }
+
+  save(fds: SavedFds): VectorsRecord {
+    return {
+      version: 1,
+      vectors: Array.from(this.#eventFds, (fd, vector) => ({
+        fd: fds.add(fd),
+        masked: this.#masked[vector] !== 0,
+        pending: this.#pending[vector] !== 0,
+      })),
+    };
+  }
+
+  /**
+   * Checks a record, for vectors that have no eventfds.
+   * @returns the function that restores it, which does not fail; the eventfds are the vectors' then
+   * @throws RecordError
+   */
+  prepare(name: string, value: unknown, fds: ClaimedFds): () => void {
+    const vectors = readRecord(name, value, 1, (record) => {
+      const list = record.list("vectors", this.count, (item) => readVector(item, fds));
+      if (list.length === this.count) return list;
+      return record.refuse("vectors", `this device has ${this.count}`);
+    });
+    return () => {
+      for (const [vector, { fd, masked, pending }] of vectors.entries()) {
+        this.#eventFds[vector] = fd;
+        this.#masked[vector] = masked ? 1 : 0;
+        this.#pending[vector] = pending ? 1 : 0;
+      }
+    };
   }
 
   /** All eventfds closed. */

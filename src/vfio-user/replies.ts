@@ -1,4 +1,5 @@
 /** Answers: built in one buffer, sent with one call each, optionally late (to test clients of slow servers). */
+import { hexOf, readRecord } from "../memory/record.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { sendMessage } from "../os/messages.ts";
 import { FLAG, HEADER, MAX_MESSAGE } from "./protocol.ts";
@@ -7,6 +8,15 @@ interface Delayed {
   readonly due: number;
   readonly bytes: Uint8Array;
 }
+
+/** Answers that were not sent yet (`delayMs`). */
+export interface RepliesRecord {
+  readonly version: 1;
+  readonly late: readonly { readonly bytes: string }[];
+}
+
+/** A client waits for most of its answers. */
+const MAX_LATE = 1024;
 
 export class ReplyWriter {
   readonly #memory: Mapping = mapAnonymous(MAX_MESSAGE);
@@ -59,6 +69,26 @@ export class ReplyWriter {
       if (!this.#send(fd, bytes.length)) return false;
     }
     return true;
+  }
+
+  /** The late answers. */
+  save(): RepliesRecord {
+    return { version: 1, late: this.#queue.map(({ bytes }) => ({ bytes: hexOf(bytes) })) };
+  }
+
+  /**
+   * Checks a record. Late answers are due at once.
+   * @returns the function that restores it, which does not fail
+   * @throws RecordError
+   */
+  prepare(name: string, value: unknown): () => void {
+    const due = performance.now();
+    const late = readRecord(name, value, 1, (record) =>
+      record.list("late", MAX_LATE, (item) => ({ due, bytes: item.bytes("bytes", MAX_MESSAGE) })),
+    );
+    return () => {
+      this.#queue.splice(0, this.#queue.length, ...late);
+    };
   }
 
   clear(): void {

@@ -1,4 +1,5 @@
 /** Serves one PCI device to one client (a virtual machine) at a time, over a UNIX socket. */
+import type { ClaimedFds, SavedFds } from "../memory/record.ts";
 import { RegionTable } from "../memory/regions.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
 import { prepareToSignalPeers } from "../os/eventfd.ts";
@@ -15,6 +16,7 @@ import { type Counters, newCounters } from "./counters.ts";
 import type { DeviceHost, PciDevice } from "./device.ts";
 import { FramingError, MessageStream } from "./framing.ts";
 import { PciFunction } from "./pci.ts";
+import { prepareServer, type ServerParts, type ServerRecord, saveServer } from "./persist.ts";
 import { ReplyWriter } from "./replies.ts";
 import { Session } from "./session.ts";
 
@@ -197,6 +199,54 @@ export class VfioUserServer implements DeviceHost {
     }
   }
 
+  /**
+   * The state of the client and its session, between two messages; descriptors go to `fds` and stay
+   * this server's. To hand the client over: save, restore in another server, `abandon` here.
+   */
+  save(fds: SavedFds): ServerRecord {
+    if (this.#busy) throw new Error("a message is being handled");
+    return saveServer(this.#parts(), this.#connection, fds);
+  }
+
+  /**
+   * Continues with the client of another server, whose device was described alike. The device hears
+   * of its machine as if the client had just said everything, and then restores its own state.
+   * @throws RecordError; then nothing was changed, and the descriptors stay the caller's
+   */
+  restore(value: unknown, fds: ClaimedFds): void {
+    if (this.#connection >= 0) throw new Error("the device has a client: one at a time");
+    const { connection, commit } = prepareServer("server", value, this.#parts(), fds);
+    if (connection >= 0) this.adopt(connection);
+    commit();
+    if (this.#session.negotiated) this.#guard(() => this.#reattach());
+  }
+
+  #reattach(): void {
+    this.#attach();
+    for (const range of this.dma.ranges) this.#device.dmaMapped?.(range);
+    if (this.busMaster) this.#device.busMasterChanged(true);
+  }
+
+  /**
+   * Forgets the client, which another server has now: the device stops, and this process's
+   * descriptors are closed, but the connection is not shut down.
+   */
+  abandon(): void {
+    const fd = this.#connection;
+    if (fd < 0) return;
+    this.#connection = -1;
+    this.#epoll?.remove(fd);
+    close(fd);
+    this.#forget();
+  }
+
+  #parts(): ServerParts {
+    return {
+      ...{ session: this.#session, stream: this.#stream, replies: this.#replies, pci: this.#pci },
+      ...{ dma: this.dma, counters: this.counters },
+    };
+  }
+
   #handleMessages(): number {
     this.#busy = true;
     const handled = this.#handleComplete();
@@ -271,9 +321,14 @@ export class VfioUserServer implements DeviceHost {
     shutdown(fd);
     this.#stream.drain(fd);
     close(fd);
+    this.#forget();
+    this.#log(`client gone: ${reason}`);
+  }
+
+  #forget(): void {
+    this.#stream.clear();
     this.#replies.clear();
     this.#stopDevice();
-    this.#log(`client gone: ${reason}`);
     this.#watchListener();
   }
 

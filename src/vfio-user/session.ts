@@ -57,7 +57,8 @@ export class Session {
   readonly #events: SessionEvents;
   /** The last message of this client that was refused, and how; "": none was. */
   lastRefusal = "";
-  #negotiated = false;
+  /** VERSION was accepted. */
+  negotiated = false;
   /**
    * Of the message at hand: its descriptors, until somebody takes
    * them; bytes of its answer's payload.
@@ -85,7 +86,7 @@ export class Session {
 
   /** For the next client. */
   restart(): void {
-    this.#negotiated = false;
+    this.negotiated = false;
     this.lastRefusal = "";
   }
 
@@ -149,7 +150,7 @@ export class Session {
     // The type is 0 here or nonsense; errors are for answers.
     if ((flags & FLAG.typeMask) !== FLAG.request || flags & FLAG.error) return this.#malformed();
     if (command === COMMAND.VERSION) return this.#version(at, payload);
-    if (!this.#negotiated) {
+    if (!this.negotiated) {
       this.#counters.refusedState++;
       return EINVAL;
     }
@@ -195,7 +196,7 @@ export class Session {
   }
 
   #version(at: number, payload: number): number {
-    if (this.#negotiated) {
+    if (this.negotiated) {
       this.#counters.refusedState++;
       return EINVAL;
     }
@@ -213,7 +214,7 @@ export class Session {
     this.#replies.data.setUint32(HEADER.SIZE, 0, true);
     this.#replies.bytes.set(Buffer.from(text), HEADER.SIZE + VERSION.json);
     this.#answer = VERSION.SIZE + text.length;
-    this.#negotiated = true;
+    this.negotiated = true;
     this.#events.negotiated();
     return OK;
   }
