@@ -1,32 +1,34 @@
-/** Questions to a running NIC, and changes of it, by its control socket. */
-
+/** Asks the NIC on a socket, for commands; what goes wrong is one line. */
+import { askOrRefused, Refused, type Request } from "../control/client.ts";
+import { readNic, type ServedNic } from "../control/nic-answer.ts";
+import { controlPath } from "../control/socket-path.ts";
 import { failure } from "../errors.ts";
-import { askControl, controlPath } from "./control-socket.ts";
-import { readNic, type ServedNic } from "./nic-answer.ts";
 
-/**
- * @param otherwise the state that remains if the NIC refuses
- * @returns the NIC behind the change
- * @throws CommandError if it says no, or is not there
- */
-export async function changeNic(
-  socket: string,
-  request: { readonly kind: string; readonly [field: string]: unknown },
-  otherwise: string,
-): Promise<ServedNic> {
-  return asNic(socket, await ask(socket, request), ` (${otherwise})`);
-}
-
-/** @throws CommandError if no NIC answers */
+/** @throws CommandError if no NIC answers, or what answers is none */
 export async function askNic(socket: string): Promise<ServedNic> {
-  return asNic(socket, await ask(socket, { kind: "status" }), "");
+  const { status } = await request(socket, {});
+  return checked(socket, status);
 }
 
-async function ask(socket: string, request: unknown): Promise<unknown> {
+/** What a server answers that did what it was asked. @throws CommandError */
+export async function request(
+  socket: string,
+  what: Request,
+): Promise<Readonly<Record<string, unknown>>> {
   try {
-    return await askControl(controlPath(socket), request);
+    return await askOrRefused(controlPath(socket), what);
   } catch (error) {
+    if (error instanceof Refused) throw failure(error.message);
     throw failure(unreached(socket, error as NodeJS.ErrnoException));
+  }
+}
+
+/** @throws CommandError if it is no NIC's status */
+export function checked(socket: string, status: unknown): ServedNic {
+  try {
+    return readNic(status);
+  } catch (error) {
+    throw failure(`${controlPath(socket)}: ${(error as Error).message}`);
   }
 }
 
@@ -35,20 +37,7 @@ function unreached(socket: string, { code, message }: NodeJS.ErrnoException): st
     const path = controlPath(socket);
     return `cannot connect to ${path}: permission denied; ask as root or as the server's user`;
   }
-  // Somebody listens, or too many have asked.
+  // A server listens, or too many have asked.
   if (code === undefined || code === "EAGAIN") return `${controlPath(socket)}: ${message}`;
   return `no NIC is served on ${socket} (${code}): start one with bpfhv serve`;
-}
-
-function asNic(socket: string, answer: unknown, otherwise: string): ServedNic {
-  try {
-    return readNic(answer);
-  } catch (error) {
-    if (isRefusal(answer)) throw failure(`${answer.error}${otherwise}`);
-    throw failure(`${controlPath(socket)}: ${(error as Error).message}`);
-  }
-}
-
-function isRefusal(answer: unknown): answer is { readonly error: string } {
-  return typeof answer === "object" && answer !== null && "error" in answer;
 }

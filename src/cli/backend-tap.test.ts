@@ -8,8 +8,8 @@ import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { requires, until } from "../../test/support/os.ts";
+import { statusOf } from "../control/client.ts";
 import type { NicStatus } from "../nic/status.ts";
-import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const NS = `bpfhv-backend-${process.pid}`;
@@ -51,7 +51,7 @@ const backend = () =>
     ...["backend", "-p", socket, "--reconnect", "-i", "t0", "--netns", NS, "--create-tap"],
     ...["--tap-address", "10.55.0.1/24"],
   );
-const status = () => askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;
+const status = () => statusOf(socket) as Promise<NicStatus>;
 const exit = (child: ChildProcess) => new Promise((resolve) => child.once("exit", resolve));
 
 const mac = (): string => /link\/ether (\S+)/.exec(ip("link", "show", "t0"))?.[1] ?? "";

@@ -8,9 +8,9 @@ import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { until } from "../../test/support/os.ts";
+import { statusOf } from "../control/client.ts";
 import { DEVICES } from "../devices/index.ts";
 import type { NicStatus } from "../nic/status.ts";
-import { askControl, controlPath } from "./control-socket.ts";
 import type { DriveResult } from "./drive-traffic.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
@@ -52,8 +52,7 @@ function run(...words: string[]): Running {
 let sockets = 0;
 const newSocket = (): string => join(folder, `s${sockets++}`);
 
-const statusOf = (socket: string) =>
-  askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;
+const nicStatus = (socket: string) => statusOf(socket) as Promise<NicStatus>;
 
 /** A drive and a backend that outlives it, so that its counters can be asked for. */
 async function measure(words: string[], driveWords: string[]) {
@@ -71,8 +70,8 @@ async function measure(words: string[], driveWords: string[]) {
   const { status, out, err } = await driven.ended;
   assert.equal(status, 0, err);
   // It looks once a second where it never sleeps.
-  await until("the backend notices", async () => (await statusOf(socket)).step === "no guest");
-  const { queues, transport } = await statusOf(socket);
+  await until("the backend notices", async () => (await nicStatus(socket)).step === "no guest");
+  const { queues, transport } = await nicStatus(socket);
   backend.child.kill("SIGTERM");
   assert.equal((await backend.ended).status, 0);
   const [rx, tx] = queues.map(({ counters }) => counters);
@@ -190,7 +189,7 @@ test("another port for a backend that runs: what is sent goes there from then on
   const socket = newSocket();
   const backend = run("backend", "-p", socket, "--reconnect", "-b", "null");
   const driven = run("drive", "--socket", socket, "--duration", "60", "--load", "changing");
-  const tx = async () => (await statusOf(socket)).queues[1].counters;
+  const tx = async () => (await nicStatus(socket)).queues[1].counters;
   await until("packets are dropped", async () => {
     return ((await tx().catch(() => null))?.dropPort ?? 0) > 0;
   });
@@ -225,7 +224,7 @@ async function idleUse(seconds: number, words: string[]): Promise<number> {
   const wait = ["--direction", "rx", "--duration", "120"];
   const driven = run("drive", "--socket", socket, ...wait);
   await until("packets may flow", async () => {
-    return (await statusOf(socket).catch(() => null))?.step === "enabled";
+    return (await nicStatus(socket).catch(() => null))?.step === "enabled";
   });
   // What was just started is still being compiled.
   await sleep(FULL ? 5000 : 1500);

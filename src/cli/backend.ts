@@ -1,7 +1,13 @@
 /** `bpfhv backend`: serves the queues of the original QEMU fork's NIC, over its bpfhv-proxy protocol. */
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
+import { ControlSocket } from "../control/control-socket.ts";
+import { Events } from "../control/events.ts";
 import { type BackendOptions, NicFailed, WorkerHandle } from "../control/handle.ts";
+import { completeSpec } from "../control/read-spec.ts";
+import { RunningNic } from "../control/running-nic.ts";
+import { requireShort } from "../control/socket-path.ts";
+import type { NicSpec } from "../control/spec.ts";
 import { backendWorker } from "../control/waiting-worker.ts";
 import { DEFAULT_FORMAT, withOffloads } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
@@ -15,8 +21,7 @@ import {
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import type { PolicySpec } from "../net/policies/index.ts";
 import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
-import type { NicStatus } from "../nic/status.ts";
-import { type ControlCommands, ControlServer } from "./control-server.ts";
+import type { SocketAccess } from "../os/unix-socket.ts";
 import { DEVICE_WORDS, loadDevice } from "./device-option.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LineWriter } from "./line-writer.ts";
@@ -24,7 +29,6 @@ import { Log } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { dropTo, prepareToDrop } from "./privileges.ts";
 import { SOCKET_GROUP, SOCKET_MODE, socketAccess } from "./socket-access.ts";
-import { requireShort } from "./socket-path.ts";
 import { removeTap, setUpTap } from "./tap-setup.ts";
 import { version } from "./version.ts";
 
@@ -146,9 +150,12 @@ function portOf(flags: BackendFlags): PortSpec {
   if (flags.backend === "netmap") {
     throw new Usage("netmap is not supported: use tap, or another port (bpfhv serve --help)");
   }
-  const netns = flags.netns === undefined ? "" : `,netns=${flags.netns}`;
-  const text = flags.backend === "tap" ? `tap:${flags.interface}${netns},create` : flags.backend;
-  return orUsage(() => parsePort(text));
+  return orUsage(() => parsePort(portText(flags)));
+}
+
+function portText({ backend, interface: tap, netns }: BackendFlags): string {
+  if (backend !== "tap") return backend;
+  return `tap:${tap}${netns === undefined ? "" : `,netns=${netns}`},create`;
 }
 
 function policiesOf({ antiSpoof: rules }: BackendFlags): PolicySpec[] {
@@ -195,9 +202,10 @@ async function backend(flags: BackendFlags): Promise<void> {
       log: (level, text) => log[level](text),
       print: (text) => out.write(text),
     });
+    const events = new Events();
+    const nic = runningNic(specOf(flags), worker, events);
     await run(worker, life, () => {
-      const control = new ControlServer(flags.path, controlCommands(options.path, worker), access);
-      life.atEnd(() => control.close());
+      life.atEnd(openApi(flags.path, nic, events, access));
       dropTo(account, (text) => log.warn(text));
       life.followNpx();
     });
@@ -228,22 +236,43 @@ async function run(
   }
 }
 
-function controlCommands(path: string, worker: WorkerHandle<BackendOptions>): ControlCommands {
-  const status = async () => ({
-    ...{ pid: process.pid, socket: resolve(path), version },
-    ...{
-      uptimeSeconds: Math.floor(process.uptime()),
-      ...(await worker.request<NicStatus>("status")),
-    },
+/** What the API shows of it, in the terms of a NIC's spec. */
+function specOf(flags: BackendFlags): NicSpec {
+  const offloads = flags.gso ? OFFLOADS : [...flags.offloads, ...(flags.csum ? CHECKSUMS : [])];
+  return completeSpec({
+    ...{ socket: resolve(flags.path), device: flags.device, port: portText(flags), offloads },
+    ...{ loop: flags.busyWait ? "busy" : "adaptive", spin: flags.adaptive ? DEFAULT_SPIN_US : 0 },
+    ...{ allowUnverified: flags.allowUnverified, allowUnsealed: flags.allowUnsealed },
+    policies: flags.antiSpoof === undefined ? [] : [`${antiSpoof.name}:${flags.antiSpoof}`],
   });
-  return {
-    status,
-    "set-port": async ({ net }) => {
-      await worker.request("set-port", parsePort(`${net}`));
-      return status();
+}
+
+function runningNic(spec: NicSpec, worker: WorkerHandle<BackendOptions>, events: Events) {
+  return new RunningNic({
+    spec,
+    worker: {
+      request: (verb, body) => {
+        if (verb !== "set-mtu") return worker.request(verb, body);
+        return Promise.reject(failure("the original's protocol has no MTU: it is 1500"));
+      },
     },
-    "set-mtu": async () => {
-      throw failure("the original's protocol has no MTU: it is 1500");
-    },
+    process: async () => ({
+      ...{ pid: process.pid, socket: spec.socket, version },
+      uptimeSeconds: Math.floor(process.uptime()),
+    }),
+    changed: (actions) => events.publish("changed", spec.name, { changed: actions }),
+  });
+}
+
+/** Listens for clients of the API, and lets them in. @returns ends both */
+function openApi(path: string, nic: RunningNic, events: Events, access: SocketAccess) {
+  const socket = new ControlSocket(path, access);
+  const opened = import("../control/api.ts").then(({ serveApi }) => {
+    const served = { version, events, nics: () => [nic] };
+    return socket.isClosed ? undefined : serveApi({ served, own: nic, socket });
+  });
+  return () => {
+    socket.close();
+    void opened.then((api) => api?.close());
   };
 }

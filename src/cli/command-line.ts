@@ -5,14 +5,15 @@ import { Command, CommanderError } from "commander";
 import type { WaitingWorker } from "../control/waiting-worker.ts";
 import { report, STATUS } from "../errors.ts";
 
-type Load = (worker?: WaitingWorker) => Promise<Command>;
+type Load = (worker?: WaitingWorker) => Promise<Command | Command[]>;
 
 /** Loaded one by one: a NIC is not to wait for the compiler's or the backend's commands. */
 const COMMANDS: Readonly<Record<string, Load>> = {
   serve: async (worker) => (await import("./serve.ts")).serveCommand(worker),
   status: async () => (await import("./status.ts")).statusCommand(),
-  "set-port": async () => (await import("./set-port.ts")).setPortCommand(),
-  "set-mtu": async () => (await import("./set-mtu.ts")).setMtuCommand(),
+  /** set-port and the like: one for each field of a spec that can change live. */
+  "set-": async () => (await import("./set.ts")).setCommands(),
+  apply: async () => (await import("./apply.ts")).applyCommand(),
   vm: async () => (await import("./vm.ts")).vmCommand(),
   top: async () => (await import("./top.ts")).topCommand(),
   compile: async () => (await import("./compile.ts")).compileCommand(),
@@ -48,10 +49,11 @@ async function program(wanted: string | undefined, version: string, worker?: Wai
   const command = new Command("bpfhv")
     .description("a virtual NIC whose guest datapath is eBPF programs shipped by the host")
     .version(version);
+  const group = wanted?.startsWith("set-") ? "set-" : wanted;
   const names =
-    wanted !== undefined && Object.hasOwn(COMMANDS, wanted) ? [wanted] : Object.keys(COMMANDS);
+    group !== undefined && Object.hasOwn(COMMANDS, group) ? [group] : Object.keys(COMMANDS);
   const commands = await Promise.all(names.map((name) => COMMANDS[name](worker)));
-  for (const sub of commands) command.addCommand(sub);
+  for (const sub of commands.flat()) command.addCommand(sub);
   // Commander ends the process itself with 1 for usage errors; ours is 2.
   for (const each of [command, ...command.commands]) {
     each.exitOverride().configureOutput({ outputError: (text, write) => write(oneLine(text)) });

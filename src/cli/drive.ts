@@ -1,13 +1,13 @@
 /** `bpfhv drive`: the machine's end of the bpfhv-proxy protocol, to try or to measure any backend. */
 import { Command, Option } from "commander";
 import { validQueueBufs } from "../abi/index.ts";
+import { requireShort } from "../control/socket-path.ts";
 import { failure, Usage, whole } from "../errors.ts";
 import { BackendError } from "../frontends/proxy/hypervisor.ts";
 import { ProgramObjectError } from "../frontends/proxy/program-object.ts";
 import { GuestError } from "../guest/ring.ts";
 import { OsError } from "../os/errors.ts";
 import { type DriveOptions, type DriveResult, drive } from "./drive-traffic.ts";
-import { requireShort } from "./socket-path.ts";
 
 interface DriveFlags {
   socket: string;

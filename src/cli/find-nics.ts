@@ -3,12 +3,12 @@
  * NIC's.
  */
 import { readFileSync } from "node:fs";
-import { askControl, controlPath, ForeignServer } from "./control-socket.ts";
-import { readNic } from "./nic-answer.ts";
-import { printable } from "./printable.ts";
+import { askOrRefused, ForeignServer } from "../control/client.ts";
+import { readNic } from "../control/nic-answer.ts";
+import { printable } from "../control/printable.ts";
+import { controlPath, CONTROL_SUFFIX as SUFFIX } from "../control/socket-path.ts";
 import type { Look } from "./top-view.ts";
 
-const SUFFIX = ".ctl";
 /** A NIC that takes longer is shown the next time. */
 const ANSWER_MS = 500;
 
@@ -42,10 +42,10 @@ export async function lookAtNics(sockets: readonly string[]): Promise<Found> {
 async function ask(path: string, named: boolean): Promise<Outcome> {
   try {
     const trusts = named ? undefined : (uid: number) => uid === 0 || uid === process.getuid?.();
-    const answer = await askControl(path, { kind: "status" }, { timeoutMs: ANSWER_MS, trusts });
+    const { status } = await askOrRefused(path, {}, { timeoutMs: ANSWER_MS, trusts });
     // The path that was asked, not the one that the answer claims.
     const socket = printable(path.slice(0, -SUFFIX.length));
-    return { at: performance.now(), nic: { ...readNic(answer), socket } };
+    return { at: performance.now(), nic: { ...readNic(status), socket } };
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (!named) {

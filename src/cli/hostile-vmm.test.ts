@@ -19,9 +19,9 @@ import {
   u32s,
   VERSION_PAYLOAD,
 } from "../../test/support/vfio-user.ts";
+import { statusOf } from "../control/client.ts";
 import { close, fdTarget } from "../os/fd.ts";
 import { connectUnix } from "../os/unix-socket.ts";
-import { askControl, controlPath } from "./control-socket.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-hostile-"));
@@ -186,10 +186,7 @@ describe("a vfio-user client", () => {
         1,
       );
       assert.equal(told().length, 2, server.text);
-      const status = (await askControl(controlPath(server.socket), { kind: "status" })) as Record<
-        string,
-        string
-      >;
+      const status = (await statusOf(server.socket)) as Record<string, string>;
       assert.match(status.firstRefusal, /doorbell of queue 100 of 2/);
       assert.match(status.lastRefusal, /doorbell of queue 149 of 2/);
       client.close();

@@ -12,7 +12,8 @@ import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { atMost, until } from "../../test/support/os.ts";
-import { askControl, controlPath } from "./control-socket.ts";
+import { statusOf } from "../control/client.ts";
+import { controlPath } from "../control/socket-path.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-hung-"));
@@ -56,9 +57,7 @@ class Hanging {
   }
 
   async ready(): Promise<void> {
-    await until("an answer", () =>
-      askControl(controlPath(this.socket), { kind: "status" }).catch(() => null),
-    );
+    await until("an answer", () => statusOf(this.socket).catch(() => null));
   }
 
   /** @returns when its worker reads the pipe */
@@ -92,9 +91,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     assert.ok(existsSync(server.pidFile));
     await server.hang();
     // Somebody waits for an answer meanwhile.
-    const asked = askControl(controlPath(server.socket), { kind: "status" }).catch(
-      (error: Error) => error.message,
-    );
+    const asked = statusOf(server.socket).catch((error: Error) => error.message);
     const { status, ms } = await server.end(signal);
     await asked;
     assert.equal(status, 1, server.text);
@@ -110,13 +107,9 @@ test("serve logs once, and status shows, which call its worker hangs in", async 
   const server = serving("watched");
   await server.ready();
   await server.hang();
-  const answer = await askControl(controlPath(server.socket), { kind: "status" }).catch(
-    (error: Error) => error,
-  );
+  const answer = await statusOf(server.socket).catch((error: Error) => error);
   assert.match(JSON.stringify(answer) + String(answer), /has hung for 3 s/);
-  const again = await askControl(controlPath(server.socket), { kind: "status" }).catch(
-    (error: Error) => error,
-  );
+  const again = await statusOf(server.socket).catch((error: Error) => error);
   assert.match(JSON.stringify(again) + String(again), /has hung for 3 s/);
   await server.end("SIGTERM");
   assert.equal(server.text.match(/has hung for 3 s: it is in read on fd/g)?.length, 1);

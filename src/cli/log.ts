@@ -3,8 +3,8 @@
  * event otherwise.
  */
 import { isatty } from "node:tty";
+import { printable } from "../control/printable.ts";
 import { LineWriter } from "./line-writer.ts";
-import { printable } from "./printable.ts";
 
 /** From quiet to loud. */
 export const LOG_LEVELS = ["silent", "error", "warn", "info", "debug"] as const;
@@ -24,18 +24,27 @@ export interface LogOptions {
 }
 
 export class Log {
+  readonly #options: LogOptions;
   readonly #level: number;
   readonly #nic: string;
   readonly #text: boolean;
   readonly #writer: LineWriter;
 
-  constructor({ level, nic, json }: LogOptions) {
+  /** @param writer of a log that this one is a part of */
+  constructor(options: LogOptions, writer?: LineWriter) {
+    const { level, nic, json } = options;
+    this.#options = options;
     this.#level = LOG_LEVELS.indexOf(level);
     this.#nic = printable(nic);
     this.#text = isatty(STDERR) && !json;
-    this.#writer = new LineWriter(STDERR, (lost) =>
-      this.#line("warn", `${lost} lines of the log are lost here: its reader was too slow`),
-    );
+    const lost = (lines: number) =>
+      this.#line("warn", `${lines} lines of the log are lost here: its reader was too slow`);
+    this.#writer = writer ?? new LineWriter(STDERR, lost);
+  }
+
+  /** The same log, with lines of another NIC. */
+  of(nic: string): Log {
+    return new Log({ ...this.#options, nic }, this.#writer);
   }
 
   error(text: string): void {

@@ -20,7 +20,8 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { askControl, controlPath } from "./control-socket.ts";
+import { changeSpec, statusOf } from "../control/client.ts";
+import { controlPath } from "../control/socket-path.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-process-"));
@@ -75,7 +76,7 @@ async function until(what: string, holds: () => unknown): Promise<void> {
   }
 }
 
-const status = (socket: string) => askControl(controlPath(socket), { kind: "status" });
+const status = (socket: string) => statusOf(socket);
 
 async function serve(words: readonly string[] = [], options: SpawnOptions = {}) {
   const socket = newSocket();
@@ -102,18 +103,25 @@ function tcpListeners(pid: number): string[] {
 
 /** As many requests in one connection, each of which is a line in the log. */
 function setPorts(socket: string, requests: number): Promise<void> {
+  const change = (n: number) => {
+    const body = JSON.stringify({ port: n % 2 === 0 ? "null" : "sink" });
+    return `PATCH /v1/nic HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+  };
   return new Promise((resolve, reject) => {
-    let left = requests;
-    const client = connect(controlPath(socket), () => {
-      client.write('{"kind":"set-port","net":"sink"}\n'.repeat(requests));
-    });
+    let answers = 0;
+    const client = connect(controlPath(socket), () => client.write(change(0)));
     client.setTimeout(20_000, () => client.destroy(new Error("no more answers")));
     client.once("error", reject);
     client.on("data", (chunk) => {
-      for (const byte of chunk) if (byte === 0x0a) left--;
-      if (left === 0) client.destroy();
+      if (!chunk.toString("latin1").endsWith("}\n")) return;
+      answers++;
+      if (answers === requests) client.destroy();
+      else client.write(change(answers));
     });
-    client.once("close", () => (left === 0 ? resolve() : reject(new Error(`${left} left`))));
+    client.once("close", () => {
+      if (answers === requests) resolve();
+      else reject(new Error(`${answers} answers`));
+    });
   });
 }
 
@@ -321,8 +329,8 @@ test("serve keeps running when its log's reader stops, and reports the lost line
   child.stderr?.resume();
   await until("what was missed", () => /\d+ lines of the log are lost/.test(err()));
   const before = err().length;
-  await askControl(controlPath(socket), { kind: "set-port", net: "source" });
-  await until("later lines", () => /packets to source/.test(err().slice(before - 100)));
+  await changeSpec(socket, { port: "source" });
+  await until("later lines", () => /port: \w+ -> source/.test(err().slice(before - 100)));
   for (const line of err().trim().split("\n")) assert.equal(JSON.parse(line).nic, socket);
   child.stderr?.pause();
   child.kill("SIGTERM");
@@ -334,7 +342,7 @@ test("serve keeps running when its log's reader stops, and reports the lost line
 test("serve ends in order when its log's reader has exited", async () => {
   const { child, ended, socket } = await serve();
   child.stderr?.destroy();
-  await askControl(controlPath(socket), { kind: "set-port", net: "source" });
+  await changeSpec(socket, { port: "source" });
   await status(socket);
   child.kill("SIGTERM");
   assert.equal((await ended).code, 0);

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { until } from "../../test/support/os.ts";
-import { askControl, controlPath } from "./control-socket.ts";
+import { statusOf } from "../control/client.ts";
+import { controlPath } from "../control/socket-path.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-serve-"));
@@ -35,6 +36,7 @@ const USAGE: [string, string[], RegExp][] = [
   ["a VLAN that there is not", ["--anti-spoof", "mac,vlan=5000"], /VLAN "5000": use numbers/],
   ["buffers that are no power of two", ["--bufs", "100"], /use a power of two from 16 to 8192/],
   ["a user that does not exist", ["--user", "nobody-of-that-name"], /there is no such user/],
+  ["an MTU beyond the largest", ["--mtu", "1600", "--max-mtu", "1500"], /at most 1500/],
   ["an unknown log level", ["--log-level", "loud"], /unknown log level "loud"/],
 ];
 
@@ -92,9 +94,7 @@ async function started(words: readonly string[], at: string): Promise<ChildProce
   const child = spawn(process.execPath, [MAIN, "serve", "--socket", at, ...words], {
     stdio: "ignore",
   });
-  await until("the server to answer", () =>
-    askControl(controlPath(at), { kind: "status" }).catch(() => null),
-  );
+  await until("the server to answer", () => statusOf(at).catch(() => null));
   return child;
 }
 
@@ -170,9 +170,7 @@ test("what others can make it log is bounded, and the rest counted", async () =>
   });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   try {
-    await until("the server to answer", () =>
-      askControl(controlPath(at), { kind: "status" }).catch(() => null),
-    );
+    await until("the server to answer", () => statusOf(at).catch(() => null));
     const before = performance.now();
     let clients = 0;
     // A client that comes and goes is two lines.
@@ -246,7 +244,10 @@ describe("a NIC that is served", () => {
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).mtu, 1300);
     const more = run(["set-mtu", socket, "1501"]);
     assert.equal(more.status, 1);
-    assert.match(more.stderr, /use 68 to 1500, which .* \(the MTU stays as it was\)/);
+    assert.match(
+      more.stderr,
+      /mtu 1501: more than the NIC was started with: use at most 1500, or .*--max-mtu 1501/,
+    );
     assert.equal(run(["set-mtu", socket, "small"]).status, 2);
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).mtu, 1300);
   });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { ServedNic } from "../control/nic-answer.ts";
 import { DROP_COUNTERS, QUEUE_COUNTERS } from "../memory/counters.ts";
-import type { ServedNic } from "./nic-answer.ts";
 import { describe, duration } from "./status.ts";
 
 const ZERO = Object.fromEntries(QUEUE_COUNTERS.map(([name]) => [name, 0]));

@@ -1,9 +1,9 @@
 /** `bpfhv status`: what a running NIC is doing, or why it is not. */
 import { Command } from "commander";
+import type { ServedNic } from "../control/nic-answer.ts";
 import { DROP_COUNTERS } from "../memory/counters.ts";
 import type { QueueStatus } from "../nic/status.ts";
 import { askNic } from "./ask-nic.ts";
-import type { ServedNic } from "./nic-answer.ts";
 
 const WIDTH = 80;
 

@@ -1,8 +1,8 @@
 /** A TAP interface for one backend, made with iproute2 and removed again. */
 import { execFileSync } from "node:child_process";
+import { machineMac } from "../control/mac.ts";
 import { failure } from "../errors.ts";
 import { formatMac } from "../nic/config.ts";
-import { machineMac } from "./mac.ts";
 
 export interface TapSetup {
   readonly name: string;

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { askControl, controlPath } from "./control-socket.ts";
+import { statusOf } from "../control/client.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-terminal-"));
@@ -51,7 +51,7 @@ async function until(what: string, holds: () => unknown): Promise<void> {
 }
 
 const stop = async (socket: string) => {
-  const status = await askControl(controlPath(socket), { kind: "status" });
+  const status = await statusOf(socket);
   process.kill((status as { pid: number }).pid, "SIGTERM");
 };
 
@@ -82,7 +82,7 @@ describe("at a terminal", { skip }, () => {
     );
     for (const server of servers) children.add(server);
     for (const socket of names) {
-      await until("an answer", () => askControl(controlPath(socket), { kind: "status" }));
+      await until("an answer", () => statusOf(socket));
     }
     const { child, ended, text } = atTerminal(["top", "--interval", "0.2", ...names]);
     // Three NICs are 17 lines; ten fit.

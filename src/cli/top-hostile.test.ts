@@ -9,7 +9,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { atMost } from "../../test/support/os.ts";
-import { askControl, controlPath } from "./control-socket.ts";
+import { statusOf } from "../control/client.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-top-"));
@@ -27,21 +27,25 @@ function background(words: readonly string[], options: object = {}): ChildProces
   return child;
 }
 
+const HEAD = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
 const HOSTILE: Record<string, (socket: Socket) => void> = {
   silent: () => {},
   dripping: (each) => {
+    each.write(HEAD);
     const timer = setInterval(() => each.write(" "), 30);
     each.once("close", () => clearInterval(timer));
   },
   flooding: (each) => {
+    each.write(HEAD);
     const more = () => {
       while (!each.destroyed && each.write("x".repeat(65536)));
     };
     each.on("drain", more);
     more();
   },
-  lying: (each) => each.end('{"queues":[{"counters":null}],"socket":{"toString":5}}\n'),
-  escaping: (each) => each.end('{"error":"\\u001b[2J\\u009b31mboo\\u0007"}\n'),
+  lying: (each) =>
+    each.end(`${HEAD}{"status":{"queues":[{"counters":null}],"socket":{"toString":5}}}`),
+  escaping: (each) => each.end(`${HEAD}{"error":"\\u001b[2J\\u009b31mboo\\u0007"}`),
 };
 
 before(async () => {
@@ -55,7 +59,7 @@ before(async () => {
     servers.push(server);
     await new Promise<void>((resolve) => server.listen(join(folder, `${name}.ctl`), resolve));
   }
-  await until(() => askControl(controlPath(socket), { kind: "status" }));
+  await until(() => statusOf(socket));
 });
 
 after(() => {
@@ -100,6 +104,7 @@ test("shows a NIC whose socket was given as a relative path, whoever else listen
   assert.doesNotMatch(out.replaceAll("\n", ""), /[\p{Cc}\p{Cf}]/u);
   assert.match(out, /flooding: its answer is longer/);
   assert.match(out, /dripping: it does not answer within/);
+  assert.match(out, /escaping: \?\[2J\?31mboo\?/);
   assert.match(out, /lying: it does not answer as a NIC does/);
   assert.ok(out.length < 120_000, `${out.length} characters`);
 });
@@ -116,7 +121,7 @@ test("asks no server of another user unless it is named", { skip: !isRoot }, asy
   assert.doesNotMatch(all.out, /theirs/);
   const named = await top("--count", "1", theirs);
   assert.equal(named.status, 1);
-  assert.match(named.out, /theirs: it does not answer as a NIC does/);
+  assert.match(named.out, /theirs: it does not answer in HTTP/);
 });
 
 test("says what it cannot see when the user lacks privileges", { skip: !isRoot }, async () => {

@@ -1,9 +1,10 @@
 /**
  * What `bpfhv top` shows: rates between two looks at each NIC, as lines that fit a terminal. Pure.
  */
+
+import type { ServedNic } from "../control/nic-answer.ts";
 import { DROP_COUNTERS, type QueueCounterName } from "../memory/counters.ts";
 import type { QueueStatus } from "../nic/status.ts";
-import type { ServedNic } from "./nic-answer.ts";
 
 /** One NIC at one moment. */
 export interface Look {

@@ -49,6 +49,11 @@ test("versions are compared as numbers", () => {
   assert.equal(isOlder([11, 0], [10, 1]), false);
 });
 
+/** As a server answers on its control socket. */
+function httpAnswer(body: object): string {
+  return `HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n${JSON.stringify(body)}`;
+}
+
 describe("finding QEMU", () => {
   let folder: string;
   before(() => {
@@ -158,7 +163,7 @@ esac\n`;
     let step = "enabled";
     const nic = createServer().listen(path);
     const control = createServer((client) => {
-      client.on("data", () => client.end(`${JSON.stringify({ step, pid: 42 })}\n`));
+      client.on("data", () => client.end(httpAnswer({ status: { step, pid: 42 } })));
     }).listen(`${path}.ctl`);
     const words = ["--qemu", qemu, "--accel", "tcg", "--socket", path, "--kernel", kernel];
     const start = () => vmCommand().parseAsync(words, { from: "user" });
@@ -184,7 +189,7 @@ esac\n`;
     const answer: Record<string, unknown> = { step: "no guest", allowUnsealed: false };
     const nic = createServer().listen(path);
     const control = createServer((client) => {
-      client.on("data", () => client.end(`${JSON.stringify(answer)}\n`));
+      client.on("data", () => client.end(httpAnswer({ status: answer })));
     }).listen(`${path}.ctl`);
     const file = ["-object", "memory-backend-shm,id=a,size=512M", "-machine", "memory-backend=a"];
     const words = ["--qemu", qemu, "--accel", "tcg", "--socket", path, "--kernel", kernel];

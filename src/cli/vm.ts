@@ -3,6 +3,8 @@ import { spawn } from "node:child_process";
 import { accessSync, constants, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Command, Option } from "commander";
+import { statusOf } from "../control/client.ts";
+import { requireShort } from "../control/socket-path.ts";
 import { failure, Usage } from "../errors.ts";
 import { detectAccelerator } from "../vm/accelerator.ts";
 import { checkDisk, DISK_FORMATS, type DiskFormat } from "../vm/disk-image.ts";
@@ -27,8 +29,6 @@ import {
   shellQuote,
   vfioUserDevice,
 } from "../vm/qemu-command.ts";
-import { askControl, controlPath } from "./control-socket.ts";
-import { requireShort } from "./socket-path.ts";
 
 export interface VmFlags {
   readonly socket?: readonly string[];
@@ -214,7 +214,7 @@ async function requireUsable(
   if (!statSync(path, { throwIfNoEntry: false })?.isSocket()) throw failure(missing);
   let answer: unknown;
   try {
-    answer = await askControl(controlPath(path), { kind: "status" });
+    answer = await statusOf(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ECONNREFUSED") throw failure(missing);
     // Another vfio-user server, or one of another user: QEMU will see.

@@ -9,8 +9,8 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { BAR_REGISTERS, CTRL, REG } from "../abi/index.ts";
-import { askControl, controlPath } from "../cli/control-socket.ts";
-import { readNic } from "../cli/nic-answer.ts";
+import { changeSpec, statusOf } from "../control/client.ts";
+import { readNic } from "../control/nic-answer.ts";
 import { GuestDriver } from "./driver.ts";
 import { LocalMemory } from "./memory.ts";
 import { VfioUserClient } from "./vfio-user-client.ts";
@@ -21,8 +21,7 @@ const socket = join(folder, "nic.sock");
 let server: ChildProcess;
 let log = "";
 
-const ask = async (request: object) => readNic(await askControl(controlPath(socket), request));
-const status = () => ask({ kind: "status" });
+const status = async () => readNic(await statusOf(socket));
 
 interface Line {
   readonly level: string;
@@ -123,10 +122,10 @@ test("each of several simultaneous refusals is logged once with its own cause", 
 
 test("a port change is logged as requested, not as a lost port", async () => {
   const from = log.length;
-  for (const net of ["null", "sink", "null", "source"]) await ask({ kind: "set-port", net });
+  for (const port of ["null", "sink", "null", "source"]) await changeSpec(socket, { port });
   await sleep(1200);
-  await ask({ kind: "status" });
-  await until("the last", () => /packets to source from here on/.test(log.slice(from)));
+  await status();
+  await until("the last", () => /port: null -> source/.test(log.slice(from)));
   for (const { level, msg } of lines(from)) {
     assert.equal(level, "info", msg);
     assert.doesNotMatch(msg, /is gone|is back/);

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { frameOf } from "../../test/support/guest.ts";
 import { until } from "../../test/support/os.ts";
-import { askControl, controlPath } from "../cli/control-socket.ts";
+import { statusOf } from "../control/client.ts";
 import type { NicStatus } from "../nic/status.ts";
 import { GuestDriver } from "./driver.ts";
 import { LocalMemory } from "./memory.ts";
@@ -20,7 +20,7 @@ const folder = mkdtempSync(join(tmpdir(), "bpfhv-two-"));
 const socket = join(folder, "nic.sock");
 let server: ChildProcess;
 
-const status = () => askControl(controlPath(socket), { kind: "status" }) as Promise<NicStatus>;
+const status = () => statusOf(socket) as Promise<NicStatus>;
 
 before(async () => {
   const words = [MAIN, "serve", "--socket", socket, "--net", "source", "--log-level", "silent"];

@@ -24,6 +24,7 @@ const SOCK_STREAM_NONBLOCK_CLOEXEC = 1 | 0o4000 | 0o2000000;
 const ACCEPT_FLAGS = 0o4000 | 0o2000000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
+const SO_PEERGROUPS = 59;
 const SHUT_RDWR = 2;
 const O_PATH_NOFOLLOW_CLOEXEC = 0o10000000 | 0o400000 | 0o2000000;
 const PRIVATE = 0o600;
@@ -241,4 +242,18 @@ export function peerCredentials(fd: number): Credentials {
     uid: scratch.getUint32(STRUCT_OFFSET + 4, true),
     gid: scratch.getUint32(STRUCT_OFFSET + 8, true),
   };
+}
+
+/** Room for groups in the scratch page. */
+const MAX_GROUPS = 900;
+
+/** Supplementary groups of who connected; none if there are more than 900 of them. */
+export function peerGroups(fd: number): number[] {
+  const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
+  const length = STRUCT_OFFSET + 4 * MAX_GROUPS;
+  scratch.setUint32(length, 4 * MAX_GROUPS, true);
+  const lengthAt = STRUCT_ADDRESS + 4 * MAX_GROUPS;
+  if (libc.getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, STRUCT_ADDRESS, lengthAt) !== 0) return [];
+  const count = scratch.getUint32(length, true) / 4;
+  return Array.from({ length: count }, (_, i) => scratch.getUint32(STRUCT_OFFSET + 4 * i, true));
 }

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
-import { askControl, controlPath } from "../../src/cli/control-socket.ts";
+import { changeSpec } from "../../src/control/client.ts";
+import { controlPath } from "../../src/control/socket-path.ts";
 import { composeInitrd } from "../../src/vm/guest-parts.ts";
 import { ALARM } from "./alarms.ts";
 import { isDebugKernel, patience, prepareGuest, sleep, startGuest, until } from "./harness.ts";
@@ -178,7 +179,7 @@ describe("what the host takes away", { skip, timeout: patience(150_000) }, () =>
   test("another port for a server whose TAP was removed brings the link back", async () => {
     vm.netns.addTap({ name: "tap1", address: "10.88.0.1/24" });
     const port = `tap:tap1,netns=${vm.netns.name}`;
-    await askControl(controlPath(vm.nic.socket), { kind: "set-port", net: port });
+    await changeSpec(vm.nic.socket, { port });
     assert.equal(await vm.pings(3), 0);
     assert.equal((await vm.nic.status()).link, "up");
   });

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { askControl, controlPath } from "../../src/cli/control-socket.ts";
+import { statusOf } from "../../src/control/client.ts";
 import type { NicStatus } from "../../src/nic/status.ts";
 import { onExit } from "./cleanup.ts";
 import { until, within } from "./time.ts";
@@ -76,7 +76,7 @@ export class ServedNic {
   }
 
   async status(): Promise<NicStatus> {
-    return (await askControl(controlPath(this.socket), { kind: "status" })) as NicStatus;
+    return (await statusOf(this.socket)) as NicStatus;
   }
 
   get openDescriptors(): number {

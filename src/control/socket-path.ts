@@ -1,11 +1,13 @@
-/** How long the path of a NIC's socket may be. */
+/** The path of a NIC's socket, how long it may be, and that of its control socket. */
 import { Usage } from "../errors.ts";
 
-/**
- * sun_path holds 108 bytes with the NUL, and the control
- * socket's path has ".ctl" behind it (unix(7)).
- */
-export const MAX_SOCKET_PATH = 107 - ".ctl".length;
+export const CONTROL_SUFFIX = ".ctl";
+
+/** Where the API of the NIC on this socket listens. */
+export const controlPath = (socketPath: string): string => `${socketPath}${CONTROL_SUFFIX}`;
+
+/** sun_path holds 108 bytes with the NUL (unix(7)), and the control socket's path is longer. */
+export const MAX_SOCKET_PATH = 107 - CONTROL_SUFFIX.length;
 
 /** Node and the kernel cut longer ones off, or refuse them when half is done. @throws Usage */
 export function requireShort(option: string, path: string): void {

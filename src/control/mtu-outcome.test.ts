@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LINUX_MTU } from "../nic/config.ts";
-import { mtuOutcome } from "./set-mtu.ts";
+import { mtuOutcome } from "./spec.ts";
 
 test("set-mtu says that the guest follows when the MTU falls", () => {
   assert.equal(mtuOutcome(1500, 68), "MTU 68: the guest follows");

@@ -1,0 +1,78 @@
+/** The options of `bpfhv serve`: those of a NIC's spec from its table, and those of the process. */
+import { type Command, Option } from "commander";
+import { completeSpecs, readConfig } from "../control/config-file.ts";
+
+import { readSpec } from "../control/read-spec.ts";
+import { FIELD_NAMES, type FieldName, fieldOf, type NicSpec } from "../control/spec.ts";
+import { Usage, whole } from "../errors.ts";
+import type { LogLevel } from "./log.ts";
+import { LOG_LEVELS } from "./log.ts";
+import { SOCKET_GROUP, SOCKET_MODE } from "./socket-access.ts";
+
+/** Those of the process. */
+export interface ServeFlags {
+  readonly config?: string;
+  readonly bufs?: number;
+  readonly logLevel: LogLevel;
+  readonly logJson: boolean;
+  readonly pidFile?: string;
+  readonly user?: string;
+  readonly socketGroup?: string;
+  readonly socketMode?: string;
+}
+
+/** Adds all of them. */
+export function addServeOptions(command: Command): Command {
+  command.option("--config <file>", "a NIC, or several, from a TOML file (docs/operating.md)");
+  for (const name of FIELD_NAMES) command.addOption(fieldOption(name));
+  return command
+    .option("--bufs <n>", "sets --rx-bufs and --tx-bufs", whole("--bufs", 16, 8192))
+    .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
+    .option("--log-json", "log JSON even to a terminal", false)
+    .option("--pid-file <path>", "write the process id here; removed at the end")
+    .option("--user <name>", "run as this user once TAP and sockets are open")
+    .option("--socket-group <group>", SOCKET_GROUP)
+    .option("--socket-mode <mode>", SOCKET_MODE);
+}
+
+function fieldOption(name: FieldName): Option {
+  const { option, about, default: byDefault, defaultWords, words, schema, hidden } = fieldOf(name);
+  const result = new Option(option, about);
+  if (defaultWords !== undefined) result.description += ` (default: ${defaultWords})`;
+  else if (schema.type !== "boolean" && typeof byDefault !== "function") {
+    const shown = words === undefined ? byDefault : words.write(byDefault);
+    if (shown !== "") result.description += ` (default: ${shown})`;
+  }
+  if (schema.type === "integer") {
+    result.argParser(whole(option.split(" ", 1)[0], schema.minimum, schema.maximum));
+  } else if (schema.type === "string" && schema.enum !== undefined) result.choices(schema.enum);
+  else if (words !== undefined) result.argParser(words.read);
+  return result.hideHelp(hidden === true);
+}
+
+/** The NICs that the command line describes, itself or by its file. @throws Usage */
+export async function specsOf(command: Command, flags: ServeFlags): Promise<NicSpec[]> {
+  const { config, bufs } = flags;
+  const given = givenFields(command);
+  if (config !== undefined) {
+    const [name] = Object.keys(given) as FieldName[];
+    const option = name === undefined ? undefined : fieldOf(name).option.split(" ", 1)[0];
+    const wrong = option ?? (bufs === undefined ? undefined : "--bufs");
+    if (wrong !== undefined) throw new Usage(`${wrong} does not go with --config: see ${config}`);
+    return completeSpecs(await readConfig(config));
+  }
+  if (given.socket === undefined) {
+    throw new Usage("required option '--socket <path>' not specified (add --help for the options)");
+  }
+  const both = bufs === undefined ? {} : { rxBufs: bufs, txBufs: bufs };
+  return completeSpecs([readSpec({ ...both, ...given })]);
+}
+
+function givenFields(command: Command): Partial<Record<FieldName, unknown>> {
+  const fields: Partial<Record<FieldName, unknown>> = {};
+  for (const name of FIELD_NAMES) {
+    const key = new Option(fieldOf(name).option).attributeName();
+    if (command.getOptionValueSource(key) === "cli") fields[name] = command.getOptionValue(key);
+  }
+  return fields;
+}

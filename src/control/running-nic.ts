@@ -1,0 +1,89 @@
+/** The spec of one running NIC, and the one way to change it. */
+
+import { type Action, apply, bodyOf, plan } from "./plan.ts";
+import { completeSpec } from "./read-spec.ts";
+import type { NicSpec } from "./spec.ts";
+
+/** What runs a NIC: its worker's handle; a fake in tests. */
+export interface NicWorker {
+  request<Result = void>(verb: string, body?: unknown): Promise<Result>;
+}
+
+export type Status = Readonly<Record<string, unknown>>;
+
+export interface RunningNicOptions {
+  /** What it was started with. */
+  readonly spec: NicSpec;
+  readonly worker: NicWorker;
+  /** What the process adds to the worker's status. */
+  readonly process: () => Promise<Status>;
+  readonly changed?: (actions: readonly Action[]) => void;
+}
+
+/** What clients are shown of a NIC. */
+export interface NicView {
+  readonly name: string;
+  readonly spec: NicSpec;
+  readonly status: Status;
+  /** Of its programs: what the NIC offers, and what the guest's driver runs; null: none yet. */
+  readonly generation: { readonly wanted: number; readonly running: number | null };
+}
+
+export class RunningNic {
+  readonly #options: RunningNicOptions;
+  #spec: NicSpec;
+  /** Settles after the change that is under way: changes are made one after the other. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(options: RunningNicOptions) {
+    this.#options = options;
+    this.#spec = options.spec;
+  }
+
+  get spec(): NicSpec {
+    return this.#spec;
+  }
+
+  async status(): Promise<Status> {
+    const { worker, process } = this.#options;
+    return { ...(await process()), ...(await worker.request<Status>("status")) };
+  }
+
+  async view(): Promise<NicView> {
+    const status = await this.status();
+    const wanted = Number(status.generation ?? 1);
+    const running = status.programs === "-" ? null : wanted;
+    const { name } = this.#spec;
+    return { name, spec: this.#spec, status, generation: { wanted, running } };
+  }
+
+  /** @param given fields that are not given get their default @throws SpecError, ChangeRefused */
+  plan(given: Partial<NicSpec>): Action[] {
+    return plan(this.#spec, completeSpec(given, this.#spec));
+  }
+
+  /** @param given fields that are not given stay @throws SpecError, ChangeRefused */
+  planChange(given: Partial<NicSpec>): Action[] {
+    return this.plan({ ...this.#spec, ...given });
+  }
+
+  /**
+   * Makes the plan as soon as earlier changes are made, and carries it out: all of it or nothing.
+   * @throws what `makePlan` throws; ApplyFailed
+   */
+  apply(makePlan: () => Action[]): Promise<Action[]> {
+    const made = this.#last.then(async () => {
+      const actions = makePlan();
+      await apply(actions, (action) => this.#change(action));
+      if (actions.length > 0) this.#options.changed?.(actions);
+      return actions;
+    });
+    this.#last = made.catch(() => {});
+    return made;
+  }
+
+  async #change(action: Action): Promise<void> {
+    await this.#options.worker.request(action.verb, bodyOf(action));
+    this.#spec = { ...this.#spec, [action.field]: action.to };
+  }
+}
