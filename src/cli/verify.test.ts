@@ -36,7 +36,7 @@ test("a refusal takes one line, with -v the path, with -vv every state; the exit
   const args = ["--context-size", "4096", "-"];
   assert.deepEqual(verify(args, UNSAFE), { stdout: line, stderr: "", status: 1 });
   const path =
-    "  the way there:\n    1: if r2 == 0 goto +1  not taken\n" +
+    "  path to it:\n    1: if r2 == 0 goto +1  not taken\n" +
     "  before it: r1=context + 0, r2=1..4294967295\n";
   assert.equal(verify(["-v", ...args], UNSAFE).stdout, line + path);
   const { stdout } = verify(["-vv", ...args], UNSAFE);

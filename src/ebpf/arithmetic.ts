@@ -1,7 +1,7 @@
 /**
- * What each operation computes: on BigInts of 64 unsigned bits, and on numbers of 32 unsigned bits.
- * Results may be any integer: storing them into a 64- or 32-bit unsigned array reduces them modulo
- * 2^64 or 2^32.
+ * The result of each operation, on BigInts of 64 unsigned bits and on numbers of 32
+ * unsigned bits. Results may be any integer: a store into a 64- or 32-bit unsigned
+ * array reduces them modulo 2^64 or 2^32.
  */
 import type { AluOp, AtomicOp, JumpOp } from "./opcode.ts";
 
@@ -73,7 +73,7 @@ export const JUMP32: Readonly<Record<JumpOp, (a: number, b: number) => boolean>>
 type Modify<A extends Int32Array | BigUint64Array, V> = (words: A, at: number, value: V) => V;
 type PlainAtomic = Exclude<AtomicOp, "cmpxchg" | `fetch_${string}`>;
 
-/** Atomic read-modify-write by operation; all return the old value. */
+/** Atomic read-modify-write by operation. All return the old value. */
 export const ATOMIC32: Readonly<Record<PlainAtomic, Modify<Int32Array, number>>> = {
   add: Atomics.add,
   or: Atomics.or,
@@ -90,12 +90,12 @@ export const ATOMIC64: Readonly<Record<PlainAtomic, Modify<BigUint64Array, bigin
   xchg: Atomics.exchange,
 };
 
-/** The operation without its "fetch_". */
+/** Returns the operation without its "fetch_". */
 export function plainAtomic(op: Exclude<AtomicOp, "cmpxchg">): PlainAtomic {
   return op.replace("fetch_", "") as PlainAtomic;
 }
 
-/** Reverses the low `bytes` bytes of a value; the rest becomes 0. */
+/** Reverses the low `bytes` bytes of a value. The others become 0. */
 export function swapBytes(value: bigint, bytes: number): bigint {
   let result = 0n;
   for (let i = 0; i < bytes; i++) result = (result << 8n) | ((value >> BigInt(8 * i)) & 0xffn);

@@ -1,5 +1,5 @@
 /**
- * Writing programs in TypeScript:
+ * Builds programs in TypeScript:
  *
  *     const p = new Assembler();
  *     p.load(R2, R1, CONTEXT.num_bufs);
@@ -24,7 +24,7 @@ import {
 } from "./opcode.ts";
 import { checkStructure } from "./structure.ts";
 
-/** A register operand; an object, so that it cannot be mistaken for an immediate. */
+/** A register operand. An object, so that the type checker tells it from an immediate. */
 export interface Register {
   readonly register: number;
 }
@@ -77,7 +77,7 @@ function builders<K extends string, F>(table: Readonly<Record<K, unknown>>, make
 export class Assembler {
   /** 64-bit arithmetic: `p.alu64.add(R1, R2)`, `p.alu64.and(R1, 255)`. */
   readonly alu64: AluBuilder = this.#alu(64);
-  /** 32-bit arithmetic; the upper half of the result is zero. */
+  /** 32-bit arithmetic. The upper half of the result is zero. */
   readonly alu32: AluBuilder = this.#alu(32);
   /** Conditional jumps on all 64 bits: `p.jump.ne(R1, 0, "label")`. */
   readonly jump: JumpBuilder = this.#jump(64);
@@ -100,30 +100,30 @@ export class Assembler {
   readonly #labels = new Map<string, number>();
   #slots = 0;
 
-  /** Slots (8-byte units) so far. */
+  /** Number of slots (8-byte units) so far. */
   get length(): number {
     return this.#slots;
   }
 
-  /** Names the next instruction as a target. */
+  /** Names the next instruction as a jump target. */
   label(name: string): this {
     if (this.#labels.has(name)) this.#fail(`label "${name}" is defined twice`);
     this.#labels.set(name, this.#slots);
     return this;
   }
 
-  /** dst = *(field of what `base` points to), zero extended. */
+  /** Emits dst = *(field at `base`), zero extended. */
   load(dst: Register, base: Register, field: Field): this {
     return this.#load(dst, base, field, false);
   }
 
-  /** The same, sign extended to 64 bits. */
+  /** Emits the same, sign extended to 64 bits. */
   loadSigned(dst: Register, base: Register, field: Field): this {
     if (field.width === 8) this.#fail("there is no sign-extending load of 8 bytes");
     return this.#load(dst, base, field, true);
   }
 
-  /** *(field of what `base` points to) = register or immediate. */
+  /** Emits *(field at `base`) = register or immediate. */
   store(base: Register, field: Field, operand: Operand): this {
     const { source, fields } = second(operand);
     return this.#add(
@@ -132,7 +132,7 @@ export class Assembler {
     );
   }
 
-  /** dst = 64-bit constant; takes two slots. */
+  /** Emits dst = 64-bit constant, in two slots. */
   load64(dst: Register, value: bigint): this {
     const v = BigInt.asUintN(64, value);
     return this.#add(
@@ -149,12 +149,12 @@ export class Assembler {
     return this.#add({ kind: "neg", bits }, { dst: dst.register });
   }
 
-  /** dst = src, sign extended from `from` bits. */
+  /** Emits dst = src, sign extended from `from` bits. */
   moveSigned(dst: Register, src: Register, from: 8 | 16 | 32, bits: Bits = 64): this {
     return this.#add({ kind: "movsx", from, bits }, { dst: dst.register, src: src.register });
   }
 
-  /** Byte order: to little endian, to big endian, or swapped whatever the host. */
+  /** Converts the byte order: to little endian, to big endian, or swapped unconditionally. */
   swap(dst: Register, to: SwapTo, width: 16 | 32 | 64): this {
     return this.#add({ kind: "swap", to, width }, { dst: dst.register });
   }
@@ -163,7 +163,7 @@ export class Assembler {
     return this.#add({ kind: "goto", long: false }, {}, label);
   }
 
-  /** A jump with a 32-bit distance. */
+  /** Emits a jump with a 32-bit distance. */
   gotoLong(label: string): this {
     return this.#add({ kind: "goto", long: true }, {}, label);
   }
@@ -173,12 +173,12 @@ export class Assembler {
     return this.#add({ kind: "call", target: "helper" }, { imm: helper | 0 });
   }
 
-  /** Calls a function of the same program. */
+  /** Calls a function of the program. */
   callLocal(label: string): this {
     return this.#add({ kind: "call", target: "local" }, {}, label);
   }
 
-  /** Calls what a register says. */
+  /** Calls the function whose address is in a register. */
   callRegister(target: Register): this {
     return this.#add({ kind: "call", target: "register" }, { dst: target.register });
   }
@@ -187,15 +187,15 @@ export class Assembler {
     return this.#add({ kind: "exit" }, {});
   }
 
-  /** Any other instruction, from its operation and operand fields. */
+  /** Emits any other instruction, from its operation and operand fields. */
   emit(operation: Operation, operands: Partial<Fields>): this {
     return this.#add(operation, operands);
   }
 
   /**
    * Resolves labels and checks the structure.
-   * @throws EbpfError ASSEMBLY for unknown labels and distances out of range, STRUCTURE for the
-   * rest.
+   * @throws EbpfError ASSEMBLY for unknown labels and distances
+   * out of range, STRUCTURE for other errors
    */
   instructions(): Instruction[] {
     const list = this.#pending.map((p) =>
@@ -224,7 +224,7 @@ export class Assembler {
 
   #add(operation: Operation, operands: Partial<Fields>, label?: string): this {
     const index = this.#slots;
-    // Made once already here, so that a value out of range is reported where it was written.
+    // Encoded here for the first time, so that a value out of range is reported at its place.
     makeInstruction(operation, operands, index);
     this.#pending.push({ operation, operands, index, ...(label === undefined ? {} : { label }) });
     this.#slots += operation.kind === "wide" ? 2 : 1;
@@ -257,12 +257,12 @@ export class Assembler {
   }
 }
 
-/** A field at `offset` of `width` bytes, for loads and stores that no struct describes. */
+/** Returns a field of `width` bytes at `offset`, for loads and stores without a struct. */
 export function at(offset: number, width: 1 | 2 | 4 | 8): Field {
   return { offset, width };
 }
 
-/** The same field, `displacement` bytes further on. */
+/** Returns the field moved by `displacement` bytes. */
 export function shifted(field: Field, displacement: number): Field {
   return { offset: field.offset + displacement, width: field.width };
 }

@@ -1,6 +1,6 @@
 /**
- * What the dialects of assembly text share: a cursor over one line that knows its column, and the
- * two passes that turn statements and labels into code.
+ * The common part of the dialects of assembly text: a cursor over one line that tracks its column,
+ * and the two passes that turn statements and labels into code.
  */
 import { MAX_INSTRUCTIONS } from "../abi/programs.ts";
 import { EbpfError, TextError } from "./errors.ts";
@@ -11,7 +11,7 @@ import type { Operation } from "./opcode.ts";
 export interface Statement {
   readonly operation: Operation;
   readonly fields: Partial<Fields>;
-  /** Where a jump or local call leads, by name; the distance goes into the field that holds it. */
+  /** Label of a jump or local call; the distance goes into the field of that name. */
   readonly target?: Target;
 }
 
@@ -21,34 +21,34 @@ export interface Target {
   readonly column: number;
 }
 
-/** How one dialect is read. */
+/** Syntax of one dialect. */
 export interface Dialect {
-  /** Begins a comment, which goes to the end of the line. */
+  /** Start of a comment, which extends to the end of the line. */
   readonly comment: RegExp;
-  /** What may stand before a statement and means nothing, such as its position in a listing. */
+  /** Optional text before a statement that is ignored, such as its position in a listing. */
   readonly prefix?: RegExp;
-  /** Reads one statement; the caller checks that nothing follows. */
+  /** Reads one statement. The caller checks that nothing follows. */
   readonly statement: (line: Cursor) => Statement;
-  /** The label of the first `exit` if the text defines none of that name. */
+  /** Implicit label of the first `exit`, if the text defines no label of that name. */
   readonly exitLabel?: string;
 }
 
 const NUMBER = /[+-]?\s*(?:0[xX][0-9a-fA-F]{1,16}|\d{1,20})(?!\w)/y;
 const LABEL_DEFINITION = /([A-Za-z_.$][\w.$]*)\s*:/y;
 const LABEL = /[A-Za-z_.$][\w.$]*/y;
-/** What an error shows of a line. */
+/** Characters of a line that an error shows. */
 const SHOWN = 100;
 /**
- * Slots: more than a program window holds, so that what is too long for one can be told from what
- * is not a program.
+ * Limit of slots. Larger than a program window, so that a program that is too long is distinct from
+ * text that is not a program.
  */
 const MAX_SLOTS = 4 * MAX_INSTRUCTIONS;
-/** Listings have several lines for an instruction: source, labels, bytes. */
+/** Limit of lines. Listings have several for an instruction: source, labels, bytes. */
 const MAX_LINES = 4 * MAX_SLOTS;
 /** Characters of one line. */
 const MAX_LINE = 4096;
 
-/** A position in a line; every `take…` passes over white space first. */
+/** A position in a line. Every `take…` skips white space first. */
 export class Cursor {
   readonly text: string;
   /** 1-based. */
@@ -60,7 +60,7 @@ export class Cursor {
     this.line = line;
   }
 
-  /** 1-based column of what comes next. */
+  /** 1-based column of the next token. */
   get column(): number {
     this.#skipSpace();
     return this.#at + 1;
@@ -71,7 +71,7 @@ export class Cursor {
     return this.#at >= this.text.length;
   }
 
-  /** What matches the sticky pattern here, which is then passed over; null if nothing does. */
+  /** Consumes the match of a sticky pattern; null if there is none. */
   take(pattern: RegExp): RegExpExecArray | null {
     this.#skipSpace();
     pattern.lastIndex = this.#at;
@@ -80,19 +80,19 @@ export class Cursor {
     return match;
   }
 
-  /** True if the sticky pattern matches here; nothing is passed over. */
+  /** True if the sticky pattern matches here. Consumes nothing. */
   sees(pattern: RegExp): boolean {
     this.#skipSpace();
     pattern.lastIndex = this.#at;
     return pattern.test(this.text);
   }
 
-  /** @throws TextError naming what was expected */
+  /** Consumes a match. @throws TextError naming what was expected */
   expect(pattern: RegExp, what: string): RegExpExecArray {
     return this.take(pattern) ?? this.fail(`expected ${what}, found ${this.#found()}`);
   }
 
-  /** True if `symbol` comes next, which is then passed over. */
+  /** True if `symbol` comes next, which is then consumed. */
   accept(symbol: string): boolean {
     this.#skipSpace();
     if (!this.text.startsWith(symbol, this.#at)) return false;
@@ -105,7 +105,7 @@ export class Cursor {
     if (!this.accept(symbol)) this.fail(`expected "${symbol}", found ${this.#found()}`);
   }
 
-  /** A whole number within [low, high]. @throws TextError */
+  /** Reads an integer within [low, high]. @throws TextError */
   number(low: bigint, high: bigint, what: string): bigint {
     const { column } = this;
     const [text] = this.expect(NUMBER, what);
@@ -117,17 +117,17 @@ export class Cursor {
     return value;
   }
 
-  /** Signed 16 bits. */
+  /** Reads signed 16 bits. */
   offset(what = "offset"): number {
     return Number(this.number(-0x8000n, 0x7fffn, what));
   }
 
-  /** 32 bits; written as unsigned, they mean the same bits. */
+  /** Reads 32 bits. An unsigned number stands for the same bits. */
   immediate(what = "immediate"): number {
     return Number(BigInt.asIntN(32, this.number(-0x8000_0000n, 0xffff_ffffn, what)));
   }
 
-  /** 64 bits, as the two halves of a wide load. */
+  /** Reads 64 bits, as the two halves of a wide load. */
   wide(): { imm: number; high: number } {
     const value = this.number(-(1n << 63n), (1n << 64n) - 1n, "64-bit immediate");
     return {
@@ -179,10 +179,11 @@ export function assembleDialect(text: string | readonly string[], dialect: Diale
     readLabels(cursor, dialect, labels, index);
     if (cursor.atEnd) continue;
     const statement = dialect.statement(cursor);
-    if (!cursor.atEnd) cursor.fail("nothing more was expected here");
+    if (!cursor.atEnd) cursor.fail("expected the end of the line");
     placed.push({ ...statement, index, cursor });
     index += statement.operation.kind === "wide" ? 2 : 1;
-    if (index > MAX_SLOTS) cursor.fail(`texts have at most ${MAX_SLOTS} instructions`, 1);
+    if (index > MAX_SLOTS)
+      cursor.fail(`programs in text have at most ${MAX_SLOTS} instructions`, 1);
   }
   const firstExit = placed.find((p) => p.operation.kind === "exit");
   if (dialect.exitLabel !== undefined && firstExit && !labels.has(dialect.exitLabel)) {
@@ -192,8 +193,8 @@ export function assembleDialect(text: string | readonly string[], dialect: Diale
 }
 
 /**
- * The lines of a text, one at a time: a list of all lines of a large text would take a hundred
- * times its size.
+ * Yields the lines of a text one at a time: a list of all lines of a large text would take a
+ * hundred times its size.
  * @throws TextError if there are too many, or one is too long
  */
 function* linesOf(text: string): Generator<string> {
@@ -246,8 +247,8 @@ function make(cursor: Cursor, operation: Operation, fields: Partial<Fields>, ind
 }
 
 /**
- * Number of a register name such as "r10"; the pattern has seen to its form. @throws TextError
- * above 10
+ * Returns the number of a register name such as "r10", whose form the pattern has checked.
+ * @throws TextError above 10
  */
 export function registerNumber(cursor: Cursor, digits: string, column: number): number {
   const number = Number(digits);

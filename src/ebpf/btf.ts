@@ -1,13 +1,13 @@
 /**
- * Source lines in objects: sections .BTF (types and strings) and .BTF.ext (which instruction comes
- * from which line), as Documentation/bpf/btf.rst of the kernel describes them. Of the types only
- * what a function needs is written, and nothing is read.
+ * Source lines in objects: sections .BTF (types and strings) and .BTF.ext (instructions to lines),
+ * as described in the kernel's Documentation/bpf/btf.rst. Types are written only as needed for
+ * functions, and not read.
  *
- *     .BTF      magic 0xeb9f, version, flags, header length
- *               | type offset, length | string offset, length | …
+ *     .BTF      magic 0xeb9f, version, flags, header length | type offset, length |
+ *               string offset, length | …
  *     .BTF.ext  the same start | func_info offset, length | line_info offset, length | …
- *     line_info record size | per section: name, count
- *               | records: instruction, file, text, line << 10 | column
+ *     line_info record size | per section: name, count |
+ *               records: instruction, file, text, line << 10 | column
  */
 import { type ElfSection, elfError, stringsOf, viewOf } from "./elf.ts";
 import { SLOT } from "./instruction.ts";
@@ -23,18 +23,18 @@ const KIND_FUNC_PROTO = 13;
 const GLOBAL = 1;
 const MAX_COLUMN = 1023;
 
-/** A line, and the slot of its section from which on it holds. */
+/** A source line, and the first slot of its section that it applies to. */
 export interface LineAt {
   readonly slot: number;
   readonly source: SourceLine;
 }
 
-/** Lines of each section by its name, sorted by slot. @throws EbpfError ELF */
+/** Returns the lines of each section by its name, sorted by slot. @throws EbpfError ELF */
 export function readLines(btf: ElfSection, ext: ElfSection): Map<string, LineAt[]> {
   const strings = stringsOf(part(btf.content, ".BTF", BTF_HEADER, 16));
   const table = part(ext.content, ".BTF.ext", EXT_HEADER, 16);
   if (table.length === 0) return new Map();
-  if (table.length < 4) throw elfError(".BTF.ext: line information is cut short");
+  if (table.length < 4) throw elfError(".BTF.ext: line information is truncated");
   const view = viewOf(table);
   const recordSize = view.getUint32(0, true);
   if (recordSize < LINE_RECORD || recordSize > 256) {
@@ -42,12 +42,12 @@ export function readLines(btf: ElfSection, ext: ElfSection): Map<string, LineAt[
   }
   const found = new Map<string, LineAt[]>();
   for (let at = 4; at < table.length; ) {
-    if (at + 8 > table.length) throw elfError(".BTF.ext: line information is cut short");
+    if (at + 8 > table.length) throw elfError(".BTF.ext: line information is truncated");
     const name = strings(view.getUint32(at, true));
     const count = view.getUint32(at + 4, true);
     at += 8;
     if (count * recordSize > table.length - at) {
-      throw elfError(`.BTF.ext: ${count} lines for ${name} are more than there is room for`);
+      throw elfError(`.BTF.ext: ${count} lines for ${name} exceed the section`);
     }
     const lines = found.get(name) ?? [];
     for (let i = 0; i < count; i++) lines.push(readRecord(view, at + i * recordSize, strings));
@@ -71,7 +71,7 @@ function readRecord(view: DataView, at: number, strings: (offset: number) => str
   };
 }
 
-/** The part of a section whose offset and length stand at `at` of its header. */
+/** Returns the part of a section whose offset and length are at `at` of its header. */
 function part(content: Uint8Array, name: string, header: number, at: number): Uint8Array {
   const view = viewOf(content);
   if (content.length < header || view.getUint16(0, true) !== MAGIC) {
@@ -79,11 +79,11 @@ function part(content: Uint8Array, name: string, header: number, at: number): Ui
   }
   const start = view.getUint32(4, true) + view.getUint32(at, true);
   const end = start + view.getUint32(at + 4, true);
-  if (end > content.length) throw elfError(`${name} is cut short`);
+  if (end > content.length) throw elfError(`${name} is truncated`);
   return content.subarray(start, end);
 }
 
-/** Strings, each with its offset and each once; offset 0 is the empty one. */
+/** A string table: each string once, with its offset. Offset 0 is the empty string. */
 export class StringTable {
   readonly #offsets = new Map<string, number>([["", 0]]);
   readonly #chunks: Buffer[] = [Buffer.from([0])];
@@ -105,10 +105,12 @@ export class StringTable {
   }
 }
 
-/** The sections .BTF and .BTF.ext of a set of programs, each in the section of its name. */
+/**
+ * Returns the sections .BTF and .BTF.ext of programs, each of which is in the section of its name.
+ */
 export function writeLines(programs: readonly Program[]): { btf: Uint8Array; ext: Uint8Array } {
   const strings = new StringTable();
-  // Type 1: a function of unknown arguments; type 2 + i: the program i.
+  // Type 1: a function of unknown arguments; type 2 + i: program i.
   const types = [0, KIND_FUNC_PROTO << 24, 0];
   for (const { name } of programs) types.push(strings.add(name), (KIND_FUNC << 24) | GLOBAL, 1);
   const functions = [FUNC_RECORD];

@@ -1,6 +1,6 @@
 /**
- * What a linker asks of an object, each found in constant time: functions, relocations and lines by
- * section.
+ * Indexes an object for the linker: functions, relocations and
+ * lines by section, found in constant time.
  */
 import { type LineAt, readLines } from "./btf.ts";
 import {
@@ -66,7 +66,7 @@ export class ElfIndex {
     const tables = this.#relocationTables.get(section.index) ?? [];
     const entries = tables.flatMap((table) => this.file.relocationsIn(table));
     const bySlot = new Map(
-      // R_BPF_NONE asks for nothing.
+      // R_BPF_NONE has no effect.
       entries.filter((r) => r.type !== 0).map((r) => [Math.floor(r.offset / SLOT), r]),
     );
     this.#relocations.set(section, bySlot);
@@ -97,7 +97,9 @@ function rangeOf(symbol: ElfSymbol, section: ElfSection, slots: number): Functio
   const start = symbol.value / SLOT;
   const end = start + symbol.size / SLOT;
   if (!Number.isInteger(start) || !Number.isInteger(end) || start >= end || end > slots) {
-    throw elfError(`${section.name}: function ${name} is not whole instructions of the section`);
+    throw elfError(
+      `${section.name}: function ${name} is not a range of whole instructions of the section`,
+    );
   }
   return { name, section, start, end, global: symbol.binding !== ELF.STB_LOCAL };
 }
@@ -108,7 +110,7 @@ function append<K, V>(map: Map<K, V[]>, key: K, value: V): void {
   else list.push(value);
 }
 
-/** Index of the first line at or after `slot`. */
+/** Returns the index of the first line at or after `slot`. */
 function lowerBound(lines: readonly LineAt[], slot: number): number {
   let low = 0;
   let high = lines.length;

@@ -25,7 +25,7 @@ const wrap = (value: bigint): bigint => BigInt.asUintN(64, value);
 const mix = (a: bigint, b: bigint): bigint => wrap(a * 31n + (b ^ (a >> 7n)));
 
 for (const compiler of COMPILERS) {
-  test(`${compiler}: functions of .text are put behind each program that calls them, and run`, () => {
+  test(`${compiler}: functions of .text are appended to each program that calls them, and run`, () => {
     const [txp, rxc, ...rest] = readElf(object(`calls.${compiler}.o`));
     assert.equal(rest.length, 0);
     assert.deepEqual([txp?.name, txp?.section, txp?.entry], ["txp", "txp", "publish"]);
@@ -35,7 +35,7 @@ for (const compiler of COMPILERS) {
     assert.equal(run(rxc!.code, [a, b]), mix(b, 3n));
   });
 
-  test(`${compiler}: source lines come along, through calls`, () => {
+  test(`${compiler}: source lines are kept, also in called functions`, () => {
     const [txp] = readElf(object(`calls.${compiler}.o`));
     const shown = disassembleProgram(txp!, { source: true });
     assert.equal(shown[0], "; ./calls.c:19: return both_ways(context[0], context[1]);");
@@ -43,7 +43,7 @@ for (const compiler of COMPILERS) {
     assert.deepEqual(assembleText(shown), txp!.code);
   });
 
-  test(`${compiler}: several functions of one section are programs of their own names`, () => {
+  test(`${compiler}: functions of one section are programs with their names`, () => {
     const [sum, swap, ...rest] = readElf(object(`loops.${compiler}.o`), "programs");
     assert.equal(rest.length, 0);
     assert.deepEqual([sum?.name, swap?.name], ["sum", "swap"]);
@@ -51,13 +51,13 @@ for (const compiler of COMPILERS) {
     assert.equal(run(swap!.code, [0x11223344n]), 0x44332211n);
   });
 
-  test(`${compiler}: helpers called by constant address are calls by number`, () => {
+  test(`${compiler}: helper call by constant address becomes a call by number`, () => {
     const [rxp] = readElf(object(`helpers.${compiler}.o`));
     const helpers = new Map([[0x4b8f0009, (r1: bigint) => r1 * 2n]]);
     assert.equal(new Interpreter(rxp!.code, { helpers }).run(20n), 41n);
   });
 
-  test(`${compiler}: what needs a loader is refused by name`, () => {
+  test(`${compiler}: relocation that needs a loader is refused by name`, () => {
     const bytes = object(`globals.${compiler}.o`);
     assert.throws(() => readElf(bytes, "global"), {
       code: "ELF",
@@ -70,13 +70,13 @@ for (const compiler of COMPILERS) {
   });
 }
 
-test("without symbols a section is one program", () => {
+test("section is one program when there are no symbols", () => {
   const [program, ...rest] = readElf(object("loops.stripped.o"));
   assert.equal(rest.length, 0);
   assert.deepEqual([program?.name, program?.entry], ["programs", "programs"]);
 });
 
-test("what is written is read back: names, code and lines", () => {
+test("written object is read back with names, code and lines", () => {
   for (const name of OBJECTS.filter((n) => !n.startsWith("globals"))) {
     const programs = readElf(object(name));
     const again = readElf(writeElf(programs));
@@ -87,7 +87,7 @@ test("what is written is read back: names, code and lines", () => {
   }
 });
 
-test("one function of a section can be had by its name", () => {
+test("single function of a section is read by its name", () => {
   const bytes = object("loops.clang-19.o");
   assert.deepEqual(
     readElf(bytes, "swap").map((p) => [p.name, p.section]),
@@ -95,7 +95,7 @@ test("one function of a section can be had by its name", () => {
   );
 });
 
-test("a section that is not there is refused with those that are", () => {
+test("missing section is refused with the list of existing ones", () => {
   assert.throws(() => readElf(object("calls.clang-19.o"), "rxp"), {
     code: "ELF",
     message: 'no section with code and no function is called "rxp": there is .text, txp, rxc',
@@ -107,7 +107,7 @@ test("a section that is not there is refused with those that are", () => {
 const CODE = assembleText(["r0 = 0", "exit"]);
 const sample = (): Uint8Array => writeElf([{ name: "txp", code: CODE }]);
 
-/** A sample with some of its bytes written over; positions are those of the ELF-64 format. */
+/** Returns a sample with some bytes overwritten, at positions of the ELF-64 format. */
 function damaged(change: (view: DataView, sections: number) => void): Uint8Array {
   const bytes = sample();
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -117,7 +117,7 @@ function damaged(change: (view: DataView, sections: number) => void): Uint8Array
 
 const HOSTILE: readonly (readonly [string, Uint8Array, RegExp])[] = [
   ["no bytes", new Uint8Array(), /not an ELF file/],
-  ["a header cut short", sample().subarray(0, 63), /not an ELF file/],
+  ["a truncated header", sample().subarray(0, 63), /not an ELF file/],
   ["32 bits", damaged((v) => v.setUint8(4, 1)), /not ELF64, little endian/],
   ["big endian", damaged((v) => v.setUint8(5, 2)), /not ELF64, little endian/],
   ["another machine", damaged((v) => v.setUint16(18, 62, true)), /machine 62, not BPF/],
@@ -132,7 +132,7 @@ const HOSTILE: readonly (readonly [string, Uint8Array, RegExp])[] = [
     /section 1 of size 1099511627776 is outside the file/,
   ],
   [
-    "a section that ends one byte behind the file",
+    "a section that ends one byte past the file",
     damaged((v, at) => v.setBigUint64(at + 64 + 32, BigInt(v.byteLength - 63), true)),
     /section 1 reaches outside the file/,
   ],
@@ -145,7 +145,7 @@ const HOSTILE: readonly (readonly [string, Uint8Array, RegExp])[] = [
     /sections overlap/,
   ],
   [
-    "half an instruction",
+    "a truncated instruction",
     damaged((v, at) => v.setBigUint64(at + 64 + 32, 12n, true)),
     /12 bytes are not whole instructions/,
   ],
@@ -156,13 +156,13 @@ const HOSTILE: readonly (readonly [string, Uint8Array, RegExp])[] = [
   ],
 ];
 
-test("corrupt objects are refused with the reason", () => {
+test("object is refused with the reason when it is corrupt", () => {
   for (const [name, bytes, message] of HOSTILE) {
     assert.throws(() => readElf(bytes), { code: "ELF", message }, name);
   }
 });
 
-test("a small file cannot ask for much work: functions that span one another are counted", () => {
+test("overlapping functions are counted, so that a small file cannot cause much work", () => {
   // 2,000 functions, each from its own slot to the end of 4,000 slots.
   const code = new Uint8Array(4000 * 8);
   for (let i = 0; i < 4000; i++) code[i * 8] = 0x95;
@@ -172,7 +172,7 @@ test("a small file cannot ask for much work: functions that span one another are
   assert.throws(() => readElf(many), { code: "ELF", message: /more than 163840 slots/ });
 });
 
-/** The object with `count` more functions in its first section, from slot i to `slots`. */
+/** Returns the object with `count` more functions in its first section, from slot i to `slots`. */
 function withSymbols(bytes: Uint8Array, count: number, slots: number): Uint8Array {
   const symbols = new DataView(new ArrayBuffer((count + 1) * ELF.SYMBOL_SIZE));
   for (let i = 0; i < count; i++) {
@@ -190,7 +190,7 @@ function withSymbols(bytes: Uint8Array, count: number, slots: number): Uint8Arra
   return made;
 }
 
-/** Some bytes of an object written over, and perhaps truncated. */
+/** Some overwritten bytes of an object, and optionally a truncation. */
 const mutation = fc.record({
   name: fc.constantFrom(...OBJECTS),
   writes: fc.array(
@@ -203,13 +203,13 @@ const mutation = fc.record({
   length: fc.option(fc.nat(4095), { freq: 8 }),
 });
 
-test("mutated objects are read or refused, never anything else", () => {
+test("mutated object is read or refused with an EbpfError", () => {
   let refused = 0;
   const runs = process.env.BPFHV_FULL === "1" ? 200_000 : 6000;
   fc.assert(
     fc.property(mutation, ({ name, writes, length }) => {
       const bytes = object(name);
-      // Near the end are the section headers: half of the writes go there.
+      // The section headers are near the end: half of the writes go there.
       for (const { at, value } of writes) {
         bytes[at % 2 === 0 ? at % bytes.length : bytes.length - 1 - (at % 1200)] = value;
       }
@@ -223,6 +223,6 @@ test("mutated objects are read or refused, never anything else", () => {
     }),
     { numRuns: runs, seed: 20260401 },
   );
-  // Both ways out are taken.
+  // Both outcomes occur.
   assert.ok(refused > runs / 10 && refused < runs, `${refused} of ${runs}`);
 });

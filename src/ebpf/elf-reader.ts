@@ -1,7 +1,7 @@
 /**
- * Programs from objects that clang makes: each function of a section is one, and the functions that
- * it calls, wherever they stand, are put behind it and their calls resolved. What would need a
- * loader (maps, global data, functions of the kernel) is refused by name.
+ * Reads programs from objects of clang: each function of a section is one, and the functions that
+ * it calls, wherever they are, are appended to it and their calls resolved. Relocations that need a
+ * loader (maps, global data, functions of the kernel) are refused by name.
  */
 import { MAX_INSTRUCTIONS, MAX_PROGRAM_ID } from "../abi/programs.ts";
 import { ELF, type ElfRelocation, type ElfSection, elfError, parseElf } from "./elf.ts";
@@ -17,7 +17,7 @@ import {
 } from "./instruction.ts";
 import type { Program, SourceLine } from "./program.ts";
 
-/** A program of an object, and where it came from. */
+/** A program of an object, and its origin. */
 export interface ElfProgram extends Program {
   readonly section: string;
   /** Its function; the section's name if there are no symbols. */
@@ -25,8 +25,8 @@ export interface ElfProgram extends Program {
 }
 
 /**
- * Slots of all programs of an object together: what the largest set has. Functions that several
- * call count for each.
+ * Limit of slots of all programs of an object: those of the largest set. A
+ * function counts for each of its callers.
  */
 const MAX_SLOTS = MAX_PROGRAM_ID * MAX_INSTRUCTIONS;
 
@@ -40,8 +40,8 @@ const RELOCATIONS: Readonly<Record<number, string>> = {
 
 /**
  * Reads the programs of an object. A section with one entry makes a program of the section's name,
- * one with several makes programs of the functions' names; `.text` holds entries only if no
- * other section has code. Of sections with the same name the first counts.
+ * one with several makes programs of the functions' names. `.text` holds entries only if no other
+ * section has code. The first of several sections with one name counts.
  * @param only reads this section alone, or if there is none of that name, this function
  * @throws EbpfError ELF if the file is corrupt or needs a loader, ENCODING if code is invalid
  */
@@ -52,9 +52,9 @@ export function readElf(bytes: Uint8Array, only?: string): ElfProgram[] {
 }
 
 /**
- * The same to look at: what needs a loader becomes a reference by name, and a program that cannot
- * be read does not keep the others from being read.
- * @param problem is called with what is wrong with a program
+ * Reads an object for display: a relocation that needs a loader becomes a reference by name, and an
+ * invalid program does not prevent reading the others.
+ * @param problem called with the error of a program
  */
 export function readForeignElf(
   bytes: Uint8Array,
@@ -85,7 +85,7 @@ function readEach(
   return programs;
 }
 
-/** True if bytes begin as ELF files do. */
+/** True if the bytes begin like an ELF file. */
 export function looksLikeElf(bytes: Uint8Array): boolean {
   return [0x7f, 0x45, 0x4c, 0x46].every((byte, i) => bytes[i] === byte);
 }
@@ -100,7 +100,7 @@ function entrySections(code: readonly ElfSection[]): ElfSection[] {
 }
 
 interface Entry {
-  /** The program's. */
+  /** The program's name. */
   readonly name: string;
   readonly entry: FunctionRange;
 }
@@ -108,7 +108,7 @@ interface Entry {
 /** @throws EbpfError ELF if there is no code, or none of that name */
 function chosenEntries(index: ElfIndex, only: string | undefined): Entry[] {
   const code = index.file.sections.filter(isCode);
-  if (code.length === 0) throw elfError("there is no code in this object");
+  if (code.length === 0) throw elfError("the object has no code");
   if (only === undefined) return entrySections(code).flatMap((s) => entriesOf(index, s));
   const section = code.find((s) => s.name === only);
   if (section !== undefined) return entriesOf(index, section);
@@ -133,15 +133,15 @@ function isWithin({ start, end }: FunctionRange, slot: number): boolean {
   return slot >= start && slot < end;
 }
 
-/** Puts one program together. */
+/** Links one program. */
 class Linker {
   readonly #index: ElfIndex;
   readonly #name: string;
   readonly #budget: { slots: number };
-  /** What needs a loader is named rather than refused. */
+  /** Relocations that need a loader become references instead of errors. */
   readonly #foreign: boolean;
   readonly #references = new Map<number, string>();
-  /** Functions in their order, each with the slot of the program where it begins. */
+  /** Functions in their order, each with its first slot in the program. */
   readonly #bases = new Map<FunctionRange, number>();
   #end = 0;
 
@@ -156,7 +156,7 @@ class Linker {
     this.#place(entry);
     const code: Instruction[] = [];
     const lines = new Map<number, SourceLine>();
-    // The map grows while it is walked, by the functions that are called.
+    // The map grows during the iteration, by the functions that are called.
     for (const [f, base] of this.#bases) {
       for (const i of this.#decode(f)) code.push(this.#resolve(f, i, base + i.index));
       for (const { slot, source } of this.#index.linesOf(f)) {
@@ -177,7 +177,7 @@ class Linker {
     const length = f.end - f.start;
     this.#budget.slots -= length;
     if (this.#budget.slots < 0)
-      throw this.#refusal(`this object makes more than ${MAX_SLOTS} slots`);
+      throw this.#refusal(`the object's programs have more than ${MAX_SLOTS} slots`);
     this.#bases.set(f, base);
     this.#end += length;
     return base;
@@ -201,7 +201,8 @@ class Linker {
   }
 
   /**
-   * The instruction at its place in the program; a local call leads to where its function is put.
+   * Returns the instruction at its place in the program, with a
+   * local call's distance to its function.
    */
   #resolve(f: FunctionRange, i: Instruction, index: number): Instruction {
     const { operation } = i.encoding;
@@ -218,16 +219,15 @@ class Linker {
     if (relocation !== undefined && !(local && relocation.type === R_BPF_64_32)) {
       throw this.#unresolved(relocation, f, slot);
     }
-    // A call within the function's own code stays as it is: that is how linked programs are
-    // written.
+    // A call within the function's own code is unchanged, as in linked programs.
     const within = relocation === undefined && isWithin(f, slot + i.imm + 1);
     if (!local || within) return { ...i, index };
     return { ...i, index, imm: this.#place(this.#callee(f, i, relocation)) - index - 1 };
   }
 
   /**
-   * The function that a local call leads to: without relocation `imm` counts from the next
-   * instruction, with one from the symbol, less 1.
+   * Returns the function that a local call leads to. Without a relocation `imm` counts from the
+   * next instruction, with one from the symbol, less 1.
    */
   #callee(f: FunctionRange, i: Instruction, relocation: ElfRelocation | undefined): FunctionRange {
     const slot = f.start + i.index;
@@ -245,16 +245,14 @@ class Linker {
     throw this.#refusal(`instruction ${i.index} of ${f.name} calls ${where}`);
   }
 
-  /** True if the object has the function that a call is to lead to. */
+  /** True if the object has the function that is called. */
   #isHere({ symbol }: ElfRelocation): boolean {
     const { sections, symbols } = this.#index.file;
     const section = sections[symbols[symbol]!.section];
     return section !== undefined && isCode(section);
   }
 
-  /**
-   * What a loader would put at an instruction. `imm` is what it would add to the symbol's address.
-   */
+  /** Returns a loader's reference as text. `imm` is the addend to the symbol's address. */
   #nameOf({ symbol }: ElfRelocation, { imm }: Instruction, call: boolean): string {
     const { symbols, sections } = this.#index.file;
     const { name, section, type } = symbols[symbol]!;

@@ -32,7 +32,7 @@ function sections(elf: Uint8Array): Map<string, { type: number; content: Uint8Ar
   return found;
 }
 
-test("an object is ELF64, little endian, relocatable, for BPF, with one section per program", () => {
+test("object is relocatable little-endian ELF64 for BPF with one section per program", () => {
   const elf = writeElf(PROGRAMS);
   assert.deepEqual([...elf.subarray(0, 7)], [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
   const view = new DataView(elf.buffer);
@@ -46,7 +46,7 @@ test("an object is ELF64, little endian, relocatable, for BPF, with one section 
   }
 });
 
-test("the original's loader rules find every program: PROGBITS, whole instructions, no relocations", () => {
+test("programs satisfy the original's loader: PROGBITS, whole instructions, no relocations", () => {
   const names = ["rxp", "rxc", "rxi", "rxr", "txp", "txc", "txi", "txr"];
   const found = sections(writeElf(names.map((name) => ({ name, code: PROGRAMS[0]!.code }))));
   for (const name of names) {
@@ -84,7 +84,9 @@ function withFile(bytes: Uint8Array, use: (file: string) => void): void {
 const objdump = ["llvm-objdump-19", "llvm-objdump"].find(
   (name) => spawnSync(name, ["--version"]).status === 0,
 );
-test("llvm-objdump disassembles it", { skip: objdump ? false : "no llvm-objdump here" }, () => {
+test("llvm-objdump disassembles the object", {
+  skip: objdump ? false : "no llvm-objdump here",
+}, () => {
   withFile(writeElf([WITH_LINES, PROGRAMS[1]!]), (file) => {
     const { stdout, stderr, status } = spawnSync(objdump!, ["-d", file], { encoding: "utf8" });
     assert.deepEqual([status, stderr], [0, ""]);
@@ -93,7 +95,7 @@ test("llvm-objdump disassembles it", { skip: objdump ? false : "no llvm-objdump 
   });
 });
 
-test("llvm-objdump shows its source lines", {
+test("llvm-objdump shows the object's source lines", {
   skip: objdump === "llvm-objdump-19" ? false : "no llvm-objdump-19, which reads lines from BTF",
 }, () => {
   withFile(writeElf([WITH_LINES]), (file) => {
@@ -105,7 +107,7 @@ test("llvm-objdump shows its source lines", {
 const bpftool = ["bpftool", "/usr/sbin/bpftool"].find(
   (name) => spawnSync(name, ["version"]).status === 0,
 );
-test("bpftool reads its types, and libbpf links it", {
+test("bpftool reads the object's types, and libbpf links it", {
   skip: bpftool ? false : "no bpftool here",
 }, () => {
   withFile(writeElf([WITH_LINES, PROGRAMS[1]!]), (file) => {
@@ -122,7 +124,7 @@ test("bpftool reads its types, and libbpf links it", {
 });
 
 const readelf = spawnSync("readelf", ["--version"]).status === 0;
-test("readelf finds nothing to complain about", {
+test("readelf accepts the object without warnings", {
   skip: readelf ? false : "no readelf here",
 }, () => {
   withFile(writeElf([WITH_LINES, PROGRAMS[1]!]), (file) => {
@@ -136,7 +138,7 @@ test("readelf finds nothing to complain about", {
   });
 });
 
-test("names used twice, empty names and broken code are refused", () => {
+test("writeElf refuses duplicate names, empty names and invalid code", () => {
   const code = PROGRAMS[0]!.code;
   for (const programs of [
     [

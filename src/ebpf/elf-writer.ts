@@ -1,11 +1,10 @@
 /**
- * Program sets as ELF objects: ELF64, little endian, relocatable, machine ELF.EM_BPF, one PROGBITS
- * section per program named after it, no relocations, and a symbol of the same name. They are read
- * by `llvm-objdump -d` and by loaders that look for sections by name. Source lines, if known, are
- * included as BTF.
+ * Writes program sets as ELF objects: ELF64, little endian, relocatable, machine
+ * ELF.EM_BPF, one PROGBITS section per program named after it, no relocations, and a symbol
+ * of the same name. `llvm-objdump -d` and loaders that look for sections by name read them.
+ * Source lines, if known, are written as BTF.
  *
- *     header | code of each program | .BTF | .BTF.ext | .symtab | .strtab | .shstrtab
- *            | section headers
+ *     header | program code | .BTF | .BTF.ext | .symtab | .strtab | .shstrtab | section headers
  */
 import { StringTable, writeLines } from "./btf.ts";
 import { ELF, ELF_IDENT, elfError } from "./elf.ts";
@@ -13,7 +12,7 @@ import { SLOT } from "./instruction.ts";
 import type { Program } from "./program.ts";
 
 const GLOBAL_FUNCTION = (ELF.STB_GLOBAL << 4) | ELF.STT_FUNC;
-/** The least alignment that readers of BTF ask for. */
+/** Least alignment that readers of BTF need. */
 const BTF_ALIGN = 4;
 
 interface Section {
@@ -27,10 +26,7 @@ interface Section {
   readonly entrySize?: number;
 }
 
-/**
- * @throws EbpfError ELF for a name used twice, an empty name, or code that is not whole
- * instructions
- */
+/** @throws EbpfError ELF for a duplicate or empty name, or code that is not whole instructions */
 export function writeElf(programs: readonly Program[]): Uint8Array {
   check(programs);
   const strings = new StringTable();
@@ -62,7 +58,7 @@ export function writeElf(programs: readonly Program[]): Uint8Array {
     content: symbols,
     align: 8,
     link: sections.length + 2,
-    // Index of the first symbol that is not local: the null one is.
+    // Index of the first symbol that is not local: the null symbol is local.
     info: 1,
     entrySize: ELF.SYMBOL_SIZE,
   });

@@ -1,11 +1,11 @@
 /**
  * The ELF container as BPF objects use it: ELF64, little endian, relocatable, machine EM_BPF.
- * Everything read is checked against the file's size, and no section is read twice: work and memory
- * are bounded by the file.
+ * Everything read is checked against the file's size, and sections do not overlap: the file's size
+ * bounds work and memory.
  */
 import { EbpfError } from "./errors.ts";
 
-/** ELF-64 Object File Format; the machine number is registered as "Linux BPF". */
+/** ELF-64 Object File Format. The machine number is registered as "Linux BPF". */
 export const ELF = {
   HEADER_SIZE: 64,
   SECTION_HEADER_SIZE: 64,
@@ -30,9 +30,9 @@ export const ELF = {
 /** 0x7f "ELF", 64 bit, little endian, version 1. */
 export const ELF_IDENT: readonly number[] = [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1];
 
-/** Larger files are refused unread. */
+/** Larger files are refused before they are parsed. */
 const MAX_OBJECT_SIZE = 16 * 1024 * 1024;
-/** Longer names are cut. */
+/** Longer names are truncated. */
 const MAX_STRING = 512;
 
 export interface ElfSection {
@@ -40,7 +40,7 @@ export interface ElfSection {
   readonly name: string;
   readonly type: number;
   readonly flags: number;
-  /** A view of the file; empty for sections without bits. */
+  /** A view of the file; empty for sections without content. */
   readonly content: Uint8Array;
   readonly link: number;
   readonly info: number;
@@ -57,7 +57,7 @@ export interface ElfSymbol {
 }
 
 export interface ElfRelocation {
-  /** Byte offset in the section that it changes. */
+  /** Byte offset of the change in the section. */
   readonly offset: number;
   readonly type: number;
   readonly symbol: number;
@@ -67,14 +67,14 @@ export function elfError(message: string): EbpfError {
   return new EbpfError("ELF", message);
 }
 
-/** A view of all of `bytes`. */
+/** Returns a view of all of `bytes`. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /**
- * The string at `offset` of a string table, at most 512 bytes, without control characters: it may
- * be printed.
+ * Returns the string at `offset` of a string table, at most 512 bytes, without control characters,
+ * so that it can be printed.
  * @throws EbpfError ELF
  */
 export function stringAt(table: Uint8Array, offset: number): string {
@@ -86,8 +86,8 @@ export function stringAt(table: Uint8Array, offset: number): string {
 }
 
 /**
- * Reads the strings of a table, each once. Together they may not be longer than a file: entries
- * that lie in each other would take hundreds of times the table's size.
+ * Reads the strings of a table, each once. Their total length is limited to that of a file: entries
+ * that overlap would take hundreds of times the table's size.
  * @throws EbpfError ELF
  */
 export function stringsOf(table: Uint8Array): (offset: number) => string {
@@ -105,29 +105,31 @@ export function stringsOf(table: Uint8Array): (offset: number) => string {
   };
 }
 
-/** A 64-bit size or offset; those that no file here can have are refused. */
+/** Reads a 64-bit size or offset, and refuses one that exceeds every accepted file. */
 function size64(view: DataView, at: number, what: string): number {
   const value = view.getBigUint64(at, true);
   if (value > BigInt(MAX_OBJECT_SIZE)) throw elfError(`${what} ${value} is outside the file`);
   return Number(value);
 }
 
-/** @throws EbpfError ELF if this is not an object for BPF, or is corrupt */
+/** @throws EbpfError ELF if the bytes are not an object for BPF, or are corrupt */
 export function parseElf(bytes: Uint8Array): ElfFile {
   if (bytes.length > MAX_OBJECT_SIZE)
     throw elfError(`objects have at most ${MAX_OBJECT_SIZE} bytes`);
   if (bytes.length < ELF.HEADER_SIZE || ELF_IDENT.slice(0, 4).some((b, i) => bytes[i] !== b)) {
-    throw elfError("this is not an ELF file");
+    throw elfError("not an ELF file");
   }
   if (ELF_IDENT.some((b, i) => bytes[i] !== b)) {
-    throw elfError("this is not ELF64, little endian: compile with clang -target bpfel");
+    throw elfError("not ELF64, little endian: compile with clang -target bpfel");
   }
   const view = viewOf(bytes);
   const machine = view.getUint16(18, true);
   if (machine !== ELF.EM_BPF) {
-    throw elfError(`this is for machine ${machine}, not BPF (247): compile with clang -target bpf`);
+    throw elfError(
+      `the object is for machine ${machine}, not BPF (247): compile with clang -target bpf`,
+    );
   }
-  if (view.getUint16(16, true) !== ELF.ET_REL) throw elfError("this is not a relocatable object");
+  if (view.getUint16(16, true) !== ELF.ET_REL) throw elfError("not a relocatable object");
   return new ElfFile(readSections(bytes, view));
 }
 
@@ -145,7 +147,7 @@ function readSections(bytes: Uint8Array, view: DataView): ElfSection[] {
     readHeader(bytes, view, table + i * ELF.SECTION_HEADER_SIZE, i),
   );
   const total = headers.reduce((sum, h) => sum + h.content.length, 0);
-  // Each byte belongs to one section; otherwise a small file could make much work.
+  // Each byte belongs to one section, so that a small file cannot cause much work.
   if (total > bytes.length) throw elfError("sections overlap");
   const names = headers[view.getUint16(62, true)];
   if (names?.type !== ELF.SHT_STRTAB) throw elfError("there is no table of section names");
@@ -183,7 +185,7 @@ export class ElfFile {
     this.symbols = table === undefined ? [] : this.#readSymbols(table);
   }
 
-  /** The first section of that name. */
+  /** Returns the first section of that name. */
   section(name: string): ElfSection | undefined {
     return this.sections.find((s) => s.name === name);
   }
@@ -208,7 +210,8 @@ export class ElfFile {
   }
 
   /**
-   * Entries of a relocation table. @throws EbpfError ELF for those with addends, which BPF has not
+   * Returns the entries of a relocation table. @throws EbpfError ELF for
+   * those with addends, which BPF does not use
    */
   relocationsIn(table: ElfSection): ElfRelocation[] {
     if (table.type === ELF.SHT_RELA) throw elfError(`${table.name}: relocations with addends`);
@@ -217,7 +220,7 @@ export class ElfFile {
       const at = i * ELF.RELOCATION_SIZE;
       const symbol = view.getUint32(at + 12, true);
       if (symbol >= this.symbols.length) {
-        throw elfError(`${table.name}: entry ${i} names symbol ${symbol}, which is not there`);
+        throw elfError(`${table.name}: entry ${i} names symbol ${symbol}, which does not exist`);
       }
       return {
         offset: size64(view, at, `${table.name}: entry ${i} at`),
@@ -228,7 +231,7 @@ export class ElfFile {
   }
 }
 
-/** Number of entries of a table. */
+/** Returns the number of entries of a table. */
 function whole(table: ElfSection, size: number): number {
   if (table.content.length % size !== 0) throw elfError(`${table.name} ends within an entry`);
   return table.content.length / size;

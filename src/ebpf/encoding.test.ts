@@ -1,4 +1,4 @@
-/** The decoder against the table: what each encoding does not use must be zero. */
+/** The decoder against the table of encodings: unused fields must be zero. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decodeProgram, encodeProgram, type Fields, makeInstruction } from "./instruction.ts";
@@ -6,7 +6,7 @@ import { ENCODINGS, type Encoding, encodingsOf, type FieldName } from "./opcode.
 
 const FIELDS: readonly FieldName[] = ["dst", "src", "offset", "imm", "high"];
 
-/** One slot (two for wide loads) with the given fields, valid or not. */
+/** Returns one slot (two for wide loads) with the given fields, valid or not. */
 function bytesOf(encoding: Encoding, fields: Fields): Uint8Array {
   const wide = encoding.operation.kind === "wide";
   const view = new DataView(new ArrayBuffer(wide ? 16 : 8));
@@ -21,14 +21,14 @@ function bytesOf(encoding: Encoding, fields: Fields): Uint8Array {
 const fieldsOf = (encoding: Encoding): Fields => makeInstruction(encoding.operation, {});
 const nameOf = (encoding: Encoding): string => Object.values(encoding.operation).join(" ");
 
-test("every encoding decodes to itself", () => {
+test("encoding decodes to itself", () => {
   for (const encoding of ENCODINGS) {
     const [decoded] = decodeProgram(bytesOf(encoding, fieldsOf(encoding)));
     assert.equal(decoded?.encoding, encoding, nameOf(encoding));
   }
 });
 
-test("each field that an encoding does not use is refused when it is not zero", () => {
+test("unused field is refused when it is not zero", () => {
   let refused = 0;
   for (const encoding of ENCODINGS) {
     for (const field of FIELDS) {
@@ -45,7 +45,7 @@ test("each field that an encoding does not use is refused when it is not zero", 
   assert.ok(refused > 500, `${refused}`);
 });
 
-test("a selector that selects nothing is refused with its field", () => {
+test("selector is refused with its field when it selects no operation", () => {
   for (const encoding of ENCODINGS) {
     const { selector } = encoding;
     if (selector === undefined) continue;
@@ -59,7 +59,7 @@ test("a selector that selects nothing is refused with its field", () => {
   }
 });
 
-test("registers above r10 are refused, in every encoding that has them", () => {
+test("registers above r10 are refused in every encoding", () => {
   for (const encoding of ENCODINGS) {
     for (const field of ["dst", "src"] as const) {
       if (!encoding.uses.includes(field)) continue;
@@ -71,7 +71,7 @@ test("registers above r10 are refused, in every encoding that has them", () => {
   }
 });
 
-/** Opcodes of RFC 9669, appendix A, by class; written from its tables, not from ours. */
+/** Opcodes of RFC 9669, appendix A, by class. Copied from the RFC's tables, independent of ours. */
 const RFC_OPCODES: readonly number[] = [
   // LD: 64-bit immediate, legacy packet access (absolute and indirect: W, H, B)
   ...[0x18, 0x20, 0x28, 0x30, 0x40, 0x48, 0x50],
@@ -91,7 +91,7 @@ const RFC_OPCODES: readonly number[] = [
   ...[0x1e, 0x2e, 0x3e, 0x4e, 0x5e, 0x6e, 0x7e, 0xae, 0xbe, 0xce, 0xde],
 ];
 
-test("the opcodes of RFC 9669 are known, and no others", () => {
+test("decoder accepts exactly the opcodes of RFC 9669", () => {
   const ours = [...new Set(ENCODINGS.map((e) => e.opcode))].sort((a, b) => a - b);
   assert.deepEqual(
     ours,
@@ -104,7 +104,7 @@ test("the opcodes of RFC 9669 are known, and no others", () => {
   }
 });
 
-test("a program that ends within a slot or a wide load is refused", () => {
+test("program is refused when it ends within a slot or a wide load", () => {
   const code = encodeProgram([makeInstruction({ kind: "wide", value: "value" }, { imm: 1 })]);
   assert.throws(() => decodeProgram(code.subarray(0, 8)), /lacks its second half/);
   assert.throws(() => decodeProgram(code.subarray(0, 12)), /not a multiple of 8/);

@@ -1,11 +1,11 @@
-/** Errors of this room. `code` is stable; the message names the program and the instruction. */
+/** Errors of this folder. `code` is stable; the message names the program and the instruction. */
 
 export type EbpfErrorCode =
   /** Bytes that are not a valid encoding. */
   | "ENCODING"
-  /** Valid instructions that do not make a program: jumps out of it, no exit, R10 written. */
+  /** Valid instructions that are not a valid program: jumps out of it, no exit, R10 written. */
   | "STRUCTURE"
-  /** The assembler was used wrongly: unknown label, value out of range, text not understood. */
+  /** Invalid use of the assembler: unknown label, value out of range, syntax error. */
   | "ASSEMBLY"
   /** A load, store or atomic outside the regions of memory, or a misaligned atomic. */
   | "MEMORY"
@@ -13,15 +13,15 @@ export type EbpfErrorCode =
   | "HELPER"
   /** Too many instructions executed, or calls nested too deeply. */
   | "LIMIT"
-  /** Known instructions that this engine does not run. */
+  /** Valid instructions that this runner does not support. */
   | "UNSUPPORTED"
-  /** Not an object file that we read. */
+  /** An object file that is invalid or unsupported. */
   | "ELF";
 
 export class EbpfError extends Error {
   override readonly name = "EbpfError";
   readonly code: EbpfErrorCode;
-  /** Slot of the instruction, counted in 8-byte units as the kernel does; -1 if there is none. */
+  /** Slot of the instruction, counted in 8-byte units as in the kernel; -1 if there is none. */
   readonly index: number;
 
   constructor(code: EbpfErrorCode, message: string, index = -1) {

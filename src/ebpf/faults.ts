@@ -1,4 +1,4 @@
-/** Why a run ends early: the same words from every engine. */
+/** Errors that end a run early, with the same text in every runner. */
 
 import { EbpfError } from "./errors.ts";
 import type { MappedRegion, Memory } from "./memory.ts";
@@ -6,7 +6,7 @@ import { MAX_FRAMES } from "./runner.ts";
 
 const hex = (n: number): string => `0x${n.toString(16)}`;
 
-/** An access that hits no region. */
+/** An access outside of every region. */
 export function outside(
   memory: Memory,
   what: "load" | "store",

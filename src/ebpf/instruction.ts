@@ -1,4 +1,6 @@
-/** Instructions between their 8-byte (wide loads: 16-byte) wire form and a decoded form. */
+/**
+ * Instructions: conversion between the 8-byte (wide loads: 16-byte) wire form and a decoded form.
+ */
 import { EbpfError } from "./errors.ts";
 import {
   type Encoding,
@@ -16,10 +18,7 @@ export const REGISTERS = 11;
 /** The read-only frame pointer. */
 export const FRAME_POINTER = 10;
 
-/**
- * Operand fields as they stand in the code: `offset` signed 16 bits, `imm` and `high` signed 32
- * bits.
- */
+/** Operand fields as encoded: `offset` signed 16 bits, `imm` and `high` signed 32 bits. */
 export interface Fields {
   readonly dst: number;
   readonly src: number;
@@ -30,17 +29,17 @@ export interface Fields {
 }
 
 export interface Instruction extends Fields {
-  /** Slot where it stands: 8-byte units from the start of the program. */
+  /** Its slot: 8-byte units from the start of the program. */
   readonly index: number;
   readonly encoding: Encoding;
 }
 
-/** Slots that an instruction takes: 2 for wide loads, else 1. */
+/** Returns the slots of an instruction: 2 for wide loads, else 1. */
 export function slotsOf(instruction: { readonly encoding: Encoding }): 1 | 2 {
   return instruction.encoding.opcode === WIDE_OPCODE ? 2 : 1;
 }
 
-/** Slot that a jump, or call of a local function, leads to; undefined for other instructions. */
+/** Returns the target slot of a jump or local call; undefined for other instructions. */
 export function targetOf(instruction: Instruction): number | undefined {
   const { operation } = instruction.encoding;
   switch (operation.kind) {
@@ -55,7 +54,7 @@ export function targetOf(instruction: Instruction): number | undefined {
   }
 }
 
-/** The value of a wide load, 64 bits unsigned. */
+/** Returns the value of a wide load, 64 bits unsigned. */
 export function wideValue(fields: Fields): bigint {
   return (BigInt(fields.high >>> 0) << 32n) | BigInt(fields.imm >>> 0);
 }
@@ -70,8 +69,8 @@ const RANGES: Readonly<Record<FieldName, readonly [number, number]>> = {
 const FIELD_NAMES = Object.keys(RANGES) as FieldName[];
 
 /**
- * Builds an instruction; fields that are not given are 0, selector fields are filled in.
- * @throws EbpfError ASSEMBLY if a value does not fit its field.
+ * Builds an instruction. Omitted fields are 0; selector fields are filled in.
+ * @throws EbpfError ASSEMBLY if a value does not fit its field
  */
 export function makeInstruction(
   operation: Operation,
@@ -110,9 +109,9 @@ export function encodeProgram(instructions: readonly Instruction[]): Uint8Array 
 }
 
 /**
- * Decodes a program strictly: unknown opcodes, registers above R10 and unused fields that are not
- * zero are refused with the reason and the instruction. Structure (jump targets and the like) is
- * `checkStructure`'s.
+ * Decodes a program strictly: unknown opcodes, registers above R10 and unused fields
+ * that are not zero are refused with the reason and the instruction.
+ * `checkStructure` checks jump targets and the like.
  * @throws EbpfError ENCODING
  */
 export function decodeProgram(code: Uint8Array): Instruction[] {

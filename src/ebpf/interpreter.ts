@@ -1,8 +1,8 @@
 /**
- * The reference interpreter. Each instruction becomes one small function over the register file;
- * running is calling them in turn. 64-bit arithmetic is BigInt arithmetic; the register file is one
- * buffer seen as 64-bit words and as 32-bit halves, so that addresses, 32-bit operations and copies
- * need no BigInt.
+ * The reference interpreter. Each instruction becomes one small function over the
+ * register file, and a run calls them in turn. 64-bit arithmetic uses BigInts. The
+ * register file is one buffer seen as 64-bit words and as 32-bit halves, so that
+ * addresses, 32-bit operations and copies need no BigInt.
  */
 import {
   ALU32,
@@ -37,14 +37,14 @@ import {
 } from "./runner.ts";
 import { fetchesIntoSrc, loadProgram } from "./structure.ts";
 
-/** Runs one instruction and returns the slot of the next, or DONE. */
+/** Executes one instruction and returns the slot of the next, or DONE. */
 type Step = () => number;
 type Of<K extends Operation["kind"]> = Extract<Operation, { kind: K }>;
 
 const DONE = -1;
 const TWO_32 = 2 ** 32;
 const SAVED = 9;
-/** R1..R9 and the return slot. */
+/** Saved R1..R9 and the return slot. */
 interface Frame {
   readonly saved: BigUint64Array;
   back: number;
@@ -53,7 +53,7 @@ interface Frame {
 export class Interpreter implements Runner {
   /** R0..R10. */
   readonly #r = new BigUint64Array(REGISTERS);
-  /** The same as low and high halves: register n is at 2n and 2n + 1. */
+  /** The same buffer as low and high halves: register n is at 2n and 2n + 1. */
   readonly #w = new Uint32Array(this.#r.buffer);
   readonly memory: Memory;
   readonly #stack: MappedRegion;
@@ -65,7 +65,7 @@ export class Interpreter implements Runner {
   #depth = 0;
   #executed = 0;
 
-  /** @throws EbpfError if the code is not a valid program. */
+  /** @throws EbpfError if the code is not a valid program */
   constructor(code: Uint8Array, options: RunnerOptions = {}) {
     const stack = new Uint8Array(STACK_SIZE * MAX_FRAMES);
     this.memory = new Memory([
@@ -81,7 +81,7 @@ export class Interpreter implements Runner {
     }
     for (const instruction of loadProgram(code)) {
       this.#steps[instruction.index] = this.#compile(instruction);
-      // The second half of a wide load: no jump leads here, and an array without holes is faster.
+      // The second half of a wide load. No jump leads here, and an array without holes is faster.
       if (slotsOf(instruction) === 2) this.#steps[instruction.index + 1] = () => DONE;
     }
   }
@@ -128,7 +128,7 @@ export class Interpreter implements Runner {
   }
 
   /**
-   * Gives the function at the current depth its frame: 512 zero bytes below those of its callers.
+   * Clears the frame of the function at the current depth: 512 bytes below those of its callers.
    */
   #enterFrame(): void {
     const top = this.#stack.end - this.#depth * STACK_SIZE;
@@ -168,7 +168,7 @@ export class Interpreter implements Runner {
       case "wide":
         return this.#wide(i, operation);
       case "packet":
-        throw new EbpfError("UNSUPPORTED", "legacy packet access is not run here", i.index);
+        throw new EbpfError("UNSUPPORTED", "legacy packet access is not supported", i.index);
     }
   }
 
@@ -243,7 +243,7 @@ export class Interpreter implements Runner {
   #swap(i: Instruction, { to, width }: Of<"swap">): Step {
     const r = this.#r;
     return () => {
-      // The machine is little endian: "le" only truncates.
+      // The machine is little endian, so "le" only truncates.
       r[i.dst] = to === "le" ? BigInt.asUintN(width, r[i.dst]!) : swapBytes(r[i.dst]!, width / 8);
       return i.index + 1;
     };
@@ -281,7 +281,7 @@ export class Interpreter implements Runner {
       case "local":
         return () => this.#callLocal(i.index, targetOf(i)!);
       case "btf":
-        throw new EbpfError("UNSUPPORTED", "calls by BTF id need a kernel", i.index);
+        throw new EbpfError("UNSUPPORTED", "calls by BTF id need the kernel", i.index);
     }
   }
 
@@ -314,7 +314,10 @@ export class Interpreter implements Runner {
     return frame.back;
   }
 
-  /** Address of an access as a number; exact below 2^53, and above every region otherwise. */
+  /**
+   * Returns the address of an access as a number: exact below
+   * 2^53, and otherwise above every region.
+   */
   #address(register: number, offset: number): number {
     return this.#w[2 * register + 1]! * TWO_32 + this.#w[2 * register]! + offset;
   }

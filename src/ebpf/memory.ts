@@ -1,33 +1,32 @@
-/** The memory that an interpreted program sees: a few disjoint regions, every access checked. */
+/** Memory of an interpreted program: a few disjoint regions. Every access is checked. */
 import type { HelperMemory } from "./runner.ts";
 
 /** A range of the program's address space, backed by bytes. */
 export interface Region {
   /** For messages: "context", "stack". */
   readonly name: string;
-  /** Program's address of `bytes[0]`: a multiple of 8, at least 65536, below 2^52. */
+  /** The program's address of `bytes[0]`: a multiple of 8, at least 65536, below 2^52. */
   readonly base: number;
   /** Starts at a multiple of 8 of its buffer. */
   readonly bytes: Uint8Array;
-  /** Default true. */
+  /** True by default. */
   readonly writable?: boolean;
 }
 
-// A register plus a 16-bit offset that wraps around 2^64 ends below this, so it never hits a
-// region.
+// A register plus a 16-bit offset that wraps around 2^64 ends below this, so it hits no region.
 const LOWEST_BASE = 0x10000;
 const HIGHEST_END = 2 ** 52;
 
 /**
  * One region, prepared for access. Aligned accesses are single accesses of their width (typed array
- * elements), as shared ring words need; others are put together from bytes.
+ * elements), as shared ring words require. Others are assembled from bytes.
  */
 export class MappedRegion {
   readonly name: string;
   readonly base: number;
   readonly end: number;
   readonly writable: boolean;
-  /** Lowest address that may be accessed now; moves with the frames of the stack. */
+  /** Lowest accessible address, which moves with the frames of the stack. */
   start: number;
   readonly view: DataView;
   readonly u8: Uint8Array;
@@ -63,7 +62,7 @@ export class Memory implements HelperMemory {
   readonly regions: readonly MappedRegion[];
   #last: MappedRegion | undefined;
 
-  /** @throws RangeError if regions overlap or are misaligned. */
+  /** @throws RangeError if regions overlap or are misaligned */
   constructor(regions: readonly Region[]) {
     this.regions = regions.map((r) => new MappedRegion(r));
     const sorted = [...this.regions].sort((a, b) => a.base - b.base);
@@ -76,7 +75,7 @@ export class Memory implements HelperMemory {
     this.#last = this.regions[0];
   }
 
-  /** The region that holds all of `address .. address + size`, or undefined. */
+  /** Returns the region that holds all of `address .. address + size`, or undefined. */
   find(address: number, size: number): MappedRegion | undefined {
     const last = this.#last;
     if (last !== undefined && address >= last.start && address + size <= last.end) return last;

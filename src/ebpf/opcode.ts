@@ -1,6 +1,6 @@
 /**
- * The instruction set of RFC 9669 as data: one row per encoding. Everything else in this room
- * (decoder, assemblers, disassembler, interpreter) reads these rows, so an instruction exists once.
+ * The instruction set of RFC 9669 as data: one row per encoding. Decoder, assemblers, disassembler
+ * and interpreter read these rows, so each instruction is defined once.
  *
  *     opcode, 8 bits      arithmetic, jumps:  operation (4) | source (1) | class (3)
  *                         loads, stores:      mode (3) | size (2) | class (3)
@@ -17,11 +17,12 @@ const MODE = { IMM: 0x00, ABS: 0x20, IND: 0x40, MEM: 0x60, MEMSX: 0x80, ATOMIC: 
 export type AccessSize = 1 | 2 | 4 | 8;
 /** Width in bits of arithmetic, comparisons and atomics. */
 export type Bits = 32 | 64;
-/** Where the second operand comes from. */
+/** Source of the second operand. */
 export type Source = "imm" | "reg";
 
 /**
- * Two-operand arithmetic: high four bits of the opcode, and the value of `offset` that selects it.
+ * Two-operand arithmetic: the high four bits of the opcode,
+ * and the value of `offset` that selects it.
  */
 export const ALU_OPS = {
   add: { code: 0x00, offset: 0 },
@@ -41,7 +42,7 @@ export const ALU_OPS = {
 } as const;
 export type AluOp = keyof typeof ALU_OPS;
 
-/** Conditional jumps: high four bits of the opcode. `s…` compares as signed. */
+/** Conditional jumps: the high four bits of the opcode. `s…` compares as signed. */
 export const JUMP_OPS = {
   eq: 0x10,
   gt: 0x20,
@@ -72,10 +73,7 @@ export const ATOMIC_OPS = {
 } as const;
 export type AtomicOp = keyof typeof ATOMIC_OPS;
 
-/**
- * Meanings of a 64-bit immediate load: the value of `src`; `high` tells whether the second half is
- * used.
- */
+/** Meanings of a wide load: the value of `src`. `high`: the second half is used. */
 export const WIDE_KINDS = {
   value: { src: 0, high: true },
   map_by_fd: { src: 1, high: false },
@@ -90,7 +88,7 @@ export type WideKind = keyof typeof WIDE_KINDS;
 export type CallTarget = "helper" | "local" | "btf" | "register";
 export type SwapTo = "le" | "be" | "swap";
 
-/** What an instruction does, its operand fields aside. */
+/** The meaning of an instruction, without its operand fields. */
 export type Operation =
   | { readonly kind: "alu"; readonly op: AluOp; readonly bits: Bits; readonly source: Source }
   | { readonly kind: "movsx"; readonly from: 8 | 16 | 32; readonly bits: Bits }
@@ -106,7 +104,7 @@ export type Operation =
   | { readonly kind: "wide"; readonly value: WideKind }
   | { readonly kind: "packet"; readonly size: 1 | 2 | 4; readonly indirect: boolean };
 
-/** Fields of an instruction beside the opcode; `high` is the immediate of a second slot. */
+/** Fields of an instruction besides the opcode; `high` is the immediate of a second slot. */
 export type FieldName = "dst" | "src" | "offset" | "imm" | "high";
 
 /** Conformance groups of RFC 9669, section 2.4; `callx` and `packet` are outside base64. */
@@ -120,14 +118,14 @@ export type Group =
   | "callx"
   | "packet";
 
-/** One instruction of the set. Fields that are neither used nor the selector must be zero. */
+/** One encoding. Fields that are neither used nor the selector must be zero. */
 export interface Encoding {
   readonly opcode: number;
   readonly operation: Operation;
   readonly group: Group;
-  /** Operand fields. */
+  /** Operand fields in use. */
   readonly uses: readonly FieldName[];
-  /** The field that tells encodings with the same opcode apart. */
+  /** The field that distinguishes encodings with the same opcode. */
   readonly selector?: { readonly field: FieldName; readonly value: number };
 }
 
@@ -328,8 +326,8 @@ function keyOf(operation: Operation): string {
 const byOperation = new Map(ENCODINGS.map((e) => [keyOf(e.operation), e]));
 
 /**
- * The encoding of an operation. Total: every value of the type `Operation` but 32-bit movsx from 32
- * has one.
+ * Returns the encoding of an operation. Defined for all values of
+ * `Operation` except 32-bit movsx from 32.
  */
 export function encodingFor(operation: Operation): Encoding {
   const encoding = byOperation.get(keyOf(operation));

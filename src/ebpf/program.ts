@@ -1,7 +1,4 @@
-/**
- * A program with what is known of where its instructions come from: what compilers make and ELF
- * objects hold.
- */
+/** A program with the origin of its instructions, as compilers make and ELF objects hold it. */
 
 /** A place in a source file, 1-based. */
 export interface SourceLine {
@@ -17,16 +14,13 @@ export interface Program {
   readonly name: string;
   /** The wire form, 8 bytes a slot. */
   readonly code: Uint8Array;
-  /** By slot: where the instructions from there on come from, until the next entry. */
+  /** By slot: the source line of the instructions from there to the next entry. */
   readonly lines?: ReadonlyMap<number, SourceLine>;
-  /**
-   * By slot: what a loader would put there, as text: `map(events)`, `address(.rodata + 8)`,
-   * `extern(f)`.
-   */
+  /** By slot: a loader's reference as text: `map(events)`, `address(.rodata + 8)`, `extern(f)`. */
   readonly references?: ReadonlyMap<number, string>;
 }
 
-/** The source line of the instruction at `slot`: the entry there or the nearest before it. */
+/** Returns the source line of the instruction at `slot`: the nearest entry at or before it. */
 export function lineOf({ lines }: Program, slot: number): SourceLine | undefined {
   if (lines === undefined) return undefined;
   for (let at = slot; at >= 0; at--) {

@@ -1,4 +1,4 @@
-/** The lines of this room's README, run as they stand there. */
+/** Runs the example of this folder's README. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 const README = new URL("../../../src/ebpf/README.md", import.meta.url);
 
-test("the README's ten lines assemble, prove, run and show a program", () => {
+test("README's ten lines assemble, verify, run and disassemble a program", () => {
   const code = /```ts\n(.*?)```/s.exec(readFileSync(README, "utf8"))?.[1] ?? "";
   assert.ok(code.split("\n").length <= 11);
   const here = code.replace('"bpfhv/ebpf"', JSON.stringify(new URL("index.js", import.meta.url)));

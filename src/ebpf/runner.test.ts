@@ -1,4 +1,4 @@
-// What every engine does, on every engine.
+// Behaviour of every runner.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Assembler, at, R0, R1, R2, R3, R6, R10 } from "./assembler.ts";
@@ -37,7 +37,7 @@ function suite(engine: RunnerName): void {
     return { bytes, options: { regions: [{ name: "context", base: BASE, bytes, writable }] } };
   };
 
-  test("r0 is returned as a signed 64-bit value", () => {
+  test("run returns r0 as a signed 64-bit value", () => {
     assert.equal(
       run((p) => p.alu64.mov(R0, -1).exit()),
       -1n,
@@ -48,13 +48,13 @@ function suite(engine: RunnerName): void {
     );
   });
 
-  test("call() takes r1 as a number and gives the low half of r0, signed", () => {
+  test("call() takes r1 as a number and returns the low half of r0, signed", () => {
     const p = new Assembler().alu64.mov(R0, R1).exit().assemble();
     assert.equal(load(p).call(0xffff_fffe), -2);
     assert.equal(load(p).call(2 ** 40 + 7), 7);
   });
 
-  test("a load reaches the last byte of a region and not one further", () => {
+  test("load reaches the last byte of a region and no further", () => {
     const { bytes, options } = context(13);
     bytes.set([1, 2, 3, 4], 9);
     const loadAt = (offset: number) => (p: Assembler) => p.load(R0, R1, at(offset, 4)).exit();
@@ -69,7 +69,7 @@ function suite(engine: RunnerName): void {
     assert.equal(failing(loadAt(-1), options, BigInt(BASE)).code, "MEMORY");
   });
 
-  test("addresses near 2^64 and null never reach a region", () => {
+  test("addresses near 2^64 and null hit no region", () => {
     const { options } = context(64);
     const loadFar = (p: Assembler) => p.load(R0, R1, at(16, 8)).exit();
     for (const r1 of [0n, -8n, -16n, 1n << 63n, (1n << 52n) - 16n, (1n << 64n) - 1n]) {
@@ -77,13 +77,13 @@ function suite(engine: RunnerName): void {
     }
   });
 
-  test("a store to a read-only region is refused", () => {
+  test("store is refused when the region is read-only", () => {
     const { options } = context(8, false);
     const error = failing((p) => p.store(R1, at(0, 1), 1).exit(), options, BigInt(BASE));
     assert.match(error.message, /store to context, which is read-only/);
   });
 
-  test("a misaligned atomic is refused, an aligned one returns the old value", () => {
+  test("atomic is refused when misaligned, and returns the old value when aligned", () => {
     const { bytes, options } = context(16);
     bytes[8] = 5;
     const add = (offset: number) => (p: Assembler) =>
@@ -93,7 +93,7 @@ function suite(engine: RunnerName): void {
     assert.match(failing(add(4), options, BigInt(BASE)).message, /misaligned/);
   });
 
-  test("the stack is 512 bytes, zero at the start", () => {
+  test("stack has 512 bytes, zero at the start", () => {
     const loadAt = (offset: number) => (p: Assembler) => p.load(R0, R10, at(offset, 8)).exit();
     assert.equal(run(loadAt(-512)), 0n);
     assert.equal(run(loadAt(-8)), 0n);
@@ -101,7 +101,7 @@ function suite(engine: RunnerName): void {
     assert.equal(failing(loadAt(-7)).code, "MEMORY");
   });
 
-  test("a called function has its own frame, keeps r6 to r9, and sees the caller's stack", () => {
+  test("called function has its own frame, preserves r6 to r9, and accesses the caller's stack", () => {
     const value = run((p) =>
       p.alu64
         .mov(R6, 1)
@@ -121,26 +121,26 @@ function suite(engine: RunnerName): void {
     assert.equal(value, 40n + 1n + 40n);
   });
 
-  test("recursion ends at eight frames", () => {
+  test("recursion fails at eight frames", () => {
     const error = failing((p) => p.label("f").callLocal("f").exit());
     assert.equal(error.code, "LIMIT");
     assert.match(error.message, /deeper than 8/);
   });
 
-  test("an endless loop ends at the step limit", () => {
+  test("endless loop fails at the step limit", () => {
     const error = failing((p) => p.label("l").goto("l"), { stepLimit: 1000 });
     assert.equal(error.code, "LIMIT");
     assert.match(error.message, /after 1000 instructions/);
   });
 
-  test("helpers get r1 to r5 and give r0; an unknown one is an error", () => {
+  test("helpers take r1 to r5 and return r0, and an unknown one is an error", () => {
     const helpers = new Map([[0x4b8f0009, (a: bigint, b: bigint) => a * 10n + b]]);
     const program = (p: Assembler) => p.alu64.mov(R1, 4).alu64.mov(R2, 2).call(0x4b8f0009).exit();
     assert.equal(run(program, { helpers }), 42n);
     assert.match(failing(program).message, /no helper 1267662857 \(0x4b8f0009\)/);
   });
 
-  /** Helper 1 copies R3 bytes from R1 to R2, as the engine lets it. */
+  /** Helper 1 copies R3 bytes from R1 to R2, through the runner's memory. */
   function copier(p: Assembler, options: RunnerOptions) {
     const outcome = { loaded: false, stored: false };
     const machine: Runner = load(p.assemble(), {
@@ -160,7 +160,7 @@ function suite(engine: RunnerName): void {
     return { machine, outcome };
   }
 
-  test("a helper reads the context and writes the stack, and the program sees it", () => {
+  test("helper reads the context and writes the stack for the program", () => {
     const { bytes, options } = context(16);
     bytes.set([1, 2, 3, 4], 12);
     const p = new Assembler()
@@ -177,7 +177,7 @@ function suite(engine: RunnerName): void {
     assert.deepEqual(outcome, { loaded: true, stored: true });
   });
 
-  test("a helper gets nothing when not all bytes are in one region", () => {
+  test("helper access fails when the bytes are not in one region", () => {
     const { bytes, options } = context(16);
     const p = new Assembler().alu64.mov(R1, R1).call(1).alu64.mov(R0, 0).exit();
     const { machine } = copier(p, options);
@@ -194,7 +194,7 @@ function suite(engine: RunnerName): void {
     assert.equal(bytes[15], 7);
   });
 
-  test("a helper reads, and does not write, when a region is read only", () => {
+  test("helper reads but does not write a read-only region", () => {
     const { bytes, options } = context(16, false);
     const p = new Assembler().alu64.mov(R2, R1).alu64.mov(R3, 8).call(1).exit();
     const { machine, outcome } = copier(p, options);
@@ -203,14 +203,14 @@ function suite(engine: RunnerName): void {
     assert.deepEqual(bytes, new Uint8Array(16));
   });
 
-  test("instructions are counted", () => {
+  test("executed counts instructions", () => {
     const p = new Assembler().alu64.mov(R3, 10).label("l").alu64.sub(R3, 1).jump.ne(R3, 0, "l");
     const machine = load(p.alu64.mov(R0, 0).exit().assemble());
     machine.run();
     assert.equal(machine.executed, 1 + 20 + 2);
   });
 
-  test("regions that overlap, are misaligned or too low are refused", () => {
+  test("regions are refused when they overlap, are misaligned or too low", () => {
     const code = new Assembler().alu64.mov(R0, 0).exit().assemble();
     const bytes = memory.allocate(16);
     const make = (...bases: number[]) =>

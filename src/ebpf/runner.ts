@@ -1,26 +1,27 @@
 /**
- * What runs programs: the reference interpreter, and the compiler to WebAssembly. One suite tests
- * both.
+ * Runners of programs: the reference interpreter, and the
+ * compiler to WebAssembly. One suite tests both.
  */
 import type { Region } from "./memory.ts";
 
-/** Bytes of stack of each function. */
+/** Stack of each function in bytes. */
 export const STACK_SIZE = 512;
-/** Functions nested in one run, the first included (the kernel's limit). */
+/** Limit of nested functions in one run, including the first (the kernel's limit). */
 export const MAX_FRAMES = 8;
-/** Program's address of the stack. */
+/** The program's address of the stack. */
 export const STACK_BASE = 0x7f00_0000_0000;
-/** Program's address behind the first function's frame: what R10 holds there. */
+/** End of the first function's frame, in the program's addresses: its R10. */
 export const STACK_TOP = STACK_BASE + STACK_SIZE * MAX_FRAMES;
-/** Instructions of one run, unless the caller says otherwise. */
+/** Default limit of instructions in one run. */
 export const STEP_LIMIT = 1_000_000;
 
 /** A helper: R1..R5 in, R0 out, as 64 unsigned bits. */
 export type Helper = (r1: bigint, r2: bigint, r3: bigint, r4: bigint, r5: bigint) => bigint;
 
 /**
- * The memory of a program, for its helpers: what it passes is as hostile as the program. All or
- * nothing, inside of one region: false if they are not, or if a region is read only.
+ * The memory of a program, for its helpers. Arguments are as hostile as the program. An
+ * access is within one region as a whole: otherwise, or for a store to a read-only
+ * region, it returns false and has no effect.
  */
 export interface HelperMemory {
   /** Fills `into` from the program's address. */
@@ -30,43 +31,37 @@ export interface HelperMemory {
 }
 
 export interface RunnerOptions {
-  /** Memory beside the stack. */
+  /** Memory besides the stack. */
   readonly regions?: readonly Region[];
-  /** By number, as the immediate of `call` has it (unsigned). */
+  /** By number, the immediate of `call` (unsigned). */
   readonly helpers?: ReadonlyMap<number, Helper>;
-  /** Instructions executed in one run before it is given up. Default 1,000,000. */
+  /** Limit of instructions executed in one run. Default 1,000,000. */
   readonly stepLimit?: number;
-  /**
-   * After a helper that returns true here for its number and result, the program ends with that
-   * result.
-   */
+  /** After a helper for which this returns true, the program ends with the helper's result. */
   readonly unwinds?: (helper: number, result: bigint) => boolean;
 }
 
 /**
- * A loaded program. What RFC 9669 leaves open is the same in all engines: a run starts with
- * registers and stack zero but for R1, R2 and R10; a called function sees the caller's registers,
- * and R1..R9 are the caller's again afterwards; a run whose helper throws ends with that exception.
+ * A loaded program. Where RFC 9669 leaves a choice, all runners agree: at the start registers and
+ * stack are zero except R1, R2 and R10; a called function sees the caller's registers, and R1..R9
+ * are restored afterwards; a run ends with the exception that a helper throws.
  */
 export interface Runner {
   /** Instructions executed by the last run. */
   readonly executed: number;
-  /** Valid while the program runs: inside of its helpers. */
+  /** Valid while the program runs: inside its helpers. */
   readonly memory: HelperMemory;
   /**
    * Runs the program with R1 and R2 set.
-   * @returns R0 as a signed 64-bit value.
+   * @returns R0 as a signed 64-bit value
    * @throws EbpfError MEMORY, HELPER, LIMIT
    */
   run(r1?: bigint, r2?: bigint): bigint;
-  /**
-   * The same without a BigInt: R1 from a number (an integer in 0..2^53), the low half of R0,
-   * signed.
-   */
+  /** Runs without a BigInt: R1 is an integer in 0..2^53, the result the low half of R0, signed. */
   call(r1: number): number;
   /**
-   * `call` for one R1, as a function: the fastest way to run a program again and again on one
-   * context.
+   * Returns `call` for one R1 as a function: the fastest way to
+   * run a program repeatedly on one context.
    */
   bind(r1: number): () => number;
 }

@@ -1,4 +1,4 @@
-/** Choosing an engine by name. */
+/** Selects a runner by name. */
 
 import { EbpfError } from "./errors.ts";
 import { Interpreter } from "./interpreter.ts";
@@ -8,12 +8,15 @@ import type { Runner } from "./runner.ts";
 export const RUNNERS = ["interpreter", "jit"] as const;
 export type RunnerName = (typeof RUNNERS)[number];
 
-/** @throws EbpfError if the code is not a valid program, or nothing that this engine runs */
+/** @throws EbpfError if the code is not a valid program, or unsupported by the runner */
 export function createRunner(name: RunnerName, code: Uint8Array, options: JitOptions = {}): Runner {
   return name === "jit" ? new Jit(code, options) : new Interpreter(code, options);
 }
 
-/** The compiled program, or an interpreter if it cannot be compiled. @throws EbpfError as above */
+/**
+ * Returns the compiled program, or an interpreter if it cannot
+ * be compiled. @throws EbpfError as above
+ */
 export function fastestRunner(code: Uint8Array, options: JitOptions = {}): Runner {
   try {
     return new Jit(code, options);

@@ -1,4 +1,4 @@
-/** What makes a row of instructions a program: checks that need no knowledge of values. */
+/** Checks that a sequence of instructions is a program, without knowledge of values. */
 import { EbpfError } from "./errors.ts";
 import {
   decodeProgram,
@@ -8,7 +8,7 @@ import {
   targetOf,
 } from "./instruction.ts";
 
-/** True if control cannot pass on to the next instruction. */
+/** True if control never continues at the next instruction. */
 export function endsFlow(instruction: Instruction): boolean {
   const { kind } = instruction.encoding.operation;
   return kind === "exit" || kind === "goto";
@@ -39,7 +39,7 @@ export function fetchesIntoSrc(instruction: Instruction): boolean {
 
 /**
  * Checks that jumps and local calls lead to instructions of the program (not into the second half
- * of a 64-bit load), that control cannot run off its end, and that R10 is never written.
+ * of a wide load), that control does not run off its end, and that R10 is never written.
  * @throws EbpfError STRUCTURE
  */
 export function checkStructure(instructions: readonly Instruction[]): void {
@@ -55,7 +55,11 @@ export function checkStructure(instructions: readonly Instruction[]): void {
     if (written) throw new EbpfError("STRUCTURE", "r10 is read-only", instruction.index);
   }
   if (!endsFlow(last)) {
-    throw new EbpfError("STRUCTURE", "control runs off the end: no exit or goto there", last.index);
+    throw new EbpfError(
+      "STRUCTURE",
+      "control runs off the end: end the program with exit or goto",
+      last.index,
+    );
   }
 }
 

@@ -1,10 +1,13 @@
 /**
- * Reads the dialect that `text.ts` writes, and what clang, llvm-objdump and the kernel's verifier
- * write beside it: labels, hexadecimal numbers, positions, `pc+3`, `<symbols>` behind targets,
- * atomics in each spelling.
+ * Reads the dialect that `text.ts` writes, and the variants of clang, llvm-objdump and the kernel's
+ * verifier: labels, hexadecimal numbers, positions, `pc+3`, `<symbols>` after targets, all
+ * spellings of atomics.
  *
- * loop: if r1 == 0 goto done ; or # or //: comment r1 -= 1 goto loop done: call helper_of_this_file
- * exit
+ *     loop: if r1 == 0 goto done ; or # or //: comment
+ *     r1 -= 1
+ *     goto loop
+ *     done: call helper_of_this_file
+ *     exit
  */
 import {
   assembleDialect,
@@ -28,8 +31,7 @@ import { ALU_SIGNS, JUMP_SIGNS, LOCK_SIGNS } from "./text-signs.ts";
 
 const DIALECT: Dialect = {
   comment: /;|#|\/\//,
-  // "12:", as listings have it; behind it the kernel has the opcode, "12: (b7)", and llvm-objdump
-  // all bytes.
+  // "12:" in listings; then the kernel has the opcode, "12: (b7)", and llvm-objdump all bytes.
   prefix: /\d+:\s*(?:\([0-9a-f]{2}\)\s*|(?:[0-9a-f]{2}\s+){8,16})?/y,
   statement: readStatement,
 };
@@ -54,7 +56,7 @@ const ALU_BY_SIGN = inverse(ALU_SIGNS);
 const JUMP_BY_SIGN = inverse(JUMP_SIGNS);
 const LOCK_BY_SIGN = inverse(LOCK_SIGNS);
 
-/** A sticky pattern of signs, longest first. */
+/** Returns a sticky pattern of signs, longest first. */
 function anyOf(signs: Iterable<string>): RegExp {
   const sorted = [...signs].sort((a, b) => b.length - a.length);
   return new RegExp(sorted.map((sign) => sign.replace(/[*+/|^&]/g, "\\$&")).join("|"), "y");
@@ -83,7 +85,7 @@ function readStatement(line: Cursor): Statement {
   const left = takeRegister(line);
   if (left !== null) return line.accept("=") ? assignment(line, left) : update(line, left);
   const word = line.expect(WORD, "an instruction")[0];
-  if (!Object.hasOwn(KEYWORDS, word)) line.fail(`"${word}" begins no instruction`, column);
+  if (!Object.hasOwn(KEYWORDS, word)) line.fail(`"${word}" does not begin an instruction`, column);
   return KEYWORDS[word]!(line);
 }
 
@@ -100,7 +102,7 @@ function takeRegister(line: Cursor): Register | null {
   return { number, bits: match[1] === "r" ? 64 : 32 };
 }
 
-/** A register of that width. */
+/** Reads a register of that width. */
 function registerOf(line: Cursor, bits: Bits): number {
   const { column } = line;
   const found = takeRegister(line) ?? line.fail("expected a register");
@@ -116,7 +118,7 @@ function wideRegister(line: Cursor): number {
   return registerNumber(line, line.expect(WIDE_REGISTER, "a 64-bit register")[1]!, column);
 }
 
-/** A register of that width, or an immediate. */
+/** Reads a register of that width, or an immediate. */
 function operand(line: Cursor, bits: Bits): { source: "reg" | "imm"; fields: Partial<Fields> } {
   return line.sees(/[rw]\d/y)
     ? { source: "reg", fields: { src: registerOf(line, bits) } }
@@ -124,13 +126,13 @@ function operand(line: Cursor, bits: Bits): { source: "reg" | "imm"; fields: Par
 }
 
 /**
- * What a loader would put there: `map(events)`, `address(.rodata + 8)`, `extern(f)`. The object has
- * what is to be added to it in its place, and -1 for a call.
+ * A loader's reference: `map(events)`, `address(.rodata + 8)`, `extern(f)`. The object has the
+ * addend in its place, and -1 for a call.
  */
 const REFERENCE = /(?:map|address)\(\s*[^()\s]+\s*(?:\+\s*(-?\d{1,10})\s*)?\)\s*ll\b/y;
 const EXTERN = /extern\(\s*[^()\s]+\s*\)/y;
 
-/** `+3`, `pc+3` or a label; a symbol in angle brackets behind it is passed over. */
+/** Reads `+3`, `pc+3` or a label; ignores a symbol in angle brackets after it. */
 function target(line: Cursor, field: "offset" | "imm"): Pick<Statement, "fields" | "target"> {
   line.take(/pc(?=\s*[+-])/y);
   const relative = line.sees(/[+-]/y);
@@ -153,7 +155,7 @@ function conditional(line: Cursor): Statement {
   return { ...to, operation, fields: { ...to.fields, ...fields, dst: left.number } };
 }
 
-/** `call 12` is a helper; `call pc+3` and `call label` are functions of the program. */
+/** `call 12` calls a helper; `call pc+3` and `call label` call functions of the program. */
 function call(line: Cursor): Statement {
   if (line.take(/btf(?=\s+[-+\d])/y) !== null) {
     return { operation: { kind: "call", target: "btf" }, fields: { imm: line.immediate("id") } };
@@ -168,13 +170,13 @@ function call(line: Cursor): Statement {
   return { ...target(line, "imm"), operation: { kind: "call", target: "local" } };
 }
 
-/** `(u32 *)`, with or without what follows. */
+/** Reads `(u32 *)`. */
 function pointer(line: Cursor): { signed: boolean; bits: number } {
   const [, letter, bits] = line.expect(/\(\s*([us])(8|16|32|64)\s*\*\s*\)/y, "a type as (u32 *)");
   return { signed: letter === "s", bits: Number(bits) };
 }
 
-/** `r1 + 8`; without an offset it is 0. */
+/** Reads `r1 + 8`. The offset is optional. */
 function address(line: Cursor): { register: number; offset: number } {
   const register = wideRegister(line);
   const more = line.sees(/[+-]/y);
@@ -190,21 +192,21 @@ function place(line: Cursor): { register: number; offset: number } {
 
 const sizeOf = (bits: number): AccessSize => (bits / 8) as AccessSize;
 
-/** Behind `*`: `(u32 *)(r10 - 4) = 7`. */
+/** After `*`: `(u32 *)(r10 - 4) = 7`. */
 function store(line: Cursor): Statement {
   const { column } = line;
   const { signed, bits } = pointer(line);
   if (signed) line.fail("stores have no sign: use u", column);
   const to = place(line);
   line.need("=");
-  // clang writes the w name of a register of which 32 bits or fewer are stored.
+  // clang writes the w name of a register for stores of 32 bits or fewer.
   const wide = bits === 64 || !line.sees(/w\d/y);
   const { source, fields } = operand(line, wide ? 64 : 32);
   const operation = { kind: "store", size: sizeOf(bits), source } as const;
   return { operation, fields: { ...fields, dst: to.register, offset: to.offset } };
 }
 
-/** Behind `lock`: `*(u64 *)(r1 + 0) += r2`. */
+/** After `lock`: `*(u64 *)(r1 + 0) += r2`. */
 function locked(line: Cursor): Statement {
   line.need("*");
   const bits = atomicBits(line);
@@ -232,7 +234,7 @@ function atomic(
   };
 }
 
-/** `r1 += r2` and the like. */
+/** Reads `r1 += r2` and the like. */
 function update(line: Cursor, left: Register): Statement {
   const op = ALU_BY_SIGN.get(line.expect(ALU_SIGN, "an operator")[0])!;
   const { source, fields } = operand(line, left.bits);
@@ -240,7 +242,7 @@ function update(line: Cursor, left: Register): Statement {
   return { operation, fields: { ...fields, dst: left.number } };
 }
 
-/** What may stand behind `r1 =`. */
+/** Reads what follows `r1 =`. */
 function assignment(line: Cursor, left: Register): Statement {
   const { number: dst, bits } = left;
   if (line.take(/-(?=\s*[rw]\d)/y) !== null) {
@@ -249,7 +251,7 @@ function assignment(line: Cursor, left: Register): Statement {
   }
   const from = line.take(/\(\s*s(8|16|32)\s*\)/y)?.[1];
   if (from !== undefined) {
-    if (Number(from) === bits) line.fail("a sign extension goes to more bits");
+    if (Number(from) === bits) line.fail("a sign extension needs a wider target");
     const operation = { kind: "movsx", from: Number(from) as 8 | 16 | 32, bits } as const;
     return { operation, fields: { dst, src: registerOf(line, bits) } };
   }
@@ -257,7 +259,7 @@ function assignment(line: Cursor, left: Register): Statement {
   const reference = bits === 64 ? line.take(REFERENCE) : null;
   if (reference !== null) {
     const imm = Number(reference[1] ?? 0);
-    if (imm !== (imm | 0)) line.fail(`what is added, ${imm}, has more than 32 bits`);
+    if (imm !== (imm | 0)) line.fail(`the addend ${imm} has more than 32 bits`);
     return { operation: { kind: "wide", value: "value" }, fields: { dst, imm } };
   }
   const word = line.sees(/[rw]\d/y) ? null : line.take(WORD);
@@ -265,7 +267,7 @@ function assignment(line: Cursor, left: Register): Statement {
   return value(line, left);
 }
 
-/** The register of the left side once more. */
+/** Reads the register of the left side again. */
 function same(line: Cursor, left: Register): void {
   const { column } = line;
   if (registerOf(line, left.bits) !== left.number)
@@ -276,14 +278,14 @@ function load(line: Cursor, left: Register): Statement {
   const { signed, bits } = pointer(line);
   if (line.accept("skb")) return packet(line, left, bits);
   if (signed && bits === 64) line.fail("there is no sign-extending load of 64 bits");
-  // clang writes the w name of a register of which a load clears the upper half.
+  // clang writes the w name of a register for loads that clear the upper half.
   if (left.bits === 32 && (signed || bits === 64)) line.fail("this load writes an r register");
   const from = place(line);
   const operation: Operation = { kind: "load", size: sizeOf(bits), signed };
   return { operation, fields: { dst: left.number, src: from.register, offset: from.offset } };
 }
 
-/** Behind `r0 = *(u8 *)skb`: `[12]`, `[r1]`, `[r1 + 4]` or, as the kernel has it, `[r1 + -4]`. */
+/** After `r0 = *(u8 *)skb`: `[12]`, `[r1]`, `[r1 + 4]` or, in the kernel's form, `[r1 + -4]`. */
 function packet(line: Cursor, left: Register, bits: number): Statement {
   if (left.number !== 0 || bits === 64)
     line.fail("packet loads are r0 = *(u8, u16 or u32 *)skb[…]");
@@ -299,7 +301,7 @@ function packet(line: Cursor, left: Register, bits: number): Statement {
   };
 }
 
-/** Byte swaps, atomics that fetch, and 64-bit loads with a meaning. */
+/** Byte swaps, fetching atomics, and 64-bit loads with a meaning. */
 function named(line: Cursor, left: Register, word: string): Statement {
   const swap = /^(le|be|bswap)(16|32|64)$/.exec(word);
   if (swap !== null) {
@@ -310,8 +312,8 @@ function named(line: Cursor, left: Register, word: string): Statement {
     return { operation: { kind: "swap", to, width }, fields: { dst: left.number } };
   }
   if (Object.hasOwn(WIDE_KINDS, word) && word !== "value") return wideKind(line, left, word);
-  // atomic_fetch_add; the kernel's atomic64_fetch_add and atomic64_xchg; LLVM's xchg_64 and
-  // cmpxchg32_32.
+  // atomic_fetch_add; the kernel's atomic64_fetch_add and
+  // atomic64_xchg; LLVM's xchg_64 and cmpxchg32_32.
   const op = word.replace(/^atomic(?:64)?_/, "").replace(/(?:32_32|_64)$/, "");
   const fetches = /^(?:fetch_\w+|xchg|cmpxchg)$/.test(op) && Object.hasOwn(ATOMIC_OPS, op);
   return fetches

@@ -8,7 +8,7 @@ import { assembleText, disassemble } from "./text.ts";
 
 const bytes = (hex: string): Uint8Array => Buffer.from(hex.replaceAll(" ", ""), "hex");
 
-/** Text, and its bytes as clang's assembler gives them. */
+/** Text, and its bytes from clang's assembler. */
 const PAIRS: [string, string][] = [
   ["r0 = *(u64 *)(r1 + 8)", "79 10 0800 00000000"],
   ["r3 = *(s16 *)(r2 - 2)", "89 23 feff 00000000"],
@@ -36,13 +36,13 @@ const PAIRS: [string, string][] = [
 ];
 
 for (const [text, hex] of PAIRS) {
-  test(`${text}, both ways`, () => {
+  test(`${text} assembles and disassembles`, () => {
     assert.deepEqual(Buffer.from(assembleText(text)), bytes(hex));
     assert.deepEqual(disassemble(bytes(hex)), [`   0: ${text}`]);
   });
 }
 
-test("what is disassembled assembles to the same bytes, for every encoding", () => {
+test("disassembled code assembles to the same bytes for every encoding", () => {
   const field = (low: number, high: number) => fc.integer({ min: low, max: high });
   const instruction = fc.record({
     encoding: fc.constantFrom(...ENCODINGS),
@@ -64,7 +64,7 @@ test("what is disassembled assembles to the same bytes, for every encoding", () 
   );
 });
 
-test("comments, positions and empty lines are passed over", () => {
+test("comments, positions and empty lines are ignored", () => {
   const code = assembleText("  0: r0 = 1 ; one\n\n   1: exit\n");
   assert.deepEqual(Buffer.from(code), bytes("b7 00 0000 01000000 95 00 0000 00000000"));
 });
@@ -91,13 +91,13 @@ const SPELLINGS: readonly (readonly [string, string])[] = [
   ["r0 = 1 # comment", "r0 = 1"],
 ];
 
-test("what clang, llvm-objdump and the kernel write means the same", () => {
+test("spellings of clang, llvm-objdump and the kernel assemble to the same code", () => {
   for (const [written, meant] of SPELLINGS) {
     assert.deepEqual(disassemble(assembleText(written)), [`   0: ${meant}`], written);
   }
 });
 
-test("labels lead both ways, over wide loads, into functions", () => {
+test("labels resolve in both directions, across wide loads and into functions", () => {
   const code = assembleText(`
     top: r1 = 5 ll
          if r1 == 0 goto done
@@ -115,7 +115,7 @@ test("labels lead both ways, over wide loads, into functions", () => {
   ]);
 });
 
-/** Text, and where it is wrong. */
+/** Text, and the place of its error. */
 const MISTAKES: readonly (readonly [string, RegExp])[] = [
   ["r0 = r11", /^line 1, column 6: there is no register r11: "r0 = r11"$/],
   ["exit\nr0 += w1", /^line 2, column 7: expected r1: both sides have the same width/],
@@ -138,20 +138,20 @@ const MISTAKES: readonly (readonly [string, RegExp])[] = [
   ["r1 = cmpxchg((u64 *)(r1 + 0), r0, r2)", /cmpxchg returns into r0 or w0/],
   ["goto nowhere", /^line 1, column 6: label nowhere is not defined/],
   ["a: exit\na: exit", /^line 2, column 1: label a is defined twice/],
-  ["return", /^line 1, column 1: "return" begins no instruction/],
-  ["exit exit", /^line 1, column 6: nothing more was expected here/],
+  ["return", /^line 1, column 1: "return" does not begin an instruction/],
+  ["exit exit", /^line 1, column 6: expected the end of the line/],
   ["r0 ** 2", /^line 1, column 4: expected an operator/],
-  ["constructor", /"constructor" begins no instruction/],
+  ["constructor", /"constructor" does not begin an instruction/],
   ["r0 = toString(1)", /is not an operation/],
 ];
 
-test("mistakes are reported with line, column and text", () => {
+test("errors have line, column and text", () => {
   for (const [text, message] of MISTAKES) {
     assert.throws(() => assembleText(text), { code: "ASSEMBLY", message }, text);
   }
 });
 
-test("a jump too far for its field is told to be gotol", () => {
+test("error suggests gotol when a jump exceeds its field", () => {
   const text = ["goto end", ...Array(40_000).fill("r0 = 0"), "end: exit"];
   assert.throws(
     () => assembleText(text),
@@ -170,7 +170,7 @@ const WORDS = [
   ..."(s8) == s< & ! % $ label label: <x> atomic_fetch_or \u00e9 \u0000 __proto__".split(" "),
 ];
 
-test("any text is assembled or refused with a place in it, never anything else", () => {
+test("any text is assembled or refused with a TextError", () => {
   let good = 0;
   const runs = process.env.BPFHV_FULL === "1" ? 200_000 : 5000;
   const word = fc.oneof({ weight: 9, arbitrary: fc.constantFrom(...WORDS) }, fc.string());
@@ -195,7 +195,7 @@ test("any text is assembled or refused with a place in it, never anything else",
   assert.ok(good > runs / 100 && good < runs, `${good} of ${runs}`);
 });
 
-test("a line of a million characters is refused as soon as a short one", () => {
+test("line of a million characters is refused as fast as a short one", () => {
   for (const text of ["(", "9", " ", "a", "-", "r0 = ", "<"]) {
     assert.throws(() => assembleText(`r0 = ${text.repeat(1_000_000 / text.length)}`), TextError);
   }

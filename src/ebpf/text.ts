@@ -1,13 +1,13 @@
 /**
  * Programs as text, in the dialect of clang and of the kernel's verifier: `r0 = *(u64 *)(r1 + 8)`.
- * What `disassemble` writes, `assembleText` reads back to the same bytes.
+ * `assembleText` reads the output of `disassemble` back to the same bytes.
  *
- * r1 += r2      w1 s/= 3      r0 = -r0      r0 = (s8)r1      r0 = be16 r0      r0 = bswap32 r0 if
- * r1 s< 5 goto +3          if w1 & w2 goto -2             goto +1           gotol +70000 r0 = *(s16
- * *)(r1 - 2)       *(u32 *)(r10 - 4) = 7          r1 = 0x1122334455667788 ll lock *(u64 *)(r1 + 0)
- * += r2                                r2 = atomic_fetch_or((u32 *)(r1 + 4), r2) r2 = xchg((u64
- * *)(r1 + 0), r2)                             r0 = cmpxchg((u64 *)(r1 + 0), r0, r2) call 12
- * call pc+3     call btf 7    callx r1         exit
+ *     r1 += r2      w1 s/= 3      r0 = -r0      r0 = (s8)r1      r0 = be16 r0      r0 = bswap32 r0
+ *     if r1 s< 5 goto +3          if w1 & w2 goto -2             goto +1           gotol +70000
+ *     r0 = *(s16 *)(r1 - 2)       *(u32 *)(r10 - 4) = 7          r1 = 0x1122334455667788 ll
+ *     lock *(u64 *)(r1 + 0) += r2             r2 = atomic_fetch_or((u32 *)(r1 + 4), r2)
+ *     r2 = xchg((u64 *)(r1 + 0), r2)          r0 = cmpxchg((u64 *)(r1 + 0), r0, r2)
+ *     call 12       call pc+3     call btf 7    callx r1         exit
  */
 import { decodeProgram, type Instruction, wideValue } from "./instruction.ts";
 import { type AtomicOp, type Bits, WIDE_KINDS, type WideKind } from "./opcode.ts";
@@ -24,8 +24,8 @@ const memory = (letter: "u" | "s", bits: number, n: number, offset: number): str
   `*(${letter}${bits} *)(${at(n, offset)})`;
 
 /**
- * One instruction, without its position.
- * @param reference what a loader would put there
+ * Formats one instruction, without its position.
+ * @param reference a loader's reference
  */
 export function formatInstruction(i: Instruction, reference?: string): string {
   const { operation } = i.encoding;
@@ -70,7 +70,7 @@ export function formatInstruction(i: Instruction, reference?: string): string {
     case "wide":
       return `r${i.dst} = ${formatWide(i, operation.value)}`;
     case "packet": {
-      // llvm-mc reads a register alone; with a number, this is how the kernel writes it.
+      // llvm-mc accepts a register alone; with an offset, this is the kernel's form.
       const index = i.imm === 0 ? `r${i.src}` : `r${i.src} + ${i.imm}`;
       const where = operation.indirect ? index : `${i.imm}`;
       return `r0 = *(u${operation.size * 8} *)skb[${where}]`;
@@ -101,7 +101,7 @@ function formatWide(i: Instruction, kind: WideKind): string {
   return WIDE_KINDS[kind].high ? `${kind}(${i.imm}, ${i.high})` : `${kind}(${i.imm})`;
 }
 
-/** The program as lines, each with the slot where its instruction stands. */
+/** Returns the program as lines, each with its slot. */
 export function disassemble(code: Uint8Array, references?: Program["references"]): string[] {
   return decodeProgram(code).map((i) => {
     const text = formatInstruction(i, references?.get(i.index));
@@ -110,7 +110,7 @@ export function disassemble(code: Uint8Array, references?: Program["references"]
 }
 
 /**
- * The same of a program; with `source`, each instruction that begins a new source line has that
+ * Disassembles a program. With `source`, each instruction that begins a new source line has that
  * line before it, as a comment.
  */
 export function disassembleProgram(program: Program, options: { source?: boolean } = {}): string[] {

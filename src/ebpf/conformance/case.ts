@@ -1,27 +1,26 @@
 /**
- * Case files of the eBPF conformance suite: sections that begin with `-- name`, comments that begin
- * with `#`.
+ * Case files of the eBPF conformance suite: sections begin with `-- name`, comments with `#`.
  *
  *     -- asm      the program in the suite's dialect
- *     -- raw      the program as 64-bit words (0x…) or as bytes (two digits each); wins over asm
+ *     -- raw      the program as 64-bit words (0x…) or as bytes (two digits each); overrides asm
  *     -- mem      initial memory as hexadecimal bytes: R1 is its address, R2 its length
  *     -- result   R0 at exit
- *     -- map      maps that the platform is to make: there are none here, so such cases are skipped
+ *     -- map      maps that the platform must create: not supported, so the case is skipped
  *     -- error    the program must be refused or fail; the text is not compared
  */
 import { SLOT } from "../instruction.ts";
 import { assembleSuiteText } from "./dialect.ts";
 
-/** A file that is not a case. */
+/** A file that is not a valid case. */
 export class CaseError extends Error {
   override readonly name = "CaseError";
 }
 
-/** A case that needs what RFC 9669 leaves to platforms, and this one does not have. */
+/** A case that needs an optional feature of RFC 9669 which this platform lacks. */
 export class CaseNeedsError extends CaseError {}
 
 export interface ConformanceCase {
-  /** Lines of `asm`, or none if `raw` is given; comments stripped by the dialect. */
+  /** Lines of `asm`, or none if `raw` is given. The dialect strips comments. */
   readonly asm: readonly string[];
   readonly raw?: Uint8Array;
   /** Empty if R1 and R2 are 0. */
@@ -42,12 +41,12 @@ const SECTIONS = [
 ] as const;
 type SectionName = (typeof SECTIONS)[number];
 
-/** @throws CaseError if the file is not understood, CaseNeedsError if it cannot be run here */
+/** @throws CaseError if the file is invalid, CaseNeedsError if it cannot be run here */
 export function parseCase(text: string): ConformanceCase {
   const sections = split(text);
   if (sections.has("map")) {
     throw new CaseNeedsError(
-      "needs maps (-- map), which RFC 9669 leaves to platforms: there are none here",
+      "needs maps (-- map), which RFC 9669 leaves to platforms and this one lacks",
     );
   }
   const asm = sections.get("asm") ?? [];
@@ -63,12 +62,12 @@ export function parseCase(text: string): ConformanceCase {
   };
 }
 
-/** The program's code. @throws TextError if `asm` is wrong */
+/** Returns the program's code. @throws TextError if `asm` is invalid */
 export function caseCode({ raw, asm }: ConformanceCase): Uint8Array {
   return raw ?? assembleSuiteText(asm);
 }
 
-/** Bytes from hexadecimal digits; white space between bytes is passed over. @throws CaseError */
+/** Parses hexadecimal digits to bytes and ignores white space between bytes. @throws CaseError */
 function hexBytes(text: string): Uint8Array {
   const digits = text.replace(/\s+/g, "");
   if (!/^(?:[0-9a-fA-F]{2})*$/.test(digits)) {

@@ -1,5 +1,5 @@
-// Our own cases: several for each instruction of each conformance group, on both engines. What they
-// should give was computed with another language's integers, from the text of RFC 9669.
+// This project's cases: several for each instruction of each conformance group, on both runners.
+// The expected results were computed with another language's integers, from the text of RFC 9669.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decodeProgram, SLOT } from "../instruction.ts";
@@ -10,17 +10,14 @@ import { RUNNERS } from "./engines.ts";
 import { inSuiteForm, OWN_CASES, ownCasesOf } from "./own-cases.ts";
 import { runCase } from "./run.ts";
 
-/**
- * What is refused wherever it is run here: calls and addresses that a platform would have to give
- * meaning to.
- */
+/** Calls and addresses whose meaning RFC 9669 leaves to the platform: always refused here. */
 const isForeign = ({ operation }: Encoding): boolean =>
   (operation.kind === "call" && operation.target === "btf") ||
   (operation.kind === "wide" && operation.value !== "value") ||
   operation.kind === "packet";
 
 const GROUPS = [...new Set(ENCODINGS.filter((e) => !isForeign(e)).map((e) => e.group))];
-/** Cases that each instruction has at least: of one alone a wrong one might give the same. */
+/** Least number of cases per instruction: a single one may pass by accident. */
 const LEAST = 2;
 
 const casesOf = (group: Group): string[] =>
@@ -37,7 +34,7 @@ for (const group of GROUPS) {
     });
   }
 
-  test(`each instruction of the group ${group} has cases, with each kind of operand`, () => {
+  test(`instructions of the group ${group} have cases for each type of operand`, () => {
     const times = new Map<Encoding, number>();
     for (const line of casesOf(group)) {
       const code = caseCode(parseCase(inSuiteForm(line)));
@@ -56,7 +53,7 @@ for (const group of GROUPS) {
 }
 
 for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
-  test(`what a platform would have to give meaning to is refused by the ${engine}, by name`, () => {
+  test(`platform-defined instruction is refused with its name by the ${engine}`, () => {
     const foreign = ENCODINGS.filter(isForeign);
     assert.ok(foreign.length > 10, String(foreign.length));
     for (const encoding of foreign) {
@@ -70,7 +67,7 @@ for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
 
 const FIELDS: readonly FieldName[] = ["dst", "src", "offset", "imm"];
 
-/** One instruction as the suite's raw bytes, with one field that is not 0 and all others 0. */
+/** Returns one instruction as the suite's raw bytes, with only one field not 0. */
 function rawWith(
   { opcode, selector, operation }: Encoding,
   field: FieldName,
@@ -88,7 +85,7 @@ function rawWith(
 }
 
 for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
-  test(`each field that an instruction does not use is refused by the ${engine} when it is not zero`, () => {
+  test(`unused field is refused by the ${engine} when it is not zero`, () => {
     let refused = 0;
     for (const encoding of ENCODINGS) {
       for (const field of FIELDS) {

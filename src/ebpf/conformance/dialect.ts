@@ -1,16 +1,15 @@
 /**
- * The assembler dialect of the eBPF conformance suite (github.com/Alan-Jowett/bpf_conformance):
- * destination first.
+ * The assembler dialect of the eBPF conformance suite
+ * (github.com/Alan-Jowett/bpf_conformance): destination first.
  *
- *     mov %r0, 1          add32 %r1, %r2      neg %r3
- *     movsx1632 %r0, %r1     be16 %r0     swap32 %r0
+ *     mov %r0, 1          add32 %r1, %r2      neg %r3       movsx1632 %r0, %r1     be16 %r0
  *     ldxdw %r0, [%r1+8]  ldxsw %r0, [%r1]    stb [%r10-1], 7    stxw [%r10-4], %r2
- *     lddw %r0, 0x1122334455667788            lddw %r1, map_by_fd(3)
+ *     lddw %r0, 0x1122334455667788            lddw %r1, map_by_fd(3)      swap32 %r0
  *     jne %r0, %r1, label     jslt32 %r0, -1, +3    ja label    ja32 label    exit
  *     call 5     call local label     call runtime 7     call %r2
  *     lock add [%r10-8], %r1     lock fetch or32 [%r1], %r2     lock cmpxchg [%r10-8], %r1
  *
- * The first `exit` can be jumped to as `exit`. The percent sign may be left out.
+ * The first `exit` has the label `exit`. The percent sign is optional.
  */
 import {
   assembleDialect,
@@ -46,7 +45,7 @@ export function assembleSuiteText(text: string | readonly string[]): Uint8Array 
 
 const DIALECT: Dialect = { comment: /#/, statement: readStatement, exitLabel: "exit" };
 
-/** The forms, tried in turn on the mnemonic. */
+/** The statement forms, tried in order on the mnemonic. */
 const FORMS: readonly (readonly [RegExp, (line: Cursor, match: RegExpExecArray) => Statement])[] = [
   [/^exit$/, () => ({ operation: { kind: "exit" }, fields: {} })],
   [/^lddw$/, wideLoad],
@@ -83,7 +82,7 @@ function comma(line: Cursor): void {
   line.need(",");
 }
 
-/** A register or an immediate. */
+/** Reads a register or an immediate. */
 function operand(line: Cursor): { source: "reg" | "imm"; fields: Partial<Fields> } {
   const { column } = line;
   const name = line.take(REGISTER);
@@ -93,15 +92,15 @@ function operand(line: Cursor): { source: "reg" | "imm"; fields: Partial<Fields>
 }
 
 /**
- * Hexadecimal numbers are 32 bits of either sign; decimal ones are signed, as the suite's runner
- * has it.
+ * Hexadecimal numbers are 32 bits of either sign; decimal
+ * ones are signed, as in the suite's runner.
  */
 function immediate(line: Cursor): number {
   if (line.sees(/[+-]?0[xX]/y)) return line.immediate();
   return Number(line.number(-0x8000_0000n, 0x7fff_ffffn, "immediate"));
 }
 
-/** `[%r1+8]` */
+/** Reads `[%r1+8]`. */
 function place(line: Cursor): { register: number; offset: number } {
   line.need("[");
   const base = register(line);
@@ -111,7 +110,7 @@ function place(line: Cursor): { register: number; offset: number } {
   return { register: base, offset };
 }
 
-/** `+3`, `-2` or a label. */
+/** Reads `+3`, `-2` or a label. */
 function target(line: Cursor, distance: "offset" | "imm"): Pick<Statement, "fields" | "target"> {
   if (!line.sees(/[+-]/y)) return { fields: {}, target: line.label() };
   const value = distance === "offset" ? line.offset("distance") : line.immediate("distance");
@@ -128,7 +127,7 @@ function swap(line: Cursor, [, name, width]: RegExpExecArray): Statement {
 }
 
 function movsx(line: Cursor, [, from, bits]: RegExpExecArray): Statement {
-  if (from === bits) line.fail("a sign extension goes to more bits", 1);
+  if (from === bits) line.fail("a sign extension needs a wider target", 1);
   const dst = register(line);
   comma(line);
   const operation = {

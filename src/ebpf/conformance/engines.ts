@@ -1,11 +1,11 @@
-/** The engines that programs of the suite run on: the same memory, the same helpers. */
+/** The runners for programs of the suite, with the same memory and the same helpers. */
 
 import { EbpfError } from "../errors.ts";
 import { LinearMemory } from "../jit/linear-memory.ts";
 import type { Helper } from "../runner.ts";
 import { createRunner, type RunnerName } from "../runners.ts";
 
-/** Where the memory of a case begins, as the program sees it. */
+/** The program's address of a case's memory. */
 export const MEMORY_BASE = 0x1000_0000;
 
 /** The suite's helper `unwind`: returns its argument, and ends the program if that is 0. */
@@ -41,7 +41,7 @@ function run(engine: RunnerName, code: Uint8Array, memory: Uint8Array): bigint {
   return BigInt.asUintN(64, r0);
 }
 
-/** Runs a program; a refusal or failure is a value here. Other errors are thrown. */
+/** Runs a program and returns its result, refusal or failure. Throws other errors. */
 export function outcome(
   run: RunProgram,
   code: Uint8Array,

@@ -1,17 +1,17 @@
 /**
- * Our own cases: `cases/<group>.txt`, one case a line, several for
+ * This project's cases: `cases/<group>.txt`, one case a line, several for
  * each instruction of each conformance group.
  *
  *     R0 = instruction; instruction … [@ memory]
  *
- * The last `exit` is left out. `#` begins a comment line.
+ * The last `exit` is implicit. `#` begins a comment line.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CaseError } from "./case.ts";
 
-/** The folder that ships with the package; found from dist/src/ebpf/conformance. */
+/** The folder in the package, relative to dist/src/ebpf/conformance. */
 export const OWN_CASES = fileURLToPath(
   new URL("../../../../src/ebpf/conformance/cases", import.meta.url),
 );
@@ -24,7 +24,7 @@ export interface OwnCase {
   readonly text: string;
 }
 
-/** @throws CaseError if the line is not of the form above */
+/** Converts a line to the suite's format. @throws CaseError if the line is not of the form above */
 export function inSuiteForm(line: string): string {
   const parts = /^(\S+) = (.*?)(?: @ (.*))?$/.exec(line);
   if (parts === null) throw new CaseError(`"${line}" is not "R0 = instruction; … [@ memory]"`);
@@ -33,7 +33,7 @@ export function inSuiteForm(line: string): string {
   return `-- asm\n${program!.replaceAll("; ", "\n")}\nexit\n${mem}-- result\n${r0}\n`;
 }
 
-/** Cases of one `.txt` file. @throws CaseError if a line is not a case */
+/** Returns the cases of one `.txt` file. @throws CaseError if a line is not a case */
 export function ownCasesOf(path: string, name: string): OwnCase[] {
   return readFileSync(path, "utf8")
     .split("\n")
@@ -42,7 +42,7 @@ export function ownCasesOf(path: string, name: string): OwnCase[] {
     .map((each) => ({ ...each, text: inSuiteForm(each.line) }));
 }
 
-/** All of our own cases, by file. */
+/** Returns all cases of this project, by file. */
 export function ownCases(): OwnCase[] {
   const files = readdirSync(OWN_CASES).filter((file) => file.endsWith(".txt"));
   return files.sort().flatMap((file) => ownCasesOf(join(OWN_CASES, file), file.slice(0, -4)));

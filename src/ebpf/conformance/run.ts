@@ -1,4 +1,4 @@
-/** Running cases of the suite and judging what comes out. */
+/** Runs cases of the suite and judges the results. */
 import { EbpfError } from "../errors.ts";
 import { decodeProgram } from "../instruction.ts";
 import type { Group } from "../opcode.ts";
@@ -11,13 +11,13 @@ export interface Verdict {
   readonly skipped?: true;
   /** Conformance groups of the program's instructions; empty if it does not decode. */
   readonly groups: readonly Group[];
-  /** What happened: the reason of a failure or skip, or of the refusal that was expected. */
+  /** The reason of a failure, skip or expected refusal. */
   readonly detail: string;
 }
 
 /**
- * Runs the text of one case file. A case that expects an error passes if the program is refused, by
- * assembler, decoder or engine; a file that is not understood fails.
+ * Runs the text of one case file. A case that expects an error passes if the assembler, decoder or
+ * runner refuses the program. An invalid file fails.
  */
 export function runCase(text: string, run: RunProgram): Verdict {
   try {
@@ -40,7 +40,7 @@ export function runCase(text: string, run: RunProgram): Verdict {
   }
 }
 
-/** Groups of the instructions that a program uses. */
+/** Returns the groups of a program's instructions. */
 export function groupsOf(code: Uint8Array): Group[] {
   try {
     return [...new Set(decodeProgram(code).map((i) => i.encoding.group))];

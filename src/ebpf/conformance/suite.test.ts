@@ -17,7 +17,7 @@ const here = existsSync(FOLDER);
 const files = here ? readdirSync(FOLDER).filter((file) => file.endsWith(".data")) : [];
 
 for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
-  test(`every case of the conformance suite passes on the ${engine}`, {
+  test(`cases of the conformance suite pass on the ${engine}`, {
     skip: here ? false : `the suite's cases are not at ${FOLDER}`,
   }, () => {
     assert.ok(files.length > 200);
@@ -27,7 +27,7 @@ for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
     assert.deepEqual(failed, []);
   });
 
-  test(`an unused field that is not zero is refused by the ${engine}`, () => {
+  test(`non-zero reserved field is refused by the ${engine}`, () => {
     for (const [name, word] of REFUSED) {
       const text = `-- raw\n${word}\n95 00 00 00 00 00 00 00\n-- error\n`;
       const verdict = runCase(text, RUNNERS[engine]);
@@ -37,7 +37,7 @@ for (const engine of Object.keys(RUNNERS) as RunnerName[]) {
   });
 }
 
-/** Written from RFC 9669, by hand: each would be valid were one field zero. */
+/** Written by hand from RFC 9669: each is valid except for one field that is not zero. */
 const REFUSED: readonly (readonly [string, string])[] = [
   ["add64 imm, src", "07 10 00 00 01 00 00 00"],
   ["add64 imm, offset", "07 00 01 00 01 00 00 00"],
@@ -116,7 +116,7 @@ const REFUSED: readonly (readonly [string, string])[] = [
   ["opcode 0xff", "ff 00 00 00 00 00 00 00"],
 ];
 
-test("a case without expectation, without program or with an unknown section fails with the reason", () => {
+test("case fails with the reason when expectation or program is missing or a section is unknown", () => {
   for (const [text, reason] of [
     ["-- asm\nexit\n", /neither/],
     ["-- result\n0\n", /no program/],
@@ -132,14 +132,14 @@ test("a case without expectation, without program or with an unknown section fai
   }
 });
 
-test("a case that needs maps is skipped with the reason, not failed", () => {
+test("case is skipped with the reason when it needs maps", () => {
   const text = "-- map\nm 2 4 4 1\n-- asm\nlddw r1, map_by_fd(m)\nexit\n-- result\n0\n";
   const { skipped, detail } = runCase(text, RUNNERS.interpreter);
   assert.equal(skipped, true);
   assert.match(detail, /^needs maps/);
 });
 
-test("raw words win over asm, and all 64 bits of the result count", () => {
+test("raw words override asm, and all 64 bits of the result are compared", () => {
   const text =
     "-- asm\nexit\n-- raw\n0x5566778800000018\n0x1122334400000000\n0x0000000000000095\n-- result\n";
   assert.ok(runCase(`${text}0x1122334455667788`, RUNNERS.interpreter).passed);
@@ -147,7 +147,7 @@ test("raw words win over asm, and all 64 bits of the result count", () => {
   assert.equal(parseCase(`${text}-1`).expected, 2n ** 64n - 1n);
 });
 
-test("memory is at r1 and its length in r2; without it both are 0", () => {
+test("r1 and r2 are address and length of the memory, or 0 without memory", () => {
   const memory = "-- mem\n0a 0b\n0c\n";
   assert.ok(
     runCase(`-- asm\nmov %r0, %r2\nexit\n${memory}-- result\n3`, RUNNERS.interpreter).passed,
@@ -160,7 +160,7 @@ test("memory is at r1 and its length in r2; without it both are 0", () => {
   );
 });
 
-/** The suite's dialect beside the kernel's. */
+/** The suite's dialect and the kernel's, with equal meaning. */
 const SAME: readonly (readonly [string, string])[] = [
   ["mov32 r1, -1", "w1 = -1"],
   ["smod %r1, %r2", "r1 s%= r2"],
@@ -180,18 +180,18 @@ const SAME: readonly (readonly [string, string])[] = [
   ["lddw %r1, map_val_by_fd(3, 8)", "r1 = map_val_by_fd(3, 8)"],
 ];
 
-test("the suite's dialect means what the kernel's means", () => {
+test("suite's dialect assembles to the same code as the kernel's", () => {
   for (const [suite, kernel] of SAME) {
     assert.deepEqual(disassemble(assembleSuiteText(suite)), [`   0: ${kernel}`], suite);
   }
 });
 
-test("labels lead both ways, over wide loads, and the first exit is one", () => {
+test("labels resolve in both directions, across wide loads, and to the first exit", () => {
   const code = assembleSuiteText("top: lddw %r0, 1\njeq %r0, 1, exit\nja top\nexit\nexit");
   assert.deepEqual(disassemble(code).slice(1, 3), ["   2: if r0 == 1 goto +1", "   3: goto -4"]);
 });
 
-test("any text in the suite's dialect is assembled or refused with a place in it", () => {
+test("any text in the suite's dialect is assembled or refused with its place", () => {
   const words =
     "mov add32 lddw ldxw stxb lock fetch xchg call local ja32 jeq exit %r1 %r10 %r11 [%r1+8] , # x: x -1 0x10 99999999999 é";
   const word = fc.oneof(
@@ -216,7 +216,7 @@ test("any text in the suite's dialect is assembled or refused with a place in it
   assert.ok(good > 100 && good < 3000, `${good}`);
 });
 
-test("mistakes are reported with line and column", () => {
+test("errors have line and column", () => {
   for (const [text, message] of [
     ["exit\nmov %r11, 1", /^line 2, column 5: there is no register r11/],
     ["mov %r0 1", /^line 1, column 9: expected ",", found "1"/],
@@ -226,11 +226,11 @@ test("mistakes are reported with line and column", () => {
     ["ldxb %r0, [%r1+0x10000]", /^line 1, column 15: offset \+0x10000 is not within/],
     ["ja nowhere", /^line 1, column 4: label nowhere is not defined/],
     ["a: exit\na: exit", /^line 2, column 1: label a is defined twice/],
-    ["exit 1", /^line 1, column 6: nothing more was expected/],
+    ["exit 1", /^line 1, column 6: expected the end of the line/],
     ["lock neg [%r1], %r2", /^line 1, column 6: unknown atomic operation neg/],
     ["lock", /^line 1, column 5: expected an atomic operation, found the end of the line/],
     ["ldxsdw %r0, [%r1]", /no sign-extending load of 8 bytes/],
-    ["movsx3232 %r0, %r1", /a sign extension goes to more bits/],
+    ["movsx3232 %r0, %r1", /a sign extension needs a wider target/],
     ["call frob 1", /^line 1, column 6: expected helper/],
     ["lddw %r1, map_by_fd(x)", /^line 1, column 21: expected immediate, found "x"/],
   ] as const) {

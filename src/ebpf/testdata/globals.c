@@ -1,4 +1,4 @@
-/* What needs a loader: a global, and a function defined elsewhere. */
+/* Relocations that need a loader: a global, and a function defined elsewhere. */
 static volatile int limit = 7;
 extern int unknown(int);
 

@@ -1,6 +1,6 @@
 /**
- * Memory as a program sees it: the context, whose content anyone may change, and the stack, which
- * is tracked.
+ * Memory accesses of a program: the context, whose content the host may change at any time, and the
+ * stack, which is tracked.
  */
 
 import type { AccessSize } from "../opcode.ts";
@@ -23,7 +23,7 @@ export interface Access {
 }
 
 /**
- * The pointer of an access that is proved to be within its region.
+ * Returns the pointer of an access that is proved to be within its region.
  * @throws Refused
  */
 export function checkAccess(access: Access, contextSize: number): Pointer {
@@ -47,7 +47,7 @@ export function checkAccess(access: Access, contextSize: number): Pointer {
       "CONTEXT_BOUNDS",
       index,
       `${what} of ${size} bytes through r${register} (${describe(value)}): kernels refuse an index ` +
-        "that may be negative, even if a constant makes up for it",
+        "that may be negative, even if an added constant compensates it",
       "add the constant to the index before adding the index to the address",
     );
   }
@@ -58,7 +58,7 @@ export function uninitialised(register: number, index: number): Refused {
   return new Refused(
     "UNINITIALISED_REGISTER",
     index,
-    `r${register} is read, but not set on this path`,
+    `r${register} is read, but not initialised on this path`,
     register >= 1 && register <= 5
       ? "set it on every path; calls destroy r1 to r5"
       : "set it on every path that leads here",
@@ -99,7 +99,7 @@ function outOfBounds(access: Access, p: Pointer, from: number, to: number, high:
   );
 }
 
-/** Reads memory. @returns what the register then holds */
+/** Reads memory. @returns the value of the register afterwards */
 export function readMemory(state: State, pointer: Pointer, access: Access, signed: boolean): Value {
   const size = access.size as AccessSize;
   if (pointer.region === "context") return loaded(size, signed);
@@ -110,12 +110,12 @@ export function readMemory(state: State, pointer: Pointer, access: Access, signe
   if (value.bits.isConstant || value.umax >= 2 ** (8 * size)) {
     return movedSigned(value, (8 * size) as 8 | 16 | 32, 64);
   }
-  // Kernels take what is extended for the same number as what was spilled: neither is known then.
+  // Kernels take a sign-extended value for the spilled number, so nothing is known of either.
   state.forget(value);
   return unknown();
 }
 
-/** Writes memory; `value` undefined: bytes of which nothing is known. */
+/** Writes memory; `value` undefined: unknown bytes. */
 export function writeMemory(
   state: State,
   pointer: Pointer,
@@ -137,13 +137,13 @@ function frameOf(state: State, pointer: Pointer): Frame {
   return state.frames[pointer.frame]!;
 }
 
-/** True if the offset is a multiple of the size: bits that are not known may be any. */
+/** True if the offset is a multiple of the size: unknown bits may have any value. */
 export function isAligned({ fixed, offset: { bits } }: Pointer, offset: number, size: number) {
   const within = size - 1;
   return (bits.ml & within) === 0 && ((bits.vl + fixed + offset) & within) === 0;
 }
 
-/** Kernels refuse stack accesses that are not aligned, and tracking relies on it. */
+/** Kernels refuse unaligned stack accesses, and the tracking relies on alignment. */
 function checkAlignment(pointer: Pointer, { index, what, size, offset }: Access): void {
   if (isAligned(pointer, offset, size)) return;
   throw new Refused(
@@ -154,7 +154,7 @@ function checkAlignment(pointer: Pointer, { index, what, size, offset }: Access)
   );
 }
 
-/** Slots and bytes of a range on the stack, from its first byte (negative offsets) on. */
+/** Visits slots and bytes of a stack range, from its first byte (negative offsets) on. */
 function eachSlot(from: number, size: number, visit: (slot: number, bytes: number) => void): void {
   for (let at = from; at < from + size; ) {
     const slot = Math.floor((-at - 1) / 8);
@@ -165,7 +165,7 @@ function eachSlot(from: number, size: number, visit: (slot: number, bytes: numbe
   }
 }
 
-/** What a range of the stack must be like to be read as numbers. */
+/** Checks that a stack range is initialised and holds only numbers. */
 export function checkReadable(state: State, pointer: Pointer, access: Access): void {
   const frame = frameOf(state, pointer);
   const from = pointer.min + access.offset;
@@ -192,7 +192,7 @@ function partOfPointer({ what, index }: Access, slot: number): Refused {
   return new Refused(
     "POINTER_LEAK",
     index,
-    `${what} takes an address, kept at stack - ${8 * (slot + 1)}, apart as a number`,
+    `${what} reads part of an address, kept at stack - ${8 * (slot + 1)}, as a number`,
     "load all eight bytes of it at once, or write numbers there",
   );
 }
@@ -220,7 +220,7 @@ function writeStack(
     throw new Refused(
       "POINTER_LEAK",
       access.index,
-      "stores an address where it cannot be followed: part of it, or at an offset that is not constant",
+      "stores an address that cannot be tracked: part of it, or at a variable offset",
       "keep whole addresses at constant offsets from r10",
     );
   }
@@ -247,7 +247,7 @@ function writeSlots(
   const whole = value !== undefined && (at & 7) === 0 && access.size <= 8;
   eachSlot(at, access.size, (n, bytes) => {
     const before = frame.stack?.[n];
-    // What is left of an address that is partly overwritten must not be read.
+    // The rest of a partly overwritten address must not be read.
     const kept = before?.value?.isPointer ? 0 : (before?.written ?? 0);
     const written = kept | bytes;
     frame.setSlot(n, whole ? keep(value, access.size, written) : { written, size: 0 });
@@ -256,15 +256,12 @@ function writeSlots(
 
 function keep(value: Value, size: number, written: number): Slot {
   if (value.isPointer) return { written: FULL_SLOT, value, size };
-  // The register keeps what does not fit: the two are no longer the same number.
+  // The store truncates the value: register and slot hold different numbers.
   const fits = size === 8 || value.umax < 2 ** (8 * size);
   return { written, value: fits ? linkedCopy(value) : unlinked(value), size };
 }
 
-/**
- * A store somewhere in a range: any byte of it may have changed, none is sure to be initialised by
- * it.
- */
+/** Stores at a variable offset: any byte of the range may change, and none is initialised by it. */
 function overwriteSome(state: State, pointer: Pointer, access: Access): void {
   const frame = frameOf(state, pointer);
   const from = pointer.min + access.offset;
@@ -283,14 +280,14 @@ function overwriteSome(state: State, pointer: Pointer, access: Access): void {
   });
 }
 
-/** Bytes that a helper wrote. */
+/** Marks bytes as written by a helper. */
 export function writeUnknown(state: State, pointer: Pointer, access: Access): void {
   if (pointer.region !== "stack") return;
   if (pointer.isConstant) writeSlots(state, pointer, access, undefined);
   else overwriteSome(state, pointer, access);
 }
 
-/** The byte at a constant place of the stack; undefined if it is unknown. */
+/** Returns the byte at a constant offset of the stack, if it is known; else undefined. */
 export function knownByte(state: State, frame: number, at: number): number | undefined {
   const n = (-at - 1) >> 3;
   const slot = state.frames[frame]!.stack?.[n];

@@ -1,6 +1,6 @@
 /**
- * Arithmetic on addresses: what kernels allow of it (adjust_ptr_min_max_vals in
- * kernel/bpf/verifier.c), and no more.
+ * Arithmetic on addresses, exactly as far as kernels allow it (adjust_ptr_min_max_vals in
+ * kernel/bpf/verifier.c).
  */
 import type { Instruction } from "../instruction.ts";
 import type { AluOp, Bits } from "../opcode.ts";
@@ -9,7 +9,7 @@ import { Refused } from "./refusal.ts";
 import { type Scalar, unknown } from "./scalar.ts";
 import { describe, Pointer, type Value } from "./value.ts";
 
-/** Offsets stay within doubles and far from wrapping (the kernel's BPF_MAX_VAR_OFF). */
+/** Offsets stay exact in doubles and far from wrapping (the kernel's BPF_MAX_VAR_OFF). */
 const MAX_OFFSET = 2 ** 29;
 
 export function copyPointer(pointer: Pointer, bits: Bits, i: Instruction): Pointer {
@@ -48,7 +48,7 @@ export function pointerArithmetic(
   );
 }
 
-/** Constants go to the fixed part, other numbers to the variable one. */
+/** Constants are added to the fixed part, other numbers to the variable one. */
 function moved(i: Instruction, op: "add" | "sub", pointer: Pointer, by: Scalar): Pointer {
   const { region, frame, fixed, offset } = pointer;
   if (op === "sub" && region === "stack") {
@@ -67,13 +67,13 @@ function moved(i: Instruction, op: "add" | "sub", pointer: Pointer, by: Scalar):
   return result;
 }
 
-/** The distance of two addresses of one region; kernels know nothing of it. */
+/** Returns the distance of two addresses of one region, of which kernels know nothing. */
 function distance(i: Instruction, a: Pointer, b: Pointer): Scalar {
   if (a.region === b.region && a.frame === b.frame) return unknown();
   throw new Refused(
     "POINTER_LEAK",
     i.index,
-    `the distance of ${describe(a)} from ${describe(b)} would tell addresses`,
+    `the distance of ${describe(a)} from ${describe(b)} would reveal addresses`,
     "subtract addresses of the same region only",
   );
 }

@@ -1,8 +1,8 @@
 /**
- * Arithmetic on what is known of numbers: bits by tnum.ts, ranges here, then `sync`. The result
- * allows at least each result of the concrete operation on numbers that the operands allow (held by
- * properties), and tells no more than Linux 6.18 works out (adjust_scalar_min_max_vals in
- * kernel/bpf/verifier.c; held by random programs).
+ * Abstract arithmetic on numbers: bits by tnum.ts, ranges here, then `sync`. The result allows at
+ * least each result of the concrete operation on operands that the abstract ones allow (checked by
+ * property tests). It is no more precise than Linux 6.18 (adjust_scalar_min_max_vals in
+ * kernel/bpf/verifier.c; checked by random programs).
  */
 import { ALU32, ALU64 } from "../arithmetic.ts";
 import type { AluOp, Bits, SwapTo } from "../opcode.ts";
@@ -37,7 +37,7 @@ const LIMIT = 2 ** 63;
 
 type Range = readonly [number, number];
 
-/** The ends of each result, if nothing wraps. */
+/** The bounds of each result, if nothing wraps. */
 const SUMS = {
   add: (a0: number, a1: number, b0: number, b1: number): Range => [a0 + b0, a1 + b1],
   sub: (a0: number, a1: number, b0: number, b1: number): Range => [a0 - b1, a1 - b0],
@@ -50,7 +50,7 @@ const BITS = { add: addBits, sub: subBits, mul: mulBits } as const;
 
 const within = ([min, max]: Range, low: number, high: number): boolean => min >= low && max <= high;
 
-/** Addition, subtraction, multiplication: each view on its own, and nothing if it may wrap. */
+/** Addition, subtraction, multiplication: each view separately, and unknown if it may wrap. */
 function linear(op: "add" | "sub" | "mul", a: Scalar, b: Scalar): Draft {
   const ends = SUMS[op];
   const k = blank();
@@ -68,8 +68,8 @@ function linear(op: "add" | "sub" | "mul", a: Scalar, b: Scalar): Draft {
 }
 
 /**
- * Bitwise operations: unsigned ranges from operands and bits; the signed ones are the same below
- * the sign.
+ * Bitwise operations: unsigned ranges from operands and bits. The signed
+ * ranges are equal if the sign bit is clear.
  */
 function bitwise(op: "and" | "or" | "xor", a: Scalar, b: Scalar): Draft {
   const k = blank();
@@ -96,7 +96,7 @@ function shiftedLeft(a: Scalar, n: number): Draft {
   const k = blank();
   k.bits = shiftLeft(a.bits, n);
   if (n === 32) {
-    // Sign extension by two shifts: doubles hold these ends exactly.
+    // Sign extension by two shifts: doubles hold these bounds exactly.
     k.min = a.smin32 * TWO_32;
     k.max = a.smax32 * TWO_32;
   }
@@ -137,7 +137,7 @@ function shiftedRightSigned(a: Scalar, n: number): Draft {
 
 const low = (bits: Tnum): Tnum => new Tnum(bits.vl, 0, bits.ml, 0);
 
-/** Shifts of the low half; the upper one is zero afterwards. The sign is bit 31. */
+/** Shifts the low half; the upper half is zero afterwards. The sign is bit 31. */
 function shift32(op: "lsh" | "rsh" | "arsh", a: Scalar, n: number): Draft {
   const k = blank();
   if (op === "lsh") {
@@ -164,10 +164,7 @@ function fold(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
   return constant(Number(BigInt.asIntN(32, value)), Number(BigInt.asIntN(32, value >> 32n)));
 }
 
-/**
- * Kernels follow shifts by constants below the width (is_safe_to_compute_dst_reg_range), and no
- * others.
- */
+/** Kernels follow shifts only by constants below the width (is_safe_to_compute_dst_reg_range). */
 const isCount = (b: Scalar, bits: Bits): boolean =>
   b.isConstant && b.bits.vh === 0 && b.bits.vl >>> 0 < bits;
 
@@ -188,13 +185,12 @@ function alu64(op: AluOp, a: Scalar, b: Scalar): Draft | null {
     case "arsh":
       return isCount(b, 64) ? shiftedRightSigned(a, b.bits.vl) : null;
     default:
-      // Division and remainder: kernels before 7.0 follow them no further, so no program may rely
-      // on it.
+      // Kernels before 7.0 do not follow division and remainder, so programs must not rely on it.
       return null;
   }
 }
 
-/** The low half, zero extended: its ranges are those of the whole (zext_32_to_64). */
+/** Zero-extends the low half: its ranges become those of the whole (zext_32_to_64). */
 function extendZero(k: Draft): Scalar {
   k.bits = low(k.bits);
   k.umin = k.umin32;
@@ -205,14 +201,14 @@ function extendZero(k: Draft): Scalar {
   return k.settled();
 }
 
-/** The low half, zero extended. The same object if that changes nothing. */
+/** Zero-extends the low half. Returns the same object if that changes nothing. */
 export function zeroExtend(a: Scalar): Scalar {
   return a.umax <= MAX_U32 ? a : extendZero(new Draft(a));
 }
 
 /**
- * What is known of `a op b`: a fresh object, as what is learnt of the result says nothing about the
- * operands.
+ * Computes `a op b`. Returns a new object: a later refinement of
+ * the result must not refine the operands.
  */
 export function compute(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
   if ((op === "lsh" || op === "arsh") && a.isConstant && isCount(b, bits)) {
@@ -223,12 +219,13 @@ export function compute(op: AluOp, bits: Bits, a: Scalar, b: Scalar): Scalar {
     const k = alu64(op, a, b);
     return k === null ? unknown() : extendZero(k);
   }
-  // What kernels do not follow is unknown to them as a whole: not even zero extended.
+  // Results that kernels do not follow are unknown as a whole, not even zero extended.
   return isCount(b, 32) ? extendZero(shift32(op, a, b.bits.vl)) : unknown();
 }
 
 /**
- * The variable part of an address plus or minus a number: kernels keep no ranges of its low half.
+ * Adds a number to the variable part of an address, or subtracts it.
+ * Kernels keep no ranges of its low half.
  */
 export function displaced(op: "add" | "sub", offset: Scalar, by: Scalar): Scalar {
   const k = linear(op, offset, by);
@@ -237,9 +234,8 @@ export function displaced(op: "add" | "sub", offset: Scalar, by: Scalar): Scalar
 }
 
 /**
- * A move of the low `from` bits, sign extended, as far as kernels follow it
- * (coerce_reg_to_size_sx): constants, and ranges that differ in those bits only and are all of one
- * sign.
+ * Moves the low `from` bits, sign extended, as far as kernels follow it (coerce_reg_to_size_sx):
+ * constants, and ranges of one sign that differ only in those bits.
  */
 export function movedSigned(a: Scalar, from: 8 | 16 | 32, bits: Bits): Scalar {
   const k = blank();
@@ -273,7 +269,7 @@ export function negate(a: Scalar, bits: Bits): Scalar {
   return compute("sub", bits, constant(0, 0), a);
 }
 
-/** Byte order: only lengths are known afterwards, and constants are not worth following. */
+/** Byte order: only the length is known afterwards. Constants are not tracked. */
 export function swapped(a: Scalar, to: SwapTo, width: 16 | 32 | 64): Scalar {
   if (width === 64) return to === "le" ? new Draft(a).settled() : unknown();
   return to === "le"
@@ -281,7 +277,7 @@ export function swapped(a: Scalar, to: SwapTo, width: 16 | 32 | 64): Scalar {
     : truncated(unknown(), width === 32 ? 4 : 2);
 }
 
-/** A value of `size` bytes from memory. */
+/** Returns a value of `size` bytes loaded from memory. */
 export function loaded(size: 1 | 2 | 4 | 8, signed: boolean): Scalar {
   if (size === 8) return unknown();
   return signed
@@ -289,7 +285,7 @@ export function loaded(size: 1 | 2 | 4 | 8, signed: boolean): Scalar {
     : truncated(unknown(), size);
 }
 
-/** The low `size` bytes, zero extended (coerce_reg_to_size): what a load of them gives. */
+/** Returns the low `size` bytes, zero extended (coerce_reg_to_size), as a load of them gives. */
 export function truncated(a: Scalar, size: 1 | 2 | 4 | 8): Scalar {
   if (size === 8) return a;
   const span = 2 ** (8 * size);

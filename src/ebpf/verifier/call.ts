@@ -1,4 +1,4 @@
-/** Calls of the driver's helpers: who may call which, with what, and what comes back. */
+/** Checks calls of the driver's helpers: caller, arguments and result. */
 import { HELPERS, type HelperName } from "../../abi/programs.ts";
 import type { Instruction } from "../instruction.ts";
 import {
@@ -39,7 +39,7 @@ export function callHelper(around: Surroundings, state: State, i: Instruction): 
 
 type Output = { readonly pointer: Pointer; readonly access: Access } | undefined;
 
-/** The state after the call, for one range of results. */
+/** Continues after the call, for one range of results. */
 function finish(
   state: State,
   signature: Signature,
@@ -88,7 +88,7 @@ function checkAllowed(around: Surroundings, i: Instruction, name: HelperName | u
     throw new Refused(
       "HELPER_UNPROVABLE",
       i.index,
-      `calls ${name}, which cannot be proved: ${unprovable}`,
+      `calls ${name}, which is unprovable: ${unprovable}`,
       "let the driver map buffers, or run the program with --allow-unverified",
     );
   }
@@ -153,7 +153,7 @@ function isWholeContext(value: Value): boolean {
   return value.isPointer && value.region === "context" && value.min === 0 && value.max === 0;
 }
 
-/** Known bytes, the last of them 0. The context will not do: the host may take the NUL away. */
+/** Checks known bytes that end with 0. Only on the stack: the host can change the context. */
 function isString(state: State, value: Value): boolean {
   if (!value.isPointer || value.region !== "stack" || !value.isConstant) return false;
   for (let at = value.min; at < 0; at++) {

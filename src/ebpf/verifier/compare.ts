@@ -1,8 +1,8 @@
 /**
- * What a conditional jump tells: the operands narrowed to where the comparison holds, or null if
- * it cannot hold. Both as Linux 6.18 does it (is_scalar_branch_taken and regs_refine_cond_op in
- * kernel/bpf/verifier.c) and no further: a way that only we know to be impossible is followed by
- * the kernel, which then refuses what it finds there.
+ * Refinement by a conditional jump: the operands narrowed to the values for which the comparison
+ * holds, or null if it is impossible. Exactly as Linux 6.18 (is_scalar_branch_taken and
+ * regs_refine_cond_op in kernel/bpf/verifier.c): a branch that only this verifier knows to be
+ * impossible is followed by the kernel, which then refuses what it finds there.
  */
 import type { Bits, JumpOp } from "../opcode.ts";
 import { EXACT, forgetRanges, isExact, type Known } from "./deduce.ts";
@@ -15,8 +15,8 @@ export interface Operands {
 }
 
 /**
- * Operands where `a op b` holds (or, with `holds` false, does not), or null if that is
- * impossible.
+ * Returns the operands for which `a op b` holds (or, with `holds` false,
+ * does not), or null if that is impossible.
  * @param same both operands are one register
  */
 export function assume(
@@ -30,7 +30,7 @@ export function assume(
   const outcome = decided(op, bits, a, b);
   if (outcome !== undefined) return outcome === holds ? { a, b } : null;
   if (same) return ofOneRegister(op, holds, a);
-  // Two that differ by a constant: kernels learn of the second, then compute the first from it.
+  // They differ by a constant: kernels refine the second, then recompute the first from it.
   if (a.related && b.related) return { a, b };
   const first = new Draft(a);
   const second = new Draft(b);
@@ -39,8 +39,8 @@ export function assume(
 }
 
 /**
- * A register compared with itself. Kernels follow `r < r` too, and narrow the two ends of its one
- * range against each other: of what comes out of that, any number is a safe reading.
+ * Compares a register with itself. Kernels follow `r < r` too, and refine the two ends of its one
+ * range against each other. Treating the result as any number is safe.
  */
 function ofOneRegister(op: JumpOp, holds: boolean, a: Scalar): Operands {
   const order = op.length === 3 && op !== "set" ? op.slice(1) : op;
@@ -50,7 +50,7 @@ function ofOneRegister(op: JumpOp, holds: boolean, a: Scalar): Operands {
   return { a: value, b: value };
 }
 
-/** What was learned of a number that is linked as `before` was. */
+/** Returns the refined number, linked as `before` was. */
 function settled(draft: Draft, before: Scalar): Scalar {
   const narrowed = draft.settled();
   if (before.related && !narrowed.isConstant) return related(narrowed);
@@ -61,17 +61,14 @@ function settled(draft: Draft, before: Scalar): Scalar {
 const isKnown = (bits: Bits, a: Readonly<Known>): boolean =>
   bits === 64 ? a.bits.isConstant : a.bits.ml === 0;
 
-/** The ends of a view of an operand. */
+/** The bounds of a view of an operand. */
 type Ends = readonly [number, number];
 const unsigned = (bits: Bits, a: Readonly<Known>): Ends =>
   bits === 64 ? [a.umin, a.umax] : [a.umin32, a.umax32];
 const signed = (bits: Bits, a: Readonly<Known>): Ends =>
   bits === 64 ? [a.min, a.max] : [a.smin32, a.smax32];
 
-/**
- * Whether the comparison holds for all operands, or for none; undefined: it depends, as far as is
- * known.
- */
+/** Returns true or false if the comparison is decided for all operands; undefined otherwise. */
 function decided(op: JumpOp, bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
   switch (op) {
     case "eq":
@@ -109,7 +106,7 @@ function ordered(op: Order, [a0, a1]: Ends, [b0, b1]: Ends): boolean | undefined
 
 const apart = ([a0, a1]: Ends, [b0, b1]: Ends): boolean => a0 > b1 || a1 < b0;
 
-/** Equality: true or false if it is decided. */
+/** Decides inequality: true or false; undefined if unknown. */
 function differ(bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
   if (isKnown(bits, a) && isKnown(bits, b)) {
     return a.bits.vl === b.bits.vl && (bits === 32 || a.bits.vh === b.bits.vh);
@@ -122,7 +119,7 @@ function differ(bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
   return far ? false : undefined;
 }
 
-/** `a & b`: bits of one are asked for by the constant that is the other. */
+/** Decides `a & b`, with a constant as one operand. */
 function overlap(bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
   const [{ bits: x }, { bits: y }] = isKnown(bits, b) ? [a, b] : [b, a];
   if (!isKnown(bits, isKnown(bits, b) ? b : a)) return undefined;
@@ -134,7 +131,7 @@ function overlap(bits: Bits, a: Scalar, b: Scalar): boolean | undefined {
 
 const OPPOSITE = { lt: "ge", le: "gt", gt: "le", ge: "lt" } as const;
 
-/** Narrows both operands to where the comparison holds, or does not. */
+/** Refines both operands to the values for which the comparison holds, or does not. */
 function refine(op: JumpOp, bits: Bits, holds: boolean, a: Draft, b: Draft): void {
   switch (op) {
     case "eq":
@@ -156,11 +153,11 @@ function refine(op: JumpOp, bits: Bits, holds: boolean, a: Draft, b: Draft): voi
   }
 }
 
-/** Whole numbers beyond 2^53 have no neighbours among doubles. */
+/** Integers beyond 2^53 have no exact neighbours among doubles. */
 const less = (n: number, by: number): number => (isExact(n) ? n - by : n);
 const more = (n: number, by: number): number => (isExact(n) ? n + by : n);
 
-/** a + gap <= b. */
+/** Refines for a + gap <= b. */
 function inOrder(bits: Bits, isSigned: boolean, gap: number, a: Draft, b: Draft): void {
   if (bits === 64) {
     if (isSigned) {
@@ -202,7 +199,7 @@ function unequal(bits: Bits, a: Draft, b: Draft): void {
   else if (isKnown(bits, a)) without(bits, b, a.bits);
 }
 
-/** `a` without one value: only a value at an end of a range can be told. */
+/** Excludes one value from `a`, which only has effect at the end of a range. */
 function without(bits: Bits, a: Draft, { vl, vh }: Tnum): void {
   if (bits === 32) {
     if (a.umin32 === vl >>> 0) a.umin32++;
@@ -222,8 +219,8 @@ function without(bits: Bits, a: Draft, { vl, vh }: Tnum): void {
 }
 
 /**
- * `a & b` with a constant `b` is not zero, which tells the bit where only one is asked for; or it
- * is zero, where kernels forget the ranges.
+ * Refines for `a & b` with a constant `b`. If it is not zero and `b` has one bit, that bit is set.
+ * If it is zero, kernels drop the ranges.
  */
 function mask(bits: Bits, holds: boolean, a: Draft, b: Draft): void {
   const low = b.bits.vl;
@@ -239,7 +236,7 @@ function mask(bits: Bits, holds: boolean, a: Draft, b: Draft): void {
 
 const isPower = (n: number): boolean => n !== 0 && (n & (n - 1)) === 0;
 
-/** The immediate of an instruction: sign extended to 64 bits. */
+/** Returns the immediate of an instruction, sign extended to 64 bits. */
 export function immediate(imm: number): Scalar {
   return constant(imm, imm >> 31);
 }

@@ -1,11 +1,11 @@
 /**
- * What bits and ranges of a number tell of each other: the steps of Linux 6.18's reg_bounds_sync
- * (kernel/bpf/verifier.c) in their order and no others. Knowing more than the kernel would be right
- * and useless: a program that needs it is refused by the guest. So a step that is skipped here only
- * makes the verdict stricter; a step that is added makes it wrong.
+ * Deductions between the bits and ranges of a number: exactly the steps of Linux 6.18's
+ * reg_bounds_sync (kernel/bpf/verifier.c), in their order. More precision than the kernel's would
+ * be sound but useless: the guest refuses a program that needs it. So a missing step only makes the
+ * verdict stricter, and an additional step makes it wrong.
  *
- * Bounds are doubles. Beyond 2^53 a lower bound is rounded down and an upper bound up, to infinity
- * if necessary.
+ * Bounds are doubles. Beyond 2^53 a lower bound is rounded down and an
+ * upper bound up, to infinity if necessary.
  */
 import { bitsOfRange, meetKnownBits, Tnum } from "./tnum.ts";
 
@@ -15,23 +15,23 @@ export const MAX_U32 = 0xffffffff;
 export const MIN_S32 = -0x80000000;
 export const MAX_S32 = 0x7fffffff;
 
-/** What is known of a number, while it is worked out. */
+/** What is known of a number during a computation. */
 export interface Known {
   bits: Tnum;
-  /** As signed 64 bits; infinite: only what 64 bits say. */
+  /** As signed 64 bits; infinite if only the bits bound it. */
   min: number;
   max: number;
   /** As unsigned 64 bits. */
   umin: number;
   umax: number;
-  /** The low half as unsigned, and as signed 32 bits. */
+  /** The low half as unsigned, then as signed 32 bits. */
   umin32: number;
   umax32: number;
   smin32: number;
   smax32: number;
 }
 
-/** A lower and an upper bound from the halves of a signed number: exact, or rounded outwards. */
+/** Bounds from the halves of a signed number: exact, or rounded outwards. */
 export const lowerBound = (low: number, high: number): number =>
   high < -(2 ** 21) ? -Infinity : high < 2 ** 21 ? high * TWO_32 + (low >>> 0) : EXACT;
 export const upperBound = (low: number, high: number): number =>
@@ -58,7 +58,7 @@ export function forget32(k: Known): void {
   k.smax32 = MAX_S32;
 }
 
-/** Ranges of the low half from its bits. */
+/** Refines the ranges of the low half by its bits. */
 export function update32({ bits: { vl, ml } }: Known, k: Known): void {
   k.smin32 = Math.max(k.smin32, vl | (ml & MIN_S32));
   k.smax32 = Math.min(k.smax32, vl | (ml & MAX_S32));
@@ -66,7 +66,7 @@ export function update32({ bits: { vl, ml } }: Known, k: Known): void {
   k.umax32 = Math.min(k.umax32, (vl | ml) >>> 0);
 }
 
-/** Ranges from bits: the sign bit counts the other way for signed ones. */
+/** Refines ranges by bits. In signed ranges the sign bit counts negatively. */
 export function updateFromBits(k: Known): void {
   update32(k, k);
   const { vl, vh, ml, mh } = k.bits;
@@ -77,8 +77,8 @@ export function updateFromBits(k: Known): void {
 }
 
 /**
- * If all numbers of a range share their upper half, it bounds the lower one; if two follow each
- * other, as signed.
+ * Bounds the low half if all numbers of a range have the same upper half, or if there are two
+ * consecutive upper halves, as signed.
  */
 function lowerHalf(k: Known, min: number, max: number): void {
   if (!isExact(min) || !isExact(max)) return;
@@ -111,7 +111,7 @@ function deduce32(k: Known): void {
 }
 
 function deduce64(k: Known): void {
-  // Below 2^63 both views are the same.
+  // Below 2^63 both views are equal.
   if (k.umax < 2 ** 63) {
     k.min = Math.max(k.min, k.umin);
     k.max = Math.min(k.max, k.umax);
@@ -122,7 +122,7 @@ function deduce64(k: Known): void {
     k.umin = Math.max(k.umin, low);
     if (k.max >= 0) k.umax = Math.min(k.umax, k.max);
   } else if (k.umax < (k.min >= 0 ? k.min : 2 ** 63)) {
-    // Signed numbers of both signs, of which the unsigned range has those of one sign only.
+    // A signed range of both signs, with an unsigned range of one sign.
     k.min = k.umin;
     if (k.max >= 0) k.umax = Math.min(k.umax, k.max);
   } else if (k.max >= 0 && k.max < k.umin) {
@@ -131,7 +131,7 @@ function deduce64(k: Known): void {
   }
 }
 
-/** The ends of 64-bit ranges with the low halves that are possible. */
+/** Refines the bounds of 64-bit ranges by the possible low halves. */
 function deduceMixed(k: Known): void {
   if (k.umin < EXACT) k.umin = Math.max(k.umin, withLow(k.umin, k.umin32));
   if (k.umax < EXACT) k.umax = Math.min(k.umax, withLow(k.umax, k.umax32));
@@ -147,7 +147,7 @@ function deduceMixed(k: Known): void {
 
 const withLow = (n: number, low: number): number => Math.floor(n / TWO_32) * TWO_32 + low;
 
-/** @returns whether anything was learned */
+/** @returns true if anything was refined */
 function deduce(k: Known): boolean {
   const { bits, min, max, umin, umax, umin32, umax32, smin32, smax32 } = k;
   deduce32(k);
@@ -159,7 +159,7 @@ function deduce(k: Known): boolean {
   return !(same64 && same32 && sameSigned32 && k.bits === bits);
 }
 
-/** Bits that all numbers of the ranges share. */
+/** Refines the bits by those that all numbers of the ranges share. */
 function bitsFromRanges(k: Known): void {
   let bits = k.bits;
   if (k.umax < EXACT && k.umin <= k.umax) bits = meetKnownBits(bits, bitsOfRange(k.umin, k.umax));
@@ -174,14 +174,14 @@ function bitsFromRanges(k: Known): void {
 }
 
 /**
- * Lets bits and ranges learn from each other.
- * @returns false if they contradict: the ranges are forgotten then, as the kernel follows such a
- * path
+ * Refines bits and ranges by each other.
+ * @returns false if they contradict: the ranges are dropped
+ * then, because the kernel follows such a path
  */
 export function sync(k: Known): boolean {
   updateFromBits(k);
   if (k.bits.isConstant && isSane(k)) return true;
-  // Three times, as the kernel does, unless the first already learned nothing.
+  // Three times, as the kernel does, unless the first pass refined nothing.
   if (deduce(k) && deduce(k)) deduce(k);
   bitsFromRanges(k);
   updateFromBits(k);

@@ -1,8 +1,8 @@
 /**
- * Follows every path of a program, depth first, as the Linux kernel's verifier does. Where paths
- * meet, the state is compared with those seen there: what an earlier path covered is not followed
- * again. Loops are followed iteration by iteration, so whatever ends is seen to end; a state that
- * comes back unchanged never ends.
+ * Explores every path of a program, depth first, as the Linux kernel's verifier does.
+ * At joins the state is compared with those seen there, and a covered path is pruned.
+ * Loops are followed iteration by iteration, so bounded loops are seen to end; a state
+ * that recurs unchanged is an endless loop.
  */
 
 import type { ProgramForm, ProgramName } from "../../abi/programs.ts";
@@ -13,28 +13,28 @@ import { Refused } from "./refusal.ts";
 import { covered, type Liveness, State } from "./state.ts";
 import { DONE, type Surroundings, step } from "./step.ts";
 
-/** A place on the way where two ways were possible. */
+/** A branch on the current path at which both sides were possible. */
 export interface Turn {
   readonly index: number;
   readonly taken: boolean;
   readonly before: Turn | null;
 }
 
-/** A state that was seen at a join. It is done when all that follows from it is. */
+/** A state seen at a join. It is done when all paths from it are. */
 interface Seen {
   readonly state: State;
   readonly parent: Seen | null;
-  /** Instructions from the start, on the path that came here. */
+  /** Instructions from the start on the path to it. */
   readonly depth: number;
-  /** Ways from here that are still to be followed. */
+  /** Paths from it that are not yet explored. */
   open: number;
-  /** Instructions on the longest way from here to the end; known when done. */
+  /** Instructions on the longest path from it to the end; valid when done. */
   longest: number;
 }
 
 /**
- * What was seen at a join. Iterations of a loop differ in their counters, so `alike` finds the same
- * iteration again.
+ * States seen at a join. Iterations of a loop differ in their counters:
+ * `alike` finds states with the same constants.
  */
 interface Place {
   readonly latest: Seen[];
@@ -54,15 +54,15 @@ export interface ExploreOptions {
   readonly contextSize: number;
   readonly form: ProgramForm;
   readonly program: ProgramName | undefined;
-  /** Instructions followed and states compared, together, before it is given up. */
+  /** Limit of instructions followed and states compared, together. */
   readonly budget: number;
   /** Called before each instruction that is followed. */
   readonly trace?: (state: State, instruction: Instruction) => void;
-  /** Called when a path ends because an earlier one covers it. */
+  /** Called when a path is pruned. */
   readonly pruned?: (slot: number) => void;
 }
 
-/** A hash of the constants and constant addresses that can still matter. */
+/** Hashes the relevant constants and constant addresses. */
 function keyOf({ registers }: State, { relevant }: Liveness): number {
   let hash = 0;
   for (let n = 0; n < FRAME_POINTER; n++) {
@@ -76,14 +76,9 @@ function keyOf({ registers }: State, { relevant }: Liveness): number {
   return hash;
 }
 
-/**
- * States compared with at one join: so many of the latest, and of those with the same constants.
- */
+/** Number of states compared at one join: of the latest, and of those with the same constants. */
 const COMPARED = 12;
-/**
- * A state is kept if so many instructions were followed since the last one, or few are kept at that
- * place.
- */
+/** Keeps a state every so many instructions, or if few are kept at that join. */
 const KEEP_EVERY = 8;
 
 export class Exploration implements Surroundings {
@@ -101,11 +96,11 @@ export class Exploration implements Surroundings {
   #depth = 0;
   #kept = 0;
   #turn: Turn | null = null;
-  /** Instructions followed, states kept, and instructions on the longest path. */
+  /** Instructions followed; below: states kept, and instructions on the longest path. */
   steps = 0;
   states = 0;
   longest = 0;
-  /** Where the exploration stands; for messages. */
+  /** The current state, for messages. */
   current: State = State.initial();
 
   /** @throws Refused */
@@ -120,7 +115,7 @@ export class Exploration implements Surroundings {
     this.#stackUse = this.flow.functions.map(() => 0);
   }
 
-  /** The turns on the way to where it stands, the latest first. */
+  /** The branches on the current path, the latest first. */
   get turn(): Turn | null {
     return this.#turn;
   }
@@ -173,7 +168,7 @@ export class Exploration implements Surroundings {
     if (depth > this.#stackUse[fn]!) this.#stackUse[fn] = depth;
   }
 
-  /** Compares with what was seen here. @returns true if the path need not be followed further */
+  /** Compares with the states seen here. @returns true if the path is pruned */
   #meet(slot: number): boolean {
     const place: Place = this.#seen[slot] ?? { latest: [], alike: new Map() };
     this.#seen[slot] = place;
@@ -229,7 +224,7 @@ export class Exploration implements Surroundings {
     });
   }
 
-  /** A path has ended, `depth` instructions from the start. */
+  /** Ends a path of `depth` instructions. */
   #end(depth: number): void {
     this.longest = Math.max(this.longest, depth);
     let total = depth;
@@ -259,13 +254,11 @@ export class Exploration implements Surroundings {
       "ENDLESS_LOOP",
       slot,
       `control comes back here after ${this.#depth - seen.depth} instructions with nothing changed that could end the loop`,
-      "count rounds in a register or on the stack, and compare the count with a constant",
+      "count iterations in a register or on the stack, and compare the count with a constant",
     );
   }
 
-  /**
-   * Bytes of stack that a function and what it calls use together; each frame is rounded up to 32.
-   */
+  /** Stack of the deepest chain of functions in bytes. Each frame is rounded up to 32. */
   get stackDepth(): number {
     return this.#deepest(0, new Map());
   }
@@ -291,7 +284,7 @@ export class Exploration implements Surroundings {
     throw new Refused(
       "STACK_DEPTH",
       -1,
-      `functions that call each other use ${depth} bytes of stack together: the limit is ${STACK_SIZE}`,
+      `nested functions use ${depth} bytes of stack: the limit is ${STACK_SIZE}`,
       "use less stack, or let the compiler inline them",
     );
   }

@@ -1,6 +1,5 @@
 /**
- * What can be said of a program before its values are known: its functions, their shape, and what
- * is read later.
+ * Static analysis of a program, without values: its functions, their control flow, and liveness.
  */
 import { HELPERS } from "../../abi/programs.ts";
 import { type Instruction, REGISTERS, slotsOf, targetOf } from "../instruction.ts";
@@ -11,18 +10,18 @@ import { Refused } from "./refusal.ts";
 import type { Liveness } from "./state.ts";
 
 export interface Fn {
-  /** Slots of its first instruction and after its last. */
+  /** Slots of its first instruction and past its last. */
   readonly start: number;
   readonly end: number;
-  /** Numbers of the functions it calls. */
+  /** Numbers of the called functions. */
   readonly calls: ReadonlySet<number>;
 }
 
 export interface Flow {
-  /** By slot; undefined in the second half of a wide load. */
+  /** By slot; undefined for the second half of a wide load. */
   readonly at: readonly (Instruction | undefined)[];
   readonly functions: readonly Fn[];
-  /** By slot: 1 if paths meet, so states are compared there. */
+  /** By slot: 1 at a join, where states are compared. */
   readonly joins: Uint8Array;
   /** By slot, before the instruction. */
   readonly liveness: readonly Liveness[];
@@ -30,7 +29,7 @@ export interface Flow {
   functionAt(slot: number): number;
 }
 
-/** @throws Refused if the shape of the program is wrong already */
+/** @throws Refused if the program's structure is invalid */
 export function analyseFlow(instructions: readonly Instruction[]): Flow {
   const last = instructions.at(-1)!;
   const at = new Array<Instruction | undefined>(last.index + slotsOf(last)).fill(undefined);
@@ -98,7 +97,7 @@ function checkFunction(at: Flow["at"], fn: Fn, joins: Uint8Array): void {
   }
 }
 
-/** Slots that may follow an instruction within its function. */
+/** Returns the slots that may follow an instruction within its function. */
 function successors(i: Instruction): number[] {
   const { kind } = i.encoding.operation;
   const next = i.index + slotsOf(i);
@@ -107,7 +106,7 @@ function successors(i: Instruction): number[] {
   return kind === "jump" ? [next, targetOf(i)!] : [next];
 }
 
-/** Instructions that no path reaches are mistakes, and kernels refuse them. */
+/** Refuses unreachable instructions, as kernels do. */
 function checkReachable(instructions: readonly Instruction[], at: Flow["at"]): void {
   const seen = new Uint8Array(at.length);
   const work = [0];
@@ -127,14 +126,14 @@ function checkReachable(instructions: readonly Instruction[], at: Flow["at"]): v
     "UNREACHABLE",
     dead.index,
     "no path leads to this instruction",
-    "remove it, or the jump that passes it by",
+    "remove it, or the jump that skips it",
   );
 }
 
 /**
- * No function calls itself, directly or through others, and no chain of calls is too long. Kernels
- * count calls in code that never runs, too (check_max_stack_depth). Functions are visited callees
- * first, without recursion: a program may have as many of them as it has instructions.
+ * Refuses recursion and call chains that are too deep. Kernels count calls in dead code, too
+ * (check_max_stack_depth). Functions are visited callees first, without recursion: a program may
+ * have as many functions as instructions.
  */
 function checkCalls(functions: readonly Fn[]): void {
   if (functions.length > MAX_FUNCTIONS) {
@@ -150,7 +149,7 @@ function checkCalls(functions: readonly Fn[]): void {
     for (const called of calls) callers[called]!.push(n);
   });
   const open = functions.map(({ calls }) => calls.size);
-  /** Frames of the longest chain that starts with each function. */
+  /** Frames of the longest chain that starts at each function. */
   const frames = functions.map(() => 1);
   const work = functions.flatMap((_, n) => (open[n] === 0 ? [n] : []));
   for (let n = work.pop(); n !== undefined; n = work.pop()) {
@@ -177,8 +176,7 @@ function checkCalls(functions: readonly Fn[]): void {
 }
 
 /**
- * Names a function of the circle: each that is still open calls one that is, so the walk comes back
- * to one.
+ * Names a function of the cycle: each open function calls an open one, so the walk returns to one.
  */
 function recursion(functions: readonly Fn[], open: readonly number[]): Refused {
   const seen = new Set<number>();
@@ -199,10 +197,10 @@ function recursion(functions: readonly Fn[], open: readonly number[]): Refused {
 const MAX_FUNCTIONS = 256;
 
 /**
- * Backwards, to a fixed point: which registers are read later (`live`), and which may decide where
- * memory is accessed, where control goes or what is returned (`relevant`). What is only stored to
- * the context is live and not relevant. What goes to the stack may come back, so it counts as
- * relevant.
+ * Backward data-flow analysis to a fixed point: registers that are read later
+ * (`live`), and those that may decide an address, a branch or a result (`relevant`). A
+ * value that is only stored to the context is live, but not relevant. A value stored
+ * to the stack may be reloaded, so it is relevant.
  */
 function analyseLiveness(
   instructions: readonly Instruction[],
@@ -213,8 +211,7 @@ function analyseLiveness(
   const copiesStack = instructions.some(usesFramePointerAsValue);
   const effects = new Map(instructions.map((i) => [i.index, effectOf(i, copiesStack)]));
   const before = predecessors(instructions, at.length);
-  // Only what may change is looked at again: rounds over all of a program whose blocks lie
-  // backwards take minutes.
+  // A work list: repeated passes over a program whose blocks are in reverse order take minutes.
   const work = instructions.map((i) => i.index);
   const waiting = new Uint8Array(at.length).fill(1);
   for (let slot = work.pop(); slot !== undefined; slot = work.pop()) {
@@ -241,7 +238,7 @@ function analyseLiveness(
   return Array.from(live, (bits, slot) => ({ live: bits, relevant: relevant[slot]! }));
 }
 
-/** By slot: the instructions that may come before it. */
+/** By slot: the instructions that may precede it. */
 function predecessors(instructions: readonly Instruction[], slots: number): number[][] {
   const before = Array.from({ length: slots }, (): number[] => []);
   for (const i of instructions) for (const next of successors(i)) before[next]!.push(i.index);
@@ -249,10 +246,7 @@ function predecessors(instructions: readonly Instruction[], slots: number): numb
 }
 
 interface Effect {
-  /**
-   * Registers read, written, read to decide something, and those whose value goes into what is
-   * written.
-   */
+  /** Registers read, written, read for a decision, and those that flow into the written ones. */
   readonly reads: number;
   readonly writes: number;
   readonly decides: number;
@@ -278,7 +272,7 @@ function effectOf(i: Instruction, copiesStack: boolean): Effect {
   switch (operation.kind) {
     case "alu": {
       const reads = operation.op === "mov" ? src : dst | src;
-      // If one of the two is an address, the other must be bounded, whatever becomes of the sum.
+      // If one operand is an address, the other must be bounded, even if the sum is dead.
       const moves = operation.bits === 64 && (operation.op === "add" || operation.op === "sub");
       const decides = moves && operation.source === "reg" ? reads : 0;
       return { ...none, reads, writes: dst, decides, flows: reads };
@@ -321,7 +315,7 @@ function argumentsOf(helper: number): number {
   return ARGUMENTS & (bit(count + 1) - 1);
 }
 
-/** Of a caller's registers, what is read after the call: R6..R9. */
+/** Returns the liveness of a caller's registers across a call: R6..R9. */
 export function acrossCall(after: Liveness): Liveness {
   const kept = 0b1111000000;
   return { live: after.live & kept, relevant: after.relevant & kept };

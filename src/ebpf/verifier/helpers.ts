@@ -1,24 +1,24 @@
-/** What the helpers of version 1 take and give (the table is data; `call.ts` applies it). */
+/** Arguments and results of the helpers of version 1 (a table, which `call.ts` applies). */
 import { VNET_HDR } from "../../abi/context.ts";
 import type { HelperName, ProgramName } from "../../abi/programs.ts";
 
 export type Argument =
-  /** The queue's context, exactly as R1 was. */
+  /** The queue's context, unmodified. */
   | { readonly kind: "context" }
   | { readonly kind: "number" }
-  /** So many bytes that the helper reads, and that must be initialised. */
+  /** `size` bytes that the helper reads, which must be initialised. */
   | { readonly kind: "in"; readonly size: number }
-  /** So many bytes that the helper writes if its result is `writesOn`, or always. */
+  /** `size` bytes that the helper writes if its result is `writesOn`, or always. */
   | { readonly kind: "out"; readonly size: number; readonly writesOn?: number }
-  /** A string on the stack, with its NUL. */
+  /** A string on the stack with its NUL. */
   | { readonly kind: "string" };
 
 export interface Signature {
   readonly programs: readonly ProgramName[] | "any";
   readonly args: readonly Argument[];
-  /** Low half of R0, as signed 32 bits. Each range is followed on its own. */
+  /** Ranges of the low half of R0, as signed 32 bits. Each range is explored separately. */
   readonly results: readonly (readonly [number, number])[];
-  /** Why no call of it can be proved, whatever the arguments. */
+  /** Why no call of it is provable, with any arguments. */
   readonly unprovable?: string;
 }
 
@@ -36,7 +36,7 @@ const TX = ["txp", "txc", "txi", "txr", "txh"] as const;
 const MAPS =
   "it maps whatever address the program passes, and the context, where addresses come from, is shared";
 
-/** RFC of the table: the ABI, "Helpers"; results are C `int`. */
+/** Source of the table: the ABI, "Helpers"; results are C `int`. */
 export const HELPER_SIGNATURES: Readonly<Record<HelperName, Signature>> = {
   rx_pkt_alloc: { programs: ["rxc"], args: [context], results: [ERRORS] },
   pkt_l4_csum_md_get: {
@@ -87,8 +87,8 @@ export const HELPER_SIGNATURES: Readonly<Record<HelperName, Signature>> = {
 };
 
 /**
- * Largest result (low half of R0, signed) of each program; 0 is success or "none", 1 "one",
- * negative an error.
+ * Largest result (low half of R0, signed) of each program; 0 is
+ * success or "none", 1 "one", negative an error.
  */
 export const LARGEST_RESULT: Readonly<Partial<Record<ProgramName, number>>> = {
   ...{ rxp: 0, rxc: 1, rxi: 1, rxr: 1, txp: 0, txc: 1, txi: 1, txr: 1 },

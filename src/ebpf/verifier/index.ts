@@ -1,7 +1,7 @@
 /**
- * The verifier: proves that a bpfhv program touches only the context and its stack, reads nothing
- * that it did not set, lets no address out, ends, calls only the helpers that it may, and returns
- * what its driver expects.
+ * The verifier: proves that a bpfhv program accesses only the context and its stack,
+ * reads only initialised data, leaks no address, terminates, calls only permitted
+ * helpers, and returns what its driver expects.
  */
 import { MAX_INSTRUCTIONS, type ProgramForm, type ProgramName } from "../../abi/programs.ts";
 import { EbpfError } from "../errors.ts";
@@ -17,19 +17,19 @@ export { explain, summarise } from "./messages.ts";
 export type { Rule } from "./refusal.ts";
 
 export interface VerifyOptions {
-  /** Bytes of the context, public part included. */
+  /** Context size in bytes, including the public part. */
   readonly contextSize: number;
-  /** Which program it is; without it, any helper may be called and any number returned. */
+  /** The program's name. Without it, any helper may be called and any number returned. */
   readonly program?: ProgramName;
   /** Default "helperfree": no helper calls. */
   readonly form?: ProgramForm;
-  /** Instructions followed and states compared before it is given up. */
+  /** Limit of instructions followed and states compared. */
   readonly budget?: number;
-  /** Collects every state of every path (the verdict's `log`); slow. */
+  /** Collects every state of every path (the verdict's `log`). Slow. */
   readonly log?: boolean;
 }
 
-/** One jump on the way to the refused instruction. */
+/** One jump on the path to the refused instruction. */
 export interface PathStep {
   readonly index: number;
   readonly instruction: string;
@@ -38,19 +38,19 @@ export interface PathStep {
 
 export interface Refusal {
   readonly rule: Rule;
-  /** Slot of the instruction; -1: the program as a whole. */
+  /** Slot of the instruction; -1 for the program as a whole. */
   readonly index: number;
   readonly message: string;
-  /** What would help. */
+  /** What fixes it. */
   readonly fix: string;
   /** As text; "" if there is none. */
   readonly instruction: string;
   readonly line?: SourceLine;
-  /** In the order of execution; the latest turns if there are many. */
+  /** In the order of execution; only the latest branches if there are many. */
   readonly path: readonly PathStep[];
-  /** Turns before those of `path`. */
+  /** Branches before those of `path`. */
   readonly omitted: number;
-  /** What the registers and the stack held before the instruction. */
+  /** Registers and stack before the instruction. */
   readonly state: string;
 }
 
@@ -60,22 +60,23 @@ export interface Verdict {
   readonly refusal?: Refusal;
   /** Slots of the program. */
   readonly length: number;
-  /** Instructions that were followed, over all paths. */
+  /** Instructions followed, over all paths. */
   readonly followed: number;
-  /** Where accepted: instructions that one run executes at most. */
+  /** If accepted: the largest number of instructions of one run. */
   readonly longest: number;
-  /** Where accepted: bytes of stack, all functions of the deepest chain together. */
+  /** If accepted: stack of the deepest chain of functions, in bytes. */
   readonly stack: number;
   readonly log: readonly string[];
 }
 
 /**
- * Within a second and some ten megabytes on a slow machine; programs of ours need a few thousand.
+ * Takes at most a second and some ten megabytes on a slow machine. This
+ * project's programs need a few thousand.
  */
 export const DEFAULT_BUDGET = 300_000;
 const SHOWN_TURNS = 24;
 
-/** Judges a program. Any bytes give a verdict, within the budget. */
+/** Verifies a program. Any bytes get a verdict, within the budget. */
 export function verify(program: Program, options: VerifyOptions): Verdict {
   const log = options.log ? new StateLog(program) : undefined;
   const verdict = { name: program.name, length: Math.floor(program.code.length / SLOT) };

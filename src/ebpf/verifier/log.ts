@@ -1,4 +1,4 @@
-/** The full log: every instruction that is followed, with the state before it. */
+/** The full log: every followed instruction, with the state before it. */
 import type { Instruction } from "../instruction.ts";
 import { lineOf, type Program, type SourceLine } from "../program.ts";
 import { formatInstruction } from "../text.ts";
@@ -6,7 +6,7 @@ import type { ExploreOptions } from "./explore.ts";
 import { STACK_SLOTS, type State } from "./state.ts";
 import { describe } from "./value.ts";
 
-/** Lines kept from the start, and as many from the end. */
+/** Lines kept at the start, and as many at the end. */
 const KEPT = 20_000;
 
 export class StateLog {
@@ -20,11 +20,11 @@ export class StateLog {
     this.#program = program;
   }
 
-  /** What `Exploration` calls. */
+  /** The hooks of `Exploration`. */
   get hooks(): Pick<ExploreOptions, "trace" | "pruned"> {
     return {
       trace: (state, instruction) => this.#instruction(state, instruction),
-      pruned: (slot) => this.#add(`${slot}: seen before: nothing new follows`),
+      pruned: (slot) => this.#add(`${slot}: pruned: a state seen before covers it`),
     };
   }
 
@@ -54,7 +54,7 @@ export class StateLog {
   }
 }
 
-/** Registers and stack of the function that runs: `r1=context + 0 r2=0..64 fp-8=1`. */
+/** Formats registers and stack of the current function: `r1=context + 0 r2=0..64 fp-8=1`. */
 export function describeFrame(state: State): string {
   const { registers, stack } = state.frame;
   const parts: string[] = [];
@@ -71,7 +71,7 @@ export function describeFrame(state: State): string {
   return `${depth > 1 ? `frame ${depth}: ` : ""}${parts.join(", ")}`;
 }
 
-/** `?` where a byte was written, `-` where not. */
+/** `?` for a written byte, `-` otherwise. */
 function bytesOf(written: number): string {
   return Array.from({ length: 8 }, (_, n) => ((written >> n) & 1 ? "?" : "-")).join("");
 }

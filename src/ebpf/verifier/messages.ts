@@ -1,7 +1,7 @@
-/** A verdict for people, in three sizes. */
+/** Formats verdicts, in three sizes. */
 import type { Refusal, Verdict } from "./index.ts";
 
-/** One line: the program, the instruction, its source line, what is wrong, what would fix it. */
+/** One line: the program, the instruction, its source line, the error, and a fix. */
 export function summarise(verdict: Verdict): string {
   const { name, refusal } = verdict;
   if (refusal === undefined) {
@@ -20,10 +20,7 @@ function place({ index, instruction, line }: Refusal): string {
   return `instruction ${index}${text}${source}: `;
 }
 
-/**
- * @param detail 0: one line; 1: also the path and the registers; 2: also the log, if it was
- * collected
- */
+/** @param detail 0: one line; 1: also path and registers; 2: also the log, if it was collected */
 export function explain(verdict: Verdict, detail: 0 | 1 | 2): string {
   const lines: string[] = [];
   if (detail === 2) lines.push(...verdict.log, "");
@@ -35,7 +32,7 @@ export function explain(verdict: Verdict, detail: 0 | 1 | 2): string {
 
 function pathLines({ path, omitted, state }: Refusal): string[] {
   const lines: string[] = [];
-  if (path.length > 0) lines.push("  the way there:");
+  if (path.length > 0) lines.push("  path to it:");
   if (omitted > 0) lines.push(`    … ${omitted} earlier jumps omitted …`);
   for (const { index, instruction, taken } of path) {
     lines.push(`    ${index}: ${instruction}  ${taken ? "taken" : "not taken"}`);

@@ -1,15 +1,13 @@
-/**
- * Why a program is refused: a stable rule, the place, what is wrong there, and what would fix it.
- */
+/** Reasons of refusals: a stable rule, the place, the error, and a fix. */
 
 export type Rule =
-  /** Bytes that are not valid instructions, or instructions that do not make a program. */
+  /** Bytes that are not valid instructions, or instructions that are not a program. */
   | "STRUCTURE"
   | "SIZE"
   | "UNREACHABLE"
-  /** Valid instructions that cannot be proved, or that no bpfhv program needs. */
+  /** Valid instructions that are unprovable, or that bpfhv programs do not need. */
   | "UNSUPPORTED"
-  /** A shift by its width or more, or a division by zero, written as a constant. */
+  /** A shift by at least the width, or a division by zero, with a constant operand. */
   | "CONSTANT"
   | "UNINITIALISED_REGISTER"
   | "NOT_A_POINTER"
@@ -31,7 +29,7 @@ export type Rule =
   | "CALL_DEPTH"
   | "STACK_DEPTH";
 
-/** Thrown within the verifier; `verify` turns it into its verdict. */
+/** Thrown within the verifier. `verify` converts it to its verdict. */
 export class Refused extends Error {
   override readonly name = "Refused";
   readonly rule: Rule;

@@ -1,5 +1,5 @@
-// Unsafe programs, one per rule and per way around it: each is refused at the right place for the
-// right reason.
+// Unsafe programs, one per rule and variant: each is refused
+// at the right place for the right reason.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import test from "node:test";
@@ -26,29 +26,29 @@ const ROWS = [
 ].flat();
 
 for (const [what, program, rule, index, message, options] of ROWS) {
-  test(`refused: ${what}`, () => {
+  test(`verifier refuses ${what}`, () => {
     const code = program instanceof Uint8Array ? program : assembleText(program as string[]);
     const verdict = verify({ name: "test", code }, { contextSize: SIZE, ...options });
     const { refusal } = verdict;
     assert.ok(refusal !== undefined, `accepted: ${summarise(verdict)}`);
     assert.match(refusal.message, message);
     assert.deepEqual([refusal.rule, refusal.index], [rule, index], summarise(verdict));
-    assert.ok(refusal.fix.length > 10, "it does not say what would fix it");
+    assert.ok(refusal.fix.length > 10, "the refusal suggests no fix");
     assert.equal(summarise(verdict).split("\n").length, 1);
   });
 }
 
-test("the table has a program for every rule", () => {
+test("table has a program for every rule", () => {
   assert.ok(ROWS.length >= 60);
   const rules = new Set(ROWS.map((row) => row[2]));
   assert.equal(rules.size, 24, [...rules].join(" "));
 });
 
-/** Logs of loops would fill the fixture. */
+/** Logs of loops would make the fixture too long. */
 const LOG_LINES = 30;
 const FIXTURE = new URL("../../../../src/ebpf/verifier/testdata/messages.txt", import.meta.url);
 
-test("every message, with path and short logs, is as recorded (BPFHV_RECORD=1 records anew)", () => {
+test("messages, paths and short logs equal the recorded ones (BPFHV_RECORD=1 records)", () => {
   const texts = ROWS.map(([what, program, , , , options]) => {
     const code = program instanceof Uint8Array ? program : assembleText(program as string[]);
     const verdict = verify({ name: "test", code }, { contextSize: SIZE, log: true, ...options });

@@ -1,4 +1,4 @@
-// Soundness of the abstract operators: what a concrete operation gives, the abstract result allows.
+// Soundness of the abstract operators: the abstract result allows every concrete result.
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
@@ -13,7 +13,7 @@ const FULL = process.env.BPFHV_FULL === "1";
 const RUNS = { numRuns: FULL ? 50_000 : 400 };
 const U64 = (1n << 64n) - 1n;
 
-/** Numbers near the places where widths and signs change, and any others. */
+/** Numbers near the limits of widths and signs, and arbitrary ones. */
 const number64 = fc.oneof(
   fc.bigInt(0n, U64),
   fc.bigInt(0n, 300n),
@@ -28,7 +28,7 @@ const number64 = fc.oneof(
 
 const half = (n: bigint, shift: bigint): number => Number(BigInt.asIntN(32, n >> shift));
 
-/** A number, and something known of it that is true. */
+/** A number, and a true abstraction of it. */
 const known = fc
   .record({
     n: number64,
@@ -66,7 +66,7 @@ function concrete(op: AluOp, bits: Bits, a: bigint, b: bigint): bigint {
 
 for (const op of Object.keys(ALU_OPS) as AluOp[]) {
   for (const bits of [32, 64] as const) {
-    test(`${op}${bits}: the abstract result allows the concrete one`, () => {
+    test(`abstract result of ${op}${bits} allows the concrete one`, () => {
       fc.assert(
         fc.property(known, known, (a, b) => {
           const result = concrete(op, bits, a.n, b.n);
@@ -83,7 +83,7 @@ for (const op of Object.keys(ALU_OPS) as AluOp[]) {
 
 for (const op of Object.keys(JUMP_OPS) as JumpOp[]) {
   for (const bits of [32, 64] as const) {
-    test(`${op}${bits}: what is assumed of a comparison is true of what it holds for`, () => {
+    test(`refinement by ${op}${bits} allows the operands for which it holds`, () => {
       fc.assert(
         fc.property(known, known, fc.boolean(), (a, other, same) => {
           const b = same ? a : other;
@@ -100,7 +100,7 @@ for (const op of Object.keys(JUMP_OPS) as JumpOp[]) {
   }
 }
 
-test("width changes, negation, byte swaps, loads and stores keep the number", () => {
+test("abstract width changes, negation, byte swaps, loads and stores allow the concrete result", () => {
   fc.assert(
     fc.property(known, ({ n, abstract }) => {
       assert.ok(allows(zeroExtend(abstract), BigInt.asUintN(32, n)));
@@ -127,7 +127,7 @@ test("width changes, negation, byte swaps, loads and stores keep the number", ()
   );
 });
 
-test("the bits of a range allow its ends and what is between", () => {
+test("bits of a range allow its ends and the numbers between", () => {
   const end = fc.oneof(fc.nat(), fc.maxSafeNat(), fc.nat(1000));
   fc.assert(
     fc.property(end, end, end, (a, b, c) => {
@@ -141,7 +141,7 @@ test("the bits of a range allow its ends and what is between", () => {
   );
 });
 
-test("precision: ranges that programs of ours rely on are not lost", () => {
+test("ranges that this project's programs rely on are kept", () => {
   const range = (a: Scalar) => [a.min, a.max];
   const u32 = loaded(4, false);
   const masked = compute("and", 64, u32, constant(255, 0));

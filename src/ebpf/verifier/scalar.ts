@@ -1,8 +1,8 @@
 /**
- * What is known of a number in a register: its bits, its ranges as 64 bits and those of its low
- * half, unsigned and signed. Each view catches what the others cannot say; `deduce.ts` lets them
- * learn from each other. Values are immutable; two registers that hold the very same object hold
- * the same number, so what a comparison tells of one it tells of the other.
+ * The abstract value of a number in a register: its bits, its ranges as 64 bits and those of its
+ * low half, unsigned and signed. Each view is precise in cases in which the others are not;
+ * `deduce.ts` refines them by each other. Values are immutable. Two registers that hold the same
+ * object hold the same number, so a comparison refines both.
  */
 import {
   EXACT,
@@ -19,7 +19,7 @@ import { containsBits, Tnum, UNKNOWN_BITS } from "./tnum.ts";
 
 export { MAX_S32, MAX_U32, MIN_S32 } from "./deduce.ts";
 
-/** A number that is worked on: nobody else may hold it before it is settled. */
+/** A number under construction. It has one owner until it is settled. */
 export class Draft implements Known {
   readonly isPointer = false;
   bits: Tnum;
@@ -31,9 +31,9 @@ export class Draft implements Known {
   umax32: number;
   smin32: number;
   smax32: number;
-  /** It was copied: kernels give it an id then. */
+  /** It was copied: kernels then give it an id. */
   linked = false;
-  /** A constant was added to a copy: kernels compute one from the other after a comparison. */
+  /** A constant was added to a copy: after a comparison, kernels compute one from the other. */
   related = false;
 
   constructor(k: Readonly<Known>) {
@@ -53,7 +53,7 @@ export class Draft implements Known {
     return this.bits.isConstant && this.umin32 === this.umax32;
   }
 
-  /** What is known after bits and ranges have learned from each other. */
+  /** Returns the value after bits and ranges were refined by each other. */
   settled(): Scalar {
     if (sync(this) && this.bits.isConstant) become(this, this.bits.vl, this.bits.vh);
     return this;
@@ -68,13 +68,13 @@ const NOTHING: Known = {
   ...{ umin32: 0, umax32: MAX_U32, smin32: MIN_S32, smax32: MAX_S32 },
 };
 
-/** Nothing known, to add to. */
+/** An unknown number, to refine. */
 export const blank = (): Draft => new Draft(NOTHING);
 
-/** A number of which nothing is known; a fresh one, equal to no other register. */
+/** Returns a new unknown number, equal to no other register. */
 export const unknown = (): Scalar => blank();
 
-/** Notes that a number is copied. Constants are not linked. */
+/** Marks a number as copied. Constants are not linked. */
 export function linkedCopy(a: Scalar): Scalar {
   if (!a.bits.isConstant) (a as Draft).linked = true;
   return a;
@@ -84,8 +84,8 @@ export function linkedCopy(a: Scalar): Scalar {
 const RELATED = 2 ** 31;
 
 /**
- * What is left of a number that kernels may compute anew from another one by adding a constant
- * (sync_linked_regs): its ends and its low bits, but not single bits between.
+ * Returns what is known of a number that kernels may recompute from another one by adding a
+ * constant (sync_linked_regs): its bounds and its low bits, but not single bits between.
  */
 export function related(a: Scalar): Scalar {
   const k = blank();
@@ -102,10 +102,10 @@ export function related(a: Scalar): Scalar {
   return k;
 }
 
-/** Another number of which the same is known. */
+/** Returns another number of which the same is known. */
 export const unlinked = (a: Scalar): Scalar => new Draft(a);
 
-/** The constant with these halves. */
+/** Returns the constant with these halves. */
 export function constant(low: number, high: number): Scalar {
   const draft = blank();
   draft.bits = new Tnum(low | 0, high | 0, 0, 0);
@@ -125,12 +125,12 @@ function become(draft: Draft, low: number, high: number): void {
   draft.smax32 = low | 0;
 }
 
-/** A whole number of at most 53 bits. */
+/** Returns the constant of an integer of at most 53 bits. */
 export function constantOf(n: number): Scalar {
   return constant(n | 0, Math.floor(n / TWO_32));
 }
 
-/** Numbers within min..max, signed 64 bits. */
+/** Returns numbers within min..max, signed 64 bits. */
 export function between(min: number, max: number): Scalar {
   const draft = blank();
   draft.min = min;
@@ -139,7 +139,7 @@ export function between(min: number, max: number): Scalar {
 }
 
 /**
- * Numbers whose low half is within min..max as signed 32 bits; nothing is known of the upper half.
+ * Returns numbers whose low half is within min..max as signed 32 bits, with an unknown upper half.
  */
 export function lowBetween(min: number, max: number): Scalar {
   const draft = blank();
@@ -150,7 +150,7 @@ export function lowBetween(min: number, max: number): Scalar {
 
 const unsigned = (low: number, high: number): number => (high >>> 0) * TWO_32 + (low >>> 0);
 
-/** True if every number that `inner` allows is allowed by `outer`. */
+/** True if `outer` allows every number that `inner` allows. */
 export function contains(outer: Scalar, inner: Scalar): boolean {
   return (
     outer === inner ||
@@ -168,7 +168,7 @@ export function contains(outer: Scalar, inner: Scalar): boolean {
   );
 }
 
-/** True for a number that the abstract value allows; for tests. @param n 64 unsigned bits */
+/** True if the abstract value allows the number; for tests. @param n 64 unsigned bits */
 export function allows(a: Scalar, n: bigint): boolean {
   const signed = BigInt.asIntN(64, n);
   const low = Number(n & 0xffffffffn);
@@ -187,7 +187,7 @@ export function allows(a: Scalar, n: bigint): boolean {
   );
 }
 
-/** For messages: `7`, `0..255`, `0..1016 in steps of 8`, `any`. */
+/** Formats for messages: `7`, `0..255`, `0..1016 in steps of 8`, `any`. */
 export function describeScalar(a: Scalar): string {
   if (a.bits.isConstant) {
     const { vl, vh } = a.bits;
@@ -206,8 +206,8 @@ export function describeScalar(a: Scalar): string {
 }
 
 /**
- * The largest power of two (up to 2^30) that divides every member, if the low bits are known to
- * be 0.
+ * Returns the largest power of two (up to 2^30) that divides
+ * every member, from low bits known to be 0.
  */
 export function stepOf(bits: Tnum): number {
   const any = bits.vl | bits.ml;

@@ -1,4 +1,4 @@
-// What the verifier accepts keeps its promises when it runs, whatever the context holds.
+// Accepted programs keep the verifier's guarantees when they run, with any content of the context.
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
@@ -21,7 +21,7 @@ const LIMIT = 1_000_000;
 
 for (const form of ["helperfree", "v1"] as const) {
   for (const bufs of [16, 256, 8192]) {
-    test(`the devices' programs are accepted: ${form}, ${bufs} buffers`, () => {
+    test(`devices' ${form} programs are accepted with ${bufs} buffers`, () => {
       const samples = deviceSamples(bufs, form);
       assert.ok(samples.length >= 8);
       for (const { program, options } of samples) {
@@ -32,14 +32,14 @@ for (const form of ["helperfree", "v1"] as const) {
   }
 }
 
-test("safe programs of every kind are accepted", () => {
+test("safe programs are accepted", () => {
   for (const { program, options } of safeSamples()) {
     const verdict = verify(program, options);
     assert.ok(verdict.accepted, summarise(verdict));
   }
 });
 
-/** Fills a context: small numbers and huge ones, so that both sides of comparisons are taken. */
+/** Fills a context with small and huge numbers, so that comparisons go both ways. */
 function fill(bytes: Uint8Array, random: (n: number) => number): void {
   const words = new Uint32Array(bytes.buffer, 0, bytes.length >> 2);
   const kind = random(4);
@@ -49,7 +49,7 @@ function fill(bytes: Uint8Array, random: (n: number) => number): void {
   }
 }
 
-/** Runs an accepted program on random contexts, in the engine that checks every access. */
+/** Runs an accepted program on random contexts, in the interpreter, which checks every access. */
 function run(sample: Sample, longest: number, random: (n: number) => number): void {
   const { contextSize, program } = sample.options;
   const bytes = new Uint8Array(Math.ceil(contextSize / 8) * 8).subarray(0, contextSize);
@@ -64,7 +64,7 @@ function run(sample: Sample, longest: number, random: (n: number) => number): vo
   }
 }
 
-test(`of ${MUTANTS} mutants, those accepted stay in bounds, end in time and return what they may`, () => {
+test(`accepted ones of ${MUTANTS} mutants stay in bounds, end in time and return valid results`, () => {
   const random = randomNumbers(7);
   const samples = [...deviceSamples(16, "helperfree"), ...safeSamples(), ...safeSamples()];
   let accepted = 0;

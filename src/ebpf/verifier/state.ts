@@ -1,6 +1,6 @@
 /**
- * The abstract machine at one instruction of one path: registers and stack of every function in the
- * call chain.
+ * The abstract machine at one instruction of one path: registers and
+ * stack of every function in the call chain.
  */
 
 import { FRAME_POINTER, REGISTERS } from "../instruction.ts";
@@ -8,25 +8,25 @@ import { STACK_SIZE } from "../runner.ts";
 import { constant, type Scalar, unknown, unlinked } from "./scalar.ts";
 import { covers, Pointer, type Value } from "./value.ts";
 
-/** Stack is tracked in slots of eight bytes; slot 0 ends at the frame pointer. */
+/** The stack is tracked in slots of eight bytes. Slot 0 ends at the frame pointer. */
 export const STACK_SLOTS = STACK_SIZE / 8;
 export const FULL_SLOT = 0xff;
 
 /** Immutable. */
 export interface Slot {
-  /** Which of the eight bytes were written: bit 0 is the lowest address. */
+  /** Bit set of the written bytes: bit 0 is the lowest address. */
   readonly written: number;
-  /** What the first `size` bytes hold, if they were stored as one. */
+  /** Value of the first `size` bytes, if they were stored by one instruction. */
   readonly value?: Value;
   readonly size: number;
 }
 
 export class Frame {
   readonly registers: (Value | undefined)[];
-  /** Shared between states until one writes. */
+  /** Shared between states until one of them writes (copy on write). */
   #stack: (Slot | undefined)[] | null;
   #shared = false;
-  /** Slot in the program to return to; -1 for the program itself. */
+  /** Return slot in the program; -1 for the program itself. */
   readonly back: number;
   /** Number of the function in `Flow.functions`. */
   readonly fn: number;
@@ -69,7 +69,7 @@ export class State {
     this.frames = frames;
   }
 
-  /** As a program starts: R1 is the context, R10 the frame pointer. */
+  /** Returns the state at the start: R1 is the context, R10 the frame pointer. */
   static initial(): State {
     const registers = new Array<Value | undefined>(REGISTERS).fill(undefined);
     registers[1] = new Pointer("context", 0, 0, constant(0, 0));
@@ -89,9 +89,7 @@ export class State {
     return new State(this.frames.map((frame) => frame.copy()));
   }
 
-  /**
-   * Enters a function: R1..R5 are passed on. `analyseFlow` has refused chains that are too long.
-   */
+  /** Enters a function and passes R1..R5 on. `analyseFlow` has refused chains that are too long. */
   call(back: number, fn: number): void {
     const depth = this.frames.length;
     const registers = new Array<Value | undefined>(REGISTERS).fill(undefined);
@@ -100,7 +98,7 @@ export class State {
     this.frames.push(new Frame(registers, null, back, fn));
   }
 
-  /** Leaves a function with its R0. @returns the slot to go on at */
+  /** Leaves a function with its R0. @returns the slot to continue at */
   leave(): number {
     const { back, registers } = this.frames.pop()!;
     this.registers[0] = registers[0];
@@ -108,18 +106,18 @@ export class State {
     return back;
   }
 
-  /** Calls destroy R1..R5. */
+  /** Clears R1..R5, which calls destroy. */
   forgetArguments(): void {
     for (let n = 1; n <= 5; n++) this.registers[n] = undefined;
   }
 
   /**
-   * What is learned of a number holds wherever that very number is kept: in so many places at most,
-   * the innermost function's first. Further ones keep what is known of them, apart from the others.
-   * @returns the places that are left
+   * Replaces a refined number in all places that hold it, but in at most `places`, the innermost
+   * function's first. Further places keep what is known of them, without a link to the others.
+   * @returns the remaining number of places
    */
   replace(from: Scalar, to: Scalar, places: number): number {
-    // A constant is not linked: kernels give ids to numbers that are not known only.
+    // Constants are not linked: kernels give ids only to unknown numbers.
     if (from.bits.isConstant) return places;
     let left = places;
     this.#substitute(from, () => {
@@ -130,15 +128,12 @@ export class State {
     return left;
   }
 
-  /** Nothing is known any more of a number, wherever it is kept. */
+  /** Makes a number unknown in all places that hold it. */
   forget(number: Scalar): void {
     this.#substitute(number, unknown);
   }
 
-  /**
-   * Nothing is known any more of numbers that kernels may compute anew from one of which they
-   * forget the ranges.
-   */
+  /** Makes numbers unknown that kernels may recompute from one whose ranges they drop. */
   forgetRelated(): void {
     const known = new Set<Scalar>();
     for (const { registers, stack } of this.frames) {
@@ -165,16 +160,18 @@ export class State {
   }
 }
 
-/** Bits by register. `live`: may be read; `relevant`: may decide an address, a jump or a result. */
+/**
+ * Bit sets of registers. `live`: may be read; `relevant`: may
+ * decide an address, a branch or a result.
+ */
 export interface Liveness {
   readonly live: number;
   readonly relevant: number;
 }
 
 /**
- * True if all that can happen from `now` was seen from `seen`, at the same instruction: each
- * value that can still matter is one of those seen. A number that is only ever stored may be any
- * number.
+ * True if the state `seen` at the same instruction covers `now`: each value that is still relevant
+ * is allowed by the one seen. A number that is only stored later may be any number.
  */
 export function covered(seen: State, now: State, liveness: readonly Liveness[]): boolean {
   if (seen.frames.length !== now.frames.length) return false;
@@ -214,10 +211,7 @@ function stackCovered(seen: Frame, now: Frame): boolean {
   return true;
 }
 
-/**
- * Where two places held the same number when seen, they must do so now: one comparison then told of
- * both.
- */
+/** Places that held the same number in `seen` must do so in `now`: one comparison refined both. */
 function linksCovered(seen: State, now: State, liveness: readonly Liveness[]): boolean {
   const partner = new Map<Value, Value>();
   const linked = (a: Value | undefined, b: Value | undefined): boolean => {

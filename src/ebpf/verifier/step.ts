@@ -1,6 +1,6 @@
 /**
- * What each kind of instruction does to what is known. One function per kind; `step` chooses by the
- * opcode's row.
+ * The abstract effect of each instruction. One function per type of instruction; `step` selects it
+ * by the opcode's row.
  */
 import type { ProgramForm, ProgramName } from "../../abi/programs.ts";
 import { type Instruction, slotsOf, targetOf } from "../instruction.ts";
@@ -29,25 +29,22 @@ import { describe, describeOffset, type Pointer, type Value } from "./value.ts";
 
 type Of<K extends Operation["kind"]> = Extract<Operation, { kind: K }>;
 
-/**
- * What a step needs to know besides the state, and where it leaves the paths that it does not
- * follow at once.
- */
+/** Context of a step besides the state. Receives the paths that are not followed at once. */
 export interface Surroundings {
   readonly flow: Flow;
   readonly contextSize: number;
   readonly form: ProgramForm;
   readonly program: ProgramName | undefined;
-  /** Another way on, to be explored later. `taken`: by the jump at `index`. */
+  /** Records another path, to be explored later. `taken`: by the jump at `index`. */
   fork(state: State, slot: number, index: number, taken: boolean): void;
-  /** The jump at `index` was followed here. */
+  /** Records that the jump at `index` was followed in this direction. */
   followed(index: number, taken: boolean): void;
-  /** The stack of function `fn` is used down to `depth` bytes below its frame pointer. */
+  /** Records that function `fn` uses the stack down to `depth` bytes below its frame pointer. */
   useStack(fn: number, depth: number): void;
 }
 
 export const DONE = -1;
-/** Follows one instruction. @returns the slot to go on at, or DONE. @throws Refused */
+/** Executes one instruction. @returns the slot to continue at, or DONE. @throws Refused */
 export function step(around: Surroundings, state: State, i: Instruction): number {
   const { operation } = i.encoding;
   const next = i.index + slotsOf(i);
@@ -101,14 +98,14 @@ function unsupported(i: Instruction, what: string, fix: string): Refused {
   return new Refused("UNSUPPORTED", i.index, `${what} cannot be proved`, fix);
 }
 
-/** A register that was set. */
+/** Returns the value of an initialised register. */
 function readRegister(state: State, register: number, index: number): Value {
   const value = state.registers[register];
   if (value === undefined) throw uninitialised(register, index);
   return value;
 }
 
-/** A register that holds a number. */
+/** Returns the value of a register that holds a number. */
 function number(state: State, register: number, index: number): Scalar {
   const value = readRegister(state, register, index);
   if (!value.isPointer) return value;
@@ -162,7 +159,7 @@ function checkConstant(i: Instruction, op: AluOp, bits: Bits): void {
 function moveSigned(state: State, i: Instruction, { from, bits }: Of<"movsx">): void {
   const value = number(state, i.src, i.index);
   const extended = movedSigned(value, from, bits);
-  // Nothing changes: kernels link the two, and know of both what the extension left.
+  // The extension changes nothing: kernels link both registers, and know what it left of both.
   if (!value.bits.isConstant && value.umax < 2 ** (from - 1)) {
     state.replace(value, linkedCopy(extended), Number.POSITIVE_INFINITY);
   }
@@ -174,7 +171,7 @@ function wide(i: Instruction, { value }: Of<"wide">): Scalar {
   throw unsupported(
     i,
     `a 64-bit load of ${value}`,
-    "programs have no maps and no data but the context",
+    "programs have no maps, and no data but the context",
   );
 }
 
@@ -253,8 +250,7 @@ function jump(around: Surroundings, state: State, i: Instruction, operation: Of<
   const yes = assume(op, bits, true, a, b, same);
   const no = assume(op, bits, false, a, b, same);
   if (yes === null || no === null) {
-    // Only one way is possible, and nothing new is learnt: its operands were all within it
-    // already.
+    // Only one branch is possible, and it refines nothing: its operands were all within it already.
     return yes === null ? next : target;
   }
   const other = state.copy();
@@ -267,7 +263,7 @@ function jump(around: Surroundings, state: State, i: Instruction, operation: Of<
   return next;
 }
 
-/** What a comparison told of its operands holds wherever those very numbers are. */
+/** Applies a refinement to all places that hold the operands. */
 function learn(
   state: State,
   dst: number,
@@ -282,13 +278,13 @@ function learn(
   state.registers[dst] = told.a;
 }
 
-/** Places that kernels keep equal (LINKED_REGS_MAX): further ones are on their own from then on. */
+/** Number of places that kernels keep equal (LINKED_REGS_MAX). Further ones lose their link. */
 const MAX_LINKED = 6;
 
 /**
- * An address is never 0, of which kernels (reg_not_null) are sure for the context only: behind a
- * comparison of a stack address they follow both ways. Addresses of one region may be compared, but
- * that bounds nothing.
+ * An address is never 0. Kernels (reg_not_null) rely on that only for the context: after a
+ * comparison of a stack address they follow both branches. Addresses of one region may be compared,
+ * but that refines nothing.
  */
 function jumpOnPointer(
   around: Surroundings,
@@ -343,7 +339,7 @@ function exit(around: Surroundings, state: State, i: Instruction): number {
   const result = state.registers[0];
   const whole = state.frames.length === 1;
   if (result === undefined) throw uninitialised(0, i.index);
-  // Kernels refuse addresses of any function's stack as the result of a function.
+  // Kernels refuse a stack address of any function as a function's result.
   if (result.isPointer && (whole || result.region === "stack")) {
     throw leak(i, `returns an address (${describe(result)})`);
   }

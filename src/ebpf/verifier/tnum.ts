@@ -1,8 +1,8 @@
 /**
- * Tristate numbers: of each of 64 bits, whether it is 0, 1 or unknown (as in the Linux kernel's
- * kernel/bpf/tnum.c). A number n is in the set where `(n & ~mask) == value`. 64-bit words are pairs
- * of signed 32-bit halves, which V8 keeps in registers; a BigInt per step would cost ten times as
- * much.
+ * Tristate numbers: each of 64 bits is 0, 1 or unknown (as in the Linux
+ * kernel's kernel/bpf/tnum.c). A number n is a member if `(n & ~mask) ==
+ * value`. 64-bit words are pairs of signed 32-bit halves, which V8 keeps in
+ * registers; a BigInt per step would cost ten times as much.
  */
 
 const TWO_32 = 2 ** 32;
@@ -32,7 +32,7 @@ export const UNKNOWN_BITS = new Tnum(0, 0, -1, -1);
 const carry = (a: number, b: number): number => ((a >>> 0) + (b >>> 0) >= TWO_32 ? 1 : 0);
 const borrow = (a: number, b: number): number => (a >>> 0 < b >>> 0 ? 1 : 0);
 
-/** Where the sums of smallest and of largest operands differ, the carry is unknown. */
+/** The carry is unknown if the sums of smallest and of largest operands differ in it. */
 export function addBits(a: Tnum, b: Tnum): Tnum {
   const ml = (a.ml + b.ml) | 0;
   const mh = (a.mh + b.mh + carry(a.ml, b.ml)) | 0;
@@ -81,7 +81,7 @@ const shiftLeftLow = (l: number, n: number): number => (n >= 32 ? 0 : l << n);
 const shiftRightLow = (l: number, h: number, n: number): number =>
   n === 0 ? l : n >= 32 ? h >>> (n - 32) : (l >>> n) | (h << (32 - n));
 
-/** @param n 0..63, as in all shifts here */
+/** @param n 0..63, as in all shifts of this file */
 export function shiftLeft(a: Tnum, n: number): Tnum {
   return new Tnum(
     shiftLeftLow(a.vl, n) | 0,
@@ -100,7 +100,7 @@ export function shiftRight(a: Tnum, n: number): Tnum {
   );
 }
 
-/** Arithmetic: copies of the top bit come in, of its mask as well. */
+/** Arithmetic shift: copies the top bit, of the mask as well. */
 export function shiftRightSigned(a: Tnum, n: number): Tnum {
   if (n < 32) {
     return new Tnum(
@@ -113,7 +113,7 @@ export function shiftRightSigned(a: Tnum, n: number): Tnum {
   return new Tnum(a.vh >> (n - 32), a.vh >> 31, a.mh >> (n - 32), a.mh >> 31);
 }
 
-/** High half of the 64-bit product of two unsigned 32-bit numbers. */
+/** Returns the high half of the 64-bit product of two unsigned 32-bit numbers. */
 function productHigh(a: number, b: number): number {
   const al = a & 0xffff;
   const ah = a >>> 16;
@@ -126,13 +126,15 @@ function productHigh(a: number, b: number): number {
 
 /**
  * Long multiplication. Kernels before 6.18 and since differ (kernel/bpf/tnum.c, tnum_mul), and
- * neither always knows more than the other, so only bits that both know are known here.
+ * neither is always more precise. So only bits that both know are known here.
  */
 export function mulBits(a: Tnum, b: Tnum): Tnum {
   return joinKnownBits(mulBySums(a, b), mulByUnions(a, b));
 }
 
-/** Known bits multiply, unknown ones add their possible contributions: before Linux 6.18. */
+/**
+ * Before Linux 6.18: known bits are multiplied, and unknown ones add their possible contributions.
+ */
 function mulBySums(a: Tnum, b: Tnum): Tnum {
   if (b.isConstant && !a.isConstant) return mulBySums(b, a);
   const vl = Math.imul(a.vl, b.vl);
@@ -149,7 +151,9 @@ function mulBySums(a: Tnum, b: Tnum): Tnum {
   return addBits(new Tnum(vl, vh, 0, 0), sum);
 }
 
-/** Adds the shifted `b` for each bit of `a`, or perhaps adds it: since Linux 6.18. */
+/**
+ * Since Linux 6.18: for each bit of `a`, adds the shifted `b`, or a union if the bit is unknown.
+ */
 function mulByUnions(a: Tnum, b: Tnum): Tnum {
   let sum = new Tnum(0, 0, 0, 0);
   for (let left = a, bits = b; (left.vl | left.vh | left.ml | left.mh) !== 0; ) {
@@ -161,7 +165,7 @@ function mulByUnions(a: Tnum, b: Tnum): Tnum {
   return sum;
 }
 
-/** The bits that both know, and know to be equal. */
+/** Returns the bits that both know to be equal. */
 export function joinKnownBits(a: Tnum, b: Tnum): Tnum {
   const ml = a.ml | b.ml | (a.vl ^ b.vl);
   const mh = a.mh | b.mh | (a.vh ^ b.vh);
@@ -169,8 +173,8 @@ export function joinKnownBits(a: Tnum, b: Tnum): Tnum {
 }
 
 /**
- * The bits that all of `min..max` share. @param min, max whole, of one sign, min <= max, less than
- * 2^53 from 0
+ * Returns the bits that all of `min..max` share. @param min, max integers of one sign, min <= max,
+ * less than 2^53 from 0
  */
 export function bitsOfRange(min: number, max: number): Tnum {
   const high = Math.floor(min / TWO_32);
@@ -187,8 +191,8 @@ export function bitsOfRange(min: number, max: number): Tnum {
 const lowMask = (bits: number): number => (bits === 32 ? -1 : (1 << bits) - 1);
 
 /**
- * The bits that either knows. Where they contradict each other (in code that never runs), those of
- * both.
+ * Returns the bits that either knows. If they contradict each other
+ * (in dead code), those of both are unknown.
  */
 export function meetKnownBits(a: Tnum, b: Tnum): Tnum {
   const ml = a.ml & b.ml;
@@ -199,7 +203,7 @@ export function meetKnownBits(a: Tnum, b: Tnum): Tnum {
   return same ? a : new Tnum(vl, vh, ml, mh);
 }
 
-/** True if every member of `inner` is one of `outer`. */
+/** True if every member of `inner` is a member of `outer`. */
 export function containsBits(outer: Tnum, inner: Tnum): boolean {
   return (
     (inner.ml & ~outer.ml) === 0 &&

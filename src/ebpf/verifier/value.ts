@@ -1,17 +1,19 @@
-/** What a register or a stack slot holds, as far as is known. */
+/** Abstract values of registers and stack slots. */
 import { contains, describeScalar, type Scalar, stepOf } from "./scalar.ts";
 
 /**
- * The address of something in the context or in the stack frame of function number `frame` of the
- * call chain. The sum of the constants that were added and what else was added are kept apart, as
- * kernels do (`off` and `var_off`): only the second must not be negative.
+ * An address in the context, or in the stack frame of function number `frame` of the call chain.
+ * The sum of added constants and the variable part are separate, as in kernels (`off` and
+ * `var_off`): only the second must not be negative.
  */
 export class Pointer {
   readonly isPointer = true;
   readonly region: "context" | "stack";
-  /** 0 for the program itself, 1 for what it called, …; 0 for the context. */
+  /** 0 for the program itself, 1 for the function that it called, …; 0 for the context. */
   readonly frame: number;
-  /** From the start of the context, or from the frame pointer (so negative within the stack). */
+  /**
+   * Offset from the start of the context, or from the frame pointer (so negative within the stack).
+   */
   readonly fixed: number;
   readonly offset: Scalar;
 
@@ -36,12 +38,10 @@ export class Pointer {
   }
 }
 
-/** Undefined: never written. */
+/** Undefined: uninitialised. */
 export type Value = Scalar | Pointer;
 
-/**
- * True if whatever holds for each value that `outer` allows holds for each that `inner` allows.
- */
+/** True if `outer` allows every value that `inner` allows. */
 export function covers(outer: Value, inner: Value): boolean {
   if (outer === inner) return true;
   if (!outer.isPointer) return !inner.isPointer && contains(outer, inner);
@@ -54,7 +54,7 @@ export function covers(outer: Value, inner: Value): boolean {
   );
 }
 
-/** For messages: `context + 16`, `stack - 8`, `0..255`. */
+/** Formats for messages: `context + 16`, `stack - 8`, `0..255`. */
 export function describe(value: Value | undefined): string {
   if (value === undefined) return "not initialised";
   if (!value.isPointer) return describeScalar(value);
@@ -63,7 +63,7 @@ export function describe(value: Value | undefined): string {
   return `${name} + ${describeOffset(value)}`;
 }
 
-/** @param displacement what an instruction adds */
+/** @param displacement the instruction's offset */
 export function describeOffset(pointer: Pointer, displacement = 0): string {
   const { min, max, fixed, offset } = pointer;
   if (!Number.isFinite(min) || !Number.isFinite(max)) {

@@ -88,7 +88,7 @@ export const CONTROL: readonly Row[] = [
     chain(3, 256),
     "STACK_DEPTH",
     -1,
-    /768 bytes of stack together/,
+    /use 768 bytes of stack/,
   ],
   [
     "a jump into another function",

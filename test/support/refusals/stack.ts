@@ -83,7 +83,7 @@ export const STACK: readonly Row[] = [
     ["*(u64 *)(r10 - 8) = r1", "r0 = *(u32 *)(r10 - 8)", "exit"],
     "POINTER_LEAK",
     1,
-    /takes an address.* apart/,
+    /reads part of an address/,
   ],
   [
     "an address that was partly overwritten",
@@ -124,7 +124,7 @@ export const STACK: readonly Row[] = [
     ],
     "POINTER_LEAK",
     7,
-    /cannot be followed/,
+    /cannot be tracked/,
   ],
   [
     "a spilled index of which only the low half was stored",

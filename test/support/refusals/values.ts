@@ -5,7 +5,13 @@
 import { end, host, patched, type Row } from "./row.ts";
 
 export const REGISTERS: readonly Row[] = [
-  ["r0 not set at the end", ["exit"], "UNINITIALISED_REGISTER", 0, /r0 is read, but not set/],
+  [
+    "r0 not set at the end",
+    ["exit"],
+    "UNINITIALISED_REGISTER",
+    0,
+    /r0 is read, but not initialised/,
+  ],
   ["a register that was never set", ["r0 = r7", "exit"], "UNINITIALISED_REGISTER", 0, /r7 is read/],
   ["r2 at the start", ["r0 = r2", "exit"], "UNINITIALISED_REGISTER", 0, /r2 is read/],
   [
@@ -103,7 +109,7 @@ export const ADDRESSES: readonly Row[] = [
     ["r2 = r1", "r2 -= r10", "*(u64 *)(r1 + 2096) = r2", ...end],
     "POINTER_LEAK",
     1,
-    /would tell addresses/,
+    /would reveal addresses/,
   ],
   [
     "multiplying an address",
