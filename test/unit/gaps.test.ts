@@ -13,7 +13,7 @@ const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 
 /** Faults by letter: how many there are, and the folder or file of their tests by default. */
 const TABLES = [
-  { letter: "R", count: 18, where: "src/guest/rings.test.ts" },
+  { letter: "R", count: 18, where: "src/suite/rings.ts" },
   { letter: "B", count: 21, where: "src/frontends/proxy/" },
   { letter: "S", count: 6, where: "src/frontends/proxy/" },
   { letter: "V", count: 17, where: "src/guest/traffic.test.ts" },
@@ -51,7 +51,7 @@ function row(page: string, id: string): string[] {
 function named(cell: string, where: string): { file: string; title: string | null }[] {
   const found: { file: string; title: string | null }[] = [];
   let file = where;
-  for (const [, path, title] of cell.matchAll(/`([^`]+\.test\.ts)`|"([^"]+)"/g)) {
+  for (const [, path, title] of cell.matchAll(/`([^`]+\.ts)`|"([^"]+)"/g)) {
     if (path !== undefined) file = path.includes("/") ? path : join(where, path);
     found.push({ file, title: title ?? null });
   }

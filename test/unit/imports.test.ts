@@ -27,6 +27,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...["os", "abi"],
   ],
   guest: ["abi", "ebpf", "vfio-user", "memory", "os"],
+  suite: ["abi", "ebpf", "guest", "nic", "engine", "devices", "net", "memory"],
   vm: ["os", "errors.ts"],
   cli: [
     ...[
@@ -43,7 +44,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
       "os",
       "abi",
     ],
-    ...["guest", "ebpf", "compiler"],
+    ...["guest", "suite", "ebpf", "compiler"],
   ],
 };
 

@@ -5,18 +5,10 @@
  * driver finds in them what the programs left.
  */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
-import fc from "fast-check";
-import {
-  Bench,
-  FULL,
-  frameOf,
-  numberOf,
-  VARIANTS,
-  type Variant,
-} from "../../test/support/guest.ts";
 import { FEATURES } from "../abi/index.ts";
 import { RING_ERRORS } from "../memory/counters.ts";
+import { Bench, frameOf, numberOf } from "./bench.ts";
+import { type Case, type Random, type Subject, withSeeds } from "./case.ts";
 
 const BUFFER = 512;
 const RX_VECTOR = 0;
@@ -40,13 +32,13 @@ class OriginalDriver {
   stopped = false;
   readonly received: number[] = [];
 
-  constructor({ device, form }: Variant, bufs: number) {
+  constructor({ format, form }: Subject, bufs: number) {
     this.bench = new Bench({
-      ...{ device, form, config: { rxBufs: bufs, txBufs: bufs }, mib: 4 },
-      guest: { bufferSize: BUFFER, features: device.features },
+      ...{ device: format, form, config: { rxBufs: bufs, txBufs: bufs }, mib: 4 },
+      guest: { bufferSize: BUFFER, features: format.features },
     });
     this.#bufs = bufs;
-    this.#sg = (device.features & FEATURES.SG) !== 0;
+    this.#sg = (format.features & FEATURES.SG) !== 0;
     this.bench.driver.open();
     this.isOpen = true;
   }
@@ -144,15 +136,15 @@ type Step =
   | readonly ["room", number]
   | readonly ["host" | "toggle" | "reopen"];
 
-const STEPS: fc.Arbitrary<Step> = fc.oneof(
-  fc.tuple(fc.constant("arrive" as const), fc.integer({ min: 1, max: 20 })),
-  fc.tuple(fc.constant("poll" as const), fc.constantFrom(1, 2, 3, 8, 64)),
-  fc.tuple(fc.constant("send" as const), fc.integer({ min: 1, max: 20 })),
-  fc.tuple(fc.constant("room" as const), fc.constantFrom(0, 3, 1000)),
-  fc.constant(["host"] as const),
-  fc.constant(["toggle"] as const),
-  fc.constant(["reopen"] as const),
-);
+const STEPS: readonly ((random: Random) => Step)[] = [
+  (random) => ["arrive", 1 + random(20)],
+  (random) => ["poll", [1, 2, 3, 8, 64][random(5)]],
+  (random) => ["send", 1 + random(20)],
+  (random) => ["room", [0, 3, 1000][random(3)]],
+  () => ["host"],
+  () => ["toggle"],
+  () => ["reopen"],
+];
 
 function take(driver: OriginalDriver, step: Step, arrived: number): number {
   switch (step[0]) {
@@ -190,54 +182,58 @@ const BEFORE_CLOSE: readonly (readonly [string, (driver: OriginalDriver) => void
   ["before its first poll", () => {}],
 ];
 
-for (const variant of VARIANTS) {
-  describe(variant.name, () => {
-    for (const [when, before] of BEFORE_CLOSE) {
-      test(`first packet interrupts when a driver that arms nothing closed ${when}`, () => {
-        const driver = new OriginalDriver(variant, 16);
-        // Five packets an iteration: each lap, and each half of a lap, reopens at other slots.
-        for (let iteration = 0; iteration < 40; iteration++) {
-          for (let n = 0; n < 5; n++) driver.arrive(n);
-          driver.send(3);
-          driver.host();
-          before(driver);
-          driver.close();
-          driver.open();
-          assert.equal(driver.host(), 0, `iteration ${iteration}: nothing came`);
-          driver.arrive(900);
-          assert.ok(driver.host() > 0, `iteration ${iteration}: no interrupt for the first packet`);
-          driver.poll(64);
-          assert.equal(driver.received.at(-1), 900);
-          driver.send(1);
-          const { vectors } = driver.bench;
-          const seen = vectors.length;
-          driver.host();
-          assert.ok(
-            vectors.includes(TX_VECTOR, seen),
-            `iteration ${iteration}: none for the first sent`,
-          );
-        }
-        driver.bench.close();
-      });
-    }
+function interruptsOnFirst(subject: Subject, before: (driver: OriginalDriver) => void): void {
+  const driver = new OriginalDriver(subject, 16);
+  // Five packets an iteration: each lap, and each half of a lap, reopens at other slots.
+  for (let iteration = 0; iteration < 40; iteration++) {
+    for (let n = 0; n < 5; n++) driver.arrive(n);
+    driver.send(3);
+    driver.host();
+    before(driver);
+    driver.close();
+    driver.open();
+    assert.equal(driver.host(), 0, `iteration ${iteration}: nothing came`);
+    driver.arrive(900);
+    assert.ok(driver.host() > 0, `iteration ${iteration}: no interrupt for the first packet`);
+    driver.poll(64);
+    assert.equal(driver.received.at(-1), 900);
+    driver.send(1);
+    const { vectors } = driver.bench;
+    const seen = vectors.length;
+    driver.host();
+    assert.ok(vectors.includes(TX_VECTOR, seen), `iteration ${iteration}: none for the first sent`);
+  }
+  driver.bench.close();
+}
 
-    test("no packet waits without an interrupt when open, poll, close and host take turns", () => {
-      fc.assert(
-        fc.property(fc.array(STEPS, { maxLength: 60, size: "max" }), (steps) => {
-          const driver = new OriginalDriver(variant, 64);
-          let arrived = 0;
-          for (const step of steps) arrived += take(driver, step, arrived);
-          // All packets that came get through in the end, once and in order.
-          driver.bench.ports[0].room = 1000;
-          driver.bench.local.pairs[0].portWritable();
-          if (!driver.isOpen) driver.open();
-          driver.expectAwake();
-          for (let n = 0; driver.host() >= 0 && driver.scheduled && n < 1000; n++) driver.poll(64);
-          assert.deepEqual(driver.received, [...Array(arrived).keys()]);
-          driver.bench.close();
-        }),
-        { numRuns: FULL ? 5000 : 25 },
-      );
-    });
+function staysAwake(subject: Subject): void {
+  withSeeds(subject.runs, (random) => {
+    const driver = new OriginalDriver(subject, 64);
+    let arrived = 0;
+    for (let left = random(60); left > 0; left--) {
+      arrived += take(driver, STEPS[random(STEPS.length)](random), arrived);
+    }
+    // All packets that came get through in the end, once and in order.
+    driver.bench.ports[0].room = 1000;
+    driver.bench.local.pairs[0].portWritable();
+    if (!driver.isOpen) driver.open();
+    driver.expectAwake();
+    for (let n = 0; driver.host() >= 0 && driver.scheduled && n < 1000; n++) driver.poll(64);
+    assert.deepEqual(driver.received, [...Array(arrived).keys()]);
+    driver.bench.close();
   });
+}
+
+/** A driver that arms nothing when it opens finds the interrupts as after registration. */
+export function reopenCases(subject: Subject): Case[] {
+  return [
+    ...BEFORE_CLOSE.map(([when, before]) => ({
+      name: `first packet interrupts when a driver that arms nothing closed ${when}`,
+      run: () => interruptsOnFirst(subject, before),
+    })),
+    {
+      name: "no packet waits without an interrupt when open, poll, close and host take turns",
+      run: () => staysAwake(subject),
+    },
+  ];
 }

@@ -1,0 +1,91 @@
+/** `bpfhv test`: the ring suite, on a ring format of this package or of a module. */
+import { Command } from "commander";
+import { failure, whole } from "../errors.ts";
+import type { SuiteCase } from "../suite/index.ts";
+import { DEVICE_WORDS, loadDevice, requireSize } from "./device-option.ts";
+
+interface TestFlags {
+  bufs: number[];
+  runs: number;
+  only?: string;
+  json: boolean;
+}
+
+/** The smallest, the usual and the largest ring. */
+const SIZES = [16, 256, 8192];
+const RUNS = 25;
+
+interface Result {
+  readonly name: string;
+  readonly group: string;
+  readonly form: string;
+  readonly ms: number;
+  /** Why it failed; null: it passed. */
+  readonly error: string | null;
+}
+
+const bufs = whole("--bufs", 16, 8192);
+const runs = whole("--runs", 1, 1_000_000);
+
+export function testCommand(): Command {
+  return new Command("test")
+    .description("check a ring format: programs, packets, wake-ups, restarts, hostile guests")
+    .argument("<device>", DEVICE_WORDS)
+    .option("--bufs <n>", "ring size; may be repeated (default: 16, 256 and 8192)", addSize, [])
+    .option("--runs <n>", "runs of each random check", runs, RUNS)
+    .option("--only <text>", "checks whose group or name contains this")
+    .option("--json", "results as JSON", false)
+    .addHelpText("after", "\nThe exit status is 1 if a check fails.")
+    .action(async (device: string, flags: TestFlags) => {
+      const failed = (await run(device, flags)).filter(({ error }) => error !== null);
+      if (failed.length === 0) return;
+      throw failure(`${failed.length} checks failed, the first: ${failed[0].name}`);
+    });
+}
+
+const addSize = (text: string, before: number[]): number[] => [...before, bufs(text)];
+
+async function run(device: string, flags: TestFlags): Promise<Result[]> {
+  const [{ format }, { suiteOf }] = await Promise.all([
+    loadDevice(device),
+    import("../suite/index.ts"),
+  ]);
+  const sizes = flags.bufs.length > 0 ? flags.bufs : SIZES;
+  for (const size of sizes) requireSize(format, size);
+  const { only = "" } = flags;
+  const cases = suiteOf(format, { sizes, runs: flags.runs }).filter(
+    ({ group, name }) => group.includes(only) || name.includes(only),
+  );
+  if (cases.length === 0) throw failure(`--only ${only}: no check has this in its name`);
+  const results: Result[] = [];
+  for (const each of cases) {
+    const result = runOne(each);
+    results.push(result);
+    if (!flags.json) process.stdout.write(describe(result));
+  }
+  const failed = results.filter(({ error }) => error !== null).length;
+  const passed = results.length - failed;
+  const summary = { device: format.name, passed, failed, results };
+  process.stdout.write(
+    flags.json
+      ? `${JSON.stringify(summary, null, 2)}\n`
+      : `${format.name}: ${passed} passed, ${failed} failed\n`,
+  );
+  return results;
+}
+
+function runOne({ name, group, form, run: check }: SuiteCase): Result {
+  const started = performance.now();
+  let error: string | null = null;
+  try {
+    check();
+  } catch (thrown) {
+    error = thrown instanceof Error ? thrown.message : String(thrown);
+  }
+  return { name, group, form, ms: Math.round(performance.now() - started), error };
+}
+
+function describe({ name, group, form, ms, error }: Result): string {
+  const line = `${error === null ? "ok  " : "FAIL"} ${form} ${group}: ${name} (${ms} ms)\n`;
+  return error === null ? line : `${line}${error.trimEnd().replace(/^/gm, "     ")}\n`;
+}
