@@ -43,7 +43,7 @@ test("complaints name the queue of a drop, and ignore packets that move", () => 
   complaints.tick(0);
   assert.deepEqual(lines, [
     "7 descriptors whose memory is not the guest's in rx0 (dropBadAddress); share it",
-    "1 times the guest's indices made no sense and the queue was stopped in tx0 (ringErrors)",
+    "1 times the guest's indices were invalid and the queue was stopped in tx0 (ringErrors)",
   ]);
   bench.close();
 });

@@ -1,7 +1,7 @@
 /**
  * One line of log for each kind of refusal and loss. The counters know them all, and cost nothing
- * while nothing is wrong; here each is told when it begins, and while it goes on at most once a
- * minute, with how often.
+ * while nothing is wrong; here each is logged when it begins, and while it continues at most once a
+ * minute, with its count.
  */
 
 import type { QueuePair } from "../engine/pair.ts";
@@ -18,7 +18,7 @@ export interface Complaint {
    */
   readonly text: string;
   readonly count: () => number;
-  /** The case at hand, or what to do; "": nothing to add. */
+  /** The current case, or what to do; "": nothing to add. */
   readonly detail?: () => string;
 }
 
@@ -39,7 +39,7 @@ export class Complaints {
     this.#say = say;
   }
 
-  /** To be called now and then. */
+  /** To be called about once a second. */
   tick(now = performance.now()): void {
     if (now - this.#lookedAt < LOOK_MS) return;
     this.#lookedAt = now;
@@ -107,7 +107,7 @@ function queueComplaints(
 }
 
 /**
- * Guest memory that the VMM does not share is the usual reason for addresses that are not memory.
+ * Guest memory that the VMM does not share is the usual reason for addresses that do not translate.
  */
 export function unsharedMemory(
   ranges: readonly { readonly address: number; readonly size: number; readonly file: unknown }[],

@@ -1,4 +1,6 @@
-/** The NIC for stock QEMU, as the harness of its worker runs it: device model and vfio-user server. */
+/**
+ * The NIC for stock QEMU, as the harness of its worker runs it: device model and vfio-user server.
+ */
 import type { ProgramSets } from "../devices/program-set.ts";
 import { Nic } from "../nic/nic.ts";
 import { nicStatus } from "../nic/status.ts";

@@ -55,7 +55,7 @@ export class VfioUserFrontend implements Control {
   #epoll: Epoll | null = null;
   #isOpen = false;
 
-  /** @throws OsError where the socket cannot be made */
+  /** @throws OsError if the socket cannot be made */
   constructor(nic: Nic, options: VfioUserFrontendOptions) {
     this.#nic = nic;
     this.#handled = options.handled ?? (() => {});
@@ -70,7 +70,7 @@ export class VfioUserFrontend implements Control {
     this.letIn();
   }
 
-  /** Lets clients in if the NIC has what it ships. Until then they wait in the socket's backlog. */
+  /** Accepts clients if the NIC has its programs. Until then they wait in the socket's backlog. */
   letIn(): void {
     if (this.#isOpen || this.#epoll === null || !this.#nic.running.complete) return;
     this.#isOpen = true;
@@ -92,7 +92,7 @@ export class VfioUserFrontend implements Control {
   }
 
   /**
-   * How far the guest is; a client that has said nothing yet keeps others out, and is told of, too.
+   * How far the guest is; a client that has sent nothing yet keeps others out, so it is shown, too.
    */
   get step(): HandshakeStep {
     const { step } = this.#nic;

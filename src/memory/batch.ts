@@ -33,7 +33,9 @@ export class Batch {
   readonly first: Int32Array;
   /** Bytes of each packet. */
   readonly length: Int32Array;
-  /** Sending: the device's ring position after each packet; consuming packet p moves the ring here. */
+  /**
+   * Sending: the device's ring position after each packet; consuming packet p moves the ring here.
+   */
   readonly cursor: Int32Array;
   /** Host virtual address of each segment: exact as a number, below 2^47. */
   readonly address: Float64Array;
@@ -90,7 +92,10 @@ export class Batch {
     this.packets = p + 1;
   }
 
-  /** Adds a segment: of the packet that `endPacket` will end, or a free one. The caller checked for room. */
+  /**
+   * Adds a segment: of the packet that `endPacket` will end, or a free one. The caller checked for
+   * room.
+   */
   addSegment(address: number, size: number): void {
     const s = this.segments;
     this.address[s] = address;

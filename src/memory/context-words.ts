@@ -1,6 +1,6 @@
 /**
- * A queue's context as 32-bit words. Mostly it lies in one piece; scattered over huge pages, which
- * cannot be mapped side by side in pieces of 4 KiB, it does not. Ring halves call the same four
+ * A queue's context as 32-bit words. Mostly it is contiguous; scattered over huge pages, which
+ * cannot be mapped side by side in pages of 4 KiB, it is not. Ring halves call the same four
  * functions on both: a process serves one kind, so the calls are inlined (measured: 18.6 ns a
  * packet to 18.4 without).
  *
@@ -17,7 +17,7 @@ export interface ContextWords {
   store(index: number, value: number): void;
 }
 
-/** In one piece. */
+/** Contiguous. */
 export class FlatWords implements ContextWords {
   readonly #words: Int32Array;
 

@@ -9,7 +9,7 @@
 /** A file behind guest memory. */
 export interface MemoryFile {
   readonly fd: number;
-  /** Equal for descriptors of the same file, also after the file was let go and mapped again. */
+  /** Equal for descriptors of the same file, also after the file was unmapped and mapped again. */
   readonly id: string;
   /** `mappingUnit` of the file: 4096, or the size of its huge pages. */
   readonly unit: number;

@@ -113,7 +113,7 @@ test("maps never overlap, whatever is asked", () => {
   );
 });
 
-test("addresses and lengths that wrap, overflow or are no numbers translate to nothing", () => {
+test("addresses and lengths that wrap, overflow or are not numbers translate to nothing", () => {
   withTable((table, newFd) => {
     const top = 2 ** 53 - 4 * PAGE;
     const rw = { readable: true, writable: true, offset: 0 };

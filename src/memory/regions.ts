@@ -1,12 +1,12 @@
 /**
  * Guest memory as a VMM shares it: a sorted table of guest address ranges over memory files. Each
- * file is mapped once, whole, and let go with its last range: an address that was handed out does
+ * file is mapped once, whole, and unmapped with its last range: an address that was handed out does
  * not outlive its range. One VMM adds and removes ranges (vfio-user), another sends the whole table
  * (bpfhv-proxy: `replace`; there files stay until `prune`).
  *
  * Descriptors are a peer's. A file that can be sealed against shrinking is a memfd: its
  * calls never block, and once it is sealed its pages stay. All other files may be
- * anything (FUSE: fstat and page faults may take for ever), so the seal comes before
+ * anything (FUSE: fstat and page faults may never return), so the seal comes before
  * every other call, and what has none is not touched.
  */
 import { EACCES, EEXIST, EFBIG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, OsError } from "../os/errors.ts";
@@ -20,7 +20,7 @@ import { type GuestMemory, indexBelow, type MemoryFile, type MemoryRange } from 
  * has more physical address bits than 52.
  */
 export const ADDRESS_END = 2 ** 53;
-/** Ranges of one VMM: what a vfio-user client may hold where the server announces nothing. */
+/** Ranges of one VMM: what a vfio-user client may hold if the server announces nothing. */
 export const MAX_REGIONS = 65535;
 /** Different memory files of one VMM at a time: QEMU has at most 256 slots for DIMMs, and RAM. */
 export const MAX_FILES = 272;
@@ -250,7 +250,7 @@ export class RegionTable implements GuestMemory {
     const first = this.#ranges.indexOf(gone[0]);
     this.#ranges = this.#ranges.toSpliced(first, gone.length);
     this.#generation++;
-    // Each file once: letting go looks at all ranges that are left.
+    // Each file once: unmapping scans all ranges that are left.
     for (const file of new Set(gone.map((range) => range.file))) {
       if (file !== null) this.#letGo(file);
     }
@@ -273,7 +273,7 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Puts a whole new table in the place of the old one, or, where any part of it is refused, leaves
+   * Replaces the whole table, or, if any part of the new one is refused, leaves
    * the old one as it was. `fds[i]` belongs to `requests[i]`, and to the table from now on. Files
    * that only the old table used stay mapped until `prune`.
    * @returns OK or an errno value.
@@ -326,7 +326,9 @@ function release(file: RegionFile): void {
   closePeer(file.fd);
 }
 
-/** Maps a file for reading and writing, or only for reading if its descriptor does not allow more. */
+/**
+ * Maps a file for reading and writing, or only for reading if its descriptor does not allow more.
+ */
 export function mapWhole(fd: number, size: number): { mapping: Mapping; writable: boolean } {
   try {
     return { mapping: mapFile(fd, 0, size, { write: true }), writable: true };

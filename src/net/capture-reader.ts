@@ -101,7 +101,7 @@ export class CaptureReader {
   next(): boolean {
     const number = this.found + this.cut + this.short + 1;
     if (!this.#fill(RECORD_HEADER)) {
-      this.#end(this.#to > this.#from ? `packet ${number} is cut off` : "");
+      this.#end(this.#to > this.#from ? `packet ${number} is truncated` : "");
       return false;
     }
     const length = this.#word(8);
@@ -111,7 +111,7 @@ export class CaptureReader {
       return false;
     }
     if (!this.#fill(RECORD_HEADER + length)) {
-      this.#end(`packet ${number} is cut off`);
+      this.#end(`packet ${number} is truncated`);
       return false;
     }
     this.address = this.#native.address + this.#from + RECORD_HEADER;

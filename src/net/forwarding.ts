@@ -1,4 +1,7 @@
-/** What ports that stand before another port share: all but sending is the other one's, unless said otherwise. */
+/**
+ * What ports that stand before another port share: all but sending is the other one's, unless said
+ * otherwise.
+ */
 import type { Batch } from "../memory/index.ts";
 import type { Port } from "./port.ts";
 

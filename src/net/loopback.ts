@@ -1,13 +1,14 @@
 /**
- * A port whose outside is its own inside: what the guest sends comes back to it, in order and with its metadata. As on
- * a TAP, a packet that needs an offload which the guest does not take is dropped.
+ * A port whose outside is its own inside: what the guest sends comes back to it, in order and with
+ * its metadata. As on a TAP, a packet that needs an offload which the guest does not take is
+ * dropped.
  */
 import { allowsMetadata, type Batch, type PacketMetadata } from "../memory/index.ts";
 import { BasePort, packetBytes, receiveCopy } from "./base.ts";
 import type { PortKind } from "./port.ts";
 import { refuseOptions } from "./words.ts";
 
-/** Packets under way at most. */
+/** Packets in flight at most. */
 const CAPACITY = 512;
 
 interface Packet {

@@ -69,13 +69,13 @@ describe("a replay", () => {
     assert.match(notice, /a\.pcap: 2 packets replayed; not replayed: 2 of which it holds a part/);
   });
 
-  test("gives the whole packets when the last one is cut off anywhere, and reports it", () => {
+  test("gives the whole packets when the last one is truncated anywhere, and reports it", () => {
     const capture = captureOf(FRAMES);
     const last = capture.length - 61 - 16;
     for (let length = last + 1; length < capture.length; length++) {
       const { frames, notice } = replay(capture.subarray(0, length));
       assert.deepEqual(frames, FRAMES.slice(0, 3), `${length}`);
-      assert.match(notice, /3 packets replayed; the rest is not: packet 4 is cut off/);
+      assert.match(notice, /3 packets replayed; the rest is not: packet 4 is truncated/);
     }
     for (const length of [24, last, capture.length]) {
       assert.equal(replay(capture.subarray(0, length)).notice, "", "ends between packets");
@@ -185,7 +185,7 @@ describe("a replay", () => {
     ["gzip", Buffer.from("1f8b0800000000000003", "hex"), /gunzip/],
     ["something else", Buffer.alloc(100, 0x41), /not a classic capture/],
     ["empty", Buffer.alloc(0), /too short for a capture/],
-    ["a header that is cut off", captureOf([]).subarray(0, 23), /too short for a capture/],
+    ["a truncated header", captureOf([]).subarray(0, 23), /too short for a capture/],
   ];
   for (const [what, bytes, message] of foreign) {
     test(`is refused with what to do when the file is ${what}`, () => {

@@ -1,13 +1,15 @@
 /**
- * A port: where packets go to and come from. One port object per queue pair; the host's steering among
- * them is the port's business (a multi-queue TAP answers on the queue a flow last sent on).
+ * A port: where packets go to and come from. One port object per queue pair; the host's steering
+ * among them is the port's business (a multi-queue TAP answers on the queue a flow last sent on).
  */
 import type { Batch } from "../memory/index.ts";
 
 export interface Port {
   /** For people: `tap:tap0`. */
   readonly name: string;
-  /** Readable when packets wait, writable when there is room again; -1 where nothing can be waited for. */
+  /**
+   * Readable when packets wait, writable when there is room again; -1 if it cannot be waited for.
+   */
   readonly fd: number;
   /** False: the port is gone for good. */
   readonly linkUp: boolean;
@@ -21,15 +23,20 @@ export interface Port {
   readonly failures: number;
   /** Received packets, ever, that were longer than the guest has room for. */
   readonly tooLong: number;
-  /** Sends packets from the front of the batch. @returns how many were consumed: sent, or dropped. */
+  /**
+   * Sends packets from the front of the batch. @returns how many were consumed: sent, or dropped.
+   */
   send(batch: Batch): number;
   /** Receives into the batch's free segments while `nextBuffer()` is not 0. */
   receive(batch: Batch): void;
-  /** OFFLOAD_* that received packets may need of the guest from now on. Packets that need others are dropped. */
+  /**
+   * OFFLOAD_* that received packets may need of the guest from now on. Packets that need others are
+   * dropped.
+   */
   setReceiveOffloads(offloads: number): void;
   /** Counts the packets that it holds for the guest as dropped: the guest takes no more from it. */
   discard(): void;
-  /** What people should be told since the last call; "": nothing. */
+  /** Messages for the log since the last call; "": none. */
   takeNotice(): string;
   close(): void;
 }

@@ -1,4 +1,7 @@
-/** Ports without an outside, for tests and benches: `sink` swallows, `source` never ends, `null` is unplugged. */
+/**
+ * Ports without an outside, for tests and benches: `sink` swallows, `source` never ends, `null` is
+ * unplugged.
+ */
 import { type Batch, ETHERNET_HEADER } from "../memory/index.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { BasePort, receiveFrom } from "./base.ts";
@@ -87,7 +90,7 @@ export class SourcePort extends SinkPort {
     const most = Math.min(this.#count - this.given, batch.maxPackets);
     let left = Math.min(this.#allowance(), most);
     for (; left > 0 && batch.nextBuffer() > 0; left--) this.#give(batch);
-    // What time has yet to earn is no end.
+    // Frames that the rate does not allow yet are still to come.
     this.receiveDrained = this.given >= this.#count;
   }
 
@@ -102,7 +105,10 @@ export class SourcePort extends SinkPort {
     if (!receiveFrom(batch, this.#native.address, this.#size)) this.tooLong++;
   }
 
-  /** Packets that may go now. A paced source owes what time has earned, and forgets what it is far behind. */
+  /**
+   * Packets that may go now. A paced source owes what time has earned, and forgets what it is far
+   * behind.
+   */
   #allowance(): number {
     if (this.#rate === 0) return Number.POSITIVE_INFINITY;
     const now = performance.now();

@@ -5,7 +5,7 @@
  * the packet's segments. What received packets may leave to the guest follows what the guest
  * negotiated, also for packets that the kernel had queued before: those are dropped.
  *
- * The kernel refuses a packet with EIO while the interface is down and with EINVAL where it is no
+ * The kernel refuses a packet with EIO while the interface is down and with EINVAL if it is not an
  * Ethernet frame or its header contradicts it: such a packet is dropped and counted. EBADFD means
  * that the interface was removed.
  */
@@ -64,7 +64,7 @@ export class TapPort extends BasePort {
   readonly #toldSending = new Set<number>();
   readonly #toldReceiving = new Set<number>();
 
-  /** @throws OsError where the interface cannot be had; the message says what to do. */
+  /** @throws OsError if the interface cannot be opened; the message says what to do. */
   constructor(options: TapOptions) {
     super();
     this.#tap = openTap(options);

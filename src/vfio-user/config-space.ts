@@ -188,7 +188,7 @@ export class ConfigSpace {
         bytes[at] = byte;
       }),
     );
-    if (bytes[FLR_BYTE]! & FLR) throw new RecordError(`${name}: a reset is under way`);
+    if (bytes[FLR_BYTE]! & FLR) throw new RecordError(`${name}: a reset is in progress`);
     return () => this.bytes.set(bytes);
   }
 }

@@ -1,4 +1,6 @@
-/** What a server counts. Declared once; documentation, snapshot and the object come from this list. */
+/**
+ * What a server counts. Declared once; documentation, snapshot and the object come from this list.
+ */
 export const COUNTERS = {
   messages: "messages taken from the client",
   regionReads: "accesses that read",
@@ -9,7 +11,7 @@ export const COUNTERS = {
   connections: "clients accepted",
   acceptFailures: "times a client could not be accepted, and was left waiting for half a second",
   resets: "resets: by message, by function level reset, by loss of the client",
-  refusedMalformed: "messages refused: sizes or flags that cannot be",
+  refusedMalformed: "messages refused: invalid sizes or flags",
   refusedUnknown: "messages refused: a command that this server does not know",
   refusedState: "messages refused: before, or a second, VERSION",
   refusedRegion: "accesses refused: no such region, outside of it, or an odd size",

@@ -1,4 +1,4 @@
-/** A server whose process may open no more files: clients wait, and are told why. */
+/** A server whose process may open no more files: clients wait, and the log says why. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

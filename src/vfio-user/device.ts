@@ -35,7 +35,7 @@ export interface DeviceHost {
  */
 export interface PciDevice {
   readonly identity: PciIdentity;
-  /** Up to six, by BAR index; null where there is none. */
+  /** Up to six, by BAR index; null if there is none. */
   readonly bars: readonly (Bar | null)[];
   /** Number of interrupt vectors: 0 to 2048, with plain MSI 0 to 32. */
   readonly vectors: number;

@@ -15,7 +15,8 @@ function single(bits: number): boolean {
 }
 
 /**
- * Carries out the request at `at`. On OK the descriptors belong to the vectors, else still to the caller.
+ * Carries out the request at `at`. On OK the descriptors belong to the vectors, else still to the
+ * caller.
  * @returns OK or an errno value; a refused request changes nothing.
  */
 export function handleSetIrqs(
@@ -47,7 +48,10 @@ export function handleSetIrqs(
   return OK;
 }
 
-/** "No data, trigger, no vectors" disables an interrupt kind; kinds we do not have are disabled already. */
+/**
+ * "No data, trigger, no vectors" disables an interrupt kind; kinds we do not have are disabled
+ * already.
+ */
 function forgetAll(vectors: MsixVectors, index: number, flags: number): number {
   if (flags !== (IRQ_SET.dataNone | IRQ_SET.trigger) || index >= IRQ.COUNT) return EINVAL;
   if (index === vectors.irqIndex) vectors.clear();

@@ -1,12 +1,15 @@
-/** A loop for simple devices: the server's socket and a few timers. Devices with queues bring their own loop. */
+/**
+ * A loop for simple devices: the server's socket and a few timers. Devices with queues bring their
+ * own loop.
+ */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { Epoll } from "../os/epoll.ts";
 import type { VfioUserServer } from "./server.ts";
 
 /** Longest wait, after which signals and other callbacks of the process get their turn. */
 const MAX_WAIT_MS = 20;
-/** Messages go on being served without a look at the rest of the process for this many rounds. */
-const ROUNDS_PER_TURN = 64;
+/** Iterations that serve messages before the rest of the process gets its turn. */
+const ITERATIONS_PER_TURN = 64;
 
 export interface Timer {
   readonly periodMs: number;
@@ -55,7 +58,7 @@ export class ServerLoop {
   }
 
   #serve(epoll: Epoll): void {
-    for (let round = 0; round < ROUNDS_PER_TURN && this.#running; round++) {
+    for (let round = 0; round < ITERATIONS_PER_TURN && this.#running; round++) {
       const ready = epoll.wait(round === 0 ? 0 : this.#waitMs());
       if (ready > 0) this.#server.handleReadable();
       this.#server.handleTimers();

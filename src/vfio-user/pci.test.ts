@@ -39,7 +39,7 @@ test("MSI-X takes the BAR it is told, or the first free one, or none", () => {
   assert.equal(without.regionSizes[5], 16);
 });
 
-test("8 bytes go through readWide where the device has it", () => {
+test("8 bytes go through readWide when the device has it", () => {
   const to = new DataView(new ArrayBuffer(8));
   describe({
     readWide: (_bar, offset, value) => {

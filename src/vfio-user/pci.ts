@@ -1,6 +1,6 @@
 /**
- * A PCI device as the protocol sees it: regions, configuration space, MSI-X and resets around the author's device.
- * Knows nothing of messages.
+ * A PCI device as the protocol sees it: regions, configuration space, MSI-X and resets around the
+ * author's device. Knows nothing of messages.
  */
 import { CONFIG_EFFECT, CONFIG_SIZE, ConfigSpace } from "./config-space.ts";
 import type { Counters } from "./counters.ts";
@@ -17,7 +17,7 @@ export class PciFunction {
   readonly device: PciDevice;
   readonly config: ConfigSpace;
   readonly vectors: MsixVectors;
-  /** Bytes of each region, 0 where there is none. */
+  /** Bytes of each region, 0 if there is none. */
   readonly regionSizes = new Float64Array(REGION.COUNT);
   readonly #counters: Counters;
   readonly #msixBar: number;
@@ -98,15 +98,15 @@ export class PciFunction {
     }
   }
 
-  /** Fires a vector where the guest allows it. */
+  /** Fires a vector if the guest allows it. */
   fire(vector: number): void {
     if (this.config.busMaster && this.vectors.fire(vector)) this.#counters.interrupts++;
     else this.#counters.interruptsDropped++;
   }
 
   /**
-   * Full stop: registers of configuration space as at power-on, device reset. `wasBusMaster`: whether the device
-   * may believe that it is allowed to use memory.
+   * Full stop: registers of configuration space as at power-on, device reset. `wasBusMaster`:
+   * whether the device may believe that it is allowed to use memory.
    */
   reset(wasBusMaster = this.config.busMaster): void {
     this.#counters.resets++;

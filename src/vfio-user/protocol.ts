@@ -1,6 +1,7 @@
 /**
- * The vfio-user protocol, version 0.0, as data: message numbers and field offsets (bytes, little endian).
- * Source: the protocol text in libvfio-user (docs/vfio-user.rst) and QEMU (docs/interop/vfio-user.rst).
+ * The vfio-user protocol, version 0.0, as data: message numbers and field offsets (bytes, little
+ * endian). Source: the protocol text in libvfio-user (docs/vfio-user.rst) and QEMU
+ * (docs/interop/vfio-user.rst).
  */
 
 export const COMMAND = {

@@ -1,4 +1,7 @@
-/** Answers: built in one buffer, sent with one call each, optionally late (to test clients of slow servers). */
+/**
+ * Answers: built in one buffer, sent with one call each, optionally late (to test clients of slow
+ * servers).
+ */
 import { hexOf, readRecord } from "../memory/record.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { sendMessage } from "../os/messages.ts";
@@ -31,7 +34,8 @@ export class ReplyWriter {
   }
 
   /**
-   * Answers a request with the payload built so far, or with nothing but `errno` when that is not 0.
+   * Answers a request with the payload built so far, or with nothing but `errno` when that is not
+   * 0.
    * @returns false when the client is gone or does not read its answers.
    */
   reply(fd: number, id: number, command: number, errno: number, payload: number): boolean {

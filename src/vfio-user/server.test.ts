@@ -106,7 +106,7 @@ test("short VERSION requests get an answer that is no longer", () => {
   }
 });
 
-test("VERSION with another major, without NUL, or with text that is no object is refused", () => {
+test("VERSION with another major, without NUL, or with text that is not an object is refused", () => {
   bench(({ ask, server }) => {
     refused(ask(1, Buffer.concat([u32s(1), Buffer.from("{}\0")])), EINVAL);
     for (const json of ["{}", "{}\0\0", "[]\0", "null\0", "{\0", "\0", "{\0}\0"]) {
@@ -174,7 +174,7 @@ test("unknown commands, odd types and unasked replies are refused, the stream st
   });
 });
 
-test("a size that cannot be ends the connection", () => {
+test("an invalid size ends the connection", () => {
   for (const size of [0, 15, 65536 + 33, 0xffffffff]) {
     bench(({ ask, ended, server, device }) => {
       ask(9, access(0, 0, 4), { size });
@@ -247,7 +247,7 @@ test("posted writes are never answered, refused or not", () => {
   });
 });
 
-test("many messages in one piece, and one message in many pieces", () => {
+test("many messages in one segment, and one message in many segments", () => {
   bench(({ client, server, device }) => {
     const write = message(10, access(0, 0, 4, u32s(5)), { flags: 0x10 });
     const read = message(9, access(0, 0, 4), { id: 0xbeef });
@@ -347,7 +347,7 @@ test("guest memory is mapped, translated, and taken away after the device was to
   });
 });
 
-test("map requests that cannot be are refused and leave nothing", () => {
+test("invalid map requests are refused and leave nothing", () => {
   bench(({ ask, server }) => {
     const memfd = createMemfd("ram", 4 * 4096, { seal: true });
     const event = createEventFd();
@@ -361,7 +361,7 @@ test("map requests that cannot be are refused and leave nothing", () => {
     assert.equal(try_(mapRequest(0, 4096, 0)), EINVAL);
     assert.equal(try_(mapRequest(0, 4096, 4)), EINVAL);
     assert.equal(try_(mapRequest(-4096, 8192, 3)), EINVAL, "wraps");
-    assert.equal(try_(mapRequest(0, 4096, 3), event), EINVAL, "an eventfd is no memory");
+    assert.equal(try_(mapRequest(0, 4096, 3), event), EINVAL, "an eventfd is refused as memory");
     assert.equal(try_(mapRequest(0, 4096, 3).subarray(0, 31)), EINVAL);
     assert.equal(openFds(), before);
     assert.equal(try_(mapRequest(4096, 2 * 4096, 3)), 0);
@@ -435,7 +435,7 @@ test("a masked vector stays pending, shows in the PBA, and fires at unmask", () 
   });
 });
 
-test("SET_IRQS that cannot be is refused and changes nothing", () => {
+test("an invalid SET_IRQS is refused and changes nothing", () => {
   bench(({ ask, server, client }) => {
     const event = createEventFd();
     const before = openFds();
@@ -569,7 +569,7 @@ test("late answers keep their order and their time", () => {
   );
 });
 
-test("a client that never reads its answers is let go", () => {
+test("a client that never reads its answers is disconnected", () => {
   bench(({ client, server }) => {
     const burst = Buffer.concat(new Array(100).fill(message(9, access(0, 7, 4096))));
     for (let i = 0; i < 1000 && server.connected; i++) {
@@ -649,7 +649,7 @@ test("a client that sends no VERSION is disconnected after a timeout", () => {
   const second = new RawClient(connectUnix(socketPath));
   second.send(message(1, VERSION_PAYLOAD));
   server.handleReadable();
-  // Bytes that make no message are no greeting, nor is a request before VERSION.
+  // Incomplete messages do not count as a greeting, nor does a request before VERSION.
   silent.send(message(4, u32s(16, 0, 0, 0)));
   silent.send(Buffer.alloc(3));
   server.handleReadable();

@@ -32,8 +32,8 @@ export interface ServerOptions {
   /** Every answer is this late, in order: to see how clients live with a slow server. */
   readonly answerDelayMs?: number;
   /**
-   * A client that has not sent a VERSION message so long after it came is let go: others wait
-   * behind it.
+   * A client that has not sent a VERSION message so long after it connected is disconnected: others
+   * wait behind it.
    */
   readonly greetingMs?: number;
   /**
@@ -48,8 +48,8 @@ const ACCEPT_AGAIN_MS = 500;
 const GREETING_MS = 10_000;
 
 /**
- * The caller owns the poll loop: `register` with its epoll set (or poll `pollFd`), call `handleReadable` when it is
- * readable, or at any time. One thread only.
+ * The caller owns the poll loop: `register` with its epoll set (or poll `pollFd`), call
+ * `handleReadable` when it is readable, or at any time. One thread only.
  */
 export class VfioUserServer implements DeviceHost {
   readonly counters: Counters = newCounters();
@@ -78,7 +78,10 @@ export class VfioUserServer implements DeviceHost {
   #acceptAt = Number.POSITIVE_INFINITY;
   #acceptTold = false;
 
-  /** @throws OsError when the socket cannot be made, RangeError when the device's description cannot be. */
+  /**
+   * @throws OsError when the socket cannot be made, RangeError when the device's description is
+   * invalid.
+   */
   constructor(device: PciDevice, options: ServerOptions = {}) {
     this.#device = device;
     this.#log = options.log ?? (() => {});
@@ -101,7 +104,10 @@ export class VfioUserServer implements DeviceHost {
     this.#inode = socketInode(this.#path);
   }
 
-  /** The one descriptor worth polling now: the connection, or the listening socket while there is none; or -1. */
+  /**
+   * The one descriptor worth polling now: the connection, or the listening socket while there is
+   * none; or -1.
+   */
   get pollFd(): number {
     return this.#connection >= 0 ? this.#connection : this.#listener;
   }
@@ -129,7 +135,8 @@ export class VfioUserServer implements DeviceHost {
   /** Takes a connected, non-blocking socket as the client. @throws Error while there is one. */
   adopt(fd: number): void {
     if (this.#connection >= 0) throw new Error("the device has a client: one at a time");
-    // A second client waits in the backlog: looking at the listener would only wake the loop for nothing.
+    // A second client waits in the backlog: looking at the listener would only wake the loop for
+    // nothing.
     if (this.#listener >= 0) this.#epoll?.remove(this.#listener);
     this.#connection = fd;
     this.#epoll?.add(fd, EPOLLIN, this.#tag);
@@ -141,8 +148,8 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Accepts a client, or takes what one receive call gives (at most 16 KiB) and carries it out. With nothing there
-   * this is one system call. @returns the number of messages.
+   * Accepts a client, or takes what one receive call gives (at most 16 KiB) and carries it out.
+   * With nothing there this is one system call. @returns the number of messages.
    */
   handleReadable(): number {
     if (this.#closed || (this.#connection < 0 && !this.#accept())) return 0;
@@ -152,7 +159,8 @@ export class VfioUserServer implements DeviceHost {
       if (n === 0) this.#disconnect("client closed the connection");
       return n === 0 ? 0 : this.#handleMessages();
     } catch (error) {
-      // Framing broken, or the connection reset: the client is lost either way. Device errors never get here.
+      // Framing broken, or the connection reset: the client is lost either way. Device errors never
+      // get here.
       this.#busy = false;
       if (error instanceof FramingError) this.counters.disconnects++;
       this.#disconnect((error as Error).message);
@@ -310,8 +318,9 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Lets the client go: the device stops first, then memory and interrupts are given back. Shutting down and reading
-   * to the end before closing keeps QEMU alive, which aborts when its connection is reset.
+   * Lets the client go: the device stops first, then memory and interrupts are given back. Shutting
+   * down and reading to the end before closing keeps QEMU alive, which aborts when its connection
+   * is reset.
    */
   #disconnect(reason: string): void {
     const fd = this.#connection;
@@ -352,8 +361,8 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Stops serving: the client is let go in order, the socket file removed. Called by the device while it handles an
-   * access, this happens right after that access.
+   * Stops serving: disconnects the client in order, removes the socket file. Called by the device
+   * while it handles an access, this happens right after that access.
    */
   close(): void {
     if (this.#closed) return;

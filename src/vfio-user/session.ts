@@ -60,7 +60,7 @@ export class Session {
   /** VERSION was accepted. */
   negotiated = false;
   /**
-   * Of the message at hand: its descriptors, until somebody takes
+   * Of the current message: its descriptors, until somebody takes
    * them; bytes of its answer's payload.
    */
   #fds: readonly number[] = NO_FDS;
@@ -185,7 +185,7 @@ export class Session {
     return EINVAL;
   }
 
-  /** A field of the payload of the message at hand. */
+  /** A field of the current message's payload. */
   #u32(offset: number): number {
     return this.#stream.data.getUint32(offset, true);
   }

@@ -1,4 +1,6 @@
-/** For tests of state records: through JSON as a file would hold them, and every way to spoil one. */
+/**
+ * For tests of state records: through JSON as a file would hold them, and every way to spoil one.
+ */
 import assert from "node:assert/strict";
 import { ClaimedFds, RecordError, SavedFds } from "../../src/memory/record.ts";
 import { close } from "../../src/os/fd.ts";

@@ -213,7 +213,7 @@ export class ProxyBackend {
 
   /* Memory */
 
-  /** Replaces the whole table. Rings stand still meanwhile; see `Queue.memoryChanged`. */
+  /** Replaces the whole table. Queues are paused meanwhile; see `Queue.memoryChanged`. */
   setMemoryTable(payload: DataView, fds: number[]): Reply {
     const count = payload.getUint32(MEMORY_MAP.count, true);
     if (count > MAX_REGIONS || count !== fds.length) {

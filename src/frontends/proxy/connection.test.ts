@@ -124,7 +124,7 @@ describe("framing", () => {
     });
   });
 
-  test("descriptors where none belong are closed, and the request is done", () => {
+  test("descriptors of a message that takes none are closed, and the request is done", () => {
     withBench((bench) => {
       const open = openFds();
       done(bench.ask(1, undefined, [bench.memfd, bench.memfd]), 1, new Uint8Array(8));
@@ -515,7 +515,7 @@ describe("programs that are not proved", () => {
     );
   });
 
-  test("are handed out with a warning where that is allowed", () => {
+  test("are handed out with a warning when that is allowed", () => {
     withBench(
       (bench) => {
         bench.ask(3, words(1, 1, 16, 16));

@@ -36,7 +36,7 @@ export interface ProxyFrontendOptions {
   readonly allowUnsealed?: boolean;
   /** Connect again when the VMM goes away, and wait for it at the start. */
   readonly reconnect: boolean;
-  /** The loop spins for ever. */
+  /** The loop never sleeps. */
   readonly busy?: boolean;
   readonly log: (level: "info" | "warn", text: string) => void;
   /**
@@ -71,7 +71,7 @@ export class BackendConnection implements Control {
   #idleTurns = 0;
   #closed = false;
 
-  /** @throws OsError where the VMM does not listen, unless `reconnect` is set */
+  /** @throws OsError if the VMM does not listen, unless `reconnect` is set */
   constructor(options: ProxyFrontendOptions) {
     this.#options = options;
     this.backend = new ProxyBackend({
@@ -151,7 +151,7 @@ export class BackendConnection implements Control {
     return 0;
   }
 
-  /** One message. @returns false where there is none */
+  /** One message. @returns false if there is none */
   #next(): boolean {
     const stream = this.#stream;
     if (stream === null) return false;

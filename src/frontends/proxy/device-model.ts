@@ -1,6 +1,7 @@
 /**
- * The registers of a version 1 NIC whose queues a backend serves: what the original QEMU fork's device model does
- * with a guest's accesses, for a driver in this process. STATUS mirrors the backend's replies.
+ * The registers of a version 1 NIC whose queues a backend serves: what the original QEMU fork's
+ * device model does with a guest's accesses, for a driver in this process. STATUS mirrors the
+ * backend's replies.
  */
 import {
   ABI_VERSION,
@@ -140,7 +141,7 @@ export class ProxyDeviceModel {
     }
   }
 
-  /** @returns false where the backend refused */
+  /** @returns false if the backend refused */
   #ask(request: () => void): boolean {
     try {
       request();

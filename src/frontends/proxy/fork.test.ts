@@ -119,8 +119,8 @@ const ACTIONS: Readonly<Record<string, (fork: Fork) => void>> = {
   reset: (fork) => fork.reset(),
   "all features": (fork) => fork.select(ALL),
   "no features": (fork) => fork.select(0),
-  "memory in one piece": (fork) => fork.setMemory(1),
-  "memory in four pieces": (fork) => fork.setMemory(4),
+  "memory in one region": (fork) => fork.setMemory(1),
+  "memory in four regions": (fork) => fork.setMemory(4),
 };
 
 function run(fork: Fork, actions: readonly string[]): void {

@@ -1,4 +1,7 @@
-/** The machine's end against backends that answer wrongly: replies are sent before they are asked for. */
+/**
+ * The machine's end against backends that answer wrongly: replies are sent before they are asked
+ * for.
+ */
 import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

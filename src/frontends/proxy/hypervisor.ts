@@ -1,6 +1,7 @@
 /**
- * The VMM's end of the protocol: listens, waits for a backend, and asks it for what a guest's registers want. It
- * drives any backend that speaks the protocol; every wait has a deadline, every reply is checked.
+ * The VMM's end of the protocol: listens, waits for a backend, and asks it for what a guest's
+ * registers want. It drives any backend that speaks the protocol; every wait has a deadline, every
+ * reply is checked.
  */
 import { EPOLLIN, Epoll } from "../../os/epoll.ts";
 import { createEventFd, drainEventFd, signalPeer } from "../../os/eventfd.ts";
@@ -82,7 +83,7 @@ export class ProxyHypervisor {
   readonly #interrupts: number[] = [];
   readonly #upgradeFd = createEventFd();
 
-  /** Listens. @throws OsError where the socket cannot be made */
+  /** Listens. @throws OsError if the socket cannot be made */
   constructor(path: string, { replyMs = REPLY_MS }: { readonly replyMs?: number } = {}) {
     this.#path = path;
     this.#replyMs = replyMs;
@@ -104,7 +105,7 @@ export class ProxyHypervisor {
     return this.#stream !== null;
   }
 
-  /** Waits for a backend. @returns false where none came in time */
+  /** Waits for a backend. @returns false if none came in time */
   accept(timeoutMs: number): boolean {
     for (const end = performance.now() + timeoutMs; ; ) {
       const fd = accept(this.#listener);
@@ -131,7 +132,7 @@ export class ProxyHypervisor {
   /**
    * One request and its reply.
    * @returns the reply's payload, and its descriptor or -1 (the caller's)
-   * @throws RefusedError for an error reply; BackendError where the connection is of no use any more
+   * @throws RefusedError for an error reply; BackendError if the connection is unusable
    */
   request(
     name: RequestName,
@@ -162,7 +163,10 @@ export class ProxyHypervisor {
     }
   }
 
-  /** Interrupts stay pending meanwhile, and would wake the wait at once: they are looked past in short steps. */
+  /**
+   * Interrupts stay pending meanwhile, and would wake the wait at once: they are looked past in
+   * short steps.
+   */
   #waitForSocket(timeoutMs: number): void {
     const ready = this.#epoll.wait(timeoutMs);
     for (let i = 0; i < ready; i++) if (this.#epoll.tag(i) === SOCKET_TAG) return;
@@ -265,7 +269,9 @@ export class ProxyHypervisor {
     return drainEventFd(this.#interrupts[queue]);
   }
 
-  /** Waits until an interrupt is there, or the backend does something. @returns false where neither was */
+  /**
+   * Waits until an interrupt is there, or the backend does something. @returns false on a timeout
+   */
   wait(timeoutMs: number): boolean {
     return this.#epoll.wait(timeoutMs) > 0;
   }

@@ -1,7 +1,7 @@
 /**
- * Program sets as the protocol hands them over: an ELF object in a descriptor, read from byte 0, with one section per
- * program, named after it. The reader follows the rules of the original QEMU fork's loader: sections of other names
- * are ignored, of two with the same name the first wins.
+ * Program sets as the protocol hands them over: an ELF object in a descriptor, read from byte 0,
+ * with one section per program, named after it. The reader follows the rules of the original QEMU
+ * fork's loader: sections of other names are ignored, of two with the same name the first wins.
  */
 import { fstatSync, readSync } from "node:fs";
 import {
@@ -21,7 +21,9 @@ import { createFileMemfd } from "../../os/memory.ts";
 /** Ten programs of the longest kind, and as much again for symbols and debug information. */
 const MAX_OBJECT = 2 * 10 * 8 * MAX_INSTRUCTIONS;
 
-/** @returns a descriptor of an object in memory; `setOf` says which set holds the program of a name */
+/**
+ * @returns a descriptor of an object in memory; `setOf` says which set holds the program of a name
+ */
 export function writeProgramObject(setOf: (name: ProgramName) => ProgramSet): number {
   const programs = PROGRAM_NAMES.flatMap((name) => {
     const code = setOf(name).code.get(PROGRAM_IDS[name]);

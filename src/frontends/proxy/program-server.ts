@@ -1,4 +1,7 @@
-/** The programs that a backend hands out: proved once for each size of the queues, which only the VMM knows. */
+/**
+ * The programs that a backend hands out: proved once for each size of the queues, which only the
+ * VMM knows.
+ */
 import type { ProgramName, ProgramSet } from "../../abi/index.ts";
 import type { Device } from "../../devices/format.ts";
 import { programsOf } from "../../devices/program-set.ts";
@@ -27,8 +30,8 @@ export class ProgramServer {
   }
 
   /**
-   * Why the programs for such queues must not be handed out; null: they may. It is found once per size, and packets
-   * do not flow then.
+   * Why the programs for such queues must not be handed out; null: they may. It is found once per
+   * size, and packets do not flow then.
    */
   problemOf(parameters: Parameters): string | null {
     const sizes = `${parameters.rxBufs} ${parameters.txBufs}`;
@@ -53,7 +56,10 @@ export class ProgramServer {
     }
   }
 
-  /** In version 1 form, as an object file that lives in memory only. @returns its descriptor, the caller's */
+  /**
+   * In version 1 form, as an object file that lives in memory only. @returns its descriptor, the
+   * caller's
+   */
   object({ rxBufs, txBufs }: Parameters): number {
     const { device } = this.#options;
     const rx = programsOf(device, { bufs: rxBufs, form: "v1" });

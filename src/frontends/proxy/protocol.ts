@@ -1,8 +1,10 @@
 /**
- * The bpfhv-proxy control protocol as data: strict request and reply over a UNIX stream socket between a VMM
- * (which listens) and the process that serves the queues of one device (which connects).
+ * The bpfhv-proxy control protocol as data: strict request and reply over a UNIX stream socket
+ * between a VMM (which listens) and the process that serves the queues of one device (which
+ * connects).
  *
- *     header (12 bytes): request type u32, flags u32 (version, error), payload bytes u32; then the payload
+ *     header (12 bytes): request type u32, flags u32 (version, error), payload bytes u32
+ *     payload
  *
  * All little endian, nothing padded between header and payload. Descriptors travel with the header.
  */
@@ -37,7 +39,7 @@ export interface RequestShape {
   readonly size: number;
   /** Descriptors, fewest and most; null: those that come are closed. */
   readonly fds: readonly [number, number] | null;
-  /** Payload bytes of a reply that is no refusal. */
+  /** Payload bytes of a reply that is not an error. */
   readonly replySize: number;
   /** What it does while a direction is enabled. */
   readonly whileRunning: WhileRunning;
@@ -49,7 +51,7 @@ export interface RequestShape {
  * requests meet a device that runs for a guest that is gone; and a feature that a driver switches
  * while it is up arrives like that, too.
  *
- * - `served`: as when it stands still.
+ * - `served`: as when it is stopped.
  * - `stops`: the guest that enabled the device is gone. Both directions stop first.
  * - `refused`: nothing changes.
  */
@@ -98,7 +100,7 @@ export const RX_QUEUE = 0;
 export const TX_QUEUE = 1;
 export const QUEUES = 2;
 
-/** Exact below 2^53; what is above is no address and refused as one. */
+/** Exact below 2^53; what is above is refused as an invalid address. */
 export function getU64(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
 }

@@ -1,4 +1,7 @@
-/** What a machine asks of a backend from its start to its end, in the orders that the original QEMU fork uses. */
+/**
+ * What a machine asks of a backend from its start to its end, in the orders that the original QEMU
+ * fork uses.
+ */
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { after, test } from "node:test";

@@ -8,7 +8,7 @@ import { closePeer } from "../../os/peer-close.ts";
 import { SocketReceiver, sendMessage } from "../../os/unix-socket.ts";
 import { HEADER, MAX_FDS, MAX_PAYLOAD } from "./protocol.ts";
 
-/** The kernel's own limit for one send: what is above is never cut off unseen. */
+/** The kernel's own limit for one send: a longer list is never truncated without a flag. */
 const KERNEL_MAX_FDS = 253;
 const OUT = PAGE / 2;
 
@@ -60,8 +60,8 @@ export class ProxyStream {
 
   /**
    * Takes what is there, until a message is whole.
-   * @returns "message", "none" where more bytes are needed, "end" at the end of the stream
-   * @throws FramingError, OsError where the connection is of no use any more
+   * @returns "message", "none" if more bytes are needed, "end" at the end of the stream
+   * @throws FramingError, OsError if the connection is unusable
    */
   receive(): "message" | "none" | "end" {
     if (this.#have === 0) this.dropFds();
@@ -116,7 +116,7 @@ export class ProxyStream {
 
   /**
    * Sends one message whole; `fds` stay the caller's.
-   * @throws FramingError where the peer does not take it: it does not read its replies
+   * @throws FramingError if the peer does not read its replies
    */
   send(type: number, flags: number, payload: Uint8Array, fds: readonly number[] = []): void {
     const length = HEADER.SIZE + payload.length;

@@ -46,7 +46,7 @@ function kindOf(type: number): number {
  * @param bytes holds the frame's first `length` bytes, from `frame` on
  * @param most tags that the frame may have
  * @param allowed 1 for each VLAN that may be named, 0 standing for none; null: any
- * @returns bytes up to the payload; -1 if a tag is not allowed, cut off or hidden
+ * @returns bytes up to the payload; -1 if a tag is not allowed, truncated or hidden
  */
 export function headerLength(
   bytes: Uint8Array,

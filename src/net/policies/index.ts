@@ -1,6 +1,6 @@
 /**
- * The kinds of policies. A new one is a file that exports a `PolicyKind`, and one line in this list;
- * see README.md.
+ * The kinds of policies. A new one is a file that exports a `PolicyKind`, and one line in this
+ * list; see README.md.
  */
 import type { QueueCounters } from "../../memory/counters.ts";
 import type { Port } from "../port.ts";

@@ -115,7 +115,7 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  test("where the port blocks, frames behind are neither consumed nor counted", () => {
+  test("frames behind a blocked one are neither consumed nor counted", () => {
     const bench = new Guarded();
     for (const source of [MAC, OTHER, MAC, OTHER, MAC, OTHER]) bench.add(frameFrom(source));
     bench.port.room = 1;
@@ -166,7 +166,7 @@ describe("a port with a guard", () => {
     ["a VLAN with a high byte", [0x8100, 0x10a, 0x0800], 0],
     ["a service tag of another VLAN", [0x88a8, 11, 0x0800], 0],
     ["a service tag of the list", [0x88a8, 10, 0x0800], 1],
-    ["a tag that is cut off", [0x8100, 10], 0, 16],
+    ["a truncated tag", [0x8100, 10], 0, 16],
     ["half a tag", [0x8100, 10], 0, 15],
     ["no type at all", [], 0, 13],
     ["a priority tag before another VLAN", [0x8100, 0, 0x8100, 20, 0x0800], 0],
@@ -179,7 +179,7 @@ describe("a port with a guard", () => {
     ["two tags of the list", [0x88a8, 10, 0x8100, 10, 0x0800], 2],
     ["a priority tag before a VLAN of the list", [0x8100, 0, 0x8100, 10, 0x0800], 2],
     ["three tags of the list", [0x88a8, 10, 0x8100, 10, 0x8100, 10, 0x0800], 0],
-    ["a second tag that is cut off", [0x88a8, 10, 0x8100], 0, 19],
+    ["a truncated second tag", [0x88a8, 10, 0x8100], 0, 19],
     ["a provider's backbone", [0x88e7, 0, 0x0800], 0],
     ["a port extender", [0x893f, 0, 0, 0, 0x0800], 0],
     ["LLC", [0x0003, 0x4242, 0x0300], 1],
