@@ -4,7 +4,9 @@ import type { ServedBackendOptions } from "../frontends/proxy/served-backend.ts"
 import type { ServedNicOptions } from "../frontends/served-nic.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
+import type { Ledger } from "../os/ledger.ts";
 import { exitWithoutThreads } from "../os/process.ts";
+import { releaseHeld } from "../os/release.ts";
 import type { Reply, Request, ToMain } from "./messages.ts";
 import type { WaitingWorker } from "./waiting-worker.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -63,6 +65,7 @@ export class WorkerHandle<Task extends object = NicOptions> {
   readonly name: string;
   readonly #worker: Worker;
   readonly #wakeFd: number;
+  readonly #ledger: Ledger;
   readonly #log: (level: "info" | "warn", text: string) => void;
   readonly #print: (text: string) => void;
   readonly #waiting = new Map<number, Waiting>();
@@ -88,6 +91,7 @@ export class WorkerHandle<Task extends object = NicOptions> {
     this.#log = log;
     this.#print = print;
     this.#wakeFd = createEventFd();
+    this.#ledger = worker.ledger;
     this.#worker = worker.begin({ ...task, wakeFd: this.#wakeFd });
     this.#watchdog = new Watchdog(worker.pulse, {
       stuck: (what) => this.#isStuck(what),
@@ -116,9 +120,19 @@ export class WorkerHandle<Task extends object = NicOptions> {
       failure = new NicFailed(String(error.stack ?? error), false);
     });
     this.#worker.on("exit", () => {
-      close(this.#wakeFd);
-      this.#end(failure);
+      this.#release();
+      const isToldWhy = failure !== null || this.#hasStopped;
+      this.#end(isToldWhy ? failure : new NicFailed("the worker ended unexpectedly", true));
     });
+  }
+
+  /**
+   * After its thread's end. A worker that ran out of memory, or was terminated, has closed nothing,
+   * and its VMM and guest would wait for an answer.
+   */
+  #release(): void {
+    close(this.#wakeFd);
+    releaseHeld(this.#ledger);
   }
 
   /** Nothing more comes from the worker. */
@@ -209,7 +223,7 @@ export class WorkerHandle<Task extends object = NicOptions> {
     // nothing to put in order.
     this.#worker.removeAllListeners("exit");
     this.#worker.once("exit", () => {
-      close(this.#wakeFd);
+      this.#release();
       const isInOrder = this.#hasStopped || !begun;
       const why = `the worker did not stop: it was in ${held}`;
       this.#end(isInOrder ? null : new NicFailed(why, true));

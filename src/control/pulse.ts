@@ -1,14 +1,16 @@
-/**
- * A worker's pulse in shared memory: its thread, and the turns of its
- * loop. The main thread's watchdog looks at it.
- */
+/** What a worker shares with the main thread from its start: its pulse, and what it holds. */
 import { workerData } from "node:worker_threads";
+import { keepLedger } from "../os/ledger.ts";
 import { currentThread } from "../os/thread.ts";
-import { PULSE } from "./waiting-worker.ts";
+import { PULSE, type Shared } from "./waiting-worker.ts";
 
-/** In the worker, before anything that may hang. @returns where its loop counts turns */
+/**
+ * In the worker, before anything that may hang, and before anything is opened.
+ * @returns the word in which its loop counts turns, which the watchdog reads
+ */
 export function startPulse(): Int32Array {
-  const shared = workerData as Int32Array;
-  Atomics.store(shared, PULSE.thread, currentThread());
-  return shared.subarray(PULSE.turns, PULSE.turns + 1);
+  const { pulse, ledger } = workerData as Shared;
+  keepLedger(ledger);
+  Atomics.store(pulse, PULSE.thread, currentThread());
+  return pulse.subarray(PULSE.turns, PULSE.turns + 1);
 }

@@ -3,7 +3,14 @@
  * is read. Then it waits at a gate; its task is the first message, taken by hand, because no event
  * loop turns in such a worker.
  */
-import { type MessagePort, receiveMessageOnPort, Worker, workerData } from "node:worker_threads";
+import {
+  type MessagePort,
+  type ResourceLimits,
+  receiveMessageOnPort,
+  Worker,
+  workerData,
+} from "node:worker_threads";
+import { type Ledger, newLedger } from "../os/ledger.ts";
 
 /**
  * Words that the worker shares with whoever started it: open at 1; its thread, 0 until known; turns
@@ -14,15 +21,31 @@ export const PULSE = { gate: 0, thread: 1, turns: 2, loaded: 3, WORDS: 4 } as co
 /** Longer than modules load on a busy machine. */
 const LOAD_MS = 5000;
 
-export class WaitingWorker {
-  readonly #worker: Worker;
+/**
+ * Heap of a NIC's worker. A loop that allocates next to nothing needs no large young generation, and
+ * a small old one is collected before it fills with what start-up leaves (measured: README.md). A
+ * worker that needs more than the old one ends, and its NIC with it.
+ */
+const NIC_LIMITS: ResourceLimits = { maxYoungGenerationSizeMb: 3, maxOldGenerationSizeMb: 128 };
+
+/** What a worker shares with its starter from the beginning. */
+export interface Shared {
   /** See PULSE. */
+  readonly pulse: Int32Array;
+  /** What the worker holds: released for it if it cannot do that itself. */
+  readonly ledger: Ledger;
+}
+
+export class WaitingWorker implements Shared {
+  readonly #worker: Worker;
   readonly pulse = new Int32Array(new SharedArrayBuffer(4 * PULSE.WORDS));
+  readonly ledger = newLedger();
 
   /** @param module calls `takeTask` once it is loaded */
-  constructor(module: URL) {
-    this.#worker = new Worker(module, { workerData: this.pulse });
-    // Where the command line is wrong, the process ends all the same.
+  constructor(module: URL, limits: ResourceLimits = {}) {
+    const shared: Shared = { pulse: this.pulse, ledger: this.ledger };
+    this.#worker = new Worker(module, { workerData: shared, resourceLimits: limits });
+    // If the command line is wrong, the process ends all the same.
     this.#worker.unref();
   }
 
@@ -46,14 +69,14 @@ export class WaitingWorker {
 }
 
 export const nicWorker = (): WaitingWorker =>
-  new WaitingWorker(new URL("./nic-worker.js", import.meta.url));
+  new WaitingWorker(new URL("./nic-worker.js", import.meta.url), NIC_LIMITS);
 
 export const backendWorker = (): WaitingWorker =>
   new WaitingWorker(new URL("./backend-worker.js", import.meta.url));
 
 /** In the worker: waits for its task. */
 export function takeTask<Task>(port: MessagePort): Task {
-  const pulse = workerData as Int32Array;
+  const { pulse } = workerData as Shared;
   Atomics.store(pulse, PULSE.loaded, 1);
   Atomics.notify(pulse, PULSE.loaded);
   Atomics.wait(pulse, PULSE.gate, 0);

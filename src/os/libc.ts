@@ -7,6 +7,7 @@
  * conventions of x86-64, arm64 and riscv64 agree.
  */
 import koffi from "koffi";
+import { forgetFd, recordFd } from "./ledger.ts";
 
 // The process itself, which has libc loaded already.
 const library = koffi.load(null);
@@ -18,7 +19,16 @@ function declare<F extends (...args: never[]) => number>(prototype: string): F {
 type Fd = number;
 type Address = number;
 
-export const close = declare<(fd: Fd) => number>("int close(int)");
+/** Records the descriptors that a function returns (ledger.ts). */
+function recorded<A extends unknown[]>(open: (...arguments_: A) => Fd): (...arguments_: A) => Fd {
+  return (...arguments_) => recordFd(open(...arguments_));
+}
+
+const nativeClose = declare<(fd: Fd) => number>("int close(int)");
+export function close(fd: Fd): number {
+  forgetFd(fd);
+  return nativeClose(fd);
+}
 export const read = declare<(fd: Fd, to: Address, n: number) => number>(
   "int64_t read(int, uint64_t, size_t)",
 );
@@ -37,8 +47,10 @@ export const pwrite = declare<(fd: Fd, from: Address, n: number, offset: number)
 export const memcpy = declare<(to: Address, from: Address, n: number) => number>(
   "uint64_t memcpy(uint64_t, uint64_t, size_t)",
 );
-export const open = declare<(path: string, flags: number, mode: number) => number>(
-  "int open(const char *, int, uint32_t)",
+export const open = recorded(
+  declare<(path: string, flags: number, mode: number) => number>(
+    "int open(const char *, int, uint32_t)",
+  ),
 );
 export const fcntl = declare<(fd: Fd, command: number, argument: number) => number>(
   "int fcntl(int, int, int64_t)",
@@ -59,14 +71,14 @@ export const mmap = declare<
 export const munmap = declare<(at: Address, length: number) => number>(
   "int munmap(uint64_t, size_t)",
 );
-export const memfdCreate = declare<(name: string, flags: number) => number>(
-  "int memfd_create(const char *, uint32_t)",
+export const memfdCreate = recorded(
+  declare<(name: string, flags: number) => number>("int memfd_create(const char *, uint32_t)"),
 );
 
-export const eventfd = declare<(initial: number, flags: number) => number>(
-  "int eventfd(uint32_t, int)",
+export const eventfd = recorded(
+  declare<(initial: number, flags: number) => number>("int eventfd(uint32_t, int)"),
 );
-export const epollCreate = declare<(flags: number) => number>("int epoll_create1(int)");
+export const epollCreate = recorded(declare<(flags: number) => number>("int epoll_create1(int)"));
 export const epollCtl = declare<(ep: Fd, op: number, fd: Fd, event: Address) => number>(
   "int epoll_ctl(int, int, int, uint64_t)",
 );
@@ -78,8 +90,8 @@ export const poll = declare<(fds: Address, n: number, timeoutMs: number) => numb
   "int poll(uint64_t, uint64_t, int)",
 );
 
-export const socket = declare<(domain: number, type: number, protocol: number) => number>(
-  "int socket(int, int, int)",
+export const socket = recorded(
+  declare<(domain: number, type: number, protocol: number) => number>("int socket(int, int, int)"),
 );
 export const socketpair = declare<
   (domain: number, type: number, protocol: number, fds: Address) => number
@@ -91,8 +103,10 @@ export const connect = declare<(fd: Fd, name: Address, length: number) => number
   "int connect(int, uint64_t, uint32_t)",
 );
 export const listen = declare<(fd: Fd, backlog: number) => number>("int listen(int, int)");
-export const accept4 = declare<(fd: Fd, name: Address, length: Address, flags: number) => number>(
-  "int accept4(int, uint64_t, uint64_t, int)",
+export const accept4 = recorded(
+  declare<(fd: Fd, name: Address, length: Address, flags: number) => number>(
+    "int accept4(int, uint64_t, uint64_t, int)",
+  ),
 );
 export const getsockopt = declare<
   (fd: Fd, level: number, option: number, value: Address, length: Address) => number

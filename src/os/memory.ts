@@ -1,6 +1,7 @@
 /** Memory files and mappings. Lengths and offsets are bytes; addresses are plain numbers. */
 import { fstatSync, writeSync } from "node:fs";
 import { check, EFBIG, EINVAL, errnoName, OsError } from "./errors.ts";
+import { forgetMapping, recordMapping } from "./ledger.ts";
 import * as libc from "./libc.ts";
 
 export const PAGE = 4096;
@@ -107,6 +108,7 @@ export class Mapping {
   unmap(): void {
     if (!this.#mapped) return;
     this.#mapped = false;
+    forgetMapping(this.address);
     libc.munmap(this.address, this.length);
   }
 }
@@ -129,6 +131,7 @@ function map(
     const hint = errnoName(number) === "ENOMEM" ? "free memory or raise vm.max_map_count" : "";
     throw new OsError("mmap", object, number, hint);
   }
+  if ((flags & MAP_FIXED) === 0) recordMapping(address, length);
   return address;
 }
 

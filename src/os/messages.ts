@@ -3,6 +3,7 @@
  * msghdr and SCM_RIGHTS, built in one mapping.
  */
 import { EAGAIN, EINTR, EINVAL, EMFILE, EMSGSIZE, OsError } from "./errors.ts";
+import { recordFd } from "./ledger.ts";
 import * as libc from "./libc.ts";
 import { type Mapping, mapAnonymous, PAGE } from "./memory.ts";
 import { closePeer } from "./peer-close.ts";
@@ -98,7 +99,9 @@ export class SocketReceiver {
         data.getInt32(at + 8, true) === SOL_SOCKET && data.getInt32(at + 12, true) === SCM_RIGHTS;
       if (rights) {
         const last = Math.min(at + length, end);
-        for (let p = at + CMSG_HEADER; p + 4 <= last; p += 4) this.fds.push(data.getInt32(p, true));
+        for (let p = at + CMSG_HEADER; p + 4 <= last; p += 4) {
+          this.fds.push(recordFd(data.getInt32(p, true)));
+        }
       }
       at += Math.max((length + 7) & ~7, CMSG_HEADER);
     }

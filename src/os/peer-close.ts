@@ -6,6 +6,7 @@
  */
 import { statSync } from "node:fs";
 import { fdTarget } from "./fd.ts";
+import { forgetFd, recordFd } from "./ledger.ts";
 import * as libc from "./libc.ts";
 
 const F_GET_SEALS = 1034;
@@ -52,7 +53,11 @@ export function closePeer(fd: number): boolean {
   if (threads() >= MAX_THREADS) return false;
   if (closeFunction === 0) closeFunction = libc.dlsym(0, "close");
   const { scratch, STRUCT_OFFSET, STRUCT_ADDRESS } = libc;
-  if (libc.pthreadCreate(STRUCT_ADDRESS, 0, closeFunction, fd) !== 0) return false;
+  forgetFd(fd);
+  if (libc.pthreadCreate(STRUCT_ADDRESS, 0, closeFunction, fd) !== 0) {
+    recordFd(fd);
+    return false;
+  }
   const low = scratch.getUint32(STRUCT_OFFSET, true);
   libc.pthreadDetach(low + scratch.getUint32(STRUCT_OFFSET + 4, true) * 2 ** 32);
   waitUntilFree(fd);
