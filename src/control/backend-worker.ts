@@ -2,4 +2,4 @@
 import { servedBackend } from "../frontends/proxy/served-backend.ts";
 import { runWorker } from "./worker.ts";
 
-runWorker(servedBackend);
+await runWorker(servedBackend);

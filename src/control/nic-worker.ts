@@ -2,4 +2,4 @@
 import { servedNic } from "../frontends/served-nic.ts";
 import { runWorker } from "./worker.ts";
 
-runWorker(servedNic);
+await runWorker(servedNic);

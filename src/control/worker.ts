@@ -73,7 +73,7 @@ export async function runWorker<Options>(frontend: Frontend<Options>): Promise<v
   }
 }
 
-/** @returns why the loop ended; "": it was asked to */
+/** Opens the ports and runs the loop. @returns why the loop ended; "": it was asked to */
 function serve<Options>(parts: Omit<Harnessed<Options>, "ports">): string {
   const { frontend, task, format } = parts;
   const pairs = frontend.pairs(task);
