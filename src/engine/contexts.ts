@@ -14,6 +14,7 @@ import {
   fileRuns,
   type GuestMemory,
   PagedWords,
+  type RunPlace,
   readGuest,
   sameRuns,
   whyRefused,
@@ -40,6 +41,14 @@ export interface MappedContext {
   /** File ranges that it was mapped from. */
   readonly runs: readonly FileRun[];
   readonly windows: readonly Window[];
+}
+
+/** A context that the guest's memory map lacks at present, and that this process never mapped. */
+export interface AbsentContext {
+  readonly record: ContextRecord;
+  readonly words: null;
+  /** File ranges that it was mapped from. */
+  readonly runs: readonly RunPlace[];
 }
 
 /** @returns the context, or a predicate for an error message: "the context … is not memory" */
@@ -71,12 +80,13 @@ export function mapPageList(
 }
 
 /** Returns the context's windows to the pool. */
-export function releaseContext(context: MappedContext | null): void {
-  for (const window of context?.windows ?? []) giveWindow(window);
+export function releaseContext(context: MappedContext | AbsentContext): void {
+  if (context.words === null) return;
+  for (const window of context.windows) giveWindow(window);
 }
 
 /** @returns true if every byte of the context is still the memory that was mapped */
-export function stillThere(memory: GuestMemory, context: MappedContext): boolean {
+export function stillThere(memory: GuestMemory, context: MappedContext | AbsentContext): boolean {
   const runs = runsOf(context.record, memory);
   return runs !== null && sameRuns(runs, context.runs);
 }
@@ -91,7 +101,8 @@ function runsOf({ kind, address, pages, size }: ContextRecord, memory: GuestMemo
   return runs;
 }
 
-function mapRecord(record: ContextRecord, memory: GuestMemory): MappedContext | string {
+/** @returns the context, or a predicate for an error message */
+export function mapRecord(record: ContextRecord, memory: GuestMemory): MappedContext | string {
   const runs = runsOf(record, memory);
   if (runs === null) return whyNot(record, memory);
   const windows: Window[] = [];

@@ -84,6 +84,18 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     this.current = null;
   }
 
+  /** Continues with the rings of another process, which `attach` serves. */
+  adopt(
+    enabled: boolean,
+    current: RegisteredRing<HostRing> | null,
+    retiring: RegisteredRing<HostRing> | null,
+  ): void {
+    this.enabled = enabled;
+    // A ring is made by this queue when it is attached.
+    this.current = current as RegisteredRing<Ring> | null;
+    this.retiring = retiring as RegisteredRing<Ring> | null;
+  }
+
   /** Makes the current ring the retiring one: a context for another ring can be registered. */
   retire(): void {
     this.retired();
@@ -105,7 +117,10 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
    */
   enable(settings: RingSettings | null): void {
     this.enabled = true;
-    if (this.current !== null) this.current.position = null;
+    if (this.current !== null) {
+      this.current.position = null;
+      this.current.stopped = false;
+    }
     // A rest is due to what the previous driver published.
     this.rest.end();
     this.attach(settings);
@@ -159,7 +174,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
 
   /** The guest's indices made no sense: the queue is not served until it is registered again. */
   get broken(): boolean {
-    return this.ring?.broken ?? false;
+    return this.current?.broken ?? false;
   }
 
   /** Descriptors published and not yet used, in both rings; null while the queue is not served. */

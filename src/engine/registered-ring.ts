@@ -7,7 +7,13 @@ import type { HostRing, QueueConfig, RingFormat } from "../devices/format.ts";
 import type { QueueCounters } from "../memory/counters.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import { longestReceived } from "../memory/offloads.ts";
-import { type MappedContext, releaseContext, stillThere } from "./contexts.ts";
+import {
+  type AbsentContext,
+  type MappedContext,
+  mapRecord,
+  releaseContext,
+  stillThere,
+} from "./contexts.ts";
 
 /** What a ring needs besides its context. */
 export interface RingSettings {
@@ -19,7 +25,7 @@ export interface RingSettings {
 }
 
 export class RegisteredRing<Ring extends HostRing> {
-  readonly context: MappedContext;
+  context: MappedContext | AbsentContext;
   readonly format: RingFormat;
   /** Descriptors. */
   readonly bufs: number;
@@ -28,10 +34,13 @@ export class RegisteredRing<Ring extends HostRing> {
   /** Ring position while detached; null: resume from what the guest left in the context. */
   position: number | null = 0;
   /** The guest's memory map lacks the context. */
-  absent = false;
+  absent: boolean;
+  /** Restored as broken: it is served no more, as long as it would have stayed attached. */
+  stopped = false;
 
-  constructor(context: MappedContext, format: RingFormat, bufs: number) {
+  constructor(context: MappedContext | AbsentContext, format: RingFormat, bufs: number) {
     this.context = context;
+    this.absent = context.words === null;
     this.format = format;
     this.bufs = bufs;
   }
@@ -41,10 +50,10 @@ export class RegisteredRing<Ring extends HostRing> {
     { memory, features, mtu }: RingSettings,
     counters: QueueCounters,
   ): void {
-    if (this.absent || this.ring !== null) return;
+    const context = this.context.words;
+    if (this.absent || context === null || this.stopped || this.ring !== null) return;
     const { format, bufs, position } = this;
     const maxPacket = longestReceived(features, mtu);
-    const context = this.context.words;
     const ring = make(format, { context, bufs, memory, features, maxPacket, counters });
     if (position === null) ring.resync();
     else ring.restore(position);
@@ -54,6 +63,7 @@ export class RegisteredRing<Ring extends HostRing> {
   }
 
   detach(): void {
+    this.stopped = false;
     if (this.ring === null) return;
     this.position = this.ring.save();
     this.ring = null;
@@ -63,6 +73,19 @@ export class RegisteredRing<Ring extends HostRing> {
   memoryChanged(memory: GuestMemory): void {
     this.absent = !stillThere(memory, this.context);
     if (this.absent) this.detach();
+    else if (this.context.words === null) this.#map(memory);
+  }
+
+  /** Maps a context that was absent when it was restored. */
+  #map(memory: GuestMemory): void {
+    const mapped = mapRecord(this.context.record, memory);
+    if (typeof mapped === "string") this.absent = true;
+    else this.context = mapped;
+  }
+
+  /** The guest's indices made no sense. */
+  get broken(): boolean {
+    return this.ring?.broken ?? this.stopped;
   }
 
   /** Unregisters. Nothing touches the context's memory from here on. */

@@ -7,7 +7,7 @@ import { copyBytes, copyFromAddress, copyToAddress } from "../os/memory.ts";
 import { bytesLeft, type GuestMemory, indexBelow, type MemoryFile } from "./guest-memory.ts";
 
 /** Consecutive bytes of a file. */
-export interface FileRun {
+export interface FileRun extends RunPlace {
   readonly file: MemoryFile;
   readonly offset: number;
   readonly length: number;
@@ -132,8 +132,15 @@ export function addRuns(
   return true;
 }
 
-/** Do both say the same bytes of the same files? */
-export function sameRuns(a: readonly FileRun[], b: readonly FileRun[]): boolean {
+/** Where a run is, without the means to map it. */
+export interface RunPlace {
+  readonly file: { readonly id: string };
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** @returns true if both are the same bytes of the same files */
+export function sameRuns(a: readonly RunPlace[], b: readonly RunPlace[]): boolean {
   return (
     a.length === b.length &&
     a.every(

@@ -78,6 +78,13 @@ export class RecordReader {
     return this.refuse(name, `use at most ${longest} bytes as hexadecimal digits`);
   }
 
+  /** A whole number that has no other bits than those of `allowed`. */
+  bits(name: string, allowed: number): number {
+    const value = this.whole(name, 0, 2 ** 32 - 1);
+    if ((value & ~allowed) >>> 0 === 0) return value;
+    return this.refuse(name, `use bits of 0x${allowed.toString(16)}`);
+  }
+
   wholes(name: string, longest: number, least: number, most: number): number[] {
     const list = this.#list(name, longest);
     if (list.every((value) => isWhole(value, least, most))) return list.slice();
@@ -100,6 +107,11 @@ export class RecordReader {
     return this.refuse(name, `use a list of at most ${longest}`);
   }
 
+  /** A list of records, for their owners to read. */
+  values(name: string, longest: number): readonly unknown[] {
+    return this.#list(name, longest);
+  }
+
   /** An object of counters, in the order of `names`; those that it lacks are 0. */
   counts(name: string, names: readonly string[]): number[] {
     const record = new RecordReader(`${this.path}.${name}`, this.#take(name));
@@ -111,7 +123,8 @@ export class RecordReader {
 
   /** A record inside of this one, for its owner to read. */
   inner(name: string): unknown {
-    return this.#take(name) ?? this.refuse(name, "it is missing");
+    const value = this.#take(name);
+    return value === undefined ? this.refuse(name, "it is missing") : value;
   }
 
   /** @throws RecordError if there are fields that were not read */

@@ -18,7 +18,7 @@ export interface GenerationOptions {
 }
 
 export class Generation {
-  readonly id: number;
+  id: number;
   readonly format: RingFormat;
   readonly rxBufs: number;
   readonly txBufs: number;
@@ -37,6 +37,12 @@ export class Generation {
   /** Adds the programs, which are compiled and verified elsewhere. A guest cannot attach before. */
   ship(sets: ProgramSets): void {
     this.#sets = sets;
+    this.#blobs.clear();
+  }
+
+  /** Takes the number that another process gave it; the blob contains it. */
+  renumber(id: number): void {
+    this.id = id;
     this.#blobs.clear();
   }
 

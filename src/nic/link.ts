@@ -9,7 +9,7 @@ export class Link {
   readonly #pairs: readonly QueuePair[];
   readonly #changed: () => void;
   /** As the guest was last notified. */
-  #wasUp = false;
+  wasUp = false;
 
   /** @param changed notifies the guest */
   constructor(pairs: readonly QueuePair[], maxMtu: number, changed: () => void) {
@@ -27,8 +27,8 @@ export class Link {
   /** Notifies the guest if the link changed. */
   follow(): void {
     const { up } = this;
-    if (up === this.#wasUp) return;
-    this.#wasUp = up;
+    if (up === this.wasUp) return;
+    this.wasUp = up;
     this.#changed();
   }
 

@@ -160,6 +160,11 @@ export class Nic {
     }
   }
 
+  /** Serves the queues that were restored (persist.ts). */
+  serve(): void {
+    for (const queue of this.queues) queue.attach(this.#ringSettings());
+  }
+
   /** Call after messages of the VMM: its memory map may have changed. */
   memoryChanged(): void {
     if (this.host === null || this.host.memory.generation === this.#memoryGeneration) return;

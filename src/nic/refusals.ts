@@ -1,12 +1,14 @@
 /** Accesses and requests of the guest that the NIC refused: counted, with the latest message. */
-export type RefusalReason =
-  | "register"
-  | "doorbell"
-  | "programWindow"
-  | "context"
-  | "blob"
-  | "features"
-  | "enable";
+export const REFUSAL_REASONS = [
+  "register",
+  "doorbell",
+  "programWindow",
+  "context",
+  "blob",
+  "features",
+  "enable",
+] as const;
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 
 export class Refusals {
   readonly counts: Record<RefusalReason, number> = {

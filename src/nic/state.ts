@@ -4,15 +4,17 @@
  */
 
 /** How far the guest's driver got; what `status` shows while there is no traffic. */
-export type HandshakeStep =
-  | "no guest"
+export const HANDSHAKE_STEPS = [
+  "no guest",
   /** A connection that has not shown yet that it is a VMM. */
-  | "client connected"
-  | "guest attached"
-  | "driver found the device"
-  | "programs fetched"
-  | "contexts registered"
-  | "enabled";
+  "client connected",
+  "guest attached",
+  "driver found the device",
+  "programs fetched",
+  "contexts registered",
+  "enabled",
+] as const;
+export type HandshakeStep = (typeof HANDSHAKE_STEPS)[number];
 
 /** Registers of 64 bits in two words, NAME_LO and NAME_HI. */
 export const LATCHES = ["CTX_PADDR", "DOORBELL_GVA", "BLOB", "PAGES"] as const;
