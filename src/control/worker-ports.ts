@@ -44,7 +44,7 @@ export class WorkerPorts {
   #open(spec: PortSpec): Port[] {
     const { pairs, metadata, policies = [] } = this.#options;
     const ports = openPorts(spec, pairs, metadata);
-    return ports.map((port, i) => openPolicies(policies, port, this.txCounters[i]));
+    return ports.map((port, i) => openPolicies(policies, port, this.txCounters[i]).port);
   }
 
   /**

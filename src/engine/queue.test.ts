@@ -9,9 +9,11 @@ import { SRING, SRING_DESC } from "../devices/sring/layout.ts";
 import { LocalMemory } from "../guest/memory.ts";
 import { PACKETS } from "../memory/counters.ts";
 import { close } from "../os/fd.ts";
+import { viewsMade } from "../os/memory.ts";
 import { type MappedContext, mapContiguous } from "./contexts.ts";
 import { drainTransmit, unsentPackets } from "./drain.ts";
 import { QueuePair } from "./pair.ts";
+import { prepareQueue, saveQueue } from "./persist.ts";
 
 const BUFS = 16;
 const PAGE = 4096;
@@ -238,4 +240,52 @@ test("a drain goes on when a blocked port becomes writable before its deadline",
   } finally {
     for (const fd of [reading, writing]) close(fd);
   }
+});
+
+test("a queue sends both of its rings when it is restored in the middle of a replacement", () => {
+  withBench((bench) => {
+    const { tx } = bench.pair;
+    bench.open();
+    bench.publish(0, 1, 2, 3);
+    bench.port.room = 2;
+    assert.deepEqual(bench.transmitted(), [0, 1]);
+    tx.retire();
+    bench.register();
+    tx.attach(bench.settings);
+    bench.publish(4, 5);
+    const record: unknown = JSON.parse(JSON.stringify(saveQueue(tx)));
+    const next = new QueuePair({ port: bench.port, rxVector: 0, txVector: 1, fire: () => {} });
+    const surroundings = { memory: bench.memory, formats: [sring] };
+    prepareQueue("tx0", record, next.tx, surroundings).commit();
+    tx.forget();
+    assert.deepEqual(JSON.parse(JSON.stringify(saveQueue(next.tx))), record);
+    next.tx.attach(bench.settings);
+    bench.port.room = 100;
+    while (next.drainTx() > 0);
+    assert.deepEqual(bench.port.sent.map(numberOf), [0, 1, 2, 3, 4, 5]);
+    assert.equal(next.tx.counters[PACKETS], 6);
+    next.tx.forget();
+  });
+});
+
+test("nothing stays mapped when a queue's second ring is refused", () => {
+  withBench((bench) => {
+    const { tx } = bench.pair;
+    bench.open();
+    tx.retire();
+    bench.register();
+    const record = saveQueue(tx);
+    const retiring = { ...record.retiring, format: "other" };
+    const next = new QueuePair({ port: bench.port, rxVector: 0, txVector: 1, fire: () => {} });
+    const surroundings = { memory: bench.memory, formats: [sring] };
+    const views = viewsMade();
+    for (let n = 0; n < 20; n++) {
+      assert.throws(() => prepareQueue("tx0", { ...record, retiring }, next.tx, surroundings), {
+        code: "RECORD",
+        message: 'tx0.retiring.format: "other" is not served here: use sring',
+      });
+    }
+    assert.ok(viewsMade() - views <= 1, "windows of refused records are used again");
+    assert.equal(next.tx.registered, false);
+  });
 });

@@ -1,8 +1,6 @@
-/**
- * What ports that stand before another port share: all but sending is the other one's, unless said
- * otherwise.
- */
+/** Base of ports in front of another port: they pass on everything but `send`. */
 import type { Batch } from "../memory/index.ts";
+import { RecordError } from "../memory/record.ts";
 import type { Port } from "./port.ts";
 
 export abstract class ForwardingPort implements Port {
@@ -58,6 +56,16 @@ export abstract class ForwardingPort implements Port {
 
   takeNotice(): string {
     return this.port.takeNotice();
+  }
+
+  /** A policy without state; see `PolicyPort`. */
+  save(): unknown {
+    return null;
+  }
+
+  prepare(name: string, state: unknown): () => void {
+    if (state === null) return () => {};
+    throw new RecordError(`${name}: the policy has no state: use null`);
   }
 
   close(): void {

@@ -3,9 +3,10 @@
  * list; see README.md.
  */
 import type { QueueCounters } from "../../memory/counters.ts";
+import { readRecord } from "../../memory/record.ts";
 import type { Port } from "../port.ts";
 import { PortSpecError } from "../words.ts";
-import type { AnyPolicySpec, PolicyContext, PolicyKind } from "./policy.ts";
+import type { AnyPolicySpec, PolicyContext, PolicyKind, PolicyPort } from "./policy.ts";
 import { antiSpoof } from "./spoof-guard.ts";
 
 const KINDS = [antiSpoof] as const;
@@ -27,6 +28,26 @@ export function parsePolicy(text: string, context: PolicyContext): PolicySpec {
   return kindOf(name, KINDS).parse(rules, context) as PolicySpec;
 }
 
+/** State of the policies of one port. */
+export interface PoliciesRecord {
+  readonly version: 1;
+  /** As in the list of the options. */
+  readonly policies: readonly { readonly kind: string; readonly state: unknown }[];
+}
+
+/** Policies in front of a port. */
+export interface OpenPolicies {
+  /** The first policy; the port itself if there are none. */
+  readonly port: Port;
+  save(): PoliciesRecord;
+  /**
+   * Checks a record of the same list of policies.
+   * @returns the function that restores it, which does not fail
+   * @throws RecordError
+   */
+  prepare(name: string, value: unknown): () => void;
+}
+
 /**
  * Puts policies in front of a port, in the order of the list: the first one sees what the guest
  * sends first, and what it receives last.
@@ -38,7 +59,41 @@ export function openPolicies<S extends AnyPolicySpec>(
   port: Port,
   counters: QueueCounters,
   kinds: readonly PolicyKind[] = KINDS,
-): Port {
+): OpenPolicies {
   const found = specs.map((spec) => kindOf(spec.kind, kinds));
-  return found.reduceRight((inner, kind, i) => kind.open(specs[i], inner, counters), port);
+  const open: { readonly kind: string; readonly policy: PolicyPort }[] = [];
+  for (const [i, spec] of [...specs.entries()].reverse()) {
+    const policy = found[i].open(spec, open[0]?.policy ?? port, counters);
+    open.unshift({ kind: spec.kind, policy });
+  }
+  return {
+    port: open[0]?.policy ?? port,
+    save: () => ({
+      version: 1,
+      policies: open.map(({ kind, policy }) => ({ kind, state: policy.save() })),
+    }),
+    prepare: (name, value) => preparePolicies(name, value, open),
+  };
+}
+
+function preparePolicies(
+  name: string,
+  value: unknown,
+  open: readonly { readonly kind: string; readonly policy: PolicyPort }[],
+): () => void {
+  const commits = readRecord(name, value, 1, (record) => {
+    const states = record.list("policies", open.length, (item) => ({
+      kind: item.text("kind", 64),
+      path: `${item.path}.state`,
+      state: item.inner("state"),
+    }));
+    const kinds = open.map(({ kind }) => kind);
+    if (states.map(({ kind }) => kind).join() !== kinds.join()) {
+      record.refuse("policies", `use ${kinds.join(", ") || "none"}`);
+    }
+    return states.map(({ path, state }, i) => open[i].policy.prepare(path, state));
+  });
+  return () => {
+    for (const commit of commits) commit();
+  };
 }

@@ -23,5 +23,18 @@ export interface PolicyKind<S extends AnyPolicySpec = AnyPolicySpec> {
   /** Reads rules into plain data. @throws PortSpecError */
   parse(rules: string, context: PolicyContext): S;
   /** @param counters of the transmit queue: what the policy drops is counted there */
-  open(spec: S, port: Port, counters: QueueCounters): Port;
+  open(spec: S, port: Port, counters: QueueCounters): PolicyPort;
+}
+
+/** A policy in front of a port. What it is told in its spec is not part of its state. */
+export interface PolicyPort extends Port {
+  /** The state as plain data; null if it has none. */
+  save(): unknown;
+  /**
+   * Checks a state that `save` gave, which may come from a file.
+   * @param name of it, for messages
+   * @returns the function that restores it, which does not fail
+   * @throws RecordError
+   */
+  prepare(name: string, state: unknown): () => void;
 }
