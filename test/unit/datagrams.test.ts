@@ -4,10 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { added, parseCounters, SHOW_COUNTERS } from "../vm/datagrams.ts";
-import { legend, type Row, ratios, type Sample, table } from "../vm/demo-results.ts";
-import type { Guest, GuestParts, Netns } from "../vm/harness.ts";
-import { Link } from "../vm/traffic.ts";
+import { legend, type Row, ratios, type Sample, table } from "../../bench/demo-results.ts";
+import { added, parseCounters, SHOW_COUNTERS } from "../support/vm/datagrams.ts";
+import type { Guest, GuestParts, Netns } from "../support/vm/harness.ts";
+import { Link } from "../support/vm/traffic.ts";
 
 interface Counts {
   readonly datagramsIn?: number;

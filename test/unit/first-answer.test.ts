@@ -5,9 +5,9 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { untilAnswered } from "../vm/first-answer.ts";
-import type { Guest, GuestParts, Netns } from "../vm/harness.ts";
-import { Link } from "../vm/traffic.ts";
+import { untilAnswered } from "../support/vm/first-answer.ts";
+import type { Guest, GuestParts, Netns } from "../support/vm/harness.ts";
+import { Link } from "../support/vm/traffic.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-answer-"));
 const ping = join(folder, "ping");

@@ -3,9 +3,16 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { after, before, describe, test } from "node:test";
-import { type Guest, isAlive, Netns, patience, prepareGuest, startGuest } from "./harness.ts";
-import { withoutVm } from "./requirements.ts";
-import { Link } from "./traffic.ts";
+import {
+  type Guest,
+  isAlive,
+  Netns,
+  patience,
+  prepareGuest,
+  startGuest,
+} from "../support/vm/harness.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { Link } from "../support/vm/traffic.ts";
 
 const skip = await withoutVm();
 

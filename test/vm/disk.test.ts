@@ -8,8 +8,8 @@ import { after, before, describe, test } from "node:test";
 import type { DiskFormat } from "../../src/vm/disk-image.ts";
 import { qemuCommand } from "../../src/vm/qemu-command.ts";
 import { qcow2Image } from "../support/cli.ts";
-import { prepareGuest } from "./harness.ts";
-import { withoutVm } from "./requirements.ts";
+import { prepareGuest } from "../support/vm/harness.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 

@@ -4,10 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { isDebugKernel } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
-import { patience, sleep, until } from "./time.ts";
+import { isDebugKernel } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { patience, sleep, until } from "../support/vm/time.ts";
 
 const why = await withoutVm();
 const skip = why === false && !isDebugKernel ? "only the debug kernel can be made to fail" : why;

@@ -1,11 +1,18 @@
 /** Features that come and go with the host's sets: what the guest shows is what the set can do. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { untilAnswered } from "./first-answer.ts";
-import { type Guest, Netns, patience, prepareGuest, startGuest, until } from "./harness.ts";
-import { LyingNic } from "./liar/lying-nic.ts";
-import { MODULE, modulePath } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
+import { untilAnswered } from "../support/vm/first-answer.ts";
+import {
+  type Guest,
+  Netns,
+  patience,
+  prepareGuest,
+  startGuest,
+  until,
+} from "../support/vm/harness.ts";
+import { LyingNic } from "../support/vm/liar/lying-nic.ts";
+import { MODULE, modulePath } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const PEER = "10.90.0.2";

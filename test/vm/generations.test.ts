@@ -3,10 +3,10 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { freeKiB } from "./alarms.ts";
-import { isDebugKernel, patience } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { freeKiB } from "../support/vm/alarms.ts";
+import { isDebugKernel, patience } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 /** Two per round: one with checksums on receive, one without. */

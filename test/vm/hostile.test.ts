@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { packageRoot } from "../../src/vm/guest-parts.ts";
-import { buildModule, patience } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { buildModule, patience } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 

@@ -5,10 +5,10 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { rootPort, vfioUserDevice } from "../../src/vm/qemu-command.ts";
-import { patience, until } from "./harness.ts";
-import { ServedNic } from "./nic.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
+import { patience, until } from "../support/vm/harness.ts";
+import { ServedNic } from "../support/vm/nic.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const NETS = ["eth0", "eth1"];

@@ -8,10 +8,10 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
 import { packageRoot } from "../../src/vm/guest-parts.ts";
-import { ALARM } from "./alarms.ts";
-import { prepareGuest } from "./harness.ts";
-import { MODULE, NicGuest } from "./nic-guest.ts";
-import { isFull, isRequired, withoutVm } from "./requirements.ts";
+import { ALARM } from "../support/vm/alarms.ts";
+import { prepareGuest } from "../support/vm/harness.ts";
+import { MODULE, NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, isRequired, withoutVm } from "../support/vm/requirements.ts";
 
 interface Kernel {
   readonly suite: string;

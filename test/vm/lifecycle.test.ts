@@ -1,4 +1,7 @@
-/** The life of a NIC in a real guest: loaded, reloaded, up and down, rebooted, abandoned from either side. */
+/**
+ * The life of a NIC in a real guest: loaded, reloaded, up and down, rebooted, abandoned from either
+ * side.
+ */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -6,10 +9,17 @@ import { after, before, describe, test } from "node:test";
 import { changeSpec } from "../../src/control/client.ts";
 import { controlPath } from "../../src/control/socket-path.ts";
 import { composeInitrd } from "../../src/vm/guest-parts.ts";
-import { ALARM } from "./alarms.ts";
-import { isDebugKernel, patience, prepareGuest, sleep, startGuest, until } from "./harness.ts";
-import { MODULE, modulePath, NicGuest } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { ALARM } from "../support/vm/alarms.ts";
+import {
+  isDebugKernel,
+  patience,
+  prepareGuest,
+  sleep,
+  startGuest,
+  until,
+} from "../support/vm/harness.ts";
+import { MODULE, modulePath, NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const RELOADS = isFull ? 100 : 10;
@@ -30,7 +40,7 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
   let vm: NicGuest;
 
   before(async () => {
-    // The debug kernel's image is none that kexec knows how to start: from there it is Debian's own that comes next.
+    // kexec cannot start the debug kernel's image, so Debian's own kernel follows it.
     const suite = isDebugKernel ? "trixie" : undefined;
     const next = await prepareGuest(suite);
     const module = await modulePath(suite);

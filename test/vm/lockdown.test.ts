@@ -4,9 +4,9 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { isDebugKernel, patience } from "./harness.ts";
-import { MODULE, NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
+import { isDebugKernel, patience } from "../support/vm/harness.ts";
+import { MODULE, NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
 
 const why = await withoutVm();
 const skip = why === false && isDebugKernel ? "the debug kernel has no lockdown" : why;

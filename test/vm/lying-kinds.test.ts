@@ -4,13 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
-import { untilAnswered } from "./first-answer.ts";
-import { type Guest, Netns, patience, startGuest } from "./harness.ts";
-import { LyingNic } from "./liar/lying-nic.ts";
-import type { Mode } from "./liar/modes.ts";
-import { MODULE, modulePath } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { assertNoAlarm, assertNoLeak } from "../support/vm/alarms.ts";
+import { untilAnswered } from "../support/vm/first-answer.ts";
+import { type Guest, Netns, patience, startGuest } from "../support/vm/harness.ts";
+import { LyingNic } from "../support/vm/liar/lying-nic.ts";
+import type { Mode } from "../support/vm/liar/modes.ts";
+import { MODULE, modulePath } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const why = await withoutVm();
 const skip = why === false && !isFull ? "a long run: script/test --full" : why;

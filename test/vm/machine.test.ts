@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { rootPort } from "../../src/vm/qemu-command.ts";
-import { patience, until, within } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { patience, until, within } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 

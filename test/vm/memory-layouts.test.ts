@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS } from "../../src/memory/counters.ts";
-import { transferChecked } from "./checked-tcp.ts";
-import { untilAnswered } from "./first-answer.ts";
-import { isDebugKernel, patience } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { transferChecked } from "../support/vm/checked-tcp.ts";
+import { untilAnswered } from "../support/vm/first-answer.ts";
+import { isDebugKernel, patience } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const DEVICES = isFull ? ["sring_gso", "sring", "vring_packed"] : ["sring_gso"];

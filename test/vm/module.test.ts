@@ -5,10 +5,10 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { ABI_VERSION, EXT_ID_VALUE, STATUS } from "../../src/abi/index.ts";
-import { ALARM, freeKiB } from "./alarms.ts";
-import { isDebugKernel, patience } from "./harness.ts";
-import { MODULE, NicGuest } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { ALARM, freeKiB } from "../support/vm/alarms.ts";
+import { isDebugKernel, patience } from "../support/vm/harness.ts";
+import { MODULE, NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const LONG = isDebugKernel ? 100 : 1000;

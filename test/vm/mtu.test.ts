@@ -4,9 +4,9 @@ import { execFile } from "node:child_process";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
-import { patience, until } from "./time.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { patience, until } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));

@@ -5,10 +5,10 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS, type QueueCounterName } from "../../src/memory/counters.ts";
-import { untilAnswered } from "./first-answer.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
-import { patience, sleep } from "./time.ts";
+import { untilAnswered } from "../support/vm/first-answer.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { patience, sleep } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 /** A TCP payload fills at most this much of the wire without segmentation offload. */

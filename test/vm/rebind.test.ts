@@ -1,9 +1,9 @@
 /** A NIC taken from its driver and given back, over and over, while packets flood in and out. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { patience } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { isFull, withoutVm } from "./requirements.ts";
+import { patience } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const CYCLES = isFull ? 50 : 5;

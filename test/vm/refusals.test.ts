@@ -4,9 +4,9 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
-import { patience } from "./time.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { patience } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 

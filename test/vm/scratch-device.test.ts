@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type Guest, startGuest, until, within } from "./harness.ts";
-import { withoutVm } from "./requirements.ts";
+import { type Guest, startGuest, until, within } from "../support/vm/harness.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const EXAMPLE = fileURLToPath(new URL("../../examples/scratch-device.js", import.meta.url));

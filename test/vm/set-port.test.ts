@@ -8,11 +8,11 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { DROP_COUNTERS } from "../../src/memory/counters.ts";
-import { untilAnswered } from "./first-answer.ts";
-import { Netns } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
-import { patience, sleep, until } from "./time.ts";
+import { untilAnswered } from "../support/vm/first-answer.ts";
+import { Netns } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { patience, sleep, until } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));

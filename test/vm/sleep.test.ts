@@ -3,11 +3,11 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { ALARM } from "./alarms.ts";
-import { untilAnswered } from "./first-answer.ts";
-import { patience, until } from "./harness.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
+import { ALARM } from "../support/vm/alarms.ts";
+import { untilAnswered } from "../support/vm/first-answer.ts";
+import { patience, until } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 

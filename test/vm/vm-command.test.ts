@@ -4,10 +4,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { onExit } from "./cleanup.ts";
-import { ServedNic } from "./nic.ts";
-import { withoutVm } from "./requirements.ts";
-import { until, within } from "./time.ts";
+import { onExit } from "../support/vm/cleanup.ts";
+import { ServedNic } from "../support/vm/nic.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { until, within } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));

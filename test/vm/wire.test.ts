@@ -13,7 +13,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS } from "../../src/memory/counters.ts";
-import { Capture, type Frame, payloadOf, withoutTshark } from "./capture.ts";
+import { Capture, type Frame, payloadOf, withoutTshark } from "../support/vm/capture.ts";
 import {
   buildModule,
   type Guest,
@@ -22,9 +22,9 @@ import {
   patience,
   prepareGuest,
   startGuest,
-} from "./harness.ts";
-import { ServedNic } from "./nic.ts";
-import { withoutVm } from "./requirements.ts";
+} from "../support/vm/harness.ts";
+import { ServedNic } from "../support/vm/nic.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
 
 const skip = (await withoutVm()) || withoutTshark();
 

@@ -1,7 +1,7 @@
 /**
  * A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from.
  */
-import { type Device, vfioUserDevice } from "../../src/vm/qemu-command.ts";
+import { type Device, vfioUserDevice } from "../../../src/vm/qemu-command.ts";
 import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
 import {
   buildModule,

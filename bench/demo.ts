@@ -2,15 +2,25 @@
  * The demo: one guest on stock QEMU with its NICs (ours, and virtio-net with and without its
  * offloads), the same traffic over each, in alternating rounds; then one table.
  *
- *     node dist/test/vm/demo.js [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
+ *     node dist/bench/demo.js [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
  *
  * script/demo judges the words before it prepares anything.
  */
 import { writeFileSync } from "node:fs";
 import { cpus, loadavg, release } from "node:os";
 import { parseArgs } from "node:util";
-import { runEmbedded } from "../../src/cli/embedded.ts";
-import { findDevice } from "../../src/devices/index.ts";
+import { runEmbedded } from "../src/cli/embedded.ts";
+import { findDevice } from "../src/devices/index.ts";
+import {
+  buildModule,
+  type Guest,
+  Netns,
+  prepareGuest,
+  startGuest,
+} from "../test/support/vm/harness.ts";
+import { ServedNic } from "../test/support/vm/nic.ts";
+import { withoutVm } from "../test/support/vm/requirements.ts";
+import { Link } from "../test/support/vm/traffic.ts";
 import {
   legend,
   MEASURES,
@@ -21,10 +31,6 @@ import {
   type Sample,
   table,
 } from "./demo-results.ts";
-import { buildModule, type Guest, Netns, prepareGuest, startGuest } from "./harness.ts";
-import { ServedNic } from "./nic.ts";
-import { withoutVm } from "./requirements.ts";
-import { Link } from "./traffic.ts";
 
 interface Contender {
   readonly nic: string;

@@ -1,16 +1,16 @@
 /** Scribbling on contexts while the guest uses them. */
-import { BUF, BUFS_OFFSET, CONTEXT, MAX_BUFS, PRIVATE_OFFSET } from "../../../src/abi/index.ts";
-import { SRING, SRING_DESC } from "../../../src/devices/sring/layout.ts";
-import { GSO_TX_DESC } from "../../../src/devices/sring_gso/layout.ts";
+import { BUF, BUFS_OFFSET, CONTEXT, MAX_BUFS, PRIVATE_OFFSET } from "../../../../src/abi/index.ts";
+import { SRING, SRING_DESC } from "../../../../src/devices/sring/layout.ts";
+import { GSO_TX_DESC } from "../../../../src/devices/sring_gso/layout.ts";
 import {
   DESCRIPTORS_OFFSET,
   PACKED,
   PACKED_DESC,
   PACKED_STATE,
   stateOffset,
-} from "../../../src/devices/vring_packed/layout.ts";
-import type { Nic } from "../../../src/nic/nic.ts";
-import { viewAt } from "../../../src/os/libc.ts";
+} from "../../../../src/devices/vring_packed/layout.ts";
+import type { Nic } from "../../../../src/nic/nic.ts";
+import { viewAt } from "../../../../src/os/libc.ts";
 import type { Random } from "./random.ts";
 
 const PAGE = 4096;

@@ -8,8 +8,8 @@ import {
   MIN_CONTEXT_SIZE,
   MIN_QUEUE_BUFS,
   REG,
-} from "../../../src/abi/index.ts";
-import { OFFERED_ABILITIES } from "../../../src/nic/negotiation.ts";
+} from "../../../../src/abi/index.ts";
+import { OFFERED_ABILITIES } from "../../../../src/nic/negotiation.ts";
 
 const ALL_ONES = 0xffffffff;
 

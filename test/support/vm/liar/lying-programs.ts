@@ -13,8 +13,8 @@ import {
   type ProgramId,
   type ProgramName,
   type ProgramSet,
-} from "../../../src/abi/index.ts";
-import { Assembler, at, R0, R1, R2, R3, shifted } from "../../../src/ebpf/assembler.ts";
+} from "../../../../src/abi/index.ts";
+import { Assembler, at, R0, R1, R2, R3, shifted } from "../../../../src/ebpf/assembler.ts";
 import type { Random } from "./random.ts";
 
 /** A word of the private area that every device leaves to its programs: the generator's state. */

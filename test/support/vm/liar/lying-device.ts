@@ -1,17 +1,17 @@
 /**
  * Our NIC as a PCI device that lies.
  *
- * The line it does not cross: it never writes into guest memory that the guest has not given to it for that
- * very purpose, or has taken back. A real host can; no driver can help it; and a test would learn nothing.
- * So while rings or programs lie, nothing is received into buffers, and a device that is "gone" is quiet.
+ * It never writes into guest memory that the guest has not published to it, or has reclaimed. A real
+ * host can, and no driver can prevent that, so a test would learn nothing. Hence nothing is received
+ * into buffers while rings or programs lie, and a device that is "gone" does nothing.
  */
-import { BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../src/abi/index.ts";
-import { nicAsPciDevice } from "../../../src/frontends/vfio-user.ts";
-import type { Batch } from "../../../src/memory/index.ts";
-import { ForwardingPort } from "../../../src/net/forwarding.ts";
-import type { Nic } from "../../../src/nic/nic.ts";
-import { viewAt } from "../../../src/os/libc.ts";
-import type { PciDevice } from "../../../src/vfio-user/index.ts";
+import { BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../../src/abi/index.ts";
+import { nicAsPciDevice } from "../../../../src/frontends/vfio-user.ts";
+import type { Batch } from "../../../../src/memory/index.ts";
+import { ForwardingPort } from "../../../../src/net/forwarding.ts";
+import type { Nic } from "../../../../src/nic/nic.ts";
+import { viewAt } from "../../../../src/os/libc.ts";
+import type { PciDevice } from "../../../../src/vfio-user/index.ts";
 import { lyingSet } from "./lying-programs.ts";
 import { MODE, MODES, type Mode, TOLD } from "./modes.ts";
 import { flippedBlob, refusableBlob } from "./program-lies.ts";
@@ -26,7 +26,7 @@ const UPGRADE_MS = 40;
 /** One read in so many is wrong among random registers. */
 const WRONG_READ = 24;
 
-/** Where these get lost, or a "stop" does, a NIC uses memory that the guest took back. */
+/** If a write to one of these is lost, or a "stop", a NIC uses memory that the guest reclaimed. */
 const ADDRESSING: ReadonlySet<number> = new Set<number>([
   REG.QUEUE_SELECT,
   REG.CTX_PADDR_LO,

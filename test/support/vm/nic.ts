@@ -4,12 +4,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { statusOf } from "../../src/control/client.ts";
-import type { NicStatus } from "../../src/nic/status.ts";
+import { statusOf } from "../../../src/control/client.ts";
+import type { NicStatus } from "../../../src/nic/status.ts";
 import { onExit } from "./cleanup.ts";
 import { until, within } from "./time.ts";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+const MAIN = fileURLToPath(new URL("../../../src/cli/main.js", import.meta.url));
 const START_MS = 10_000;
 const STOP_MS = 10_000;
 
@@ -45,7 +45,10 @@ export class ServedNic {
     });
   }
 
-  /** Starts one and waits until it answers. `args` are those of `bpfhv serve`, without `--socket`. */
+  /**
+   * Starts one and waits until it answers.
+   * @param args those of `bpfhv serve`, without `--socket`
+   */
   static async start(...args: readonly string[]): Promise<ServedNic> {
     const nic = new ServedNic(mkdtempSync(join(tmpdir(), "bpfhv-nic-")), args);
     const died = nic.exit.then(({ code }) => {
@@ -93,7 +96,10 @@ export class ServedNic {
     return Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1]);
   }
 
-  /** Bytes of guests' memory that it has mapped. (Their number of mappings says little: neighbours merge.) */
+  /**
+   * Bytes of guests' memory that it has mapped. The number of mappings says little, because adjacent
+   * ones merge.
+   */
   get guestBytesMapped(): number {
     const maps = readFileSync(`/proc/${this.pid}/maps`, "utf8").split("\n");
     const ends = maps

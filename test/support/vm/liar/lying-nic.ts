@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
-import type { PortSpec } from "../../../src/net/create.ts";
+import type { PortSpec } from "../../../../src/net/create.ts";
 import { onExit } from "../cleanup.ts";
 import { within } from "../time.ts";
 import { MODE, MODES, type Mode, SHARED_BYTES, STOP, TOLD } from "./modes.ts";

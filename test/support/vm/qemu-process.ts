@@ -25,7 +25,9 @@ export class QemuProcess {
   #killed = false;
   #ended = false;
 
-  /** `fds` become descriptors 3, 4, … of QEMU; the caller keeps its own copies and closes them. */
+  /**
+   * `fds` become descriptors 3, 4, … of QEMU; the caller keeps its own copies and closes them.
+   */
   constructor(command: readonly string[], fds: readonly number[]) {
     const child = spawn("setpriv", ["--pdeathsig", "KILL", ...command], {
       stdio: ["ignore", "pipe", "pipe", ...fds],

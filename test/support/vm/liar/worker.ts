@@ -2,14 +2,14 @@
  * The thread of a lying host: one NIC, one loop, and a few words shared with the test (modes.ts).
  */
 import { parentPort, workerData } from "node:worker_threads";
-import { findDevice } from "../../../src/devices/index.ts";
-import { programSets } from "../../../src/devices/program-set.ts";
-import { CONTROL_TAG, type Control, Loop } from "../../../src/engine/loop.ts";
-import { QueuePair } from "../../../src/engine/pair.ts";
-import { openPorts, type PortSpec } from "../../../src/net/create.ts";
-import { Nic } from "../../../src/nic/nic.ts";
-import type { Epoll } from "../../../src/os/epoll.ts";
-import { VfioUserServer } from "../../../src/vfio-user/index.ts";
+import { findDevice } from "../../../../src/devices/index.ts";
+import { programSets } from "../../../../src/devices/program-set.ts";
+import { CONTROL_TAG, type Control, Loop } from "../../../../src/engine/loop.ts";
+import { QueuePair } from "../../../../src/engine/pair.ts";
+import { openPorts, type PortSpec } from "../../../../src/net/create.ts";
+import { Nic } from "../../../../src/nic/nic.ts";
+import type { Epoll } from "../../../../src/os/epoll.ts";
+import { VfioUserServer } from "../../../../src/vfio-user/index.ts";
 import { Liar, LiarsPort } from "./lying-device.ts";
 import { STOP } from "./modes.ts";
 import { Random } from "./random.ts";

@@ -15,7 +15,7 @@ import {
   PROGRAM_NAMES,
   type ProgramId,
   type ProgramSet,
-} from "../../../src/abi/index.ts";
+} from "../../../../src/abi/index.ts";
 import type { Random } from "./random.ts";
 
 /** One instruction as it lies in memory (RFC 9669, section 3). */

@@ -2,7 +2,7 @@
  * What the demo measures, and how it is shown: medians with their
  * spread, no more digits than they are worth.
  */
-import type { UdpResult } from "./traffic.ts";
+import type { UdpResult } from "../test/support/vm/traffic.ts";
 
 /** Of one NIC in one round. */
 export interface Sample {
