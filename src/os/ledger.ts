@@ -59,7 +59,9 @@ export interface Held {
   readonly mappings: readonly { readonly address: number; readonly length: number }[];
 }
 
-/** Reads what the thread of `ledger` holds. Once that thread has ended, nothing else releases it. */
+/**
+ * Reads what the thread of `ledger` holds. Once that thread has ended, nothing else releases it.
+ */
 export function heldBy(ledger: Ledger): Held {
   const words = bitsOf(ledger);
   const pairs = mappingsOf(ledger);

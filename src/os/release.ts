@@ -4,8 +4,8 @@ import * as libc from "./libc.ts";
 import { closePeer } from "./peer-close.ts";
 
 /**
- * Closes the descriptors and unmaps the memory of a thread that has ended, and which no other thread
- * uses. Never blocks: some descriptors came from peers.
+ * Closes the descriptors and unmaps the memory of a thread that has ended, and which no other
+ * thread uses. Never blocks: some descriptors came from peers.
  */
 export function releaseHeld(ledger: Ledger): void {
   const { fds, mappings } = heldBy(ledger);

@@ -97,8 +97,8 @@ export class ServedNic {
   }
 
   /**
-   * Bytes of guests' memory that it has mapped. The number of mappings says little, because adjacent
-   * ones merge.
+   * Bytes of guests' memory that it has mapped. The number of mappings says little, because
+   * adjacent ones merge.
    */
   get guestBytesMapped(): number {
     const maps = readFileSync(`/proc/${this.pid}/maps`, "utf8").split("\n");

@@ -1,9 +1,9 @@
 /**
  * Our NIC as a PCI device that lies.
  *
- * It never writes into guest memory that the guest has not published to it, or has reclaimed. A real
- * host can, and no driver can prevent that, so a test would learn nothing. Hence nothing is received
- * into buffers while rings or programs lie, and a device that is "gone" does nothing.
+ * It never writes into guest memory that the guest has not published to it, or has reclaimed. A
+ * real host can, and no driver can prevent that, so a test would learn nothing. Hence nothing is
+ * received into buffers while rings or programs lie, and a device that is "gone" does nothing.
  */
 import { BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../../src/abi/index.ts";
 import { nicAsPciDevice } from "../../../../src/frontends/vfio-user.ts";
