@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs";
 import { Command } from "commander";
 import { Events } from "../control/events.ts";
 import { NicFailed, type NicOptions } from "../control/handle.ts";
+import { NicGroup } from "../control/nic-group.ts";
 import { nicOptions } from "../control/nic-options.ts";
 import { NicService } from "../control/nic-service.ts";
 import type { Served } from "../control/routes.ts";
@@ -45,12 +46,12 @@ interface Task {
 }
 
 interface Serving {
-  readonly nics: readonly NicService[];
+  readonly group: NicGroup<NicService>;
   readonly flags: ServeFlags;
   readonly account: Account | undefined;
   readonly log: Log;
   readonly life: Lifetime;
-  readonly events: Events;
+  readonly served: Served;
 }
 
 async function serve(tasks: readonly Task[], flags: ServeFlags, worker: WaitingWorker) {
@@ -70,60 +71,51 @@ async function serve(tasks: readonly Task[], flags: ServeFlags, worker: WaitingW
     life.atEnd(() => nic.close());
     return nic;
   });
-  const stop = () => Promise.all(nics.map((nic) => nic.stop()));
+  const group = new NicGroup(nics, (nic, { message }) => {
+    nic.nic.failure = message;
+    if (nics.length > 1) nic.say("warn", `the NIC has failed: ${message}`);
+    events.publish("ended", nic.spec.name, { error: message });
+  });
   void life.asked.then((signal) => {
     log.info(`${signal}: stopping`);
-    return stop();
+    return group.stop();
   });
+  const served: Served = { version, events, nics: () => nics.map(({ nic }) => nic) };
   try {
-    await run({ nics, flags, account, log, life, events });
+    await run({ group, flags, account, log, life, served });
     log.info("stopped");
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;
   } finally {
-    await stop();
+    await group.stop();
     life.end();
   }
 }
 
-async function run({ nics, flags, account, log, life, events }: Serving): Promise<void> {
-  await Promise.all(nics.map((nic) => nic.start()));
-  // Asked to stop at once.
-  if (nics.some((nic) => nic.worker.hasEnded)) return;
+/** Serves until the last NIC has ended. @throws Error if any has failed */
+async function run({ group, flags, account, log, life, served }: Serving): Promise<void> {
+  await group.each((nic) => nic.start());
+  // All have failed, or were asked to stop at once.
+  if (group.running.length === 0) return group.ended;
   if (flags.pidFile !== undefined) writePid(flags.pidFile, life);
-  const programs = await Promise.all(nics.map((nic) => nic.proved()));
-  if (programs.includes(undefined)) return;
+  await group.each((nic) => nic.prove());
+  if (group.running.length === 0) return group.ended;
   // Not before: the compiler reads files that the other user may not read. And clients are let in
   // after it.
   dropTo(account, (text) => log.warn(text));
   life.followNpx();
-  const alive = () => nics.filter((nic) => !nic.worker.hasEnded).map(({ nic }) => nic);
-  const served: Served = { version, events, nics: alive };
-  for (const [n, nic] of nics.entries()) {
-    const { sets, proof } = programs[n]!;
-    if (!(await nic.ship({ sets, proof }))) continue;
-    if (proof !== "proved") nic.say("warn", `programs ${proof}`);
-    const notice = mtuNotice(nic.spec.maxMtu);
-    if (notice !== null) nic.say("warn", notice);
-    const { device, socket, port } = nic.spec;
-    nic.say("info", `${device} on ${socket}, packets to ${port}: waiting for QEMU`);
-    await nic.openApi(served);
-  }
-  await ended(nics, events);
+  await group.each((nic) => letIn(nic, served));
+  await group.ended;
 }
 
-/** When the last NIC has ended. A NIC that fails is told of, and ends alone. @throws NicFailed */
-async function ended(nics: readonly NicService[], events: Events): Promise<void> {
-  let first: Error | undefined;
-  const each = nics.map((nic) =>
-    nic.worker.ended.catch((error: Error) => {
-      first ??= error;
-      if (nics.length > 1) nic.say("warn", `the NIC has failed: ${error.message}`);
-      events.publish("ended", nic.spec.name, { error: error.message });
-    }),
-  );
-  await Promise.all(each);
-  if (first !== undefined) throw first;
+async function letIn(nic: NicService, served: Served): Promise<void> {
+  const proof = await nic.ship();
+  if (proof !== "proved") nic.say("warn", `programs ${proof}`);
+  const notice = mtuNotice(nic.spec.maxMtu);
+  if (notice !== null) nic.say("warn", notice);
+  const { device, socket, port } = nic.spec;
+  nic.say("info", `${device} on ${socket}, packets to ${port}: waiting for QEMU`);
+  await nic.openApi(served);
 }
 
 function writePid(path: string, life: Lifetime): void {

@@ -98,7 +98,9 @@ describe("the API", () => {
       assert.deepEqual(fields(await ask(path)).generation, { wanted: 1, running: 1 });
       assert.deepEqual(fields(await ask(path, { path: "/v1/nics/vm1" })).spec, nic.spec);
       const { nics } = fields(await ask(path, { path: "/v1/nics" }));
-      assert.deepEqual(nics, [{ name: "vm1", socket: nic.spec.socket, device: "sring" }]);
+      const { socket } = nic.spec;
+      const state = { state: "running", failure: null };
+      assert.deepEqual(nics, [{ ...{ name: "vm1", socket, device: "sring" }, ...state }]);
     });
   });
 

@@ -4,7 +4,7 @@ import type { ServedBackendOptions } from "../frontends/proxy/served-backend.ts"
 import type { ServedNicOptions } from "../frontends/served-nic.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
-import type { Ledger } from "../os/ledger.ts";
+import { newLedger } from "../os/ledger.ts";
 import { exitWithoutThreads } from "../os/process.ts";
 import { releaseHeld } from "../os/release.ts";
 import type { Reply, Request, ToMain } from "./messages.ts";
@@ -65,7 +65,7 @@ export class WorkerHandle<Task extends object = NicOptions> {
   readonly name: string;
   readonly #worker: Worker;
   readonly #wakeFd: number;
-  readonly #ledger: Ledger;
+  readonly #ledger = newLedger();
   readonly #log: (level: "info" | "warn", text: string) => void;
   readonly #print: (text: string) => void;
   readonly #waiting = new Map<number, Waiting>();
@@ -91,8 +91,7 @@ export class WorkerHandle<Task extends object = NicOptions> {
     this.#log = log;
     this.#print = print;
     this.#wakeFd = createEventFd();
-    this.#ledger = worker.ledger;
-    this.#worker = worker.begin({ ...task, wakeFd: this.#wakeFd });
+    this.#worker = worker.begin({ ...task, wakeFd: this.#wakeFd, ledger: this.#ledger });
     this.#watchdog = new Watchdog(worker.pulse, {
       stuck: (what) => this.#isStuck(what),
       moved: (seconds) => {

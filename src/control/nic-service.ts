@@ -1,11 +1,11 @@
 /** One NIC of this process: its worker, its sockets, its spec. */
 import { resolve } from "node:path";
 import type { RingFormat } from "../devices/format.ts";
-
 import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
 import { ControlSocket } from "./control-socket.ts";
 import type { Events } from "./events.ts";
 import { type NicOptions, WorkerHandle } from "./handle.ts";
+import type { GroupedNic } from "./nic-group.ts";
 import { describeAction } from "./plan.ts";
 import { type ProvedPrograms, provedPrograms } from "./programs.ts";
 import type { Served } from "./routes.ts";
@@ -27,7 +27,7 @@ export interface NicServiceOptions {
   readonly version: string;
 }
 
-export class NicService {
+export class NicService implements GroupedNic {
   readonly spec: NicSpec;
   readonly worker: WorkerHandle;
   readonly nic: RunningNic;
@@ -48,7 +48,7 @@ export class NicService {
       log: (level, text) => this.say(level, text),
     });
     this.#proving = provedPrograms(options.format, task, spec.allowUnverified);
-    // Looked at in `ship`.
+    // Awaited in `prove`, which is not called if the NIC fails before.
     this.#proving.catch(() => {});
     this.nic = new RunningNic({
       // Clients may have another working directory.
@@ -59,6 +59,15 @@ export class NicService {
         events.publish("changed", spec.name, { changed: actions });
       },
     });
+  }
+
+  get name(): string {
+    return this.spec.name;
+  }
+
+  /** See `WorkerHandle`. */
+  get ended(): Promise<void> {
+    return this.worker.ended;
   }
 
   /** To the log, and to those who listen to events. */
@@ -89,17 +98,18 @@ export class NicService {
     this.#control = new ControlSocket(this.spec.socket, this.#options.access);
   }
 
-  /** @returns its programs, proved; undefined if the worker ended first @throws CommandError */
-  async proved(): Promise<ProvedPrograms | undefined> {
-    return (await Promise.race([this.#proving, this.worker.ended])) ?? undefined;
+  /** Waits until its programs are proved. @throws CommandError */
+  async prove(): Promise<void> {
+    await this.#proving;
   }
 
-  /** Lets VMMs in. @returns false if the worker ended first */
-  async ship({ sets }: ProvedPrograms): Promise<boolean> {
+  /** Lets VMMs in. @returns what `status` says of the programs */
+  async ship(): Promise<string> {
+    const { sets, proof } = await this.#proving;
     const { mtu, maxMtu } = this.spec;
     if (mtu < maxMtu) await this.worker.request("set-mtu", mtu);
-    await Promise.race([this.worker.request("ship", sets), this.worker.ended]);
-    return !this.worker.hasEnded;
+    await this.worker.request("ship", sets);
+    return proof;
   }
 
   /** Lets clients of the API in. HTTP is loaded here: no packet waits for it. */

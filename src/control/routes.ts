@@ -80,10 +80,12 @@ export const ROUTES: Readonly<Record<string, Readonly<Partial<Record<Method, Ope
   "/v1/nic": ON_NIC,
   "/v1/nics": {
     GET: {
-      about: "all NICs of the process: name, socket and device",
+      about: "all NICs of the process: name, socket, device, and why it failed if it has",
       answers: "nics",
       run: ({ served }) => ({
-        nics: served.nics().map(({ spec: { name, socket, device } }) => ({ name, socket, device })),
+        nics: served.nics().map(({ spec: { name, socket, device }, failure }) => ({
+          ...{ name, socket, device, state: failure === null ? "running" : "failed", failure },
+        })),
       }),
     },
   },

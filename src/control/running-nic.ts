@@ -1,5 +1,6 @@
 /** The spec of one running NIC, and the one way to change it. */
 
+import { NicFailed } from "./handle.ts";
 import { type Action, apply, bodyOf, plan } from "./plan.ts";
 import { completeSpec } from "./read-spec.ts";
 import type { NicSpec } from "./spec.ts";
@@ -30,6 +31,8 @@ export interface NicView {
 }
 
 export class RunningNic {
+  /** Why it has ended; null while it runs. */
+  failure: string | null = null;
   readonly #options: RunningNicOptions;
   #spec: NicSpec;
   /** Settles after the change that is under way: changes are made one after the other. */
@@ -44,7 +47,9 @@ export class RunningNic {
     return this.#spec;
   }
 
+  /** @throws NicFailed if its worker hangs, or it has ended */
   async status(): Promise<Status> {
+    if (this.failure !== null) throw new NicFailed(this.failure, true);
     const { worker, process } = this.#options;
     return { ...(await process()), ...(await worker.request<Status>("status")) };
   }

@@ -66,9 +66,10 @@ const GREEDY = `
 import { parentPort } from "node:worker_threads";
 import { startPulse } from ${JSON.stringify(new URL("./pulse.js", import.meta.url).href)};
 import { takeTask } from ${JSON.stringify(new URL("./waiting-worker.js", import.meta.url).href)};
+import { keepLedger } from ${JSON.stringify(new URL("../os/ledger.js", import.meta.url).href)};
 import { createMemfd } from ${JSON.stringify(new URL("../os/memory.js", import.meta.url).href)};
 startPulse();
-takeTask(parentPort);
+keepLedger(takeTask(parentPort).ledger);
 parentPort.postMessage({ kind: "print", text: String(createMemfd("greedy", 4096)) });
 const list = [];
 setInterval(() => {

@@ -10,7 +10,6 @@ import {
   Worker,
   workerData,
 } from "node:worker_threads";
-import { type Ledger, newLedger } from "../os/ledger.ts";
 
 /**
  * Words that the worker shares with whoever started it: open at 1; its thread, 0 until known; turns
@@ -28,23 +27,14 @@ const LOAD_MS = 5000;
  */
 const NIC_LIMITS: ResourceLimits = { maxYoungGenerationSizeMb: 3, maxOldGenerationSizeMb: 128 };
 
-/** What a worker shares with its starter from the beginning. */
-export interface Shared {
-  /** See PULSE. */
-  readonly pulse: Int32Array;
-  /** What the worker holds: released for it if it cannot do that itself. */
-  readonly ledger: Ledger;
-}
-
-export class WaitingWorker implements Shared {
+export class WaitingWorker {
   readonly #worker: Worker;
+  /** See PULSE. */
   readonly pulse = new Int32Array(new SharedArrayBuffer(4 * PULSE.WORDS));
-  readonly ledger = newLedger();
 
   /** @param module calls `takeTask` once it is loaded */
   constructor(module: URL, limits: ResourceLimits = {}) {
-    const shared: Shared = { pulse: this.pulse, ledger: this.ledger };
-    this.#worker = new Worker(module, { workerData: shared, resourceLimits: limits });
+    this.#worker = new Worker(module, { workerData: this.pulse, resourceLimits: limits });
     // If the command line is wrong, the process ends all the same.
     this.#worker.unref();
   }
@@ -76,7 +66,7 @@ export const backendWorker = (): WaitingWorker =>
 
 /** In the worker: waits for its task. */
 export function takeTask<Task>(port: MessagePort): Task {
-  const { pulse } = workerData as Shared;
+  const pulse = workerData as Int32Array;
   Atomics.store(pulse, PULSE.loaded, 1);
   Atomics.notify(pulse, PULSE.loaded);
   Atomics.wait(pulse, PULSE.gate, 0);

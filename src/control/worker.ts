@@ -11,6 +11,7 @@ import { Complaints } from "../frontends/complaints.ts";
 import type { Frontend, Parts, Served, Verbs } from "../frontends/served.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { PolicySpec } from "../net/policies/index.ts";
+import { keepLedger, type Ledger } from "../os/ledger.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { LineLimit, limitedLog } from "./line-limit.ts";
 import type { Request, ToMain } from "./messages.ts";
@@ -33,8 +34,15 @@ export interface WorkerOptions {
   readonly pauseUs?: number;
 }
 
-/** `wakeFd`: an eventfd that the main thread signals after each request. */
-type Task<Options> = Options & WorkerOptions & { readonly wakeFd: number };
+/** What the handle adds. */
+interface Wiring {
+  /** eventfd that the main thread signals after each request. */
+  readonly wakeFd: number;
+  /** For what this thread opens: the main thread releases what is left after its end. */
+  readonly ledger: Ledger;
+}
+
+type Task<Options> = Options & WorkerOptions & Wiring;
 
 interface Harnessed<Options> {
   readonly frontend: Frontend<Options>;
@@ -60,6 +68,7 @@ export async function runWorker<Options>(frontend: Frontend<Options>): Promise<v
   forbidNewPrivileges();
   const pulse = startPulse();
   const task = takeTask<Task<Options>>(main);
+  keepLedger(task.ledger);
   if (task.losesRights === true) emptyBoundingSet();
   const tell = (message: ToMain): void => main.postMessage(message);
   try {
