@@ -1,7 +1,4 @@
-/**
- * Runs one target in a process of its own, watches that it gets
- * on, and starts it anew after a find.
- */
+/** Runs one target in a separate process, detects a hang, and restarts it after a finding. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,16 +10,16 @@ import type { Progress, RunnerMessage } from "./runner.ts";
 import { CASE_MS, caseRandom, type Input, type Resources, type Target } from "./target.ts";
 
 const RUNNER = fileURLToPath(new URL("./runner.js", import.meta.url));
-/** The same fault is found again and again: after so many finds the target is given up. */
+/** A fault is found repeatedly: after this many findings the campaign stops. */
 const MAX_FINDS = 10;
-/** For a server to start and stop on a loaded machine. */
+/** Time for a server to start and stop on a loaded machine. */
 const START_MS = 40_000;
 
 export interface Finding {
   readonly case: number;
   readonly during: "case" | "check" | "hang" | "crash";
   readonly error: string;
-  /** The inputs that may have caused it, kept; null if they are not. */
+  /** File with the inputs that may have caused it; null if they are not kept. */
   readonly file: string | null;
 }
 
@@ -34,7 +31,7 @@ export interface Result {
   readonly units: number;
   readonly unit: string;
   readonly checks: number;
-  /** At the first and at the last check. */
+  /** Resources at the first and the last check. */
   readonly resources: readonly [Resources, Resources] | null;
   readonly finds: readonly Finding[];
 }
@@ -45,9 +42,9 @@ export interface CampaignOptions {
   /** Ends the campaign early. */
   readonly signal?: AbortSignal;
   readonly progress?: (result: Result) => void;
-  /** Where failing inputs are written; default: to the corpus in the tree. */
+  /** Folder of failing inputs; default: the corpus in the tree. */
   readonly corpus?: string;
-  /** Without a word for so long, the process hangs. */
+  /** A process that reports nothing for this long hangs. */
   readonly caseMs?: number;
 }
 
@@ -85,18 +82,18 @@ export class Campaign {
     return isAborted || this.#finds.length >= MAX_FINDS || performance.now() >= end - 500;
   }
 
-  /** One process, until its time is over or it finds something. */
+  /** Runs one process until its time is over or it has a finding. */
   async #process(milliseconds: number): Promise<void> {
     const { seed, signal } = this.#options;
     const words = [this.#target.name, seed, this.#next, Math.round(milliseconds), this.#place];
-    // A group of its own: whatever the target starts ends with it.
+    // A process group: everything that the target starts ends with it.
     const child = spawn(
       process.execPath,
       ["--expose-gc", "--enable-source-maps", RUNNER, ...words.map(String)],
       {
         stdio: ["ignore", "ignore", "pipe", "ipc"],
         detached: true,
-        // Killed if it hangs: its files go with our folder.
+        // It is killed if it hangs, and its files are removed with this folder.
         env: { ...process.env, TMPDIR: this.#folder },
       },
     );
@@ -126,7 +123,7 @@ export class Campaign {
       else found = this.#finding(message.during, message.error);
     });
     const timer = setInterval(() => {
-      // At the lowest priority a case was seen to wait for a CPU for 20 s.
+      // At the lowest priority a case was seen to wait 20 s for a CPU.
       if (performance.now() < heardAt + atMostNow(caseMs)) return;
       isHung = true;
       endGroup(child);
@@ -144,7 +141,7 @@ export class Campaign {
   #finding(during: Finding["during"], error: string): Finding {
     const number = this.#currentCase();
     const { seed } = this.#options;
-    // A check judges all cases since the one before.
+    // A check covers all cases since the previous one.
     const checked = this.#now?.next ?? this.#next;
     const first = during === "check" ? checked : number - (this.#target.lag ?? 0);
     const inputs: Input[] = [];
@@ -174,7 +171,7 @@ export class Campaign {
     this.#options.progress?.(this.#result());
   }
 
-  /** What a process did is added when it has ended. */
+  /** Adds the statistics of a process that has ended. */
   #settle(): void {
     const { cases, units, checks } = this.#sums();
     this.#done = { cases, units, checks };
@@ -215,7 +212,7 @@ function endGroup(child: ChildProcess): void {
   }
 }
 
-/** Runs an entry of the corpus. @returns why it fails, or null */
+/** Runs an entry of the corpus. @returns its error, or null */
 export async function replay(target: string, file: string): Promise<string | null> {
   const child = spawn(
     process.execPath,

@@ -1,6 +1,6 @@
 /**
- * Inputs that were found to fail, one file each: kept in the
- * tree if small, and run by every test run.
+ * Inputs that once failed, one file each. Small ones are
+ * kept in the tree and run by every test run.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -9,18 +9,18 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Input } from "./target.ts";
 
-/** In the sources: from dist/test/fuzz. */
+/** In the sources, relative to dist/test/fuzz. */
 export const CORPUS = fileURLToPath(new URL("../../../test/fuzz/corpus/", import.meta.url));
-/** What is larger stays out of the tree. */
+/** Larger entries stay out of the tree. */
 const LARGE_BYTES = 64 << 10;
 
 export interface CorpusEntry {
   readonly target: string;
-  /** Of the campaign, and the number of the case in it. */
+  /** Seed of the campaign; below: the number of the case in it. */
   readonly seed: number;
   readonly case: number;
   readonly error: string;
-  /** In the order in which they ran; the last one is that of the case. */
+  /** In their order. The last one is that of the case. */
   readonly inputs: readonly Input[];
 }
 

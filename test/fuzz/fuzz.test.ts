@@ -1,5 +1,5 @@
 /**
- * Each target for a moment, the inputs that once failed, and campaigns against code with a fault.
+ * Each target for a second, the inputs that once failed, and campaigns against code with a fault.
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -16,7 +16,7 @@ import { findTarget, TARGETS } from "./targets/index.ts";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 const SEED = 20_261_127;
-/** Not that of the tree. */
+/** Separate from the tree's corpus. */
 const corpus = mkdtempSync(join(tmpdir(), "bpfhv-fuzz-corpus-"));
 after(() => rmSync(corpus, { recursive: true, force: true }));
 

@@ -1,4 +1,6 @@
-/** `script/fuzz`: campaigns of random inputs against the host side, one target after the other. */
+/**
+ * `script/fuzz`: runs campaigns of random inputs against the host side, one target after the other.
+ */
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";

@@ -1,4 +1,4 @@
-/** What a run of campaigns says: a line from time to time, a table at the end, JSON. */
+/** Reports of campaigns: a periodic line, a table at the end, JSON. */
 import type { Finding, Result } from "./campaign.ts";
 
 const count = (n: number): string => n.toLocaleString("en-US");

@@ -1,7 +1,7 @@
 /**
- * The process that runs one target: case after case until its time is over. It writes the number of
- * each case to a file before it runs it, so that whoever started it can make the input again even
- * if this process dies or hangs.
+ * The process that runs one target, case after case, until its time is over. It
+ * writes each case's number to a file first, so that its parent can generate the
+ * input again even if this process dies or hangs.
  *
  *     node runner.js TARGET SEED FIRST MILLISECONDS FILE   cases of a campaign, from number FIRST
  *     node runner.js TARGET replay FILE                    an entry of the corpus
@@ -11,7 +11,7 @@ import { readEntry } from "./corpus.ts";
 import { caseRandom, type Input, type Resources, type Session } from "./target.ts";
 import { findTarget } from "./targets/index.ts";
 
-/** What the process tells its parent. */
+/** Messages of the process to its parent. */
 export type RunnerMessage =
   | { readonly kind: "progress"; readonly progress: Progress }
   | { readonly kind: "find"; readonly error: string; readonly during: "case" | "check" };

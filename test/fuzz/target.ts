@@ -1,7 +1,4 @@
-/**
- * What a fuzz target is: a generator of inputs that are plain
- * JSON, and a session that judges one input.
- */
+/** A fuzz target: a generator of inputs in plain JSON, and a session that checks one input. */
 import { Random } from "../support/ebpf-fuzz/random.ts";
 
 /** Plain JSON, so that a failing input can be kept in a file and run again. */
@@ -13,23 +10,23 @@ export type Input =
   | readonly Input[]
   | { readonly [name: string]: Input };
 
-/** The code under test did what it must not do. */
+/** The code under test violated a requirement. */
 export class Find extends Error {
   override readonly name = "Find";
 }
 
 export interface Session<I extends Input> {
   /**
-   * Runs one input. @returns how many units (messages, accesses)
-   * it had. @throws Find and anything else
+   * Runs one input. @returns its number of units (messages,
+   * accesses). @throws Find, or any other error
    */
   run(input: I): number | Promise<number>;
   /**
-   * Looks after many inputs whether the code under test still serves a
-   * good client and holds no more than before.
+   * Checks after many inputs that the code under test still serves a well-behaved client and holds
+   * no more resources than before.
    */
   check?(): void | Promise<void>;
-  /** What is held now, for the report. */
+  /** Resources held now, for the report. */
   resources?(): Resources;
   close(): void | Promise<void>;
 }
@@ -44,21 +41,19 @@ export interface Target<I extends Input = Input> {
   readonly description: string;
   /** What `run` counts. */
   readonly unit: string;
-  /** Cases that may pass before a fault shows, because another process has it; default 0. */
+  /** Number of cases after which a fault may appear, if another process has it; default 0. */
   readonly lag?: number;
-  /** The same input for the same state of `random`. */
+  /** Generates the same input for the same state of `random`. */
   generate(random: Random): I;
   open(): Session<I> | Promise<Session<I>>;
 }
 
-/**
- * The random numbers of one case: any case of a campaign can be made again without those before it.
- */
+/** Returns the random numbers of one case, which needs no earlier case of the campaign. */
 export function caseRandom(seed: number, index: number): Random {
   return new Random(new Random(seed).next() ^ new Random(Math.imul(index, 0x9e3779b1)).next());
 }
 
-/** What takes longer is a hang. */
+/** A case that takes longer hangs. */
 export const CASE_MS = 20_000;
 
 /** @throws Find if `condition` does not hold */

@@ -1,4 +1,4 @@
-/** Makes qcow2 images byte by byte (QEMU, docs/interop/qcow2.rst), for tests. */
+/** Builds qcow2 images byte by byte (QEMU, docs/interop/qcow2.rst), for tests. */
 
 export interface Qcow2Parts {
   readonly version?: 2 | 3;
@@ -10,7 +10,10 @@ export interface Qcow2Parts {
 const CLUSTER_BITS = 16;
 const CLUSTER = 2 ** CLUSTER_BITS;
 
-/** An empty image of 1 MiB that QEMU opens: header, refcount table, refcount block, L1 table. */
+/**
+ * Returns an empty image of 1 MiB that QEMU opens: header,
+ * refcount table, refcount block, L1 table.
+ */
 export function qcow2Image(parts: Qcow2Parts): Buffer {
   const { version = 3, backing, incompatible = 0, extensions = [] } = parts;
   const image = Buffer.alloc(4 * CLUSTER);

@@ -1,6 +1,6 @@
 /**
- * What tests compile programs with: the golden files' folder, and values for the names that they do
- * not declare.
+ * Input for compiler tests: the golden files' folder, and values
+ * for the names that they do not declare.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ const RING = abi.struct("ring", 64, {
 });
 export const GIVEN = { ...abi, RING, bufs: 16, form: "helperfree" };
 
-/** A file of `testdata`. Paths are relative to it, as files and places are shown. */
+/** Reads a file of `testdata`. Paths and places are relative to that folder. */
 export function testSource(file: string): Source {
   const text = readFileSync(join(TESTDATA, file), "utf8");
   return parseSource(file, text, (path) => readFromDisk(join(TESTDATA, path)));

@@ -1,7 +1,7 @@
 /**
- * For tests: the memory of a `LocalMemory` as a machine shows it that has it in
- * pieces. Neighbouring pieces never follow each other in this process, so
- * whatever takes them for one meets other bytes.
+ * For tests: the memory of a `LocalMemory` as a machine with scattered mappings presents it.
+ * Consecutive guest pages are never consecutive in this process, so code that takes them for
+ * contiguous accesses other bytes.
  */
 
 import type { LocalMemory } from "../../src/guest/memory.ts";
@@ -9,11 +9,11 @@ import type { GuestMemory, MemoryFile, MemoryRange } from "../../src/memory/inde
 import { type Mapping, mapFile, PAGE } from "../../src/os/memory.ts";
 
 export interface CutOptions {
-  /** Every piece is a file of its own, as far as the device can see. */
+  /** Each range is a file of its own to the device. */
   readonly files?: boolean;
-  /** As of a file with huge pages of so many bytes. */
+  /** Page size of a file with huge pages, in bytes. */
   readonly unit?: number;
-  /** Index of a piece that is not there. */
+  /** Index of an unmapped range. */
   readonly hole?: number;
 }
 
@@ -30,7 +30,7 @@ export class CutMemory implements GuestMemory {
     this.cut([]);
   }
 
-  /** @param at guest addresses at which pieces begin */
+  /** @param at guest addresses at which ranges begin */
   cut(at: readonly number[], { files = false, unit = PAGE, hole = -1 }: CutOptions = {}): void {
     const [whole] = this.#memory.ranges;
     const sorted = [...new Set(at)].filter((a) => a > whole.address).sort((a, b) => a - b);

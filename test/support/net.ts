@@ -1,6 +1,6 @@
 /**
- * For tests: ports of each kind with their outside, which gives
- * frames and takes what the port sent.
+ * For tests: ports of each type with a remote end, which sends
+ * frames to the port and receives from it.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -18,12 +18,14 @@ import { openTap } from "../../src/os/tap.ts";
 import { read, write } from "../../src/os/vector-io.ts";
 import { requires } from "./os.ts";
 
-/** Of frames that tests send ("local experimental", IEEE 802): the kernel makes none itself. */
+/** EtherType of frames that tests send ("local experimental", IEEE 802): the kernel sends none. */
 export const TEST_TYPE = 0x88b5;
-/** Number of frames that only find out whether any arrive. */
+/** Number of probe frames, which only test the path. */
 const PROBE = 0xffff_ffff;
 
-/** A broadcast of TEST_TYPE: `number`, then bytes that depend on it and on their place. */
+/**
+ * Returns a broadcast of TEST_TYPE: `number`, then bytes that depend on it and on their position.
+ */
 export function testFrame(number: number, length: number): Uint8Array {
   const frame = Uint8Array.from({ length }, (_, i) => i * 7 + number);
   frame.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
@@ -32,7 +34,7 @@ export function testFrame(number: number, length: number): Uint8Array {
   return frame;
 }
 
-/** Or is it one that the kernel sends on its own? */
+/** False for a frame that the kernel sends on its own. */
 export function isTestFrame(frame: Uint8Array): boolean {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
   if (frame.length < 18 || view.getUint16(12) !== TEST_TYPE) return false;
@@ -41,21 +43,21 @@ export function isTestFrame(frame: Uint8Array): boolean {
 
 export interface Outside {
   readonly port: Port;
-  /** Frames that came out of the port since the last call, or all that a capture has. */
+  /** Returns frames sent by the port since the last call, or all frames of a capture. */
   sent(): Uint8Array[];
   close(): void;
 }
 
 export interface OutsideOptions {
-  /** What the port gives, in this order. A source gives the first one, over and over. */
+  /** Frames that the port delivers, in order. A source repeats the first one. */
   readonly frames: readonly Uint8Array[];
   readonly metadata: boolean;
 }
 
-/** Makes a port whose outside gives frames. */
+/** Opens a port whose remote end sends frames. */
 export type OpenOutside = (options: OutsideOptions) => Outside;
 
-/** Packets of one segment each, in memory of its own. */
+/** Returns packets of one segment each, in memory of their own. */
 export function batchOf(
   frames: readonly Uint8Array[],
   metadata: boolean,
@@ -87,8 +89,8 @@ function openSource({ frames }: OutsideOptions): Outside {
 }
 
 /**
- * A capture in the classic format, nanoseconds, little endian.
- * `whole`: bytes that they had on the wire.
+ * Returns a capture in the classic format, nanoseconds, little endian.
+ * `whole`: original lengths of the packets.
  */
 export function captureOf(
   frames: readonly Uint8Array[],
@@ -105,7 +107,7 @@ export function captureOf(
   return Buffer.concat(parts);
 }
 
-/** The records of a capture that this project wrote. @throws if one is not whole */
+/** Returns the records of a capture written by this project. @throws if one is truncated */
 export function recordsOf(capture: Buffer): Buffer[] {
   const records: Buffer[] = [];
   for (let at = 24; at < capture.length; ) {
@@ -136,7 +138,7 @@ function openPcap({ frames }: OutsideOptions): Outside {
 let namespaces = 0;
 const BRIDGE_MS = 5000;
 
-/** Namespaces of test processes that were killed. */
+/** Removes namespaces of killed test processes. */
 function removeOrphans(): void {
   const all = existsSync("/run/netns") ? readdirSync("/run/netns") : [];
   for (const name of all) {
@@ -147,7 +149,7 @@ function removeOrphans(): void {
   }
 }
 
-/** Two TAPs on a bridge, in a namespace: what is written to one comes out of the other. */
+/** Two TAPs on a bridge, in a namespace: a frame written to one is received by the other. */
 export class TapPair {
   readonly netns = `bpfhv-net-${process.pid}-${namespaces++}`;
   readonly #peer: number;
@@ -170,13 +172,16 @@ export class TapPair {
     this.#ip("link", "set", "dev", "br0", "up");
   }
 
-  /** @returns bytes written, or minus errno */
+  /** Writes a frame. @returns bytes written, or minus errno */
   give(frame: Uint8Array): number {
     this.#bytes.set(frame);
     return write(this.#peer, this.#memory.address, frame.length);
   }
 
-  /** The bridge forwards a while after a port of it has a carrier. @param fd of the other TAP */
+  /**
+   * Waits for the bridge, which forwards only some time after a port
+   * has a carrier. @param fd of the other TAP
+   */
   waitForBridge(fd: number): void {
     const probe = testFrame(PROBE, 60);
     const until = performance.now() + BRIDGE_MS;
@@ -187,7 +192,7 @@ export class TapPair {
     while (read(fd, this.#memory.address, 1 << 17) > 0);
   }
 
-  /** Frames that came out. @param which of them; default: test frames */
+  /** Returns received frames. @param which selects frames; default: test frames */
   take(which: (frame: Uint8Array) => boolean = isTestFrame): Uint8Array[] {
     const frames: Uint8Array[] = [];
     for (let n = 0; ; ) {
@@ -226,7 +231,7 @@ function openTapPair({ frames, metadata }: OutsideOptions): Outside {
   };
 }
 
-/** Why TAPs cannot be tested here; "" if they can. */
+/** Returns why TAPs cannot be tested here; "" if they can. */
 function missingForTap(): string {
   if (process.getuid?.() !== 0) return "needs root";
   if (!existsSync("/dev/net/tun")) return "needs /dev/net/tun";
@@ -238,7 +243,7 @@ function missingForTap(): string {
   }
 }
 
-/** For `test(…, { skip })`: false if TAPs can be tested, or must be. */
+/** For `test(…, { skip })`: false if TAPs can or must be tested. */
 export function skipTap(): string | false {
   const missing = missingForTap();
   return missing === "" || requires("tap") ? false : missing;

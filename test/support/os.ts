@@ -1,4 +1,4 @@
-/** For the tests of every room: what a process holds open. */
+/** Support for all tests: open descriptors, load-dependent time limits, isolated checks. */
 import { execFileSync, fork } from "node:child_process";
 import { mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
@@ -9,32 +9,30 @@ import { close } from "../../src/os/fd.ts";
 import * as libc from "../../src/os/libc.ts";
 import { socketPair } from "../../src/os/unix-socket.ts";
 
-/** Number of open descriptors, the one used for looking not counted. */
+/** Returns the number of open descriptors, without the one used to count. */
 export function openFds(): number {
   return readdirSync("/proc/self/fd").length - 1;
 }
 
 /**
- * A process starts and ends in a fraction of it, also if the machine
- * has ten times as much to do as it has CPUs.
+ * A process starts and ends in a fraction of this, even with
+ * ten times as many runnable tasks as CPUs.
  */
 const WAIT_MS = 60_000;
 const LOOK_MS = 20;
 
-/** How many runnable tasks each CPU has, 1 to 8: everything takes so many times as long. */
+/** Returns the runnable tasks per CPU, 1 to 8: everything takes that many times as long. */
 const loadNow = (): number =>
   Math.min(8, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
 const LOAD = loadNow();
 
-/** For a bound on how long something may take: what it is on a machine with this load. */
+/** Scales a time limit by the machine's load at the start. */
 export const atMost = (ms: number): number => Math.ceil(ms * LOAD);
 
-/** The same with the load of this moment, for what runs for minutes. */
+/** Scales a time limit by the current load, for tests that run for minutes. */
 export const atMostNow = (ms: number): number => Math.ceil(ms * loadNow());
 
-/**
- * Looks until there is something other than undefined, null or false. @throws Error after a minute
- */
+/** Polls until the result is not undefined, null or false. @throws Error after a minute */
 export async function until<T>(
   what: string,
   look: () => T | undefined | null | false | Promise<T | undefined | null | false>,
@@ -47,12 +45,12 @@ export async function until<T>(
   }
 }
 
-/** Whether this run must not skip tests that need `what` (BPFHV_REQUIRE, a comma list). */
+/** True if this run must not skip tests that need `what` (BPFHV_REQUIRE, a comma list). */
 export function requires(what: "vm" | "tap" | "bpf"): boolean {
   return (process.env.BPFHV_REQUIRE ?? "").split(",").includes(what);
 }
 
-// Keeps one descriptor per thread, which must not count as a leak of the current test.
+// Opens the descriptor of the thread's signaller, which is not a leak of a test.
 prepareToSignalPeers();
 
 const SYS_PIPE2 = process.arch === "x64" ? 293 : 59;
@@ -60,7 +58,7 @@ const SYS_TIMERFD_CREATE = process.arch === "x64" ? 283 : 85;
 const O_CLOEXEC = 0o2000000;
 const O_PATH = 0o10000000;
 
-/** A blocking pipe: reading end, writing end. */
+/** Returns a blocking pipe: reading end, writing end. */
 export function pipe(): [number, number] {
   check(libc.syscall(SYS_PIPE2, libc.STRUCT_ADDRESS, O_CLOEXEC, 0), "pipe2", "");
   const { scratch, STRUCT_OFFSET } = libc;
@@ -68,8 +66,8 @@ export function pipe(): [number, number] {
 }
 
 /**
- * What a hostile peer may send in place of an event descriptor or guest
- * memory, one of each; the caller closes them.
+ * Returns one of each type of descriptor that a hostile peer may send in place of an event
+ * descriptor or guest memory. The caller closes them.
  */
 export function strangers(): { readonly name: string; readonly fd: number }[] {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-strangers-"));
@@ -94,12 +92,12 @@ export function strangers(): { readonly name: string; readonly fd: number }[] {
 
 const F_DUPFD_CLOEXEC = 1030;
 
-/** A second descriptor of the same open file. */
+/** Returns a second descriptor of the same open file. */
 export function dup(fd: number): number {
   return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)", `fd ${fd}`);
 }
 
-/** An event descriptor as a hostile peer gives it: blocking, its counter full. */
+/** Returns an event descriptor as from a hostile peer: blocking, with a full counter. */
 export function blockingFull(): number {
   const fd = libc.eventfd(0, 0);
   libc.scratch.setUint32(libc.STRUCT_OFFSET, 0xfffffffe, true);
@@ -108,7 +106,7 @@ export function blockingFull(): number {
   return fd;
 }
 
-/** Opens all that this process may open; leaves `free` of them. */
+/** Opens descriptors up to the process's limit, but leaves `free` of them. */
 export function exhaust(free: number): number[] {
   execFileSync("prlimit", ["--pid", `${process.pid}`, `--nofile=${openFds() + 40}`]);
   const held: number[] = [];
@@ -120,13 +118,13 @@ export function exhaust(free: number): number[] {
   }
 }
 
-/** Set in a process that is to run one check of a test file: its name. */
+/** Set in a process that runs one check of a test file, to its name. */
 const CHECK = "BPFHV_CHECK";
 
 /**
- * Runs `checks[name]` in a process of its own, because a system call that blocks cannot be ended
+ * Runs `checks[name]` in a separate process, because a blocking system call cannot be ended
  * otherwise. Call it first in the file: in that process it does not return.
- * @returns what to call in a test: the exit status, null when it hung
+ * @returns a function for tests that returns the exit status, null after a hang
  */
 export function isolated(
   file: string,
@@ -158,8 +156,8 @@ const SYS_SETSOCKOPT = process.arch === "x64" ? 54 : 208;
 const SYS_GETSOCKNAME = process.arch === "x64" ? 51 : 204;
 
 /**
- * A TCP socket whose close waits `seconds`, because its peer takes nothing any more.
- * @returns it, and what to close afterwards
+ * Returns a TCP socket whose close waits `seconds`, because its peer does not read, and descriptors
+ * to close afterwards.
  */
 export function lingering(seconds: number): { readonly fd: number; readonly others: number[] } {
   const { scratch, STRUCT_OFFSET: at, STRUCT_ADDRESS: address } = libc;

@@ -1,6 +1,6 @@
 /**
- * For tests of the backend's end: a frontend on a socket pair, asked byte by byte, no loop. And
- * a machine whose backend is a process of its own.
+ * For tests of the backend: a connection over a socket pair, used byte by byte, without a loop. And
+ * a machine whose backend is a separate process.
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -25,7 +25,7 @@ import { createMemfd, type Mapping, mapAnonymous, mapFile } from "../../src/os/m
 import { SocketReceiver, sendMessage, socketPair } from "../../src/os/unix-socket.ts";
 import { frameOf, numberOf, TestPort } from "./guest.ts";
 
-/** A message by hand: type, flags, size of the payload, payload; all little endian. */
+/** Builds a message: type, flags, size of the payload, payload; all little endian. */
 export function message(
   type: number,
   payload: Uint8Array = new Uint8Array(0),
@@ -40,12 +40,12 @@ export function message(
   return bytes;
 }
 
-/** u32 words as bytes. */
+/** Returns u32 words as bytes. */
 export function words(...values: number[]): Uint8Array {
   return new Uint8Array(Uint32Array.from(values).buffer);
 }
 
-/** The payload of SET_MEM_TABLE: regions as [address, size, offset]. */
+/** Returns the payload of SET_MEM_TABLE: regions as [address, size, offset]. */
 export function table(...regions: [number, number, number][]): Uint8Array {
   const payload = new Uint8Array(264);
   const view = new DataView(payload.buffer);
@@ -71,11 +71,11 @@ const BUFFER = 4096;
 export class ProxyBench {
   readonly port = new TestPort();
   readonly warnings: string[] = [];
-  /** What `ended` was told; null: not over. */
+  /** The reason passed to `ended`; null while the connection lasts. */
   problem: string | null = null;
   readonly pair: QueuePair;
   readonly frontend: BackendConnection;
-  /** Guest memory: 1 MiB, at guest address 0 once `SET_MEM_TABLE` says so. */
+  /** Guest memory: 1 MiB, at guest address 0 after `SET_MEM_TABLE`. */
   readonly memfd = createMemfd("guest", MEMORY, { seal: true });
   readonly #mapping: Mapping = mapFile(this.memfd, 0, MEMORY, { write: true });
   readonly view = new DataView(this.#mapping.view(0, MEMORY));
@@ -106,13 +106,13 @@ export class ProxyBench {
     this.connect();
   }
 
-  /** A new connection; the old one, if any, is closed. */
+  /** Opens a new connection and closes the old one, if any. */
   connect(): void {
     if (this.#fd >= 0) close(this.#fd);
     const [ours, theirs] = socketPair();
     this.#fd = ours;
     this.problem = null;
-    // What is left of the old one is seen first.
+    // Reads the rest of the old one first.
     this.turn();
     this.frontend.adopt(theirs);
   }
@@ -123,12 +123,12 @@ export class ProxyBench {
     return fd;
   }
 
-  /** Closes the descriptors of `eventFds` but the first few. */
+  /** Closes the descriptors of `eventFds` except the first few. */
   closeEventFds(keep = 0): void {
     for (const fd of this.eventFds.splice(keep)) close(fd);
   }
 
-  /** Sends bytes, with descriptors at the first of them, and lets the frontend look. */
+  /** Sends bytes, with descriptors attached to the first byte, and runs the connection. */
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
     this.#out.set(bytes);
     const n = sendMessage(this.#fd, this.#buffer.address, bytes.length, fds);
@@ -140,7 +140,7 @@ export class ProxyBench {
     for (let n = 0; n < 40 && this.frontend.handle() > 0; n++);
   }
 
-  /** The next reply; null if none has come, "closed" if none can come. */
+  /** Returns the next reply; null if none has come, "closed" after the end. */
   reply(): RawReply | "closed" | null {
     let n: number;
     try {
@@ -157,15 +157,15 @@ export class ProxyBench {
     return { type, flags, fds, payload: new Uint8Array(view.buffer.slice(0, size)) };
   }
 
-  /** Sends one request and takes its reply. */
+  /** Sends one request and returns its reply. */
   ask(type: number, payload?: Uint8Array, fds: readonly number[] = []): RawReply | "closed" | null {
     this.send(message(type, payload), fds);
     return this.reply();
   }
 
   /**
-   * Up to registered contexts (receive at 0x10000, transmit at 0x20000, 16 buffers) and event
-   * descriptors.
+   * Runs the handshake up to registered contexts (receive at 0x10000, transmit at 0x20000, 16
+   * buffers) and event descriptors.
    */
   configure(): void {
     const steps: [number, Uint8Array, number[]][] = [
@@ -199,7 +199,7 @@ export class ProxyBench {
 }
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
-/** A machine in this process, with a guest's driver and a backend that is a process of its own. */
+/** A machine in this process, with a guest's driver and a backend in a separate process. */
 export class Machine {
   static readonly #children = new Set<ChildProcess>();
   static #folder = "";
@@ -219,7 +219,7 @@ export class Machine {
     this.hypervisor = new ProxyHypervisor(join(Machine.#folder, name));
   }
 
-  /** A backend process; the hypervisor waits for it without giving control back. */
+  /** Starts a backend process; the hypervisor blocks until it connects. */
   startBackend(...words: string[]): void {
     const all = [MAIN, "backend", "-p", this.hypervisor.path, "-b", "loopback", ...words];
     this.backend = spawn(process.execPath, all, { stdio: "ignore" });
@@ -227,7 +227,7 @@ export class Machine {
     assert.ok(this.hypervisor.accept(20_000), "a backend connects");
   }
 
-  /** SET_MEM_TABLE with the memory in as many pieces. */
+  /** Sends SET_MEM_TABLE with the memory in this many regions. */
   setMemory(pieces = 1): void {
     const [range] = this.memory.ranges;
     const size = range.size / pieces;
@@ -239,7 +239,7 @@ export class Machine {
     );
   }
 
-  /** Sequence A: the machine's start. Firmware then changes the memory map. */
+  /** Sequence A: the machine starts, and firmware then changes the memory map. */
   boot(): void {
     this.setMemory();
     this.setMemory(2);
@@ -248,7 +248,7 @@ export class Machine {
     this.setMemory();
   }
 
-  /** What the device model asks of a backend that has just connected. */
+  /** Sends the device model's requests to a new backend. */
   handshake(features = 0): void {
     this.offer = this.hypervisor.start(this.bufs, features);
     this.programs = readProgramObject(this.offer.programsFd);
@@ -263,7 +263,7 @@ export class Machine {
     for (const queue of [0, 1]) this.hypervisor.setContext(queue, 0);
   }
 
-  /** Sends through the loopback and waits for what comes back. */
+  /** Sends through the loopback and waits for the packets. */
   exchange(from: number, count: number): void {
     const got: number[] = [];
     for (let n = 0; n < count; n++) assert.ok(this.driver.send(0, frameOf(from + n)));
@@ -288,7 +288,7 @@ export class Machine {
     return status;
   }
 
-  /** Ends every backend that still runs. */
+  /** Ends every running backend. */
   static cleanUp(): void {
     for (const child of Machine.#children) child.kill("SIGKILL");
     if (Machine.#folder !== "") rmSync(Machine.#folder, { recursive: true, force: true });

@@ -1,6 +1,6 @@
 /**
- * Programs for tests: those of the devices, some that use what devices do not, and mutants of all
- * of them.
+ * Programs for tests: those of the devices, some with features that devices
+ * do not use, and mutants of all of them.
  */
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm } from "../../src/abi/programs.ts";
 import { DEVICES } from "../../src/devices/index.ts";
@@ -14,7 +14,7 @@ export interface Sample {
   readonly options: VerifyOptions;
 }
 
-/** Every program of every device in one form and size. */
+/** Returns every program of every device in one form and size. */
 export function deviceSamples(bufs: number, form: ProgramForm): Sample[] {
   return DEVICES.flatMap((device) => {
     const { code } = programsOf(device, { bufs, form });
@@ -29,7 +29,8 @@ export function deviceSamples(bufs: number, form: ProgramForm): Sample[] {
 }
 
 /**
- * Stack, spills, local calls, signed and 32-bit comparisons, shifts, switches of width: all safe.
+ * Stack, spills, local calls, signed and 32-bit comparisons,
+ * shifts, conversions of width: all safe.
  */
 const SAFE: Readonly<Record<string, readonly string[]>> = {
   spill: [
@@ -72,7 +73,7 @@ const SAFE: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-/** Hand-written samples, with a context of 4200 bytes. */
+/** Returns handwritten samples, with a context of 4200 bytes. */
 export function safeSamples(): Sample[] {
   return Object.entries(SAFE).map(([name, lines]) => ({
     program: { name, code: assembleText(lines.map((line) => line.replace("0xf000", "61440"))) },
@@ -80,7 +81,7 @@ export function safeSamples(): Sample[] {
   }));
 }
 
-/** Numbers below `n` from a seed, the same on every machine. */
+/** Returns random numbers below `n` from a seed, the same on every machine. */
 export function randomNumbers(seed: number): (n: number) => number {
   let state = seed | 0;
   return (n) => {
@@ -102,8 +103,8 @@ const OPCODES = [
 ];
 
 /**
- * The code with one to three small changes: a register, an offset, an immediate, an opcode, two
- * swapped.
+ * Returns the code with one to three small changes: a register, an offset, an immediate, an opcode,
+ * two swapped instructions.
  */
 export function mutant(code: Uint8Array, random: (n: number) => number): Uint8Array {
   const bytes = code.slice();

@@ -1,6 +1,6 @@
 /**
- * A client that speaks bytes: for tests and fuzzers of the server. Builds messages by hand, on
- * purpose.
+ * A client at the byte level, for tests and fuzzers of the server.
+ * It builds messages without the library.
  */
 import { close } from "../../src/os/fd.ts";
 import { type Mapping, mapAnonymous } from "../../src/os/memory.ts";
@@ -23,7 +23,7 @@ export const VERSION_PAYLOAD = Buffer.concat([
   ),
 ]);
 
-/** Little-endian words: [width in bytes, value] pairs. */
+/** Returns little-endian words from [width in bytes, value] pairs. */
 export function pack(...fields: readonly (readonly [1 | 2 | 4 | 8, number])[]): Buffer {
   const out = Buffer.alloc(fields.reduce((sum, [width]) => sum + width, 0));
   let at = 0;
@@ -58,13 +58,13 @@ export class RawClient {
     this.fd = fd;
   }
 
-  /** @returns bytes taken, -1 when the socket is full. */
+  /** @returns bytes sent, -1 if the socket is full */
   send(bytes: Buffer, fds?: readonly number[]): number {
     this.#bytes.set(bytes);
     return sendMessage(this.fd, this.#memory.address, bytes.length, fds);
   }
 
-  /** All complete answers that are there; `ended` when the server has closed. */
+  /** Returns all complete replies; `ended` if the server closed the connection. */
   answers(): { answers: Answer[]; ended: boolean } {
     let n = 0;
     for (;;) {
@@ -96,10 +96,7 @@ export class RawClient {
   }
 }
 
-/**
- * Remembers what was asked of it. BAR 0: 4096 bytes that keep what is written; BAR 1: 64 KiB that
- * read as 0.
- */
+/** Records its requests. BAR 0: 4096 bytes of memory; BAR 1: 64 KiB that read as 0. */
 export class RecordingDevice implements PciDevice {
   readonly identity = { vendor: 0x1b36, device: 0x0ace, classCode: 0xff0000, revision: 3 };
   readonly bars = [{ size: 4096 }, { size: 65536 }, null];

@@ -1,7 +1,4 @@
-/**
- * The module's hand-written header says what src/abi says: asserts made from the one, compiled
- * against the other.
- */
+/** The module's header agrees with src/abi: compiles asserts made from src/abi against it. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -47,7 +44,7 @@ import { REGISTER_ROWS } from "../../src/nic/register-table.ts";
 
 const HEADER = fileURLToPath(new URL("../../../driver/linux/bpfhv_abi.h", import.meta.url));
 
-/** Just enough of the kernel's headers to compile this one in user space. */
+/** The parts of the kernel's headers that are needed to compile this one in user space. */
 const PRELUDE = `
 #include <assert.h>
 #include <stddef.h>
@@ -143,12 +140,14 @@ function hasCompiler(): boolean {
 
 const skip = hasCompiler() ? false : "no C compiler (cc) here";
 
-test(`${EXPECTATIONS.length} names, offsets and sizes agree`, { skip }, () => {
+test(`module's header agrees with src/abi in ${EXPECTATIONS.length} names, offsets and sizes`, {
+  skip,
+}, () => {
   const { status, stderr } = compile(EXPECTATIONS);
   assert.equal(status, 0, stderr);
 });
 
-test("a disagreement is noticed", { skip }, () => {
+test("compiler reports a difference between header and src/abi", { skip }, () => {
   const { status, stderr } = compile([["BPFHV_REG_CTRL", 5]]);
   assert.notEqual(status, 0);
   assert.match(stderr, /BPFHV_REG_CTRL/);

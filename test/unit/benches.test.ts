@@ -14,7 +14,7 @@ const skip = !FULL ? "long: script/test --full" : clang ? false : "there is no c
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-benches-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Runs a bench and shows what it prints. */
+/** Runs a bench and shows its output. */
 function run(t: TestContext, name: string, ...args: string[]): string {
   const path = fileURLToPath(new URL(`../../bench/${name}.js`, import.meta.url));
   const { status, stdout, stderr } = spawnSync(process.execPath, [path, ...args], {
@@ -25,12 +25,12 @@ function run(t: TestContext, name: string, ...args: string[]): string {
   return stdout;
 }
 
-/** What a program takes where nothing else runs: whatever does only adds. */
+/** Returns the least time: other load only adds to it. */
 function least(values: readonly number[]): number {
   return Math.min(...values);
 }
 
-/** The aims: times the run time of machine code of the same C, vectors included. */
+/** Limits, as multiples of the run time of machine code of the same C, including vectors. */
 const MOST: Readonly<Record<string, number>> = {
   checksum20: 3,
   classify: 3,
@@ -41,7 +41,9 @@ const MOST: Readonly<Record<string, number>> = {
   sieve: 1.5,
 };
 
-test("compiled programs are far from the interpreter, and near machine code", { skip }, (t) => {
+test("compiled programs are far faster than interpreted ones and near machine code", {
+  skip,
+}, (t) => {
   const file = join(folder, "jit.json");
   run(t, "jit", "--rounds", "15", "--json", file);
   const rows = JSON.parse(readFileSync(file, "utf8")) as {
@@ -59,6 +61,6 @@ test("compiled programs are far from the interpreter, and near machine code", { 
   }
 });
 
-test("our compiler's programs are beside clang's", { skip }, (t) => {
+test("compiler's programs are compared with clang's", { skip }, (t) => {
   assert.match(run(t, "compiler-vs-clang"), /txp/);
 });

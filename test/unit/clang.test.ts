@@ -46,7 +46,7 @@ if (process.env.BPFHV_CREATE === "1") {
   }
 }
 
-/** All eight, each with what is known of it. */
+/** All eight programs, each with its properties. */
 function eachProgram(
   { code }: ProgramSet,
   visit: (name: ProgramName, code: Uint8Array) => void,
@@ -67,7 +67,7 @@ function expectAccepted(device: Device, bufs: number, set: ProgramSet): void {
   });
 }
 
-test("the built-in ring formats have programs by clang", () => {
+test("built-in ring formats have programs compiled by clang", () => {
   const names = CLANG_DEVICES.map(({ name }) => name);
   assert.deepEqual(names, ["sring", "sring_gso", "vring_packed"]);
 });
@@ -90,7 +90,7 @@ for (const device of CLANG_DEVICES) {
       memory.close();
     });
 
-    test(`so is what this machine's clang makes: ${device.name}, ${bufs}`, {
+    test(`output of this machine's clang is accepted: ${device.name}, ${bufs}`, {
       skip: noClang,
     }, () => {
       expectAccepted(device, bufs, programSet(buildObject(clang!.tool, device.name, bufs)));
@@ -111,7 +111,7 @@ for (const device of ORIGINAL_SHAPE_DEVICES) {
       expectAccepted(device, bufs, programsOf(device, { bufs, form: "v1" }));
     });
 
-    test(`so is what this machine's clang makes: ${device.name}, ${bufs}`, {
+    test(`output of this machine's clang is accepted with helpers: ${device.name}, ${bufs}`, {
       skip: noClang,
     }, () => {
       expectAccepted(device, bufs, programSet(buildObject(clang!.tool, device.name, bufs), "v1"));
@@ -119,7 +119,7 @@ for (const device of ORIGINAL_SHAPE_DEVICES) {
   }
 }
 
-test("the objects are small, and there is one of each", () => {
+test("objects are small, and there is one of each", () => {
   for (const [name, bufs] of OBJECTS) {
     assert.ok(readFileSync(objectPath(name, bufs)).length < 16384, `${name}, ${bufs}`);
   }

@@ -14,10 +14,10 @@ const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
 const PROGRAMS = process.env.BPFHV_FULL === "1" ? 2000 : 20;
 const BYTES = [0, 1, 0x7f, 0x80, 0xff, 0x55];
-/** What the kernel gives up on, though it may be safe. */
+/** The kernel may refuse safe programs for these reasons. */
 const TOO_COMPLEX = /BPF program is too large|The sequence of \d+ jumps is too complex/;
 
-test(`${PROGRAMS} random programs do in the kernel what an evaluator over BigInt says`, {
+test(`${PROGRAMS} random programs give the same results in the kernel as in a BigInt evaluator`, {
   skip,
 }, (t) => {
   const memory = new BpfMemory(MEMORY.size);

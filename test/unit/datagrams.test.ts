@@ -1,7 +1,4 @@
-/**
- * The figures of demo and VM tests come from the receiver's
- * counters, not from what iperf3's client says.
- */
+/** Figures of the demo and VM tests come from the receiver's counters, not from iperf3's client. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { legend, type Row, ratios, type Sample, table } from "../../bench/demo-results.ts";
@@ -17,7 +14,7 @@ interface Counts {
   readonly packetsOut?: number;
 }
 
-/** As Linux 6.12 shows them. */
+/** In the format of Linux 6.12. */
 function shown(device: string, counts: Counts): string {
   const { datagramsIn = 0, errors = 0, datagramsOut = 0, packetsIn = 0, packetsOut = 0 } = counts;
   const received = `123456 ${packetsIn}    0    5    0     0          0         0`;
@@ -49,7 +46,7 @@ test("parseCounters throws when the interface is not there", () => {
   assert.throws(() => parseCounters(shown("eth0", {}), "eth1"), /no counters of UDP and eth1/);
 });
 
-/** An end whose counters are those of `steps`, one after the other; the last one stays. */
+/** Returns an end whose counters are those of `steps`, one after the other; the last one stays. */
 function end(device: string, address: string, steps: Counts[]): (command: string) => string {
   return (command) => {
     if (command.startsWith("ip ")) return `2: ${device}    inet ${address}/24 scope global`;
@@ -59,7 +56,7 @@ function end(device: string, address: string, steps: Counts[]): (command: string
 }
 
 test("Link.udp counts what the receiver's socket took when iperf3 reports no loss", async () => {
-  // Seen with a guest whose program got no turn: all packets "sent", none of them "lost".
+  // Seen with a guest whose program got no CPU time: all packets "sent", none of them "lost".
   const claim = { end: { sum: { packets: 225_836, lost_packets: 0, seconds: 2 } } };
   const flow = { datagramsIn: 428, errors: 90_000, packetsIn: 90_428 };
   const guestEnd = end("eth0", "10.0.0.2", [{}, flow]);

@@ -6,7 +6,7 @@ import { jitPeer, type Peer, runSeed, seeds } from "../support/ebpf-fuzz/differe
 
 const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 500);
 
-test(`${SEEDS.length} random programs do the same in the interpreter and in the JIT`, () => {
+test(`${SEEDS.length} random programs give the same results in the interpreter and in the JIT`, () => {
   const ends = new Map<string, number>();
   for (const seed of SEEDS) {
     const { outcome, failure } = runSeed(seed, jitPeer, seed % 4 === 0);
@@ -19,8 +19,8 @@ test(`${SEEDS.length} random programs do the same in the interpreter and in the 
   assert.ok(ends.get("MEMORY")! > SEEDS.length / 100, String([...ends]));
 });
 
-test("an engine that computes one operation wrongly is found, and the program made small", () => {
-  // Opcode 0x7f is a right shift by a register: this peer shifts in the sign instead.
+test("differential test finds and shrinks a program when a runner computes one operation wrongly", () => {
+  // Opcode 0x7f is a logical right shift by a register: this peer shifts arithmetically.
   const broken: Peer = (code, context, how) => {
     const wrong = code.slice();
     for (let at = 0; at < wrong.length; at += wrong[at] === 0x18 ? 16 : 8) {

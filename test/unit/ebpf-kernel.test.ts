@@ -14,7 +14,7 @@ const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 1000);
 const memory = skip === false ? new BpfMemory(CONTEXT_BYTES) : undefined;
 after(() => memory?.close());
 
-/** Reasons of refusals, without numbers, and how often each. */
+/** Reasons of refusals without their numbers, and the count of each. */
 const refusals = new Map<string, number>();
 
 const kernel: Peer = (code, context) => {
@@ -31,7 +31,7 @@ const kernel: Peer = (code, context) => {
   return { result: `${r0 | 0}`, context: memory!.bytes.slice() };
 };
 
-test(`${SEEDS.length} random programs do the same in the interpreter and in the kernel`, {
+test(`${SEEDS.length} random programs give the same results in the interpreter and in the kernel`, {
   skip,
 }, (t) => {
   let ran = 0;

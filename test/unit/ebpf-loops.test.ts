@@ -18,15 +18,15 @@ import { generateLoop, LOOP_BYTES, type LoopProgram } from "../support/ebpf-fuzz
 import { Random } from "../support/ebpf-fuzz/random.ts";
 
 const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 500);
-// One memory for all runs: each takes gigabytes of addresses.
+// One memory for all runs: each memory takes gigabytes of addresses.
 const memory = new LinearMemory(2 * LOOP_BYTES);
 const bytes = [memory.allocate(LOOP_BYTES), memory.allocate(LOOP_BYTES)];
 
-/** What the JIT can do with a program's loops. */
+/** Forms of loops that the JIT optimises. */
 interface Forms {
   /** Loops that certainly run for a number of iterations. */
   stays: number;
-  /** With several ways out. */
+  /** Loops with several exits. */
   exits: number;
 }
 
@@ -73,7 +73,7 @@ function outcome(engine: RunnerName, { code, regions }: LoopProgram, seed: numbe
   return { result, executed: machine.executed, memory: Buffer.concat(bytes) };
 }
 
-test(`${SEEDS.length} random walks do the same in the interpreter and in the JIT`, () => {
+test(`${SEEDS.length} random loops give the same results in the interpreter and in the JIT`, () => {
   let faults = 0;
   const forms = { stays: 0, exits: 0 };
   for (const seed of SEEDS) {
@@ -88,7 +88,7 @@ test(`${SEEDS.length} random walks do the same in the interpreter and in the JIT
     assert.deepEqual(found!.memory, expected!.memory, lines());
     if (expected!.result.startsWith("MEMORY")) faults++;
   }
-  // Many run to their end, and many over the end of what they walk through.
+  // Many run to their end, and many exceed the region.
   assert.ok(faults > SEEDS.length / 5 && faults < (SEEDS.length * 4) / 5, String(faults));
   for (const [form, loops] of Object.entries(forms)) {
     assert.ok(loops > SEEDS.length / 20, `${form}: ${loops} loops`);

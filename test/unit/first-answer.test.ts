@@ -1,4 +1,4 @@
-/** Counts of lost packets begin after a first answer. */
+/** Counts of lost packets start after the first reply. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -14,7 +14,7 @@ const ping = join(folder, "ping");
 const asked = join(folder, "asked");
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** A `ping` that gets no answer so many times, then all. */
+/** Creates a `ping` without replies to the first requests. */
 function makePing(unanswered: number): void {
   writeFileSync(asked, "");
   const script = `#!/bin/sh
@@ -34,14 +34,14 @@ rtt min/avg/max/mdev = 1.0/2.5/3.0/0.1 ms"`;
 const calls = (): string[] => readFileSync(asked, "utf8").trim().split("\n");
 const sh = (script: string) => spawnSync("sh", ["-c", script], { encoding: "utf8" });
 
-test("untilAnswered asks again when the first pings have no answer", () => {
+test("untilAnswered repeats when the first pings have no reply", () => {
   makePing(2);
   const { status } = sh(`${untilAnswered("10.0.0.1", { ping, seconds: 9 })}\necho counted`);
   assert.equal(status, 0);
   assert.equal(calls().length, 3);
 });
 
-test("untilAnswered exits with status 1 and says so when there is no answer", () => {
+test("untilAnswered exits with status 1 and a message when there is no reply", () => {
   makePing(1000);
   const result = sh(`${untilAnswered("10.0.0.1", { ping, seconds: 3 })}\necho counted`);
   assert.equal(result.status, 1);
@@ -64,7 +64,7 @@ function madeLink(): Link {
   return new Link({ guest, netns, parts, host: "10.0.0.1", peer: "10.0.0.2" });
 }
 
-test("Link counts no ping as lost when the last answer comes after ping has gone", async () => {
+test("Link counts no ping as lost when the last reply comes after ping has ended", async () => {
   const link = madeLink();
   makePing(0);
   assert.deepEqual(await link.pingFromGuest(10), { sent: 10, received: 10, rttMs: 2.5 });
@@ -77,7 +77,7 @@ test("Link counts no ping as lost when the last answer comes after ping has gone
   }
 });
 
-test("Link counts no ping as lost when only those before the first answer were", async () => {
+test("Link counts no ping as lost when only those before the first reply were lost", async () => {
   const link = madeLink();
   makePing(2);
   assert.deepEqual(await link.pingFromGuest(10), { sent: 10, received: 10, rttMs: 2.5 });

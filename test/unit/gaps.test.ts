@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 
-/** Faults by letter: how many there are, and the folder or file of their tests by default. */
+/** Faults by letter: their number, and the default folder or file of their tests. */
 const TABLES = [
   { letter: "R", count: 18, where: "src/suite/rings.ts" },
   { letter: "B", count: 21, where: "src/frontends/proxy/" },
@@ -38,7 +38,7 @@ const WORDS = [
 
 const text = (path: string): string => readFileSync(join(ROOT, path), "utf8");
 
-/** Cells of the row of a defect. */
+/** Returns the cells of a fault's row. */
 function row(page: string, id: string): string[] {
   const rows = text(page)
     .split("\n")
@@ -47,7 +47,7 @@ function row(page: string, id: string): string[] {
   return rows[0].split(" | ").map((cell) => cell.replace(/^\| | \|$/g, ""));
 }
 
-/** Files and titles that a cell names: a title is in the file named last before it. */
+/** Returns the files and titles that a cell names. A title is in the file named last before it. */
 function named(cell: string, where: string): { file: string; title: string | null }[] {
   const found: { file: string; title: string | null }[] = [];
   let file = where;

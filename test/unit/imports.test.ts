@@ -1,4 +1,4 @@
-/** The arrows between rooms point one way. */
+/** Dependencies between folders are acyclic. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 
 const SRC = fileURLToPath(new URL("../../../src", import.meta.url));
 
-/** What each room may import, besides itself. */
+/** Folders that each one may import, besides itself. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "index.ts": [],
   "errors.ts": [],
@@ -48,7 +48,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-/** Tests, and what only they import, may look anywhere. */
+/** Tests, and modules that only tests import, may import anything. */
 const isTest = (file: string): boolean => /\.test\.ts$/.test(file);
 
 interface Import {
@@ -72,11 +72,11 @@ const files = readdirSync(SRC, { recursive: true, encoding: "utf8" }).filter(
   (file) => file.endsWith(".ts") && !isTest(file),
 );
 
-test("every room is known", () => {
+test("folders of src are listed", () => {
   for (const file of files) assert.ok(file.split("/")[0] in MAY_IMPORT, file);
 });
 
-test("rooms import only what they may", () => {
+test("folders import only those that they may", () => {
   const wrong = files
     .flatMap(importsOf)
     .filter(({ from, to }) => from !== to && !MAY_IMPORT[from].includes(to))

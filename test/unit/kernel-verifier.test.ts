@@ -34,7 +34,7 @@ for (const [device, bufs] of DEVICES.flatMap((d) => [16, 256, 8192].map((n) => [
   });
 }
 
-test("the kernel refuses them on a context that is one descriptor short", { skip }, () => {
+test("kernel refuses them when the context is one descriptor too short", { skip }, () => {
   const { code } = programsOf(sring, { bufs: 16, form: "helperfree" });
   for (const name of ["txp", "txc", "txr", "rxp", "rxc", "rxr"] as const) {
     const memory = new BpfMemory(sring.contextSize(16) - 24);
@@ -46,7 +46,7 @@ test("the kernel refuses them on a context that is one descriptor short", { skip
   }
 });
 
-test("the kernel accepts programs with real calls, and runs them as the interpreter does", {
+test("kernel accepts programs with out-of-line calls, and runs them like the interpreter", {
   skip,
 }, () => {
   const { code } = compileFunction(testSource("noinline.ts"), "main", GIVEN);
@@ -66,7 +66,7 @@ test("the kernel accepts programs with real calls, and runs them as the interpre
   memory.close();
 });
 
-test("a program runs in the kernel on memory shared with us, and nothing stays open", {
+test("program runs in the kernel on shared memory and leaves no descriptor open", {
   skip,
 }, () => {
   const before = openFds();

@@ -1,4 +1,4 @@
-/** The package that `npm pack` makes: what runs is in it, and nothing refers to what is not. */
+/** The package of `npm pack` is complete, and refers to nothing outside of it. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import {
@@ -41,7 +41,7 @@ before(() => {
   size = bytes;
 });
 
-/** Specifiers that a module or its types import, comments left out. */
+/** Returns the specifiers that a module or its types import, without comments. */
 function specifiers(file: string): string[] {
   const code = text(file)
     .replace(/\/\*[\s\S]*?\*\//g, "")
@@ -59,7 +59,7 @@ test("package holds no tests, fuzzers, fixtures or hostile module", () => {
   assert.deepEqual(wrong, []);
   assert.ok(packed.includes("dist/src/cli/main.js"));
   assert.ok(packed.includes("driver/linux/main.c"));
-  // Tests and fixtures are a quarter of the whole: with them it would be past this.
+  // Tests and fixtures are a quarter of the whole: with them it exceeds this.
   assert.ok(size < 1_300_000, `${size} bytes`);
 });
 
@@ -120,7 +120,7 @@ test("package's root and each of its paths can be imported by name", () => {
   const modules = join(project, "node_modules");
   spawnSync("mkdir", ["-p", modules]);
   symlinkSync(ROOT, join(modules, "bpfhv"));
-  // Without one, a package.json in a folder above would decide what "bpfhv" is.
+  // Without one, a package.json in a parent folder would determine "bpfhv".
   writeFileSync(join(project, "package.json"), "{}");
   assert.deepEqual(readdirSync(modules), ["bpfhv"]);
   const paths = Object.keys(manifest.exports).filter((path) => !path.endsWith(".json"));
@@ -153,7 +153,7 @@ test("command refuses a Node.js older than the manifest's engines", () => {
   assert.equal(first, 'import "./node-version.ts";', "it is checked before anything else loads");
 });
 
-/** The words of a folder of make's output. */
+/** Runs make in a folder and returns its output. */
 function make(...words: string[]) {
   const run = spawnSync("make", ["-s", "-C", join(ROOT, "driver/linux"), ...words], {
     encoding: "utf8",
@@ -177,7 +177,7 @@ test("module's sources for DKMS hold what builds and nothing else", { skip: with
   for (const object of objects) assert.ok(files.includes(object.replace(/\.o$/, ".c")), object);
 });
 
-test("module's Makefile explains itself", { skip: withoutMake }, () => {
+test("module's Makefile prints its help", { skip: withoutMake }, () => {
   const help = make("help");
   for (const target of ["make install", "make dkms-sources", "make clean", "KERNEL="]) {
     assert.ok(help.includes(target), target);

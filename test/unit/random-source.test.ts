@@ -12,7 +12,7 @@ import { MEMORY, programOf } from "../support/random-source/program.ts";
 const BASE = 0x10_0000;
 const FULL = process.env.BPFHV_FULL === "1";
 
-/** What random programs were made of, to see that each part of the language is among them. */
+/** Constructs of the random programs, to check that each part of the language occurs. */
 const seen = new Map<string, number>();
 const PARTS: Readonly<Record<string, RegExp>> = {
   ...{ switch: /switch/, while: /while/, do: /do \{/, continue: /continue/, swap: /swap\d/ },
@@ -30,7 +30,7 @@ function check(choices: readonly number[], contents: readonly number[]): void {
   const bytes = new Uint8Array(MEMORY.size);
   bytes.set(contents);
   bytes.fill(0, MEMORY.out.offset);
-  // Padding is not the program's.
+  // Padding is undefined.
   bytes.fill(0, 6, 8);
   const wanted = program.run(bytes);
   const regions = [{ name: "context", base: BASE, bytes }];
@@ -38,20 +38,20 @@ function check(choices: readonly number[], contents: readonly number[]): void {
   assert.deepEqual(bytes, wanted, program.text);
   const verdict = verify(compiled, { contextSize: MEMORY.size, budget: 50_000 });
   const { rule, message } = verdict.refusal ?? {};
-  // Whether it ends in time is not known before it is tried; nothing else may be wrong with it.
+  // The verifier may exceed its budget. Any other refusal is an error.
   assert.ok(verdict.accepted || rule === "TOO_COMPLEX", `${rule} ${message}\n${program.text}`);
 }
 
 const numRuns = FULL ? 20_000 : 25;
 
-test("random programs do what an evaluator over BigInt says, and are proved", (t) => {
+test("random programs give a BigInt evaluator's results, and are proved", (t) => {
   fc.assert(
     fc.property(
       fc.array(fc.integer({ min: 0 }), { minLength: 40, maxLength: 200 }),
       fc.array(fc.constantFrom(0, 1, 0x7f, 0x80, 0xff, 0x55), { minLength: 32, maxLength: 32 }),
       check,
     ),
-    // Shrinking takes minutes; the seed is printed.
+    // Shrinking takes minutes. The seed is printed.
     { numRuns, endOnFailure: true },
   );
   t.diagnostic(JSON.stringify(Object.fromEntries(seen)));

@@ -1,4 +1,4 @@
-/** `script/test --repeat`: what it reports of tests that fail in some runs. */
+/** `script/test --repeat` reports tests that fail in some runs. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -13,7 +13,7 @@ const suite = join(folder, "suite");
 const environment = { ...process.env, TMPDIR: folder };
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** A suite that counts its runs; `body` sees the number in $n. */
+/** Creates a suite that counts its runs; `body` has the number in $n. */
 function makeSuite(body: string): void {
   const count = join(folder, "count");
   writeFileSync(count, "0");
@@ -57,7 +57,7 @@ test("repeat_runs counts a run that prints nothing", () => {
 
 test("repeat_runs stops with its table and status 130 when interrupted", async () => {
   makeSuite('if [ $n -eq 2 ]; then sleep 30; fi; echo "1 passed, 0 failed, 0 skipped"');
-  // A group of its own, as a terminal's: all of it is interrupted.
+  // A process group, as a terminal's: all of it is interrupted.
   const child = spawn("bash", words(9), { detached: true, env: environment, stdio: "pipe" });
   const ended = new Promise((resolve) => child.once("close", resolve));
   let output = "";

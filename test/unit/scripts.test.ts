@@ -1,4 +1,4 @@
-/** The scripts refuse wrong words before they install, build or boot anything. */
+/** The scripts refuse invalid options before they install, build or boot anything. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 
-/** Runs script/demo; whatever it would prepare shows on standard error. */
+/** Runs script/demo. Its preparations would show on standard error. */
 function demo(...words: string[]) {
   return spawnSync("/bin/bash", [`${ROOT}script/demo`, ...words], {
     encoding: "utf8",

@@ -22,13 +22,14 @@ const FULL = process.env.BPFHV_FULL === "1";
 const MUTANTS = FULL ? 100_000 : 2_000;
 const SEED = Number(process.env.BPFHV_FUZZ?.split(":")[0] ?? 11);
 /**
- * Of what ours refuses, the kernel sees one in so many: that is about completeness only, and it is
- * slow.
+ * The kernel checks one in so many of those that ours refuses:
+ * that tests completeness only, and is slow.
  */
 const REFUSED_SEEN = 10;
 
 /**
- * Why the kernel refuses what ours accepts: the table in src/ebpf/verifier/README.md, by its log.
+ * Reasons of the kernel to refuse what ours accepts: the table in
+ * src/ebpf/verifier/README.md, by its log.
  */
 const KERNEL_REASONS: readonly (readonly [string, RegExp])[] = [
   [
@@ -54,7 +55,7 @@ function kernel({ program, options }: Sample): { accepted: boolean; log: string 
   return result;
 }
 
-test("both accept what is safe", { skip }, () => {
+test("both verifiers accept safe programs", { skip }, () => {
   const samples = [16, 256, 8192].flatMap((bufs) => deviceSamples(bufs, "helperfree"));
   for (const sample of [...samples, ...safeSamples()]) {
     const ours = verify(sample.program, sample.options);
@@ -64,7 +65,7 @@ test("both accept what is safe", { skip }, () => {
   }
 });
 
-test("the kernel refuses what it was found to refuse", { skip }, () => {
+test("kernel refuses the recorded differences", { skip }, () => {
   for (const [what, program] of KERNELS) {
     const code = assembleText(program as string[]);
     const options = { contextSize: SIZE };
@@ -73,7 +74,7 @@ test("the kernel refuses what it was found to refuse", { skip }, () => {
   }
 });
 
-test(`of ${MUTANTS} mutants, the kernel accepts those that ours accepts`, { skip }, (t) => {
+test(`kernel accepts those of ${MUTANTS} mutants that ours accepts`, { skip }, (t) => {
   const random = randomNumbers(SEED);
   const samples = [...deviceSamples(16, "helperfree"), ...safeSamples(), ...safeSamples()];
   const counts = { both: 0, neither: 0, ours: 0, kernel: 0 };
@@ -83,7 +84,7 @@ test(`of ${MUTANTS} mutants, the kernel accepts those that ours accepts`, { skip
     const origin = samples[random(samples.length)]!;
     const code = mutant(origin.program.code, random);
     const sample = { ...origin, program: { ...origin.program, code } };
-    // The kernel knows nothing of what a program is to return.
+    // The kernel does not check a program's result.
     const { program: _, ...options } = sample.options;
     const ours = verify(sample.program, options);
     if (!ours.accepted && n % REFUSED_SEEN !== 0) continue;
@@ -102,7 +103,7 @@ test(`of ${MUTANTS} mutants, the kernel accepts those that ours accepts`, { skip
   const shown = unexplained.slice(0, 3).join("\n");
   assert.equal(unexplained.length, 0, `the kernel refuses what ours accepts:\n${shown}`);
   assert.ok(counts.both > MUTANTS / 25, `only ${counts.both} were accepted by both`);
-  // Where the kernel accepts what ours refuses, it is mostly addresses that root may leak.
+  // If only the kernel accepts, it is mostly a leak of addresses, which it allows to root.
   assert.ok(
     counts.kernel < counts.neither / 10,
     `${counts.kernel} were accepted by the kernel alone`,

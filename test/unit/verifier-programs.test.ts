@@ -22,9 +22,9 @@ const [FIRST, PROGRAMS] = (process.env.BPFHV_SEED ?? `1:${COUNT}`).split(":").ma
 ];
 /** Nested loops of a few iterations need a few thousand. */
 const BUDGET = 20_000;
-/** Of what ours refuses, the kernel sees one in so many, to tell where ours is the stricter one. */
+/** The kernel checks one in so many of those that ours refuses, to find where ours is stricter. */
 const REFUSED_SEEN = 97;
-/** The kernel's limits of complexity: the only reason for which it may refuse what ours accepts. */
+/** The kernel's complexity limits: the only valid reason to refuse what ours accepts. */
 const TOO_COMPLEX = /BPF program is too large|The sequence of \d+ jumps is too complex/;
 
 const ours = (code: Uint8Array): Verdict =>
@@ -38,7 +38,7 @@ function kernel(code: Uint8Array, memory: BpfMemory): LoadResult {
 
 const refuses = (result: LoadResult): boolean => !result.accepted && !TOO_COMPLEX.test(result.log);
 
-/** The smallest program that ours accepts and the kernel does not, and the end of its log. */
+/** Returns the smallest program that only ours accepts, and the end of the kernel's log. */
 function explain(code: Uint8Array, memory: BpfMemory): string {
   const fails = (shorter: Uint8Array): boolean =>
     ours(shorter).accepted && refuses(kernel(shorter, memory));
@@ -49,7 +49,7 @@ function explain(code: Uint8Array, memory: BpfMemory): string {
 
 const SEEDS = `seeds ${FIRST} to ${FIRST + PROGRAMS - 1}`;
 
-test(`the kernel accepts random programs when ours does (${SEEDS})`, { skip }, (t) => {
+test(`kernel accepts random programs when ours does (${SEEDS})`, { skip }, (t) => {
   const memory = new BpfMemory(STRUCTURED_CONTEXT);
   t.after(() => memory.close());
   const counts = { both: 0, complex: 0, pieces: 0, refused: 0, seen: 0 };

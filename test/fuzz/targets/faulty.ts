@@ -1,11 +1,11 @@
 /**
- * Code with a fault, for the tests of campaigns: the seed says which. Not in the list of targets.
+ * Code with a fault selected by the seed, for the tests of campaigns. Not in the list of targets.
  */
 import type { Random } from "../../support/ebpf-fuzz/random.ts";
 import { Find, type Session, type Target } from "../target.ts";
 
 export const FAULTS = ["find", "crash", "hang", "check"] as const;
-/** The case that meets the fault. */
+/** The case that triggers the fault. */
 export const FAULTY_CASE = 3;
 
 type Case = { readonly fault: string; readonly value: number };
@@ -15,7 +15,7 @@ class FaultySession implements Session<Case> {
   #broken = false;
 
   run({ fault }: Case): number {
-    // So that few fit between two checks.
+    // A delay, so that few cases run between two checks.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
     if (this.#cases++ !== FAULTY_CASE) return 1;
     if (fault === "find") throw new Find("a find");

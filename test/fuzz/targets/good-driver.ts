@@ -1,11 +1,12 @@
-/** A driver that behaves, after one that did not. */
+/** A well-behaved driver, after a misbehaving one. */
 import { type Bench, frameOf, numberOf } from "../../support/guest.ts";
 import { expect } from "../target.ts";
 
 const FRAMES = "0,1,2,3";
 
 /**
- * Four packets go each way through a bench that has just been opened. @throws Find if they do not
+ * Checks that four packets go each way through a bench that
+ * has just been opened. @throws Find if not
  */
 export function expectPackets(bench: Bench): void {
   const [port] = bench.ports;

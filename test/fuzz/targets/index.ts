@@ -7,7 +7,7 @@ import { registers } from "./registers.ts";
 import { rings } from "./rings.ts";
 import { vfioUser } from "./vfio-user.ts";
 
-/** Each target runs only inputs that it made itself: to everybody else they are plain JSON. */
+/** A target runs only inputs that it generated. To all other code they are plain JSON. */
 const plain = (target: unknown): Target => target as Target;
 
 export const TARGETS: readonly Target[] = [vfioUser, proxy, objects, rings, registers].map(plain);

@@ -1,5 +1,6 @@
 /**
- * Good objects, texts and code from many hands, and damage to them that keeps most of their sense.
+ * Valid objects, texts and code from several compilers, and
+ * mutations that keep most of their meaning.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { DEVICES } from "../../../src/devices/index.ts";
@@ -16,7 +17,7 @@ import { Random } from "../../support/ebpf-fuzz/random.ts";
 export const FORMATS = ["elf", "text", "raw"] as const;
 export type Format = (typeof FORMATS)[number];
 
-/** The compiler copies no objects: from dist/test/fuzz/targets to src. */
+/** The build copies no objects: the path leads from dist/test/fuzz/targets to src. */
 const TESTDATA = new URL("../../../../src/ebpf/testdata/", import.meta.url);
 const SLOT = 8;
 const RANDOM_BASES = 40;
@@ -79,7 +80,7 @@ export function damagedInput(format: Format, random: Random): Uint8Array {
   return result;
 }
 
-/** A byte, a bit, a word, a cut, or a piece copied elsewhere. */
+/** Changes a byte, a bit or a word, truncates, or copies a range. */
 function damagedBytes(bytes: Uint8Array, random: Random): Uint8Array {
   if (bytes.length < 16) return bytes;
   const at = random.below(bytes.length);
@@ -104,7 +105,7 @@ function damagedBytes(bytes: Uint8Array, random: Random): Uint8Array {
       bytes.copyWithin(at, random.below(bytes.length), random.below(bytes.length));
       break;
     default:
-      // Headers decide what the rest means.
+      // Headers determine the meaning of the rest.
       bytes[random.below(Math.min(bytes.length, 64))] = random.below(256);
   }
   return bytes;
@@ -158,7 +159,7 @@ const WORDS = [
   ")",
 ];
 
-/** Lines moved, words replaced, characters changed. */
+/** Moves lines, replaces words, changes characters. */
 function damagedText(text: string, random: Random): string {
   const lines = text.split("\n");
   const times = 1 + random.below(4);

@@ -1,6 +1,6 @@
 /**
- * Damaged objects, texts and code into reader, assembler, verifier,
- * interpreter and JIT, which must agree.
+ * Mutated objects, texts and code for reader, assembler,
+ * verifier, interpreter and JIT, which must agree.
  */
 import { HELPERS } from "../../../src/abi/index.ts";
 import { looksLikeElf, readElf } from "../../../src/ebpf/elf-reader.ts";
@@ -22,7 +22,7 @@ type Damaged = {
   readonly format: Format;
   /** Base 64. */
   readonly bytes: string;
-  /** For the contents of the context. */
+  /** Seed of the context's content. */
   readonly seed: number;
 };
 
@@ -34,7 +34,7 @@ const WARM_UP_CHECKS = 20;
 const mix: Helper = (a, b, c, d, e) => a ^ (b << 1n) ^ (c >> 3n) ^ (d + e);
 const HELPER_TABLE = new Map<number, Helper>(Object.values(HELPERS).map((n) => [n, mix]));
 
-// One memory for all runs: each takes gigabytes of addresses.
+// One memory for all runs: each memory takes gigabytes of addresses.
 const memory = new LinearMemory(CONTEXT_BYTES);
 const bytes = memory.allocate(CONTEXT_BYTES);
 
@@ -44,7 +44,7 @@ function generate(random: Random): Damaged {
   return { format, bytes: Buffer.from(damaged).toString("base64"), seed: random.next() };
 }
 
-/** The programs of the input, or none if it is refused as it should be. */
+/** Returns the programs of the input, or none if it is refused correctly. */
 function programsOf({ format, bytes }: Damaged): readonly Program[] {
   const input = Uint8Array.from(Buffer.from(bytes, "base64"));
   try {
@@ -79,12 +79,12 @@ function judge(program: Program, context: Uint8Array): void {
   const { accepted } = verify(program, { contextSize: CONTEXT_BYTES, form: "v1" });
   const one = outcomeOf("interpreter", program.code, context);
   if (accepted) {
-    // Helpers outside the table are not called by accepted programs of this form.
+    // Accepted programs of this form call only helpers of the table.
     expect(!/^[A-Z]/.test(one.result), () => `accepted, but its run ends with ${one.result}`);
     disassemble(program.code);
   }
   const other = outcomeOf("jit", program.code, context);
-  // The JIT looks at the limit less often, and may not run all that the interpreter runs.
+  // The JIT checks the limit less often, and may not run everything that the interpreter runs.
   if (/^(LIMIT|UNSUPPORTED)/.test(one.result) || /^(LIMIT|UNSUPPORTED)/.test(other.result)) return;
   expect(one.result === other.result, () => `interpreter: ${one.result}; JIT: ${other.result}`);
   const at = one.context.findIndex((byte, i) => byte !== other.context[i]);

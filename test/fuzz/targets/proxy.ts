@@ -1,6 +1,5 @@
 /**
- * bpfhv-proxy messages to the backend's end, over a socket pair,
- * while the guest scribbles on its rings.
+ * bpfhv-proxy messages to the backend, over a socket pair, while the guest overwrites its rings.
  */
 import { DEVICES } from "../../../src/devices/index.ts";
 import type { Random } from "../../support/ebpf-fuzz/random.ts";
@@ -10,7 +9,7 @@ import { expect, Find, type Resources, type Session, type Target } from "../targ
 import { ResourceLimit, resourcesOf, settledFds } from "./resources.ts";
 import { FD_KINDS, type FdKind, StrangeFds } from "./strange-fds.ts";
 
-/** A message in hexadecimal, what is attached to it, and where the guest writes what before it. */
+/** A message in hexadecimal, its descriptors, and the guest's writes before it. */
 type Step = readonly [
   hex: string,
   fds: readonly FdKind[],
@@ -28,7 +27,7 @@ const ODD = [
 ];
 const oddWord = (random: Random): number => (random.once(3) ? random.next() : random.pick(ODD));
 
-/** The right size mostly, numbers that mean something mostly. */
+/** Returns a payload that mostly has a valid size and valid numbers. */
 function payloadOf(type: number, random: Random): Uint8Array {
   if (type === 3 && random.once(2)) {
     return words(1, 1, 16 << random.below(3), 16 << random.below(3));
@@ -50,7 +49,7 @@ function payloadOf(type: number, random: Random): Uint8Array {
   return bytes;
 }
 
-/** What a good VMM sends: half of the connections get as far as a running queue. */
+/** The requests of a well-behaved VMM: half of the connections get as far as a running queue. */
 const START: readonly (readonly [number, Uint8Array, readonly FdKind[]])[] = [
   [5, table([0, 2 ** 20, 0]), ["memfd"]],
   [2, words(0, 0), []],
@@ -113,7 +112,7 @@ class ProxySession implements Session<Connection> {
     return steps.length;
   }
 
-  /** @returns false if the connection is of no use any more */
+  /** @returns false if the connection is closed */
   #step(bench: ProxyBench, [hex, kinds, pokes]: Step): boolean {
     const bytes = Buffer.from(hex, "hex");
     const type = bytes.readUInt32LE(0);
@@ -129,7 +128,7 @@ class ProxySession implements Session<Connection> {
     bench.pair.drainTx();
     bench.pair.fillRx();
     this.#fds.block();
-    // As if the guest wanted an interrupt: what it gave for it must not block.
+    // Signals the interrupt's descriptor, which must not block, whatever it is.
     for (const queue of [0, 1]) bench.frontend.backend.fire(queue);
     const reply = bench.reply();
     if (reply === null || reply === "closed") return false;
@@ -141,7 +140,7 @@ class ProxySession implements Session<Connection> {
     return (bytes.readUInt32LE(8) | 0) === bytes.length - 12;
   }
 
-  /** A good VMM is served. */
+  /** Checks that a well-behaved VMM is served. */
   check(): Promise<void> {
     for (const bench of this.#benches) {
       try {

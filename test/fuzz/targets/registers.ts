@@ -1,5 +1,5 @@
 /**
- * Random accesses to the registers, doorbells and program window of a NIC, with rings scribbled on.
+ * Random accesses to the registers, doorbells and program window of a NIC, with rings overwritten.
  */
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
 import type { Device } from "../../../src/devices/format.ts";
@@ -11,7 +11,7 @@ import { expect, type Resources, type Session, type Target } from "../target.ts"
 import { expectPackets } from "./good-driver.ts";
 import { ResourceLimit, resourcesOf } from "./resources.ts";
 
-/** What is done, and its numbers. */
+/** The type of a step, and its numbers. */
 type Step = readonly [what: What, a: number, b: number, c: number, d: number];
 type Accesses = {
   readonly device: number;
@@ -26,12 +26,12 @@ const STEPS = 400;
 const BUFS = 16;
 const MIB = 1;
 const BUFFER_SIZE = 2048;
-/** Of the features: as many as there are. */
+/** All feature bits. */
 const ALL = 0xffffffff;
 const MEMORY_START = 0x100000;
 const WARM_UP_CHECKS = 10;
 const BARS = [BAR_REGISTERS, BAR_DOORBELLS, BAR_PROGRAM];
-/** The public part of a context, which programs but not the host look at. */
+/** The public part of a context, which programs read, but not the host. */
 const PUBLIC_BYTES = 2096;
 
 function value(random: Random): number {
@@ -68,12 +68,12 @@ function generate(random: Random): Accesses {
   return { device: random.below(DEVICES.length), pairs: 1 + random.below(2), steps };
 }
 
-/** A guest and its NIC, which can begin again from what they were when they were made. */
+/** A guest and its NIC, which can return to their initial state. */
 class Life {
   readonly bench: Bench;
   /**
-   * What the device wrote for random accesses, a blob over a page
-   * list, would not be the device's fault.
+   * The initial memory. The guest directs writes of the device, such as
+   * a blob, anywhere: they are not faults.
    */
   readonly #memory: Uint8Array;
   readonly #fresh: Uint8Array;
@@ -86,7 +86,7 @@ class Life {
     this.#fresh = this.#memory.slice();
   }
 
-  /** A new start of both, which finds a NIC as good as new. */
+  /** Restarts both, with a NIC as if new. */
   begin(): void {
     const { nic, driver, memory, ports } = this.bench;
     memory.setVisible(true);
@@ -107,7 +107,7 @@ class Life {
 
 class NicSession implements Session<Accesses> {
   readonly #limit = new ResourceLimit("self", WARM_UP_CHECKS);
-  /** One for each kind of NIC: making one compiles its programs. */
+  /** One per type of NIC: creating one compiles its programs. */
   readonly #lives = DEVICES.map((device) => [1, 2].map((pairs) => new Life(device, pairs)));
 
   run({ device, pairs, steps }: Accesses): number {

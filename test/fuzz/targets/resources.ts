@@ -1,13 +1,10 @@
-/**
- * What a process holds: open descriptors and resident memory, and a
- * limit on how much more it may come to hold.
- */
+/** Resources of a process: open descriptors and resident memory, with a limit on their growth. */
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { expect, type Resources } from "../target.ts";
 
 /**
- * Caches and garbage that has not been collected yet; a leak of 100
- * bytes a message passes it in a million.
+ * Allows for caches and uncollected garbage. A leak of 100
+ * bytes a message exceeds it within a million.
  */
 const GROWTH_MB = 64;
 
@@ -18,11 +15,14 @@ export function resourcesOf(pid: number | "self"): Resources {
   return { residentMb, descriptors: readdirSync(`/proc/${pid}/fd`).length - listing };
 }
 
-/** How long a descriptor of a peer may take to close, in a thread of its own (`closePeer`). */
+/** Time limit for closing a peer's descriptor in a separate thread (`closePeer`). */
 const CLOSE_MS = 10_000;
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
-/** Open descriptors of a process after pending closes have ended: at most `wanted`, if possible. */
+/**
+ * Waits for pending closes. Returns the open descriptors of a
+ * process: at most `wanted`, if possible.
+ */
 export function settledFds(pid: number | "self", wanted: number): number {
   const end = performance.now() + CLOSE_MS;
   for (;;) {
@@ -32,26 +32,24 @@ export function settledFds(pid: number | "self", wanted: number): number {
   }
 }
 
-/** Remembers what was held after a warm-up, and judges what is held later. */
+/** Records the resources after a warm-up, and compares later ones. */
 export class ResourceLimit {
   readonly #pid: number | "self";
   readonly #warmUp: number;
   #checks = 0;
   #first: Resources | null = null;
 
-  /**
-   * @param warmUp checks before the measure is taken: code is compiled and buffers grow until then
-   */
+  /** @param warmUp checks before the first record: until then code is compiled and buffers grow */
   constructor(pid: number | "self", warmUp: number) {
     this.#pid = pid;
     this.#warmUp = warmUp;
   }
 
-  /** @throws Find if more than allowed was added since the warm-up */
+  /** @throws Find if the growth since the warm-up exceeds the limit */
   async check(): Promise<void> {
     if (this.#pid === "self") {
       globalThis.gc?.();
-      // What was collected is released by the event loop.
+      // The event loop releases what was collected.
       await new Promise((resolve) => setImmediate(resolve));
     }
     const now = resourcesOf(this.#pid);

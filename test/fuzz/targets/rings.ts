@@ -1,4 +1,4 @@
-/** Rings that another thread scribbles on while the engine runs over them. */
+/** Rings that another thread overwrites while the engine processes them. */
 import { Worker } from "node:worker_threads";
 import { BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
 import { DEVICES } from "../../../src/devices/index.ts";
@@ -24,11 +24,11 @@ type Ride = Kind & {
 
 const MIB = 2;
 const PAGE = 4096;
-/** One turn with garbage in the rings; much less without another load. */
+/** Limit of one turn with garbage in the rings. It takes much less without other load. */
 const TURN_MS = 5000;
 const WARM_UP_CHECKS = 10;
 const BUFFER_SIZE = 2048;
-/** Of the features: as many as there are. */
+/** All feature bits. */
 const ALL = 0xffffffff;
 
 const KINDS: readonly Kind[] = DEVICES.flatMap((_, device) =>
@@ -54,8 +54,8 @@ function generate(random: Random): Ride {
 }
 
 /**
- * File offsets of the pages of all contexts: a mark in each page
- * is looked for in the guest's memory.
+ * Returns the file offsets of the pages of all contexts: searches the
+ * guest's memory for a mark in each page.
  */
 function contextPages(bench: Bench): number[] {
   const [range] = bench.memory.ranges;
@@ -82,7 +82,7 @@ class RingSession implements Session<Ride> {
   readonly #state = new Int32Array(new SharedArrayBuffer(4 * STATE_WORDS));
   readonly #worker: Worker;
   readonly #limit = new ResourceLimit("self", WARM_UP_CHECKS);
-  /** One for each ring format: creating one compiles its programs. */
+  /** One per ring format: creating one compiles its programs. */
   readonly #benches = new Map(
     KINDS.map((kind) => {
       const bench = benchFor(kind);
@@ -107,7 +107,7 @@ class RingSession implements Session<Ride> {
     } finally {
       this.#end();
     }
-    // With its rings made anew, the guest is served again.
+    // After a reset of its rings, the guest is served again.
     reopen(bench);
     expectPackets(bench);
     return turns;
@@ -122,7 +122,7 @@ class RingSession implements Session<Ride> {
     this.#set(COMMAND.STOP, COMMAND.IDLE);
   }
 
-  /** Commands the other thread, and waits until it follows. */
+  /** Commands the other thread and waits until it follows. */
   #set(command: number, until: number): void {
     Atomics.store(this.#state, 0, command);
     Atomics.notify(this.#state, 0);

@@ -1,34 +1,34 @@
 /**
- * The thread that scribbles on a guest's rings: maps the guest's
- * memory, writes until it is told to stop.
+ * The thread that overwrites a guest's rings: maps the
+ * guest's memory and writes until it is stopped.
  */
 import { isMainThread, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { mapFile } from "../../../src/os/memory.ts";
 import { Random } from "../../support/ebpf-fuzz/random.ts";
 
 export interface ScribblerOrder {
-  /** The guest's memory, and its size. */
+  /** Descriptor of the guest's memory; below: its size. */
   readonly fd: number;
   readonly bytes: number;
-  /** File offsets of the pages that are written. */
+  /** File offsets of the pages to write. */
   readonly pages: readonly number[];
   readonly seed: number;
   /** Words between pauses. */
   readonly burst: number;
 }
 
-/** Word 0: what the other thread is told; word 1: what it does. */
+/** Word 0: the command to this thread; word 1: its state. */
 export const COMMAND = { STOP: 0, RUN: 1, IDLE: 0, RUNNING: 1 } as const;
 export const STATE_WORDS = 2;
 
 const EDGES = [0, 1, 2, 15, 16, 17, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff];
-/** Rings and indices lie behind the part that programs and driver share. */
+/** Rings and indices follow the part that programs and driver share. */
 const PRIVATE_WORD = 2096 / 4;
 const PAGE_WORDS = 1024;
 
 /**
- * Guests' memories by descriptor: they stay open as long as this
- * thread lives, which never releases a view.
+ * Guests' memories by descriptor, which stay open as long as this
+ * thread lives: it never releases a view.
  */
 const memories = new Map<number, Uint32Array>();
 
@@ -47,8 +47,7 @@ function scribble(order: ScribblerOrder, state: Int32Array): void {
   while (Atomics.load(state, 0) === COMMAND.RUN) {
     for (let n = 0; n < order.burst; n++) {
       const page = random.pick(order.pages) / 4;
-      // Mostly where the indices of a ring are: just behind the
-      // shared part, and the first descriptors.
+      // Mostly the indices of a ring and the first descriptors, just after the shared part.
       const near = PRIVATE_WORD + random.below(64);
       const at = page + (random.once(3) ? random.below(PAGE_WORDS) : near);
       words[at] = random.once(3) ? random.next() : nearby(words[at]!, random);

@@ -38,7 +38,7 @@ const BLOCKING: readonly FdKind[] = ["full blocking eventfd", "blocking pipe"];
 
 export const GUEST_BYTES = 1 << 20;
 const F_SETFL = 4;
-/** An eventfd's counter takes no more after this. */
+/** The largest value of an eventfd's counter. */
 const FULL = 0xfffffffffffffffen;
 
 export class StrangeFds {
@@ -71,8 +71,8 @@ export class StrangeFds {
   }
 
   /**
-   * Makes those that block block again: who was given one may have
-   * changed that, and the peer changes it back.
+   * Makes blocking descriptors block again: the code under test may have changed that, and a peer
+   * can change it back.
    */
   block(): void {
     for (const kind of BLOCKING) libc.fcntl(this.#fds[kind], F_SETFL, constants.O_RDWR);
@@ -81,7 +81,7 @@ export class StrangeFds {
   #fifo(): number {
     const path = join(this.#folder, "fifo");
     spawnSync("mkfifo", [path]);
-    // Both ends, so that opening does not wait; then blocking, and full.
+    // Opens both ends, so that opening does not wait. Then sets blocking and fills it.
     const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
     const page = Buffer.alloc(4096);
     try {

@@ -1,4 +1,4 @@
-/** vfio-user requests of every kind, mostly near what a NIC's server knows, and damage to them. */
+/** vfio-user requests of all types, mostly near valid ones, and mutations of them. */
 import {
   BAR_DOORBELLS,
   BAR_MSIX,
@@ -31,11 +31,11 @@ function mapRequest(below: Below): Buffer {
 
 function writeRequest(below: Below, region: number, offset: number, data: Buffer): Buffer {
   const head = pack([8, offset], [4, region], [4, data.length]);
-  // Posted, as QEMU does, or with an answer.
+  // Posted, as from QEMU, or answered.
   return message(10, Buffer.concat([head, data]), { flags: below(2) * 0x10 });
 }
 
-/** A register, with a value that means something to some of them. */
+/** Writes a register, with a value that is valid for some of them. */
 function registerWrite(below: Below): Buffer {
   const values = [below(2 ** 32), below(16), 2 ** below(32), 0xffffffff, page(below), 0];
   const offset = 4 * below(REG.EXT_END / 4 + 4);
@@ -69,18 +69,21 @@ const GENERATORS: ((below: Below) => Buffer)[] = [
 const MSIX = 2;
 const FLAGS = { descriptors: 0x24, trigger: 0x21 } as const;
 
-/** For one vector: its descriptor comes along, or it is triggered. */
+/** A request for one vector, which sets its descriptor or triggers it. */
 export const setIrqs = (vector: number, what: keyof typeof FLAGS): Buffer =>
   message(8, u32s(20, FLAGS[what], MSIX, vector, 1));
 
-/** Memory space, bus mastering, no INTx. */
+/** Enables memory space and bus mastering, without INTx. */
 export const busMaster = (): Buffer =>
   message(10, pack([8, 4], [4, CONFIG_REGION], [4, 2], [2, 0x0406]));
 
 export const vfioUserMessage = (below: Below): Buffer =>
   GENERATORS[below(GENERATORS.length)]!(below);
 
-/** Half of the messages as they are; else a byte, a word, the length or the size field is wrong. */
+/**
+ * Half of the messages are unchanged; in others a byte, a
+ * word, the length or the size field is wrong.
+ */
 export function damaged(bytes: Buffer, below: Below): Buffer {
   const kind = below(8);
   if (kind < 4) return bytes;

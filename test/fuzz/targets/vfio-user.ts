@@ -1,4 +1,4 @@
-/** Raw vfio-user messages to a server process of its own, over connections to its socket. */
+/** Raw vfio-user messages to a separate server process, over connections to its socket. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +19,7 @@ import { isAlive, ResourceLimit, resourcesOf } from "./resources.ts";
 import { FD_KINDS, type FdKind, StrangeFds } from "./strange-fds.ts";
 import { busMaster, damaged, setIrqs, vfioUserMessage } from "./vfio-user-messages.ts";
 
-/** A message in hexadecimal, and what is attached to it. */
+/** A message in hexadecimal, and its descriptors. */
 type Step = readonly [hex: string, fds: readonly FdKind[]];
 type Connection = readonly Step[];
 
@@ -27,7 +27,7 @@ const MAIN = fileURLToPath(new URL("../../../src/cli/main.js", import.meta.url))
 const STEPS = 40;
 const PACKETS = 8;
 const DEADLINE_MS = 10_000;
-/** Descriptors of a closed connection are released in the server's next turn. */
+/** The server releases descriptors of a closed connection in its next turn. */
 const RELEASE_MS = 3000;
 const WARM_UP_CHECKS = 20;
 
@@ -35,7 +35,7 @@ function generate(random: Random): Connection {
   const below = (limit: number): number => random.below(limit);
   const greets = !random.once(10);
   const steps: Step[] = greets ? [[message(1, VERSION_PAYLOAD).toString("hex"), []]] : [];
-  // Without bus mastering nothing is sent to interrupts.
+  // Without bus mastering no interrupts are sent.
   if (random.once(2)) steps.push([busMaster().toString("hex"), []]);
   for (let n = 1 + random.below(STEPS); n > 0; n--) {
     if (random.once(12)) steps.push(...interrupt(random));
@@ -46,7 +46,7 @@ function generate(random: Random): Connection {
   return steps;
 }
 
-/** A vector gets its descriptor, and then an interrupt. */
+/** Sets a vector's descriptor, then triggers it. */
 function interrupt(random: Random): Step[] {
   const vector = random.below(5);
   const steps: Step[] = [[setIrqs(vector, "descriptors").toString("hex"), [random.pick(FD_KINDS)]]];
@@ -57,7 +57,7 @@ function interrupt(random: Random): Step[] {
 function attached(random: Random): FdKind[] {
   if (random.once(2)) return [];
   const count = random.once(10) ? random.below(20) : random.below(4);
-  // Mostly those that make sense: what is refused at once leads nowhere.
+  // Mostly valid messages: those refused at once lead nowhere.
   return Array.from({ length: count }, () =>
     random.once(3) ? random.pick(FD_KINDS) : random.pick(["eventfd", "memfd"] as const),
   );
@@ -87,7 +87,7 @@ class ServerSession implements Session<Connection> {
     return this.#server.pid!;
   }
 
-  /** Waits until the server serves. */
+  /** Waits until the server accepts connections. */
   async ready(): Promise<this> {
     for (const end = performance.now() + 30_000; ; await sleep(20)) {
       try {
@@ -113,7 +113,7 @@ class ServerSession implements Session<Connection> {
       }
       client.answers();
     } catch (error) {
-      // The server may end a connection at any time.
+      // The server may close a connection at any time.
       if (!(error instanceof OsError)) throw error;
     } finally {
       epoll.close();
@@ -130,7 +130,7 @@ class ServerSession implements Session<Connection> {
     }
   }
 
-  /** The backlog is short: connections that were closed are still in it. */
+  /** The backlog is short, and closed connections still occupy it. */
   #connected<T>(connect: () => T): T {
     for (const end = performance.now() + DEADLINE_MS; ; ) {
       try {
@@ -143,7 +143,9 @@ class ServerSession implements Session<Connection> {
     }
   }
 
-  /** A good client gets its packets back; then nothing of it is left. */
+  /**
+   * Checks that a well-behaved client gets its packets back, and that none of its resources remain.
+   */
   async check(): Promise<void> {
     this.#expectAlive();
     const memory = new LocalMemory(4 << 20);
@@ -196,7 +198,7 @@ class ServerSession implements Session<Connection> {
   }
 
   async close(): Promise<void> {
-    // A server that hangs does not hear SIGTERM.
+    // A hung server ignores SIGTERM.
     this.#server.kill("SIGKILL");
     this.#fds.close();
     rmSync(this.#folder, { recursive: true, force: true });

@@ -1,4 +1,4 @@
-/** Makes code that shows a failure small, instruction by instruction, whatever made it. */
+/** Shrinks code that shows a failure, instruction by instruction. */
 import { CLASS, WIDE_OPCODE } from "../../../src/ebpf/opcode.ts";
 
 const SLOT = 8;
@@ -6,7 +6,7 @@ const CALL = 0x85;
 const EXIT = 0x95;
 const LONG_GOTO = 0x06;
 
-/** The shortest code found for which `fails` still holds; `code` itself must. */
+/** Returns the shortest code found for which `fails` holds. It must hold for `code` itself. */
 export function shrinkCode(code: Uint8Array, fails: (shorter: Uint8Array) => boolean): Uint8Array {
   let shortest = code;
   for (let again = true; again; ) {
@@ -22,10 +22,10 @@ export function shrinkCode(code: Uint8Array, fails: (shorter: Uint8Array) => boo
   return shortest;
 }
 
-/** The code without instruction `n`; what leads over it leads to the same place as before. */
+/** Returns the code without instruction `n`. Jumps across it keep their targets. */
 function without(code: Uint8Array, n: number): Uint8Array | null {
   const opcode = code[SLOT * n]!;
-  // The second half of a wide load goes with the first.
+  // The second half of a wide load is removed with the first.
   if (opcode === 0) return null;
   const gone = opcode === WIDE_OPCODE ? 2 : 1;
   const shorter = new Uint8Array(code.length - SLOT * gone);
@@ -48,7 +48,7 @@ function without(code: Uint8Array, n: number): Uint8Array | null {
   return shorter;
 }
 
-/** The field of an instruction that tells where control goes on; null: it has none. */
+/** Returns the field of an instruction that holds its target; null if there is none. */
 function targetField(opcode: number): "imm" | "offset" | null {
   const jumps = (opcode & 7) === CLASS.JMP || (opcode & 7) === CLASS.JMP32;
   if (!jumps || opcode === EXIT) return null;

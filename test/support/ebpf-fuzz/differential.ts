@@ -1,4 +1,4 @@
-/** Finds a random program that two engines do not agree on, and makes it small. */
+/** Finds a random program with different results in two runners, and shrinks it. */
 import { disassemble } from "../../../src/ebpf/text.ts";
 import { generate } from "./generate.ts";
 import { assembleFuzz, type FuzzProgram } from "./program.ts";
@@ -6,7 +6,7 @@ import { Random } from "./random.ts";
 import { difference, type Outcome, randomContext, runFuzz } from "./run.ts";
 import { shrink } from "./shrink.ts";
 
-/** Runs a program on a copy of the context; undefined if it cannot run there. */
+/** Runs a program on a copy of the context; undefined if the peer cannot run it. */
 export type Peer = (
   code: Uint8Array,
   context: Uint8Array,
@@ -16,19 +16,19 @@ export type Peer = (
 export interface SeedReport {
   readonly seed: number;
   readonly instructions: number;
-  /** What the interpreter made of it. */
+  /** The interpreter's outcome. */
   readonly outcome: Outcome;
-  /** Whether the peer ran it. */
+  /** True if the peer ran it. */
   readonly ran: boolean;
-  /** The difference and the smallest program that shows it. */
+  /** The difference, and the smallest program that shows it. */
   readonly failure?: string;
 }
 
 /**
- * The interpreter's outcome for a seed, compared with the peer's. The same seed does the same
- * everywhere.
- * @param provable only what the kernel's verifier can prove
- * @param call always as `call`: the low half of R0
+ * Returns the interpreter's outcome for a seed, compared with the peer's. The same seed gives the
+ * same program everywhere.
+ * @param provable only programs that the kernel's verifier can prove
+ * @param call runs as `call`: the low half of R0
  */
 export function runSeed(seed: number, peer: Peer, provable: boolean, call = false): SeedReport {
   const program = generate(new Random(seed), { provable });
@@ -51,7 +51,7 @@ export function runSeed(seed: number, peer: Peer, provable: boolean, call = fals
 
 export const jitPeer: Peer = (code, context, how) => runFuzz("jit", code, context, how);
 
-/** Seeds to try: those of BPFHV_FUZZ ("first:count"), or the first `count`. */
+/** Returns the seeds to try: those of BPFHV_FUZZ ("first:count"), or the first `count`. */
 export function seeds(count: number): number[] {
   const [first, n] = (process.env.BPFHV_FUZZ ?? `1:${count}`).split(":").map(Number);
   return Array.from({ length: n! }, (_, i) => first! + i);

@@ -1,4 +1,4 @@
-/** Random programs that are valid, and end. */
+/** Generates random programs that are valid and terminate. */
 import { ENCODINGS, type Encoding, type Operation } from "../../../src/ebpf/opcode.ts";
 import {
   CONTEXT_BYTES,
@@ -20,8 +20,8 @@ const FUNCTIONS = 3;
 
 export interface GenerateOptions {
   /**
-   * Only what the Linux kernel's verifier can prove: no helpers, no faults, no addresses as
-   * numbers.
+   * Generates only programs that the Linux kernel's verifier can prove: no helpers, no faults, no
+   * addresses as numbers.
    */
   readonly provable: boolean;
 }
@@ -50,10 +50,10 @@ export function generate(random: Random, options: GenerateOptions): FuzzProgram 
 }
 
 interface Place {
-  /** Of the function, and how many there are. */
+  /** Index of the function; below: their number. */
   readonly index: number;
   readonly count: number;
-  /** Of nested constructs. */
+  /** Depth of nested constructs. */
   readonly depth: number;
 }
 
@@ -113,7 +113,7 @@ class Generator {
     return this.#random.pick(SCALARS);
   }
 
-  /** A register that is only read. */
+  /** Returns a register for reading. */
   #source(): number {
     if (this.#provable || !this.#random.once(20)) return this.#scalar();
     return this.#random.pick([CONTEXT, FRAME]);
@@ -125,7 +125,7 @@ class Generator {
     let imm = random.immediate();
     if (this.#provable && operation.kind === "alu") {
       const { op, bits } = operation;
-      // The kernel refuses to divide by a constant zero, and constants that shift everything out.
+      // The kernel refuses division by a constant zero, and shifts by the width or more.
       if (/sh$/.test(op)) imm &= bits - 1;
       if (/div|mod/.test(op) && imm === 0) imm = 7;
     }
@@ -139,7 +139,8 @@ class Generator {
   }
 
   /**
-   * A load, store or atomic in the context, at a constant or a variable offset, or in the frame.
+   * Generates a load, store or atomic in the context, at a
+   * constant or variable offset, or in the frame.
    */
   #access(): Op[] {
     const random = this.#random;
@@ -179,7 +180,7 @@ class Generator {
       alu("and", "imm", { imm: 63 & mask }),
       alu("add", "reg", { src: CONTEXT }),
       access,
-      // A fetch or load may have replaced the address: a number again in any case.
+      // A fetch or load may have replaced the address: sets a number in any case.
       alu("mov", "imm", { imm: random.immediate() }),
     ];
   }
@@ -196,7 +197,7 @@ class Generator {
     return this.#random.pick(SCALARS.filter((n) => n !== register));
   }
 
-  /** Just outside the context, or misaligned. */
+  /** Returns an offset just outside the context, or a misaligned one. */
   #astray(): number {
     const random = this.#random;
     return random.pick([-1, -8, CONTEXT_BYTES - 1, CONTEXT_BYTES, 3, random.immediate() % 0x7fff]);

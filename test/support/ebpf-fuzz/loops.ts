@@ -1,6 +1,6 @@
 /**
- * Random short loops that walk through memory, up to its ends and beyond: bounds checks that the
- * JIT hoists.
+ * Random short loops that walk through memory, up to its ends and
+ * beyond: bounds checks that the JIT hoists.
  */
 import {
   Assembler,
@@ -20,18 +20,18 @@ import type { Region } from "../../../src/ebpf/memory.ts";
 import type { Random } from "./random.ts";
 
 export const LOOP_BYTES = 600;
-/** Addresses of regions: low, across a border of 4 GiB, and beyond one. */
+/** Addresses of regions: low, across a 4 GiB boundary, and above one. */
 const BASES = [0x1_0000_0000, 0x10_0000, 0x2_ffff_ff00, 0x7fff_fe80, 0x5_1234_5678];
 
 export interface LoopProgram {
   readonly code: Uint8Array;
-  /** Without their bytes; R1 is the address of the first one. */
+  /** Regions without their bytes. R1 is the address of the first one. */
   readonly regions: readonly Omit<Region, "bytes">[];
 }
 
 /**
  * R1 and R6: the regions; R2 a 64-bit index, R3 a pointer, R4 a step, R5 a 32-bit index, R7
- * scratch, R8 rounds that are left, R9 and R0 sums.
+ * scratch, R8 the remaining iterations, R9 and R0 sums.
  */
 export function generateLoop(random: Random): LoopProgram {
   const first = random.pick(BASES);
@@ -50,7 +50,7 @@ class LoopWriter {
   readonly #p = new Assembler();
   readonly #random: Random;
   readonly #second: number;
-  /** Whether R5 only grows. */
+  /** True if R5 only grows. */
   #upward = false;
 
   constructor(random: Random, second: number) {
@@ -79,11 +79,11 @@ class LoopWriter {
     p.alu64.mov(R8, 1 + random.below(random.once(3) ? 300 : 40));
     if (random.once(8)) p.load64(R4, random.wide());
     else p.alu64.mov(R4, random.below(24) - 4);
-    // A step that is not known until it runs.
+    // A step known only at run time.
     if (random.once(2)) p.load(R7, R1, at(0, 1)).alu64.and(R7, 15).alu64.add(R4, R7);
   }
 
-  /** Mostly within the region. */
+  /** Returns a distance, mostly within the region. */
   #distance(): number {
     const random = this.#random;
     return random.once(10) ? random.immediate() : random.below(LOOP_BYTES) - 20;
@@ -112,14 +112,16 @@ class LoopWriter {
     p.label(`end${n}`);
   }
 
-  /** Sometimes a second way out. */
+  /** Sometimes emits a second loop exit. */
   #other(n: number): void {
     const random = this.#random;
     if (random.once(5)) this.#p.jump.gt(R2, random.below(700), `end${n}`);
     else if (random.once(3)) this.#p.jump.gt(R5, random.below(700), `end${n}`);
   }
 
-  /** An address from a pointer, or from a region and an index; through it a load or a store. */
+  /**
+   * Emits an address from a pointer, or from a region and an index, and a load or a store at it.
+   */
   #access(): void {
     const random = this.#random;
     const p = this.#p;
@@ -162,7 +164,7 @@ class LoopWriter {
     else p.alu64.add(random.pick([R2, R3]), by);
   }
 
-  /** Sums of numbers one after the other, which stop at a number. */
+  /** Emits a sum of consecutive numbers that stops at a number. */
   #sum(n: number): void {
     const random = this.#random;
     const p = this.#p;
@@ -179,14 +181,14 @@ class LoopWriter {
     else {
       const leave = step > 0 ? random.pick(["eq", "ge", "gt", "sge"] as const) : "eq";
       p.jump[leave](R2, to, `end${n}`);
-      // Sometimes more instructions between the loop's exit and its back edge.
+      // Sometimes emits more instructions between the loop's exit and its back edge.
       if (random.once(6)) p.alu64.add(R9, random.pick([R4, R7, R8]));
       p.goto(`head${n}`);
     }
     p.label(`end${n}`);
   }
 
-  /** A number that is loaded, something made of it, and what it is added to. */
+  /** Emits a load of a number, an operation on it, and an addition. */
   #term(size: (typeof SIZES)[number], second: boolean): void {
     const random = this.#random;
     const p = this.#p.alu64.mov(R7, random.pick([R1, R6])).alu64.add(R7, R2);

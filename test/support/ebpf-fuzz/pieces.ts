@@ -1,4 +1,4 @@
-/** Pieces of random programs without branches in them, and the one before an index. */
+/** Straight-line pieces of random programs, and the bound before an index. */
 import { ALU_OPS, ATOMIC_OPS, CLASS, JUMP_OPS } from "../../../src/ebpf/opcode.ts";
 import type { Random } from "./random.ts";
 import {
@@ -20,21 +20,21 @@ import {
   storeImm,
 } from "./slots.ts";
 
-/** Bytes of the context that programs are made for. */
+/** Size of the programs' context in bytes. */
 export const STRUCTURED_CONTEXT = 256;
 
 export type Accepts = (code: Uint8Array) => boolean;
 
-/** What the generator believes of a register; what it gets wrong is not accepted, and goes. */
+/** The generator's belief about a register. Wrong pieces are not accepted, and removed. */
 export type Kind = "unset" | "number" | "context" | "stack";
 
-/** Where slots are added: all around them is a whole program. */
+/** Insertion point for slots, within a whole program. */
 export interface Site {
   slots: Slot[];
   readonly kinds: Kind[];
   /** Stack slots (from r10 downwards) that may have been written. */
   readonly written: Set<number>;
-  /** Registers that must not be written: counters of loops around. */
+  /** Registers that must not be written: counters of enclosing loops. */
   readonly kept: ReadonlySet<number>;
   readonly depth: number;
   readonly calls: number;
@@ -46,14 +46,14 @@ const JUMP_CODES = Object.values(JUMP_OPS);
 const ATOMICS = Object.values(ATOMIC_OPS);
 const SMALL = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256];
 
-/** Adds pieces to a program; what `accepts` does not take is left out again. */
+/** Adds pieces to a program, and removes those that `accepts` refuses. */
 export class Pieces {
   protected readonly random: Random;
   protected readonly accepts: Accepts;
-  /** Pieces tried, and those that were kept. */
+  /** Number of pieces tried; below: of those kept. */
   tried = 0;
   kept = 0;
-  /** Called with each program that was not accepted. */
+  /** Called with each refused program. */
   refused: ((code: Uint8Array) => void) | undefined;
 
   constructor(random: Random, accepts: Accepts) {
@@ -78,7 +78,7 @@ export class Pieces {
     site.kinds[register] = kind;
   }
 
-  /** A register that is believed to hold this kind, else any. */
+  /** Returns a register believed to hold this type, else any. */
   protected holding(site: Site, kind: Kind): number {
     const those = site.kinds.flatMap((k, n) => (k === kind ? [n] : []));
     return those.length > 0 ? this.random.pick(those) : this.random.below(11);
@@ -105,7 +105,7 @@ export class Pieces {
     }
   }
 
-  /** A number: from the context, an immediate, 64 bits. */
+  /** Adds a number: from the context, an immediate, 64 bits. */
   protected number(site: Site): void {
     const random = this.random;
     const dst = this.target(site);
@@ -150,7 +150,7 @@ export class Pieces {
     } else this.add(site, [this.aluSlot(dst, this.holding(site, "number"))], then);
   }
 
-  /** What makes a number an index: a mask, a shift, a remainder. */
+  /** Bounds a number for use as an index: a mask, a shift, a remainder. */
   protected bound(site: Site): void {
     const random = this.random;
     const dst = this.holding(site, "number");
@@ -171,7 +171,7 @@ export class Pieces {
     return slot(op, dst, 0, off, this.imm());
   }
 
-  /** An address, moved by a constant. */
+  /** Adds an address, moved by a constant. */
   protected address(site: Site): void {
     const random = this.random;
     const kind = random.once(2) ? "context" : "stack";
@@ -184,7 +184,9 @@ export class Pieces {
     this.add(site, slots, () => this.set(site, dst, kind));
   }
 
-  /** An address plus or minus a number, perhaps one more constant, and an access through it. */
+  /**
+   * Adds an address plus or minus a number, optionally another constant, and an access through it.
+   */
   protected indexed(site: Site): void {
     const random = this.random;
     const kind = random.once(3) ? "stack" : "context";
@@ -286,7 +288,7 @@ export class Pieces {
     this.add(site, slots);
   }
 
-  /** Code behind a comparison that may be decided: whatever is there. */
+  /** Adds arbitrary code after a comparison that may be decided. */
   protected dead(site: Site): void {
     const random = this.random;
     const register = this.holding(site, "number");
@@ -308,7 +310,7 @@ export class Pieces {
     this.add(site, random.once(2) ? [...out, ...between] : [{ ...second }, ...body]);
   }
 
-  /** Copies of 64 and 32 bits: links between registers. */
+  /** Adds copies of 64 and 32 bits: links between registers. */
   protected move(site: Site): void {
     const random = this.random;
     const kind = random.once(5) ? "context" : "number";
@@ -320,7 +322,7 @@ export class Pieces {
     this.add(site, copies, () => this.set(site, dst, kind));
   }
 
-  /** Comparisons and differences of addresses. */
+  /** Adds comparisons and differences of addresses. */
   protected addresses(site: Site): void {
     const random = this.random;
     const kind = random.once(2) ? "context" : "stack";
@@ -334,10 +336,7 @@ export class Pieces {
       this.add(site, [slot(random.pick([0x1d, 0x2d, 0x5d, 0xad]), a, b, 2), movImm(0, 0), EXIT]);
   }
 
-  /**
-   * A number that is used at once as an index, after a comparison that bounds it one way or
-   * another.
-   */
+  /** Adds a number used at once as an index, after a comparison that bounds it in some way. */
   protected lone(site: Site): void {
     const random = this.random;
     const n = this.target(site);

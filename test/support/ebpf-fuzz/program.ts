@@ -1,16 +1,16 @@
-/** Random programs as trees, which can be made smaller before they are assembled. */
+/** Random programs as trees, which can be shrunk before they are assembled. */
 import { Assembler, at, R0, R1, R2, R6, R10, type Register } from "../../../src/ebpf/assembler.ts";
 import type { Fields } from "../../../src/ebpf/instruction.ts";
 import type { Operation } from "../../../src/ebpf/opcode.ts";
 
-/** Bytes that R1 points to at the start. */
+/** Size of the memory at R1, in bytes. */
 export const CONTEXT_BYTES = 256;
-/** Programs write their registers here at the end; their own accesses stay below. */
+/** Programs write their registers here at the end. Their own accesses stay below. */
 export const RESULT_OFFSET = 168;
-/** Bytes below R10 that programs use; the counters of loops are below them. */
+/** Bytes below R10 that programs use. The counters of loops are below them. */
 export const FRAME_BYTES = 64;
 
-/** Registers that hold numbers; R6 points to the context. */
+/** Registers that hold numbers. R6 points to the context. */
 export const SCALARS = [0, 1, 2, 3, 4, 5, 7, 8, 9] as const;
 
 export interface Op {
@@ -19,14 +19,15 @@ export interface Op {
 }
 
 export type Node =
-  /** Straight-line code that makes sense only as a whole. */
+  /** Straight-line code that is valid only as a whole. */
   | { readonly kind: "ops"; readonly ops: readonly Op[] }
   | { readonly kind: "if"; readonly test: Op; readonly then: Node[]; readonly else: Node[] }
   | { readonly kind: "loop"; readonly count: number; readonly body: Node[] }
-  /** Calls a function with the context in R1; then R1..R5 are set to `scratch`, where given. */
+  /** Calls a function with the context in R1, then sets R1..R5 to `scratch`, if given. */
   | { readonly kind: "call"; readonly callee: number; readonly scratch?: readonly number[] }
   /**
-   * A graph of any form: each block ends with a jump to two of them, until `fuel` blocks have run.
+   * A control-flow graph of any form: each block ends with a jump to two
+   * of them, until `fuel` blocks have run.
    */
   | { readonly kind: "graph"; readonly fuel: number; readonly blocks: GraphBlock[] };
 
@@ -38,12 +39,12 @@ export interface GraphBlock {
 }
 
 export interface FuzzFunction {
-  /** First values of `SCALARS`; R1..R5 of called functions are what the caller passes. */
+  /** Initial values of `SCALARS`. R1..R5 of called functions are passed by the caller. */
   readonly values: readonly bigint[];
   readonly body: Node[];
 }
 
-/** Function 0 is the program; each calls only later ones. */
+/** Function 0 is the program. Each function calls only later ones. */
 export interface FuzzProgram {
   readonly functions: FuzzFunction[];
 }
@@ -55,7 +56,7 @@ export function assembleFuzz(program: FuzzProgram): Uint8Array {
   const p = new Assembler();
   const called = new Set([0]);
   program.functions.forEach((f, index) => {
-    // The kernel refuses code that nothing leads to.
+    // The kernel refuses unreachable code.
     if (!called.has(index)) return;
     for (const callee of calleesOf(f.body)) called.add(callee);
     new FunctionWriter(p, index).write(f);

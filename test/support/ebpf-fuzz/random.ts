@@ -1,4 +1,4 @@
-/** Numbers that a seed determines, and values where arithmetic goes wrong first. */
+/** Random numbers determined by a seed, and values at which arithmetic errors are likely. */
 
 export class Random {
   #state: number;

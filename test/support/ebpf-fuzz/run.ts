@@ -1,4 +1,4 @@
-/** One random program on one engine, and all that it leaves behind. */
+/** Runs one random program in one runner and returns its result and context. */
 
 import { EbpfError } from "../../../src/ebpf/errors.ts";
 import { LinearMemory } from "../../../src/ebpf/jit/linear-memory.ts";
@@ -9,9 +9,9 @@ import { CONTEXT_BYTES } from "./program.ts";
 import type { Random } from "./random.ts";
 
 export interface Outcome {
-  /** R0, or why the run failed. */
+  /** R0, or the error. */
   readonly result: string;
-  /** Instructions; undefined if they are not counted. */
+  /** Executed instructions; undefined if they are not counted. */
   readonly executed?: number;
   readonly context: Uint8Array;
 }
@@ -20,18 +20,18 @@ const BASE = 0x1_0000_0000;
 const mix: Helper = (a, b, c, d, e) => a ^ (b << 1n) ^ (c >> 3n) ^ (d + e);
 const HELPERS = new Map(FUZZ_HELPERS.map((number) => [number, mix]));
 
-// One memory for all runs: each takes gigabytes of addresses.
+// One memory for all runs: each memory takes gigabytes of addresses.
 const memory = new LinearMemory(CONTEXT_BYTES);
 const bytes = memory.allocate(CONTEXT_BYTES);
 
-/** A context with random contents. */
+/** Returns a context with random contents. */
 export function randomContext(random: Random): Uint8Array {
   const context = new Uint8Array(CONTEXT_BYTES);
   for (let i = 0; i < 160; i++) context[i] = random.next();
   return context;
 }
 
-/** By `run`, or by `call`, of which the low half of R0 is known. */
+/** Runs by `run`, or by `call`, which gives the low half of R0. */
 export function runFuzz(
   engine: RunnerName,
   code: Uint8Array,
@@ -52,7 +52,7 @@ export function runFuzz(
   return { result, executed: machine.executed, context: bytes.slice() };
 }
 
-/** @returns what differs, or null */
+/** @returns the difference, or null */
 export function difference(a: Outcome, b: Outcome): string | null {
   if (a.result !== b.result) return `r0 is ${a.result} and ${b.result}`;
   const counted = a.executed !== undefined && b.executed !== undefined;

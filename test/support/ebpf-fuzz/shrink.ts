@@ -1,7 +1,9 @@
-/** Makes a program that shows a failure as small as one can by leaving out parts. */
+/** Shrinks a program that shows a failure by removing parts. */
 import type { FuzzProgram, Node } from "./program.ts";
 
-/** The smallest program found for which `fails` still holds; `program` itself must. */
+/**
+ * Returns the smallest program found for which `fails` holds. It must hold for `program` itself.
+ */
 export function shrink(
   program: FuzzProgram,
   fails: (smaller: FuzzProgram) => boolean,
@@ -19,7 +21,7 @@ export function shrink(
   return smallest;
 }
 
-/** All programs with one part less. */
+/** Yields all programs with one part less. */
 function* variants({ functions }: FuzzProgram): Generator<FuzzProgram> {
   for (const [f, changed] of functions.entries()) {
     for (const body of shorter(changed.body)) {
@@ -35,7 +37,7 @@ function* shorter(nodes: readonly Node[]): Generator<Node[]> {
   }
 }
 
-/** What a node may be replaced by. */
+/** Yields replacements of a node. */
 function* simpler(node: Node): Generator<Node[]> {
   switch (node.kind) {
     case "ops":

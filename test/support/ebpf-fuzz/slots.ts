@@ -1,10 +1,7 @@
-/**
- * Code as rows of slots, with functions that calls lead to: what random programs are put together
- * from.
- */
+/** Code as lists of slots, with functions as targets of calls: the elements of random programs. */
 import { CLASS } from "../../../src/ebpf/opcode.ts";
 
-/** One slot of eight bytes. `call`: the function that a call leads to. */
+/** One slot of eight bytes. `call`: the called function. */
 export interface Slot {
   readonly code: number;
   readonly dst: number;
@@ -49,7 +46,7 @@ export const mov = (dst: number, src: number): Slot => slot(0xbf, dst, src);
 export const movImm = (dst: number, imm: number): Slot => slot(0xb7, dst, 0, 0, imm);
 export const addImm = (dst: number, imm: number): Slot => slot(0x07, dst, 0, 0, imm);
 
-/** The functions that are called, in the order in which they are met, the program first. */
+/** Returns the called functions in the order of their first call, the program first. */
 function functionsOf(program: FunctionBody): FunctionBody[] {
   const found = [program];
   for (let n = 0; n < found.length; n++) {

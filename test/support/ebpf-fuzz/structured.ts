@@ -1,9 +1,8 @@
 /**
- * Random programs for verifiers: grown piece by piece, and a piece stays only if `accepts` still
- * accepts the whole. So they reach as far as the verifier that judges them allows, in every
- * direction, and most of what they hold matters: addresses with constants and numbers of both
- * signs, comparisons of all kinds, spills and refills, atomics, bounded loops, dead code, calls and
- * chains of calls.
+ * Random programs for verifiers. They grow piece by piece, and a piece stays only if `accepts`
+ * still accepts the whole program. So they reach the limits of the verifier in every direction, and
+ * most of their code matters: addresses with constants and numbers of both signs, all comparisons,
+ * spills and reloads, atomics, bounded loops, dead code, calls and chains of calls.
  */
 
 import { type Kind, Pieces, type Site } from "./pieces.ts";
@@ -94,7 +93,7 @@ export class StructuredGenerator extends Pieces {
     }
   }
 
-  /** A comparison: over a body, over a way out, with two bodies. */
+  /** Adds a comparison: around a body, around an exit, or with two bodies. */
   protected branch(site: Site): void {
     const random = this.random;
     if (random.once(3)) {
@@ -111,7 +110,7 @@ export class StructuredGenerator extends Pieces {
     this.nest(site, around, 1 + random.below(4), site.kept);
   }
 
-  /** Grows a body within what `around` puts about it. */
+  /** Grows a body inside the code that `around` adds. */
   protected nest(
     site: Site,
     around: (body: readonly Slot[]) => Slot[],
@@ -155,7 +154,7 @@ export class StructuredGenerator extends Pieces {
     if (before === "unset") site.kinds[counter] = "unset";
   }
 
-  /** A call: the function's body is grown with it. */
+  /** Adds a call and grows the function's body. */
   protected call(site: Site): void {
     const random = this.random;
     if (site.calls > 2 || site.depth > 2) return;
@@ -191,7 +190,7 @@ export class StructuredGenerator extends Pieces {
     });
   }
 
-  /** A chain of calls, some too long: in code that runs, or that does not. */
+  /** Adds a chain of calls, sometimes too long, in live or dead code. */
   protected chain(site: Site, at: Site): void {
     const random = this.random;
     let next: FunctionBody = { slots: [movImm(0, 0), EXIT] };

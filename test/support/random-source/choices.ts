@@ -1,4 +1,4 @@
-/** Random programs are made of choices: numbers that fast-check made and can shrink. */
+/** The choices that make a random program: numbers from fast-check, which can shrink them. */
 export class Choices {
   readonly #numbers: readonly number[];
   #at = 0;
@@ -25,8 +25,7 @@ export const wrap = (type: Type, value: bigint): bigint =>
   type[0] === "i" ? BigInt.asIntN(bitsOf(type), value) : BigInt.asUintN(bitsOf(type), value);
 
 /**
- * Fields of the structs that programs work on, by name: one in the context, `m`, and one on the
- * stack, `s`.
+ * Fields of the structs of programs, by name: one in the context, `m`, and one on the stack, `s`.
  */
 export const FIELDS: Readonly<Record<string, Type>> = {
   a8: "u8",
@@ -40,13 +39,13 @@ export const FIELDS: Readonly<Record<string, Type>> = {
 };
 export const FIELD_NAMES: readonly string[] = Object.keys(FIELDS);
 
-/** What a program works on while the evaluator runs it: variables, and fields as "m.a8". */
+/** The evaluator's state: variables, and fields as "m.a8". */
 export type State = Map<string, bigint>;
 
-/** Variables that can be read, and their types. */
+/** Readable variables and their types. */
 export type Names = ReadonlyMap<string, Type>;
 
-/** A function that expressions may call: by text, and by what it gives for arguments. */
+/** A function for expressions: its text, and its evaluation. */
 export interface Callable {
   readonly name: string;
   readonly params: readonly Type[];
@@ -55,7 +54,7 @@ export interface Callable {
   readonly apply: (args: readonly bigint[]) => bigint;
 }
 
-/** Where an expression stands: what it may name. */
+/** The names available to an expression. */
 export interface Place {
   readonly names: Names;
   readonly functions: readonly Callable[];

@@ -1,7 +1,4 @@
-/**
- * Random expressions: as text, and as what they are worth by the rules of docs/compiler.md, in
- * BigInt.
- */
+/** Random expressions: their text, and their value by the rules of docs/compiler.md, in BigInt. */
 import {
   bitsOf,
   type Choices,
@@ -108,7 +105,7 @@ function unary(c: Choices, type: Type, { text, value }: Expression): Expression 
     : { text: `~(${text})`, value: (s) => wrap(type, ~value(s)) };
 }
 
-/** Bytes of `value` in reverse. */
+/** Returns the bytes of `value` in reverse order. */
 export function reversed(value: bigint, bits: number): bigint {
   let result = 0n;
   for (let at = 0n; at < bits; at += 8n) result = (result << 8n) | ((value >> at) & 0xffn);
@@ -154,7 +151,7 @@ export function conditionOf(c: Choices, depth: number, at: Place): Expression {
   };
 }
 
-/** Is something computed 0, or below 1? Often of one operand twice, so that it is. */
+/** Tests a computed value for 0, or for below 1. Often uses one operand twice, so that it holds. */
 function zeroTest(c: Choices, type: Type, depth: number, at: Place): Expression {
   const op = c.of(["-", "^", "&"]);
   const a = expressionOf(c, type, depth - 1, at);

@@ -1,6 +1,6 @@
 /**
- * Random programs: functions, inlined and called, and a main that works on a struct in the context
- * and one on the stack.
+ * Random programs: functions, inlined and called, and a main with a
+ * struct in the context and one on the stack.
  */
 import { struct, u8, u16, u32, u64 } from "../../../src/abi/layout.ts";
 import { parseSource, type Source } from "../../../src/compiler/index.ts";
@@ -25,7 +25,7 @@ const fields = {
   ...{ a8: u8(0), b8: u8(1), a16: u16(2), b16: u16(4), a32: u32(8), b32: u32(12) },
   ...{ a64: u64(16), b64: u64(24), out: u64(32) },
 };
-/** What `m` is in the context, and `s` on the stack. */
+/** The layout of `m` in the context and of `s` on the stack. */
 export const MEMORY = struct("memory", 64, fields);
 
 const LOCALS: Names = new Map(TYPES.map((type, i) => [`v${i}`, type]));
@@ -35,13 +35,11 @@ const IMPORTS = `import { compareExchange, exchange, fetchAdd, fetchAnd, fetchOr
 export interface RandomProgram {
   readonly text: string;
   readonly source: Source;
-  /** The context after the program has run on it. */
+  /** Returns the context after a run of the program. */
   readonly run: (context: Uint8Array) => Uint8Array;
 }
 
-/**
- * A function of integers, of what was made before it: inlined or really called, as chance has it.
- */
+/** Returns a function of integers that may use earlier ones, randomly inlined or called. */
 function functionOf(c: Choices, n: number, before: readonly Callable[]): Callable {
   const params = Array.from({ length: 1 + c.below(5) }, () => c.of(TYPES));
   const returns = c.of(TYPES);
@@ -94,7 +92,7 @@ export function programOf(c: Choices): RandomProgram {
   return { text, source: parseSource("main.ts", text), run };
 }
 
-/** Fields of one type stand in pairs: the other of the pair. */
+/** Fields of one type form pairs: returns the other one of the pair. */
 const mirrored = (i: number): string => FIELD_NAMES[i ^ 1]!;
 
 const placeOf = (name: string) => fields[name as keyof typeof fields];

@@ -1,4 +1,4 @@
-/** Random statements: as text, and as what they do to variables and fields. */
+/** Random statements: their text, and their effect on variables and fields. */
 import {
   bitsOf,
   type Choices,
@@ -51,7 +51,7 @@ function assignment(c: Choices, at: Place): Statement {
   return { text: `${name} = ${text};`, run: (s) => void s.set(name, value(s)) };
 }
 
-/** `v += x` on variables and fields */
+/** Returns `v += x` on a variable or field. */
 function compound(c: Choices, at: Place): Statement {
   const [name, type] = c.below(2) === 0 ? c.of([...at.names]) : fieldOf(c, at);
   const op = c.of(Object.keys(OPERATORS));
@@ -89,7 +89,7 @@ const ATOMICS: Readonly<Record<string, (old: bigint, value: bigint) => bigint>> 
   exchange: (_, value) => value,
 };
 
-/** The old value goes into a variable of the field's type. */
+/** Stores the old value in a variable of the field's type. */
 function atomic(c: Choices, at: Place): Statement {
   const [name, type] = fieldOf(c, at, true);
   const into = [...at.names].find(([, t]) => t === type)![0];
@@ -114,7 +114,7 @@ function compareExchange(
   into: string,
   value: Expression,
 ): Statement {
-  // Often what is there, so that both outcomes are common.
+  // Often the current value, so that both outcomes are common.
   const expected =
     c.below(2) === 0
       ? { text: name, value: (s: State) => s.get(name)! }
@@ -138,7 +138,7 @@ function ifOf(c: Choices, depth: number, at: Place): Statement {
   };
 }
 
-/** Up to four rounds, left or cut short where a condition holds. */
+/** Returns a loop of up to four iterations, with a conditional break or continue. */
 function loopOf(c: Choices, depth: number, at: Place): Statement {
   const kind = c.of(LOOPS);
   const rounds = c.below(5);
@@ -147,10 +147,11 @@ function loopOf(c: Choices, depth: number, at: Place): Statement {
   const leave = c.below(3);
   const stop = leave < 2 ? conditionOf(c, 1, at) : undefined;
   const late = blockOf(c, 0, at);
-  // Only `for` counts on where a round is cut short.
+  // A continue is safe only in a `for`, which still counts the iteration.
   const cut = leave === 0 || kind !== "for" ? "break" : "continue";
   const body = `${inner.text} ${stop ? `if (${stop.text}) ${cut};` : ""} ${late.text}`;
-  // Below a literal zero is refused for unsigned values; a loop that never runs is wanted here.
+  // `<` with a literal zero is refused for unsigned values; a
+  // loop without iterations is wanted here.
   const end = rounds === 0 ? "u32(0)" : `${rounds}`;
   const texts = {
     for: `for (let ${i} = 0; ${i} < ${end}; ${i}++) { ${body} }`,
@@ -173,7 +174,7 @@ function loopOf(c: Choices, depth: number, at: Place): Statement {
   };
 }
 
-/** Cases fall through where nothing breaks; the default stands anywhere. */
+/** Cases without a break fall through. The default is at any position. */
 function switchOf(c: Choices, depth: number, at: Place): Statement {
   const type = c.of(["u8", "u16", "u32", "u64", "i32"] as const);
   const on = expressionOf(c, type, 2, at);

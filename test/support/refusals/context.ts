@@ -1,6 +1,6 @@
 /**
- * Unsafe accesses of the context. Each is one row: what, the program, and why and where it is
- * refused.
+ * Unsafe accesses of the context. Each row has a name, the program,
+ * and the reason and place of the refusal.
  */
 import { end, host, type Row } from "./row.ts";
 
@@ -69,14 +69,14 @@ export const CONTEXT: readonly Row[] = [
     /context \+ 0\.\.8191 may end at 8192/,
   ],
   [
-    "a right mask with an offset one too large",
+    "a correct mask with an offset one too large",
     [host(), "r2 &= 4095", "r1 += r2", "r0 = *(u8 *)(r1 + 1)", "exit"],
     "CONTEXT_BOUNDS",
     3,
     /1\.\.4096 may end at 4097/,
   ],
   [
-    "a right mask, and an access that is wider than one",
+    "a correct mask, and an access that is wider than one",
     [host(), "r2 &= 4095", "r1 += r2", "r0 = *(u16 *)(r1 + 0)", "exit"],
     "CONTEXT_BOUNDS",
     3,
@@ -90,7 +90,7 @@ export const CONTEXT: readonly Row[] = [
     /0\.\.4096/,
   ],
   [
-    "a bound the wrong way round",
+    "an inverted bound",
     [host(), "r0 = 0", "if r2 < 4096 goto +2", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
     "POINTER_ARITHMETIC",
     3,
@@ -155,7 +155,7 @@ export const CONTEXT: readonly Row[] = [
     /-1\.\.14 may be before/,
   ],
   [
-    "a negative index that the offset makes up for, which kernels refuse",
+    "a negative index compensated by the offset, which kernels refuse",
     [host(), "r2 &= 15", "r2 -= 32", "r1 += r2", "r0 = *(u8 *)(r1 + 64)", "exit"],
     "CONTEXT_BOUNDS",
     4,
@@ -169,7 +169,7 @@ export const CONTEXT: readonly Row[] = [
     /no bound/,
   ],
   [
-    "a multiplication that goes too far",
+    "a multiplication that exceeds the context",
     [host(), "r2 &= 127", "r2 *= 33", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
     "CONTEXT_BOUNDS",
     4,
@@ -190,7 +190,7 @@ export const CONTEXT: readonly Row[] = [
     /-128\.\.127 may be before/,
   ],
   [
-    "a shift by an amount that the host chooses",
+    "a shift by an amount of the host's choice",
     [host(), "r3 = 1", "r2 &= 63", "r3 <<= r2", "r1 += r3", "r0 = *(u8 *)(r1 + 0)", "exit"],
     "POINTER_ARITHMETIC",
     4,
@@ -204,7 +204,7 @@ export const CONTEXT: readonly Row[] = [
     /0\.\.8191/,
   ],
   [
-    "a remainder, which kernels do not follow",
+    "a remainder, which kernels do not track",
     [host(), "r2 %= 16", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
     "POINTER_ARITHMETIC",
     2,
@@ -239,7 +239,7 @@ export const CONTEXT: readonly Row[] = [
     /no bound/,
   ],
   [
-    "adding up small steps to beyond the end",
+    "small steps that add up to more than the size",
     [host(), "r2 &= 2047", "r1 += r2", "r1 += r2", "r1 += r2", "r0 = *(u8 *)(r1 + 0)", "exit"],
     "CONTEXT_BOUNDS",
     5,
@@ -281,7 +281,7 @@ export const CONTEXT: readonly Row[] = [
     /no bound/,
   ],
   [
-    "a context that is smaller than the program thinks",
+    "a context that is smaller than the program expects",
     ["r0 = *(u64 *)(r1 + 2096)", "exit"],
     "CONTEXT_BOUNDS",
     0,

@@ -1,4 +1,4 @@
-/** Calls of helpers, and what programs return. Rows as in `context.ts`. */
+/** Calls of helpers, and results of programs. Rows as in `context.ts`. */
 import { ALLOC, CSUM_GET, MD_GET, MD_SET, PRINT, type Row, v1 } from "./row.ts";
 
 export const HELPERS: readonly Row[] = [
@@ -10,7 +10,7 @@ export const HELPERS: readonly Row[] = [
     /smp_mb_full in a HELPERFREE/,
   ],
   [
-    "a number without a helper",
+    "a number that is not a helper's",
     ["call 12", "exit"],
     "HELPER_UNKNOWN",
     0,
@@ -50,7 +50,7 @@ export const HELPERS: readonly Row[] = [
     v1("rxc"),
   ],
   [
-    "a context that has moved",
+    "a moved context pointer",
     ["r1 += 8", `call ${ALLOC}`, "exit"],
     "HELPER_ARGUMENT",
     1,
@@ -66,7 +66,7 @@ export const HELPERS: readonly Row[] = [
     v1("rxc"),
   ],
   [
-    "an argument that was not set",
+    "an uninitialised argument",
     [`call ${MD_SET}`, "exit"],
     "UNINITIALISED_REGISTER",
     0,
@@ -98,7 +98,7 @@ export const HELPERS: readonly Row[] = [
     v1("txp"),
   ],
   [
-    "an input that was not written",
+    "an uninitialised input",
     ["r2 = r10", "r2 += -16", `call ${MD_SET}`, "exit"],
     "STACK_UNINITIALISED",
     2,

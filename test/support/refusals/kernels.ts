@@ -1,7 +1,7 @@
 /**
- * What comparing our verifier with the kernel's on random programs brought up: ours had accepted
- * these, because it followed an operation further than kernels do, or knew less of what they
- * forbid. A test beside the kernel holds that it still refuses them.
+ * Programs that this project's verifier accepted and the kernel refused, found by comparing both on
+ * random programs: it tracked an operation further than kernels do, or missed a rule of theirs. A
+ * test with the kernel checks that they are still refused.
  */
 import { end, host, type Row } from "./row.ts";
 

@@ -1,9 +1,9 @@
-/** What the tables of unsafe programs are written with. */
+/** Helpers for the tables of unsafe programs. */
 import type { ProgramName } from "../../../src/abi/programs.ts";
 import { assembleText } from "../../../src/ebpf/text.ts";
 import type { Rule, VerifyOptions } from "../../../src/ebpf/verifier/index.ts";
 
-/** Bytes of the context that the programs have. */
+/** Size of the programs' context in bytes. */
 export const SIZE = 4096;
 export const v1 = (program: ProgramName): Partial<VerifyOptions> => ({ program, form: "v1" });
 
@@ -16,7 +16,7 @@ export type Row = readonly [
   options?: Partial<VerifyOptions>,
 ];
 
-/** r2 = what the host wrote at `offset` of the context. */
+/** Returns a load of a host-written value at `offset` of the context. */
 export const host = (register = 2, bits = 32): string => `r${register} = *(u${bits} *)(r1 + 16)`;
 export const end = ["r0 = 0", "exit"];
 export const ALLOC = 0x4b8f0000;
@@ -25,7 +25,7 @@ export const MD_GET = ALLOC + 3;
 export const MD_SET = ALLOC + 4;
 export const PRINT = ALLOC + 10;
 
-/** The code of `lines`, with one byte changed. */
+/** Returns the code of `lines` with one byte changed. */
 export function patched(
   lines: readonly string[],
   slot: number,
@@ -37,7 +37,7 @@ export function patched(
   return code;
 }
 
-/** `n` functions that call each other in turn, each with so much stack in use. */
+/** Returns a chain of `n` functions, each of which uses this much stack. */
 export function chain(n: number, stack: number): string[] {
   const inner = [`*(u64 *)(r10 - ${stack}) = 1`, "call pc+1", "exit"];
   return [
@@ -48,8 +48,8 @@ export function chain(n: number, stack: number): string[] {
 }
 
 /**
- * A program that calls the first of `n` functions, each of which calls the next, and the last one
- * the first; none of the calls within the ring is ever made.
+ * Returns a program that calls the first of `n` functions, each of which calls the next, and the
+ * last one the first. No call within the cycle is ever executed.
  */
 export function ring(n: number): string[] {
   const skip = ["r0 = 0", "if r0 == 0 goto +1"];

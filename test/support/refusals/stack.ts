@@ -32,28 +32,28 @@ export const STACK: readonly Row[] = [
     /multiple of|not aligned/,
   ],
   [
-    "a load of what was not written",
+    "a load of uninitialised stack",
     ["r0 = *(u64 *)(r10 - 8)", "exit"],
     "STACK_UNINITIALISED",
     0,
     /bytes of -8\.\.-1 were written/,
   ],
   [
-    "a load of which half was written",
+    "a load of half-initialised stack",
     ["*(u32 *)(r10 - 8) = 1", "r0 = *(u64 *)(r10 - 8)", "exit"],
     "STACK_UNINITIALISED",
     1,
     /not all bytes/,
   ],
   [
-    "a load of what one path wrote",
+    "a load of stack that one path initialised",
     [host(), "if r2 == 0 goto +1", "*(u64 *)(r10 - 8) = 1", "r0 = *(u64 *)(r10 - 8)", "exit"],
     "STACK_UNINITIALISED",
     3,
     /on this path/,
   ],
   [
-    "stack that is written where its address is not 0, which kernels are not sure of",
+    "stack initialised only if its address is not 0, which kernels do not assume",
     [
       ...["r0 = 0", "if r10 == 0 goto +1", "*(u64 *)(r10 - 8) = 1"],
       ...["r0 = *(u64 *)(r10 - 8)", "exit"],
@@ -63,7 +63,7 @@ export const STACK: readonly Row[] = [
     /on this path/,
   ],
   [
-    "a load at an index beyond what was written",
+    "a load at an index beyond the initialised part",
     [
       "*(u64 *)(r10 - 8) = 1",
       host(),
@@ -93,7 +93,7 @@ export const STACK: readonly Row[] = [
     /not all bytes/,
   ],
   [
-    "an overwrite at an index where an address may be",
+    "a store at an index that may overwrite an address",
     [
       "*(u64 *)(r10 - 16) = r1",
       "*(u64 *)(r10 - 8) = 0",

@@ -1,6 +1,5 @@
 /**
- * Registers that were not set, and addresses that are computed with, or let out. Rows as in
- * `context.ts`.
+ * Uninitialised registers, and arithmetic on addresses or leaks of them. Rows as in `context.ts`.
  */
 import { end, host, patched, type Row } from "./row.ts";
 
