@@ -1,7 +1,4 @@
-/**
- * Contexts on memory files of the kernel's own kinds; how they
- * are cut is tested with whole drivers.
- */
+/** Contexts on huge pages, and refused ones. Scattered ones: src/guest/scattered.test.ts. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { dup } from "../../test/support/os.ts";
@@ -19,7 +16,7 @@ import {
 
 const SIZE = 10_000;
 
-/** A memfd on huge pages and its mapping; or why there is none. */
+/** Makes a memfd on huge pages and maps it; or says why not. */
 function hugeFile(size: number): { fd: number; mapping: Mapping } | string {
   const fd = createMemfd("huge", size, { huge: true });
   try {
@@ -31,7 +28,7 @@ function hugeFile(size: number): { fd: number; mapping: Mapping } | string {
   }
 }
 
-/** Writes each word through the context and finds it where the guest has it. */
+/** Writes each word through the context and finds it in the guest's memory. */
 function expectWords(context: MappedContext | string, bytes: Uint8Array, pages: number[]): void {
   assert.ok(typeof context === "object", String(context));
   const words = new Int32Array(bytes.buffer);
@@ -45,7 +42,7 @@ function expectWords(context: MappedContext | string, bytes: Uint8Array, pages: 
   }
 }
 
-test("contexts on huge pages are contiguous or scattered, and their windows are reused", (t) => {
+test("windows are reused when contexts on huge pages are mapped and released", (t) => {
   const size = 4 * 2 ** 21;
   const file = hugeFile(size);
   if (typeof file === "string") return t.skip(file);
@@ -79,7 +76,7 @@ test("contexts on huge pages are contiguous or scattered, and their windows are 
   }
 });
 
-test("a refused context says why, and names the range that is not memory", () => {
+test("refused context names the range that is not memory", () => {
   const table = new RegionTable();
   const rw = { size: 4 * PAGE, offset: 0, readable: true, writable: true };
   table.map({ ...rw, address: 0 }, createMemfd("ram", 4 * PAGE));
@@ -98,7 +95,7 @@ test("a refused context says why, and names the range that is not memory", () =>
     String(mapPageList(table, 16 * PAGE, SIZE)),
     /has no page list: no memory is mapped/,
   );
-  // A list of zeros is a list of page 0, which is memory; one with an odd page is none.
+  // A list of zeros names page 0, which is memory. An unaligned page is refused.
   const odd = mapContiguous(table, 0, PAGE) as MappedContext;
   odd.words.set(2, 100);
   assert.match(String(mapPageList(table, 0, SIZE)), /a page at 0x64, which is not aligned/);

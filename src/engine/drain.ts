@@ -13,7 +13,7 @@ export function drainTransmit(pair: QueuePair, ms: number): void {
   const limit = tx.bufs + (tx.retiring?.bufs ?? 0);
   // Whether the port still blocks is found out by sending.
   pair.portWritable();
-  tx.rest.end();
+  tx.backOff.end();
   for (let sent = 0; sent < limit && tx.ring !== null; ) {
     const n = pair.drainTx();
     sent += n;

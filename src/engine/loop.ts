@@ -195,8 +195,8 @@ export class Loop {
   /** @returns `ms`, or the time until a back-off ends if that is sooner */
   #longestSleep(ms: number): number {
     let longest = ms;
-    for (const { restMs } of this.#pairs) {
-      if (restMs > 0) longest = Math.min(longest, Math.ceil(restMs));
+    for (const { backOffMs } of this.#pairs) {
+      if (backOffMs > 0) longest = Math.min(longest, Math.ceil(backOffMs));
     }
     return longest;
   }

@@ -1,4 +1,4 @@
-/** What keeps a loop from sleeping: work that nobody would wake it for. */
+/** Work that keeps a loop awake, exchanged ports, overdue interrupts. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Bench, frameOf } from "../../test/support/guest.ts";
@@ -17,7 +17,7 @@ function opened(device: Device = sring): Bench {
   return bench;
 }
 
-test("packets in a port that cannot wake its loop are work, as long as the guest has room", () => {
+test("loop stays awake when a port without descriptor has packets and the guest buffers", () => {
   const bench = opened();
   const [pair] = bench.local.pairs;
   const [port] = bench.ports;
@@ -36,7 +36,7 @@ test("packets in a port that cannot wake its loop are work, as long as the guest
   bench.close();
 });
 
-test("a source that is paced goes on looking at the clock, until its count is given", () => {
+test("loop stays awake when a paced source has packets left to give", () => {
   const bench = opened();
   const [pair] = bench.local.pairs;
   const source = new SourcePort({ rate: 1, count: 1 });
@@ -52,12 +52,12 @@ test("a source that is paced goes on looking at the clock, until its count is gi
   bench.close();
 });
 
-test("packets in flight in a port are counted when another replaces it", () => {
+test("packets in flight in a port are counted as dropped when another port replaces it", () => {
   const bench = opened();
   const [pair] = bench.local.pairs;
   const loopback = new LoopbackPort("drop");
   pair.setPort(loopback);
-  // Two rings' worth: the guest takes none meanwhile.
+  // Twice as many as a ring holds; the guest receives none meanwhile.
   for (let n = 0; n < 32; n++) {
     assert.ok(bench.driver.send(0, frameOf(n)));
     bench.settle();
@@ -71,14 +71,14 @@ test("packets in flight in a port are counted when another replaces it", () => {
 });
 
 for (const device of DEVICES) {
-  test(`${device.name}: a receive interrupt that got lost is sent again while the other direction is never quiet`, () => {
+  test(`${device.name}: lost receive interrupt is sent again when the guest always sends`, () => {
     const bench = opened(device);
     const received = () => bench.vectors.filter((vector) => vector === 0).length;
     assert.deepEqual(bench.take(), [], "nothing there");
     bench.vectors.splice(0);
     bench.ports[0].incoming.push(frameOf(7));
     const deadline = performance.now() + 30_000;
-    // The loop never sleeps; the guest sends in every turn, and hears of the packet only the second time.
+    // The loop never sleeps. The guest sends in every turn and misses the first interrupt.
     const loop = new Loop({
       pairs: bench.local.pairs,
       spinUs: Number.POSITIVE_INFINITY,
@@ -103,7 +103,7 @@ for (const device of DEVICES) {
     bench.close();
   });
 
-  test(`${device.name}: a receive interrupt that got lost is sent when all is quiet, and no other`, () => {
+  test(`${device.name}: lost receive interrupt is sent again when the rings are idle`, () => {
     const bench = opened(device);
     const [pair] = bench.local.pairs;
     assert.deepEqual(bench.take(), [], "nothing there");

@@ -93,7 +93,7 @@ export class QueuePair {
   drainTx(): number {
     const { tx: queue, port } = this;
     const tx = queue.sending;
-    if (tx === null || this.txBlocked || queue.rest.leftMs > 0) return 0;
+    if (tx === null || this.txBlocked || queue.backOff.leftMs > 0) return 0;
     const { counters } = queue;
     const batch = this.#batch;
     batch.clear();
@@ -106,7 +106,7 @@ export class QueuePair {
     if (tx.consume(batch, consumed)) this.#interruptTx();
     countMoved(counters, batch, consumed);
     if (port.dropped !== droppedBefore) counters[DROP_PORT] += port.dropped - droppedBefore;
-    queue.rest.looked(brokenDescriptors(counters), consumed);
+    queue.backOff.polled(brokenDescriptors(counters), consumed);
     return consumed;
   }
 
@@ -114,7 +114,7 @@ export class QueuePair {
   fillRx(): number {
     const { rx: queue, port } = this;
     const rx = queue.ring;
-    if (rx === null || queue.rest.leftMs > 0) return 0;
+    if (rx === null || queue.backOff.leftMs > 0) return 0;
     this.#interruptDue = false;
     let total = 0;
     for (let few = FIRST_OFFER; ; few = BUDGET) {
@@ -123,7 +123,7 @@ export class QueuePair {
       if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
     }
     if (this.#interruptDue) this.#interruptRx();
-    queue.rest.looked(brokenDescriptors(queue.counters) + port.failures, total);
+    queue.backOff.polled(brokenDescriptors(queue.counters) + port.failures, total);
     return total;
   }
 
@@ -170,22 +170,22 @@ export class QueuePair {
     this.txBlocked = false;
   }
 
-  /** Milliseconds until the first resting direction is polled again; 0: none rests. */
-  get restMs(): number {
-    const rx = this.rx.ring === null ? 0 : this.rx.rest.leftMs;
-    const tx = this.tx.ring === null ? 0 : this.tx.rest.leftMs;
+  /** Milliseconds until a direction in back-off is polled again; 0: none is in back-off. */
+  get backOffMs(): number {
+    const rx = this.rx.ring === null ? 0 : this.rx.backOff.leftMs;
+    const tx = this.tx.ring === null ? 0 : this.tx.backOff.leftMs;
     return rx === 0 || tx === 0 ? Math.max(rx, tx) : Math.min(rx, tx);
   }
 
   /** Polls found nothing but errors lately: neither ring nor port is polled for a while. */
-  get rxResting(): boolean {
-    return this.rx.rest.leftMs > 0;
+  get rxBackingOff(): boolean {
+    return this.rx.backOff.leftMs > 0;
   }
 
   /** The port may be read: the receive ring is served, and not out of buffers. */
   get canReceive(): boolean {
     const { ring } = this.rx;
-    return ring !== null && !ring.broken && !this.rxStarved && !this.rxResting;
+    return ring !== null && !ring.broken && !this.rxStarved && !this.rxBackingOff;
   }
 
   /**
@@ -198,9 +198,9 @@ export class QueuePair {
     let work = false;
     const rx = this.rx.ring;
     const tx = this.tx.sending;
-    const txRests = this.tx.rest.leftMs > 0;
-    if (tx !== null && !this.txBlocked && !txRests && tx.enableKicks()) work = true;
-    if (rx !== null && this.rxStarved && !this.rxResting && rx.enableKicks()) {
+    const txBackingOff = this.tx.backOff.leftMs > 0;
+    if (tx !== null && !this.txBlocked && !txBackingOff && tx.enableKicks()) work = true;
+    if (rx !== null && this.rxStarved && !this.rxBackingOff && rx.enableKicks()) {
       this.rxStarved = false;
       work = true;
     }

@@ -9,9 +9,9 @@
 import type { HostRing, QueueConfig, RingFormat, RxRing, TxRing } from "../devices/format.ts";
 import { KICKS, newQueueCounters, type QueueCounters } from "../memory/counters.ts";
 import type { GuestMemory } from "../memory/index.ts";
+import { BackOff } from "./back-off.ts";
 import type { MappedContext } from "./contexts.ts";
 import { RegisteredRing, type RingSettings } from "./registered-ring.ts";
-import { Rest } from "./rest.ts";
 
 export interface QueueOptions {
   /** "rx0" */
@@ -28,7 +28,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
   readonly name: string;
   readonly vector: number;
   readonly counters: QueueCounters;
-  readonly rest = new Rest();
+  readonly backOff = new BackOff();
   /** Ring format and number of descriptors that the next registered context is for. */
   format: RingFormat | null = null;
   bufs = 0;
@@ -121,8 +121,8 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
       this.current.position = null;
       this.current.stopped = false;
     }
-    // A rest is due to what the previous driver published.
-    this.rest.end();
+    // The back-off was due to what the previous driver published.
+    this.backOff.end();
     this.attach(settings);
   }
 
@@ -172,7 +172,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
 
   /* Status */
 
-  /** The guest's indices made no sense: the queue is not served until it is registered again. */
+  /** The guest's indices were invalid: the queue is not served until it is registered again. */
   get broken(): boolean {
     return this.current?.broken ?? false;
   }

@@ -1,4 +1,4 @@
-/** A guest that writes garbage everywhere, for a long time, beside one that behaves. */
+/** A guest that writes random values to every BAR and context, beside an honest one. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Bench, frameOf, numberOf } from "../../test/support/guest.ts";
@@ -21,7 +21,7 @@ const SEED = 20260;
 const ACCESSES = process.env.BPFHV_FULL === "1" ? 120_000 : 40_000;
 const BARS = [BAR_REGISTERS, BAR_DOORBELLS, BAR_PROGRAM];
 
-/** Values that mean something to some register, and values that mean nothing. */
+/** Values that are valid for some register, and values that are not. */
 function value(random: (below: number) => number, memory: number): number {
   const shapes = [
     () => random(2 ** 32),
@@ -34,7 +34,7 @@ function value(random: (below: number) => number, memory: number): number {
   return shapes[random(shapes.length)]() >>> 0;
 }
 
-test(`${ACCESSES} accesses of garbage: the NIC lives, its neighbour does not notice`, () => {
+test("NIC and its neighbour continue when a guest makes random accesses", () => {
   const bad = new Bench({ pairs: 2, config: { rxBufs: 64, txBufs: 64 } });
   const good = new Bench();
   good.driver.open();
@@ -89,7 +89,7 @@ test(`${ACCESSES} accesses of garbage: the NIC lives, its neighbour does not not
   good.close();
 });
 
-/** Gives the garbage something to break: a driver that has just come up properly. */
+/** Restarts the driver, so that there is a running ring to corrupt. */
 function revive(bench: Bench): void {
   bench.memory.setVisible(true);
   bench.nic.busMasterChanged(true);
@@ -98,11 +98,11 @@ function revive(bench: Bench): void {
   try {
     bench.driver.open();
   } catch {
-    // The abilities went with the reset: contexts by page list are refused then. That is a state, too.
+    // Reset withdrew the abilities, so contexts by page list are refused. That is tested, too.
   }
 }
 
-test("garbage in every word of a running ring costs that queue, and is counted", () => {
+test("queue stops and counts it when the guest corrupts words of its running ring", () => {
   const random = randomFrom(SEED + 1);
   let broken = 0;
   for (let round = 0; round < 300; round++) {
@@ -115,7 +115,7 @@ test("garbage in every word of a running ring costs that queue, and is counted",
     for (let turn = 0; turn < 20; turn++) bench.local.turn();
     const [pair] = bench.local.pairs;
     if (pair.tx.broken || pair.rx.broken) broken++;
-    // Never more than was there: at most a ring of each.
+    // At most one ring of packets each way.
     assert.ok(pair.txCounters[PACKETS] <= 16 && pair.rxCounters[PACKETS] <= 16);
     assert.ok(pair.txCounters[BYTES] <= 16 * 65536);
     bench.close();

@@ -16,7 +16,7 @@ export interface LocalNicOptions {
   readonly memory: GuestMemory;
   /** One per queue pair. */
   readonly ports: readonly Port[];
-  /** What MSI-X vectors do. */
+  /** Receives MSI-X vectors. */
   readonly interrupt?: (vector: number) => void;
   readonly config?: Partial<Omit<NicConfig, "device" | "pairs">>;
 }
@@ -24,7 +24,7 @@ export interface LocalNicOptions {
 export class LocalNic {
   readonly nic: Nic;
   readonly pairs: readonly QueuePair[];
-  /** Replaced when the driver is there. */
+  /** Set again once the driver exists. */
   interrupt: (vector: number) => void;
 
   constructor(options: LocalNicOptions) {

@@ -9,7 +9,7 @@ import type { HandshakeStep } from "./state.ts";
 export interface QueueStatus {
   readonly queue: string;
   readonly counters: Record<QueueCounterName, number>;
-  /** The guest's indices made no sense: the queue is not served until the driver resets it. */
+  /** The guest's indices were invalid: the queue is not served until the driver resets it. */
   readonly broken: boolean;
   /** Descriptors published and not yet used by the host; null while the queue is not served. */
   readonly fill: number | null;
@@ -37,7 +37,7 @@ export interface NicStatus {
   readonly firstRefusal: string;
   readonly lastRefusal: string;
   readonly generation: number;
-  /** Which programs the guest's driver took: proved by its kernel, or not. "-": none yet. */
+  /** Whether the guest's kernel verified the programs that its driver runs. "-": none yet. */
   readonly programs: "verified" | "unverified" | "-";
   readonly features: readonly string[];
   readonly resets: number;
@@ -73,7 +73,7 @@ export function nicStatus(
   };
 }
 
-/** What the guest's kernel said of the programs that its driver runs. */
+/** @returns whether the guest's kernel verified the programs that its driver runs */
 export function programsOf(nic: Nic): NicStatus["programs"] {
   if (nic.queues.every(({ registered }) => !registered)) return "-";
   return nic.state.abilities & ABILITY.HELPERFREE ? "verified" : "unverified";

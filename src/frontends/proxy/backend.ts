@@ -41,7 +41,7 @@ export const MTU = 1500;
 const STOP_DRAIN_MS = 100;
 
 export interface BackendOptions extends QueueWatch, OfferOptions {
-  /** Features that may be offered, of those that the device has. */
+  /** Features to offer, of those of the ring format. */
   readonly features: number;
   readonly pair: QueuePair;
   /** Use guest memory in files that cannot be sealed, too. */
@@ -213,7 +213,7 @@ export class ProxyBackend {
 
   /* Memory */
 
-  /** Replaces the whole table. Queues are paused meanwhile; see `Queue.memoryChanged`. */
+  /** Replaces the whole table; see `Queue.memoryChanged`. */
   setMemoryTable(payload: DataView, fds: number[]): Reply {
     const count = payload.getUint32(MEMORY_MAP.count, true);
     if (count > MAX_REGIONS || count !== fds.length) {

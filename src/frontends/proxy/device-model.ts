@@ -1,7 +1,6 @@
 /**
- * The registers of a version 1 NIC whose queues a backend serves: what the original QEMU fork's
- * device model does with a guest's accesses, for a driver in this process. STATUS mirrors the
- * backend's replies.
+ * The registers of a version 1 NIC whose queues a backend serves, for a driver in this process:
+ * does what the device model of the original QEMU fork does. STATUS mirrors the backend's replies.
  */
 import {
   ABI_VERSION,
@@ -117,7 +116,7 @@ export class ProxyDeviceModel {
     else if (offset === REG.FEATURES) this.#ask(() => this.#hypervisor.setFeatures(value));
   }
 
-  /** Interrupt descriptors are there while a direction is enabled, as the original has it. */
+  /** As the original, gives interrupt descriptors only while a direction is enabled. */
   #control(bits: number): void {
     if (bits & (CTRL.RX_ENABLE | CTRL.TX_ENABLE)) this.#interrupts(true);
     if (bits & CTRL.RX_ENABLE) this.#switch("RX", true, STATUS.RX_ENABLED);

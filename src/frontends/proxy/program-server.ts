@@ -1,6 +1,5 @@
 /**
- * The programs that a backend hands out: proved once for each size of the queues, which only the
- * VMM knows.
+ * The programs that a backend sends: proved once for each size of the queues, which the VMM sets.
  */
 import type { ProgramName, ProgramSet } from "../../abi/index.ts";
 import type { Device } from "../../devices/format.ts";
@@ -11,7 +10,7 @@ import { writeProgramObject } from "./program-object.ts";
 export interface OfferOptions {
   readonly device: Device;
   readonly warn: (text: string) => void;
-  /** Hand out programs that the verifier refuses, too. */
+  /** Also send programs that the verifier refuses. */
   readonly allowUnverified?: boolean;
 }
 
@@ -22,7 +21,7 @@ export interface Parameters {
 
 export class ProgramServer {
   readonly #options: OfferOptions;
-  /** By sizes of the queues, of which there are 100. */
+  /** By sizes of the queues: at most 100 entries. */
   readonly #problems = new Map<string, string | null>();
 
   constructor(options: OfferOptions) {
@@ -30,8 +29,8 @@ export class ProgramServer {
   }
 
   /**
-   * Why the programs for such queues must not be handed out; null: they may. It is found once per
-   * size, and packets do not flow then.
+   * Says why programs for queues of these sizes must not be sent; null if they may be. Proves them
+   * the first time, while no packets flow.
    */
   problemOf(parameters: Parameters): string | null {
     const sizes = `${parameters.rxBufs} ${parameters.txBufs}`;
@@ -56,10 +55,7 @@ export class ProgramServer {
     }
   }
 
-  /**
-   * In version 1 form, as an object file that lives in memory only. @returns its descriptor, the
-   * caller's
-   */
+  /** Makes an object file in a memfd, of version 1 form. @returns its descriptor, for the caller */
   object({ rxBufs, txBufs }: Parameters): number {
     const { device } = this.#options;
     const rx = programsOf(device, { bufs: rxBufs, form: "v1" });

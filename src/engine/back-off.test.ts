@@ -1,4 +1,4 @@
-/** Guests that publish again at once what was no use to the host: neither side may spin on it. */
+/** Guests that republish broken descriptors at once: neither side may spin on them. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Bench, frameOf, TestPort } from "../../test/support/guest.ts";
@@ -10,17 +10,17 @@ import { DROP_BAD_ADDRESS, DROP_PORT } from "../memory/counters.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import { createEventFd, signalEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
+import { BackOff } from "./back-off.ts";
 import { Loop } from "./loop.ts";
-import { Rest } from "./rest.ts";
 
 const BUFS = 64;
 const BUFFER = 2048;
 const RUN_MS = 400;
-/** Free looks, then ever longer rests: 16 + 1 + 2 + 4 … ms; and the turns beside them. */
-const MOST_LOOKS = 40;
+/** Polls without delay, then after 1, 2, 4 … ms, and a margin for turns that follow a wake-up. */
+const MOST_POLLS = 40;
 
 /**
- * A guest whose buffers lie in memory that the VMM does not share, as long as `shared` is false.
+ * A guest whose buffers lie in memory that the VMM does not share while `shared` is false.
  */
 class UnsharedBench {
   readonly bench: Bench;
@@ -39,7 +39,7 @@ class UnsharedBench {
     driver.open();
   }
 
-  /** Runs the loop; `guest` has its turn whenever the loop is awake. @returns turns of the loop */
+  /** Runs the loop, and `guest` in each of its turns. @returns turns of the loop */
   run(guest: () => void): number {
     const deadline = performance.now() + RUN_MS;
     const loop = new Loop({
@@ -63,7 +63,7 @@ class UnsharedBench {
   }
 }
 
-/** The same memory but for `translate`. */
+/** Memory with another `translate`. */
 function withTranslate(memory: GuestMemory, translate: GuestMemory["translate"]): GuestMemory {
   return new Proxy(memory, {
     get: (of, key) => {
@@ -91,8 +91,8 @@ describe("broken descriptors that the guest republishes immediately", () => {
       });
       const counters = bench.local.pairs[0].rxCounters;
       assert.ok(counters[DROP_BAD_ADDRESS] >= BUFS, "they were seen");
-      assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_LOOKS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
-      assert.ok(guestTurns < 10 * MOST_LOOKS, `${guestTurns} turns`);
+      assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_POLLS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
+      assert.ok(guestTurns < 10 * MOST_POLLS, `${guestTurns} turns`);
       host.shared = true;
       let got = 0;
       bench.ports[0].incoming.push(frameOf(1), frameOf(2));
@@ -103,7 +103,7 @@ describe("broken descriptors that the guest republishes immediately", () => {
       bench.close();
     });
 
-    test(`${device.name}: cost few polls as packets to send, and good ones follow`, () => {
+    test(`${device.name}: cost few polls as packets to send; good ones are sent after repair`, () => {
       const host = new UnsharedBench(device);
       const { bench } = host;
       let offered = 0;
@@ -112,8 +112,8 @@ describe("broken descriptors that the guest republishes immediately", () => {
       });
       const counters = bench.local.pairs[0].txCounters;
       assert.ok(counters[DROP_BAD_ADDRESS] >= BUFS, "they were seen");
-      assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_LOOKS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
-      assert.ok(offered <= (MOST_LOOKS + 1) * BUFS, `${offered} packets`);
+      assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_POLLS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
+      assert.ok(offered <= (MOST_POLLS + 1) * BUFS, `${offered} packets`);
       host.shared = true;
       host.run(() => {
         bench.driver.send(0, frameOf(7));
@@ -125,7 +125,7 @@ describe("broken descriptors that the guest republishes immediately", () => {
 });
 
 for (const device of DEVICES) {
-  test(`${device.name}: a rest ends when a driver enables the rings after a reset`, (t) => {
+  test(`${device.name}: back-off ends when a driver enables the rings after a reset`, (t) => {
     t.mock.method(performance, "now", () => 5000);
     const host = new UnsharedBench(device);
     const { bench } = host;
@@ -134,22 +134,22 @@ for (const device of DEVICES) {
       while (bench.driver.send(0, frameOf(1)));
       bench.take();
     };
-    for (let n = 0; n < MOST_LOOKS; n++) {
+    for (let n = 0; n < MOST_POLLS; n++) {
       publish();
       bench.local.turn();
     }
-    assert.ok(pair.rxResting);
+    assert.ok(pair.rxBackingOff);
     const { txCounters } = pair;
     const found = txCounters[DROP_BAD_ADDRESS];
     publish();
     bench.local.turn();
-    assert.equal(txCounters[DROP_BAD_ADDRESS], found, "transmission rests");
-    // Ends no rest: a guest that starts anew has not disabled the rings before.
+    assert.equal(txCounters[DROP_BAD_ADDRESS], found, "transmission is in back-off");
+    // Reset does not end the back-off: a guest that restarts has not disabled the rings before.
     bench.nic.reset();
     host.shared = true;
     bench.driver = new GuestDriver(bench.local, bench.memory);
     bench.driver.open();
-    assert.equal(pair.restMs, 0);
+    assert.equal(pair.backOffMs, 0);
     bench.driver.send(0, frameOf(2));
     bench.local.turn();
     assert.equal(bench.ports[0].sent.length, 1);
@@ -157,13 +157,13 @@ for (const device of DEVICES) {
   });
 }
 
-/** A port that is always readable and can never be read. */
+/** A port that is always readable and always fails to receive. */
 class FailingPort extends TestPort {
   override readonly fd = createEventFd();
-  looks = 0;
+  polls = 0;
 
   override receive(): void {
-    this.looks++;
+    this.polls++;
     this.failures++;
     this.dropped++;
     this.receiveDrained = true;
@@ -174,43 +174,43 @@ class FailingPort extends TestPort {
   }
 }
 
-test("a port that keeps failing to receive costs few polls", () => {
+test("port costs few polls when it keeps failing to receive", () => {
   const host = new UnsharedBench(DEVICES[0]);
   host.shared = true;
   const port = new FailingPort();
   signalEventFd(port.fd);
   host.bench.local.pairs[0].setPort(port);
   host.run(() => {});
-  assert.ok(port.looks > 0 && port.looks < MOST_LOOKS, `${port.looks} looks`);
-  assert.equal(host.bench.local.pairs[0].rxCounters[DROP_PORT], port.looks);
+  assert.ok(port.polls > 0 && port.polls < MOST_POLLS, `${port.polls} polls`);
+  assert.equal(host.bench.local.pairs[0].rxCounters[DROP_PORT], port.polls);
   port.close();
   host.bench.close();
 });
 
-test("a rest begins after repeated polls, doubles, and ends with the first packet", (t) => {
+test("back-off begins after 16 polls, doubles, and ends when a packet moves", (t) => {
   let now = 5000;
   t.mock.method(performance, "now", () => now);
-  const rest = new Rest();
+  const backOff = new BackOff();
   let errors = 0;
-  for (let n = 0; n < 16; n++) rest.looked(++errors, 0);
-  assert.equal(rest.leftMs, 0);
+  for (let n = 0; n < 16; n++) backOff.polled(++errors, 0);
+  assert.equal(backOff.leftMs, 0);
   for (const ms of [1, 2, 4, 8, 16, 32, 64, 128, 128, 128]) {
-    rest.looked(++errors, 0);
-    assert.equal(rest.leftMs, ms);
+    backOff.polled(++errors, 0);
+    assert.equal(backOff.leftMs, ms);
     now += ms - 0.5;
-    assert.equal(rest.leftMs, 0.5);
+    assert.equal(backOff.leftMs, 0.5);
     now += 0.5;
-    assert.equal(rest.leftMs, 0);
+    assert.equal(backOff.leftMs, 0);
   }
-  rest.looked(++errors, 0);
-  rest.end();
-  assert.equal(rest.leftMs, 0);
-  for (let n = 0; n < 100; n++) rest.looked(++errors, 1);
-  assert.equal(rest.leftMs, 0, "packets move");
-  for (let n = 0; n < 100; n++) rest.looked(errors, 0);
-  assert.equal(rest.leftMs, 0, "nothing new was broken");
-  for (let n = 0; n < 30; n++) rest.looked(++errors, 0);
+  backOff.polled(++errors, 0);
+  backOff.end();
+  assert.equal(backOff.leftMs, 0);
+  for (let n = 0; n < 100; n++) backOff.polled(++errors, 1);
+  assert.equal(backOff.leftMs, 0, "packets move");
+  for (let n = 0; n < 100; n++) backOff.polled(errors, 0);
+  assert.equal(backOff.leftMs, 0, "nothing new was broken");
+  for (let n = 0; n < 30; n++) backOff.polled(++errors, 0);
   now += 1001;
-  for (let n = 0; n < 16; n++) rest.looked(++errors, 0);
-  assert.equal(rest.leftMs, 0, "forgotten after a second");
+  for (let n = 0; n < 16; n++) backOff.polled(++errors, 0);
+  assert.equal(backOff.leftMs, 0, "forgotten after a second");
 });
