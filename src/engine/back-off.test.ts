@@ -89,7 +89,7 @@ describe("broken descriptors that the guest republishes immediately", () => {
         guestTurns++;
         bench.take();
       });
-      const counters = bench.local.pairs[0].rxCounters;
+      const counters = bench.local.pairs[0].rx.counters;
       assert.ok(counters[DROP_BAD_ADDRESS] >= BUFS, "they were seen");
       assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_POLLS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
       assert.ok(guestTurns < 10 * MOST_POLLS, `${guestTurns} turns`);
@@ -110,7 +110,7 @@ describe("broken descriptors that the guest republishes immediately", () => {
       host.run(() => {
         while (bench.driver.send(0, frameOf(offered))) offered++;
       });
-      const counters = bench.local.pairs[0].txCounters;
+      const counters = bench.local.pairs[0].tx.counters;
       assert.ok(counters[DROP_BAD_ADDRESS] >= BUFS, "they were seen");
       assert.ok(counters[DROP_BAD_ADDRESS] <= MOST_POLLS * BUFS, `${counters[DROP_BAD_ADDRESS]}`);
       assert.ok(offered <= (MOST_POLLS + 1) * BUFS, `${offered} packets`);
@@ -139,11 +139,11 @@ for (const device of DEVICES) {
       bench.local.turn();
     }
     assert.ok(pair.rxBackingOff);
-    const { txCounters } = pair;
-    const found = txCounters[DROP_BAD_ADDRESS];
+    const { counters } = pair.tx;
+    const found = counters[DROP_BAD_ADDRESS];
     publish();
     bench.local.turn();
-    assert.equal(txCounters[DROP_BAD_ADDRESS], found, "transmission is in back-off");
+    assert.equal(counters[DROP_BAD_ADDRESS], found, "transmission is in back-off");
     // Reset does not end the back-off: a guest that restarts has not disabled the rings before.
     bench.nic.reset();
     host.shared = true;
@@ -182,7 +182,7 @@ test("port costs few polls when it keeps failing to receive", () => {
   host.bench.local.pairs[0].setPort(port);
   host.run(() => {});
   assert.ok(port.polls > 0 && port.polls < MOST_POLLS, `${port.polls} polls`);
-  assert.equal(host.bench.local.pairs[0].rxCounters[DROP_PORT], port.polls);
+  assert.equal(host.bench.local.pairs[0].rx.counters[DROP_PORT], port.polls);
   port.close();
   host.bench.close();
 });

@@ -65,8 +65,8 @@ test("packets in flight in a port are counted as dropped when another port repla
   pair.setPort(new SourcePort({ count: 0 }));
   const arrived = bench.take().length;
   assert.ok(arrived > 0 && arrived < 32);
-  assert.equal(arrived + pair.rxCounters[DROP_PORT], 32);
-  assert.equal(pair.txCounters[DROP_PORT], 0);
+  assert.equal(arrived + pair.rx.counters[DROP_PORT], 32);
+  assert.equal(pair.tx.counters[DROP_PORT], 0);
   bench.close();
 });
 
@@ -115,7 +115,7 @@ for (const device of DEVICES) {
     assert.deepEqual(bench.vectors.splice(0), [0], "sent with the packet");
     pair.lookAgain();
     assert.deepEqual(bench.vectors.splice(0), [0], "and again, as if the first one had been lost");
-    assert.equal(pair.rxCounters[INTERRUPTS], 2);
+    assert.equal(pair.rx.counters[INTERRUPTS], 2);
     assert.equal(bench.take().length, 1);
     pair.lookAgain();
     assert.deepEqual(bench.vectors.splice(0), [], "taken");

@@ -81,14 +81,6 @@ export class QueuePair {
     });
   }
 
-  get rxCounters(): QueueCounters {
-    return this.rx.counters;
-  }
-
-  get txCounters(): QueueCounters {
-    return this.tx.counters;
-  }
-
   /** Guest to port. @returns packets moved. */
   drainTx(): number {
     const { tx: queue, port } = this;

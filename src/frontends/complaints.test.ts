@@ -37,9 +37,9 @@ test("complaints name the queue of a drop, and ignore packets that move", () => 
   const complaints = new Complaints(droppedIn(bench.local.pairs, detail), (text) =>
     lines.push(text),
   );
-  pair.rxCounters[PACKETS] += 5;
-  pair.rxCounters[DROP_BAD_ADDRESS] += 7;
-  pair.txCounters[RING_ERRORS]++;
+  pair.rx.counters[PACKETS] += 5;
+  pair.rx.counters[DROP_BAD_ADDRESS] += 7;
+  pair.tx.counters[RING_ERRORS]++;
   complaints.tick(0);
   assert.deepEqual(lines, [
     "7 descriptors whose memory is not the guest's in rx0 (dropBadAddress); share it",

@@ -5,7 +5,8 @@
  */
 
 import type { QueuePair } from "../engine/pair.ts";
-import { QUEUE_COUNTERS, type QueueCounters } from "../memory/counters.ts";
+import type { Queue } from "../engine/queue.ts";
+import { QUEUE_COUNTERS } from "../memory/counters.ts";
 
 const AGAIN_MS = 60_000;
 /** Between looks: a loop that has much to do comes by more often. */
@@ -82,15 +83,14 @@ export function droppedIn(
   pairs: readonly QueuePair[],
   detail: (name: string) => string = () => "",
 ): Complaint[] {
-  return pairs.flatMap(({ rxCounters, txCounters }, i) => [
-    ...queueComplaints(`rx${i}`, rxCounters, detail),
-    ...queueComplaints(`tx${i}`, txCounters, detail),
+  return pairs.flatMap(({ rx, tx }) => [
+    ...queueComplaints(rx, detail),
+    ...queueComplaints(tx, detail),
   ]);
 }
 
 function queueComplaints(
-  queue: string,
-  counters: QueueCounters,
+  { name: queue, counters }: Queue,
   detail: (name: string) => string,
 ): Complaint[] {
   return QUEUE_COUNTERS.flatMap(([name, text], slot) =>

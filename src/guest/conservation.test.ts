@@ -155,7 +155,7 @@ class Run {
     this.outside = KINDS.get(kind)!({ frames: this.given, metadata });
     const { port } = this.outside;
     const { pair } = this;
-    pair.setPort(rules === null ? port : new SpoofGuard(port, rules, pair.txCounters));
+    pair.setPort(rules === null ? port : new SpoofGuard(port, rules, pair.tx.counters));
     this.#close = () => {
       this.outside.close();
       this.bench.close();
@@ -209,7 +209,7 @@ class Run {
   unaccounted(): number {
     const { port } = this.outside;
     const swallowed = port instanceof SinkPort ? port.sent : 0;
-    const counted = drops(this.pair.txCounters) + drops(this.pair.rxCounters);
+    const counted = drops(this.pair.tx.counters) + drops(this.pair.rx.counters);
     const delivered = this.left.length + this.arrived.length + swallowed;
     return this.sent.length + this.given.length - counted - delivered;
   }
@@ -218,14 +218,14 @@ class Run {
     if (this.kind === "pcap") this.left.push(...this.outside.sent());
     assert.equal(this.unaccounted(), 0);
     this.#expectLeft(rules);
-    const { txCounters, rxCounters } = this.pair;
+    const { rx, tx } = this.pair;
     const out = this.kind === "loopback" ? [] : this.left;
     this.#whole(this.kind === "loopback" ? this.arrived : out, rules);
     if (this.kind !== "loopback") this.#whole(this.arrived, null);
-    if (this.kind !== "tap") assert.equal(rxCounters[PACKETS], this.arrived.length);
+    if (this.kind !== "tap") assert.equal(rx.counters[PACKETS], this.arrived.length);
     if (this.kind === "pcap" || this.kind === "erratic") {
-      const consumed = out.length + txCounters[DROP_PORT] + txCounters[DROP_SPOOFED];
-      assert.equal(txCounters[PACKETS], consumed);
+      const consumed = out.length + tx.counters[DROP_PORT] + tx.counters[DROP_SPOOFED];
+      assert.equal(tx.counters[PACKETS], consumed);
     }
   }
 

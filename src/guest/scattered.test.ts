@@ -129,8 +129,8 @@ for (const device of DEVICES) {
         for (let n = 0; n < 3; n++) bench.driver.send(0, frameOf(n));
         bench.settle();
         assert.deepEqual(bench.ports[0].sent.map(numberOf), [0, 2]);
-        assert.equal(pair.txCounters[DROP_BAD_ADDRESS], 1);
-        assert.equal(pair.txCounters[PACKETS], 2);
+        assert.equal(pair.tx.counters[DROP_BAD_ADDRESS], 1);
+        assert.equal(pair.tx.counters[PACKETS], 2);
         bench.close();
       });
 

@@ -64,7 +64,7 @@ async function receive(bench: Bench, count: number): Promise<Uint8Array[]> {
   for (const until = performance.now() + DEADLINE_MS; performance.now() < until; ) {
     bench.settle();
     got.push(...bench.take().filter(isTestFrame));
-    if (got.length + pair.rxCounters[DROP_TOO_LONG] >= count) return got;
+    if (got.length + pair.rx.counters[DROP_TOO_LONG] >= count) return got;
     await sleep(1);
   }
   return got;
@@ -84,7 +84,7 @@ async function deliver(format: Format, kind: string, frames: readonly Uint8Array
       fitting.map(({ length }) => length),
     );
     for (const [i, frame] of fitting.entries()) assert.equal(Buffer.compare(got[i], frame), 0);
-    assert.equal(pair.rxCounters[DROP_TOO_LONG], frames.length - fitting.length);
+    assert.equal(pair.rx.counters[DROP_TOO_LONG], frames.length - fitting.length);
   } finally {
     outside.close();
     bench.close();
@@ -119,7 +119,7 @@ test("loop keeps running when a source sends only frames that are too long", () 
   });
   pair.setPort(outside.port);
   assert.equal(pair.fillRx(), 0);
-  const dropped = pair.rxCounters[DROP_TOO_LONG];
+  const dropped = pair.rx.counters[DROP_TOO_LONG];
   assert.ok(dropped > 0 && dropped <= 64, `${dropped}`);
   assert.equal(pair.armKicks(), true, "more frames are pending");
   outside.close();

@@ -53,7 +53,7 @@ for (const form of ["helperfree", "v1"] as const) {
       sent.forEach((frame, n) => {
         assert.deepEqual(frame, frameOf(n));
       });
-      assert.equal(bench.local.pairs[0].txCounters[PACKETS], 1000);
+      assert.equal(bench.local.pairs[0].tx.counters[PACKETS], 1000);
       bench.close();
     });
 
@@ -67,7 +67,7 @@ for (const form of ["helperfree", "v1"] as const) {
       got.forEach((frame, n) => {
         assert.deepEqual(frame, frameOf(n));
       });
-      assert.equal(bench.local.pairs[0].rxCounters[PACKETS], 1000);
+      assert.equal(bench.local.pairs[0].rx.counters[PACKETS], 1000);
       bench.close();
     });
 
@@ -138,7 +138,7 @@ describe("notifications", () => {
     const [pair] = bench.local.pairs;
     bench.settle();
     pair.disarmKicks();
-    const kicks = () => pair.txCounters[KICKS];
+    const kicks = () => pair.tx.counters[KICKS];
     const before = kicks();
     for (let n = 0; n < 50; n++) bench.driver.send(0, frameOf(n));
     assert.equal(kicks(), before, "awake: none");
@@ -182,9 +182,9 @@ describe("notifications", () => {
       let sent = 0;
       for (const step of order) {
         if (step === "s") {
-          const rung = pair.txCounters[KICKS];
+          const rung = pair.tx.counters[KICKS];
           bench.driver.send(0, frameOf(sent++));
-          if (pair.txCounters[KICKS] > rung && asleep) {
+          if (pair.tx.counters[KICKS] > rung && asleep) {
             asleep = false;
             pair.disarmKicks();
             bench.settle();
@@ -208,12 +208,12 @@ describe("notifications", () => {
     bench.settle();
     bench.vectors.length = 0;
     const [pair] = bench.local.pairs;
-    const before = pair.rxCounters[INTERRUPTS];
+    const before = pair.rx.counters[INTERRUPTS];
     assert.equal(bench.driver.rx[0].arm(1), false);
     for (let n = 0; n < 40; n++) bench.ports[0].incoming.push(frameOf(n));
     bench.settle();
     assert.deepEqual(bench.vectors, [0]);
-    assert.equal(pair.rxCounters[INTERRUPTS], before + 1);
+    assert.equal(pair.rx.counters[INTERRUPTS], before + 1);
     bench.driver.rx[0].arm(0);
     bench.take();
     for (let n = 0; n < 40; n++) bench.ports[0].incoming.push(frameOf(n));
@@ -259,7 +259,7 @@ describe("back-pressure", () => {
     pair.portWritable();
     assert.equal(bench.settle(), 7);
     assert.deepEqual(bench.ports[0].sent.map(numberOf), [...Array(10).keys()]);
-    assert.equal(pair.txCounters[PACKETS], 10);
+    assert.equal(pair.tx.counters[PACKETS], 10);
     bench.close();
   });
 
@@ -270,7 +270,7 @@ describe("back-pressure", () => {
     for (let n = 0; n < 4; n++) bench.driver.send(0, frameOf(n));
     bench.settle();
     assert.deepEqual(bench.ports[0].sent.map(numberOf), [0, 1, 3]);
-    assert.equal(bench.local.pairs[0].txCounters[DROP_PORT], 1);
+    assert.equal(bench.local.pairs[0].tx.counters[DROP_PORT], 1);
     assert.equal(bench.driver.clean(0), 4, "all four slots come back");
     bench.close();
   });
@@ -283,7 +283,7 @@ describe("back-pressure", () => {
     bench.local.turn();
     bench.local.turn();
     const [pair] = bench.local.pairs;
-    assert.equal(pair.rxCounters[NO_BUFFERS], 1);
+    assert.equal(pair.rx.counters[NO_BUFFERS], 1);
     assert.equal(pair.rxStarved, true);
     assert.equal(bench.take().length, 16);
     assert.equal(bench.settle(), 4);
@@ -303,8 +303,8 @@ describe("two queue pairs", () => {
     bench.settle();
     const [first, second] = bench.local.pairs;
     assert.equal(first.tx?.broken, true);
-    assert.equal(first.txCounters[RING_ERRORS], 1);
-    assert.equal(second.txCounters[RING_ERRORS], 0);
+    assert.equal(first.tx.counters[RING_ERRORS], 1);
+    assert.equal(second.tx.counters[RING_ERRORS], 0);
     assert.deepEqual(bench.ports[1].sent.map(numberOf), [1]);
     assert.deepEqual(bench.take(0).map(numberOf), [2]);
     assert.deepEqual(bench.take(1).map(numberOf), [3]);
@@ -328,7 +328,7 @@ describe("bad descriptors", () => {
       bench.settle();
       const kept = [0, 1, 2, 3].filter((n) => n !== bad);
       assert.deepEqual(bench.ports[0].sent.map(numberOf), kept);
-      assert.equal(bench.local.pairs[0].txCounters[DROP_BAD_ADDRESS], 1, `at ${bad}`);
+      assert.equal(bench.local.pairs[0].tx.counters[DROP_BAD_ADDRESS], 1, `at ${bad}`);
       assert.equal(bench.driver.clean(0), 4);
       bench.close();
     }
@@ -342,7 +342,7 @@ describe("bad descriptors", () => {
     for (let n = 0; n < 8; n++) spoil(bench, 1, n, 16, n % 2 === 0 ? 0 : 0x7fffffff);
     bench.settle();
     bench.settle();
-    const counters = bench.local.pairs[0].txCounters;
+    const counters = bench.local.pairs[0].tx.counters;
     assert.equal(counters[DROP_BAD_LENGTH], 8);
     assert.equal(counters[BATCHES], 0);
     assert.equal(bench.driver.clean(0), 8);
@@ -356,7 +356,7 @@ describe("bad descriptors", () => {
     spoil(bench, 0, 2, 16, 3);
     bench.ports[0].incoming.push(frameOf(1), frameOf(2));
     bench.settle();
-    const counters = bench.local.pairs[0].rxCounters;
+    const counters = bench.local.pairs[0].rx.counters;
     assert.deepEqual(bench.take().map(numberOf), [1, 2]);
     assert.equal(counters[DROP_BAD_ADDRESS], 1);
     assert.equal(counters[DROP_BAD_LENGTH], 1);
@@ -380,7 +380,7 @@ describe("bad descriptors", () => {
       spoil(bench, 1, slot, 12, high);
       bench.settle();
     }
-    assert.equal(bench.local.pairs[0].txCounters[DROP_BAD_ADDRESS], ends.length);
+    assert.equal(bench.local.pairs[0].tx.counters[DROP_BAD_ADDRESS], ends.length);
     assert.equal(bench.ports[0].sent.length, 0);
     bench.close();
   });
@@ -421,7 +421,7 @@ describe("host state", () => {
     bench.nic.memoryChanged();
     bench.settle();
     assert.deepEqual(bench.ports[0].sent.map(numberOf), [1]);
-    assert.equal(bench.local.pairs[0].txCounters[DROP_BAD_ADDRESS], 0);
+    assert.equal(bench.local.pairs[0].tx.counters[DROP_BAD_ADDRESS], 0);
     bench.close();
   });
 

@@ -116,8 +116,8 @@ test("queue stops and counts it when the guest corrupts words of its running rin
     const [pair] = bench.local.pairs;
     if (pair.tx.broken || pair.rx.broken) broken++;
     // At most one ring of packets each way.
-    assert.ok(pair.txCounters[PACKETS] <= 16 && pair.rxCounters[PACKETS] <= 16);
-    assert.ok(pair.txCounters[BYTES] <= 16 * 65536);
+    assert.ok(pair.tx.counters[PACKETS] <= 16 && pair.rx.counters[PACKETS] <= 16);
+    assert.ok(pair.tx.counters[BYTES] <= 16 * 65536);
     bench.close();
   }
   assert.ok(broken > 0, "some of it was a lie about indices");

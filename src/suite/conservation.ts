@@ -69,9 +69,9 @@ function conserves(subject: Subject, random: Random): void {
     bench.driver.clean(0);
   }
   const reclaimed = bench.driver.tx[0].reclaimedPackets;
-  assert.equal(pair.txCounters[PACKETS], port.sent.length + pair.txCounters[DROP_PORT]);
-  assert.equal(pair.txCounters[PACKETS] + reclaimed, sent, "sent, refused or reclaimed");
-  assert.equal(pair.rxCounters[PACKETS], given);
+  assert.equal(pair.tx.counters[PACKETS], port.sent.length + pair.tx.counters[DROP_PORT]);
+  assert.equal(pair.tx.counters[PACKETS] + reclaimed, sent, "sent, refused or reclaimed");
+  assert.equal(pair.rx.counters[PACKETS], given);
   if (most < steps.length) {
     expectFrames(
       port.sent,

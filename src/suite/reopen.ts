@@ -127,7 +127,7 @@ class OriginalDriver {
     }
     if (this.bench.ports[0].room > 0) assert.equal(this.stopped, false, "all was sent");
     const [pair] = this.bench.local.pairs;
-    assert.equal(pair.rxCounters[RING_ERRORS] + pair.txCounters[RING_ERRORS], 0);
+    assert.equal(pair.rx.counters[RING_ERRORS] + pair.tx.counters[RING_ERRORS], 0);
   }
 }
 

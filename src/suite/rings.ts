@@ -165,8 +165,8 @@ function keepsEveryPacket(subject: Subject, bufs: number): void {
   rings.expectSent(range(0, packets));
   rings.expectArrived(got, range(0, packets));
   const [pair] = rings.local.pairs;
-  assert.equal(pair.txCounters[PACKETS], packets);
-  assert.equal(pair.rxCounters[PACKETS], packets);
+  assert.equal(pair.tx.counters[PACKETS], packets);
+  assert.equal(pair.rx.counters[PACKETS], packets);
   rings.close();
 }
 
@@ -195,8 +195,8 @@ function restartsEmpty(subject: Subject, bufs: number): void {
     rings.in(900);
     rings.settle();
     rings.expectArrived(rings.arrived(), [900]);
-    assert.equal(rings.local.pairs[0].rxCounters[RING_ERRORS], 0);
-    assert.equal(rings.local.pairs[0].txCounters[RING_ERRORS], 0);
+    assert.equal(rings.local.pairs[0].rx.counters[RING_ERRORS], 0);
+    assert.equal(rings.local.pairs[0].tx.counters[RING_ERRORS], 0);
   }
   rings.close();
 }
@@ -228,7 +228,7 @@ const CHECKS: Readonly<Record<string, (subject: Subject) => void>> = {
     rings.settle();
     const [pair] = rings.local.pairs;
     assert.equal(pair.rxStarved, true);
-    assert.equal(pair.rxCounters[NO_BUFFERS], 1);
+    assert.equal(pair.rx.counters[NO_BUFFERS], 1);
     const got = rings.arrived();
     assert.ok(got.length > 0 && got.length < 40);
     for (let turns = 0; got.length < 40 && turns < 40; turns++) {
@@ -247,7 +247,7 @@ const CHECKS: Readonly<Record<string, (subject: Subject) => void>> = {
       rings.settle();
     }
     rings.expectSent([0, 2, 4]);
-    assert.equal(rings.local.pairs[0].txCounters[DROP_PORT], 3);
+    assert.equal(rings.local.pairs[0].tx.counters[DROP_PORT], 3);
     rings.close();
   },
 
@@ -303,7 +303,7 @@ const CHECKS: Readonly<Record<string, (subject: Subject) => void>> = {
     assert.equal(rings.nic.link.up, false);
     assert.ok(rings.out(6));
     rings.settle();
-    assert.equal(pair.txCounters[DROP_PORT], 1);
+    assert.equal(pair.tx.counters[DROP_PORT], 1);
     pair.setPort(second);
     assert.equal(rings.nic.link.up, true);
     rings.close();

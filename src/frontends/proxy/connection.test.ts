@@ -448,7 +448,7 @@ describe("packets", () => {
       publish(bench, 0, frameOf(1));
       assert.equal(bench.pair.drainTx(), 1);
       assert.equal(drainEventFd(irq), 1);
-      assert.equal(bench.pair.txCounters[INTERRUPTS], 1);
+      assert.equal(bench.pair.tx.counters[INTERRUPTS], 1);
     });
   });
 
@@ -468,7 +468,7 @@ describe("packets", () => {
       publish(bench, 2, frameOf(2), 0x50000);
       bench.pair.drainTx();
       assert.deepEqual(bench.port.sent, [frameOf(0), frameOf(1), frameOf(2)]);
-      assert.equal(bench.pair.txCounters[PACKETS], 3);
+      assert.equal(bench.pair.tx.counters[PACKETS], 3);
     });
   });
 

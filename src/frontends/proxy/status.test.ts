@@ -7,9 +7,9 @@ import { dumpQueues, RateReport } from "./status.ts";
 test("rates are what has grown since the last report", () => {
   const bench = new ProxyBench();
   const report = new RateReport(bench.pair);
-  bench.pair.txCounters[PACKETS] += 640;
-  bench.pair.txCounters[BATCHES] += 10;
-  bench.pair.txCounters[KICKS] += 5;
+  bench.pair.tx.counters[PACKETS] += 640;
+  bench.pair.tx.counters[BATCHES] += 10;
+  bench.pair.tx.counters[KICKS] += 5;
   const cells = (line: string): number[] => line.trim().split(/\s+/).slice(1).map(Number);
   const [, rx, tx] = report.next().split("\n");
   assert.deepEqual(cells(rx), [0, 0, 0, 0]);

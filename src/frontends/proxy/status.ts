@@ -59,7 +59,7 @@ export class RateReport {
   }
 
   #look(): Float64Array[] {
-    return [this.#pair.rxCounters.slice(), this.#pair.txCounters.slice()];
+    return [this.#pair.rx.counters.slice(), this.#pair.tx.counters.slice()];
   }
 
   /**
