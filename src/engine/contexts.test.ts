@@ -76,7 +76,7 @@ test("windows are reused when contexts on huge pages are mapped and released", (
   }
 });
 
-test("refused context names the range that is not memory", () => {
+test("refused context names the range that cannot be mapped", () => {
   const table = new RegionTable();
   const rw = { size: 4 * PAGE, offset: 0, readable: true, writable: true };
   table.map({ ...rw, address: 0 }, createMemfd("ram", 4 * PAGE));

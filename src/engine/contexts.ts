@@ -51,7 +51,7 @@ export interface AbsentContext {
   readonly runs: readonly RunPlace[];
 }
 
-/** @returns the context, or a predicate for an error message: "the context … is not memory" */
+/** @returns the context, or a predicate for an error message: "the context … cannot be mapped" */
 export function mapContiguous(
   memory: GuestMemory,
   address: number,
@@ -119,11 +119,12 @@ export function mapRecord(record: ContextRecord, memory: GuestMemory): MappedCon
 }
 
 function whyNot({ kind, address, pages, size }: ContextRecord, memory: GuestMemory): string {
-  if (kind === "contiguous") return `is not memory: ${whyRefused(memory, address, size, true)}`;
+  if (kind === "contiguous")
+    return `is not mapped, writable guest memory: ${whyRefused(memory, address, size, true)}`;
   const odd = pages.find((page) => page % CONTEXT_PAGE !== 0);
   if (odd !== undefined) return `has a page at 0x${odd.toString(16)}, which is not aligned`;
   const bad = pages.find((page) => runsOf(pageRecord(page), memory) === null)!;
-  return `is not memory: ${whyRefused(memory, bad, CONTEXT_PAGE, true)}`;
+  return `is not mapped, writable guest memory: ${whyRefused(memory, bad, CONTEXT_PAGE, true)}`;
 }
 
 function pageRecord(address: number): ContextRecord {

@@ -2,7 +2,7 @@
  * Saves and restores a queue between two turns of the loop: its registered rings with their
  * positions, and its counters. What is in the rings is in guest memory.
  *
- * Left out, because the next turns find it again: back-off (`Rest`), a starved or blocked
+ * Left out, because the next turns find it again: back-off, a starved or blocked
  * direction. The kick setting is written anew when a ring is attached.
  */
 import { CONTEXT_PAGE, MAX_CONTEXT_SIZE, validQueueBufs } from "../abi/index.ts";
