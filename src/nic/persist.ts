@@ -107,7 +107,7 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
     const refusals = prepareRefusals(record, nic.refusals);
     const records = record.values("queues", queues.length);
     if (records.length !== queues.length) record.refuse("queues", `use ${queues.length}`);
-    // Mapping is no access: contexts stay registered while bus mastering is off.
+    // Contexts stay registered while bus mastering is off: mapping does not access memory.
     const memory = nic.host?.memory ?? null;
     const surroundings = { memory, formats: [running.format] };
     for (const [i, queue] of queues.entries()) {

@@ -26,7 +26,7 @@ export interface PolicyKind<S extends AnyPolicySpec = AnyPolicySpec> {
   open(spec: S, port: Port, counters: QueueCounters): PolicyPort;
 }
 
-/** A policy in front of a port. What it is told in its spec is not part of its state. */
+/** A policy in front of a port. Its settings from the spec are not part of its state. */
 export interface PolicyPort extends Port {
   /** The state as plain data; null if it has none. */
   save(): unknown;
