@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Epoll } from "./epoll.ts";
 import { createEventFd } from "./eventfd.ts";
 import { close } from "./fd.ts";
-import { heldBy, keepLedger, newLedger } from "./ledger.ts";
+import { heldBy, keepLedger, newLedger, recordFd } from "./ledger.ts";
 import { createMemfd, mapAnonymous, mapFile, PAGE } from "./memory.ts";
 import { SocketReceiver, sendMessage } from "./messages.ts";
 import { releaseHeld } from "./release.ts";
@@ -61,4 +61,22 @@ test("releaseHeld closes and unmaps what a ledger lists", () => {
   assert.ok(isOpen(fd) && isMapped());
   releaseHeld(ledger);
   assert.deepEqual([isOpen(fd), isMapped()], [false, false]);
+});
+
+test("releaseHeld ends a connection in order when bytes of the peer are unread", () => {
+  const [ours, theirs] = socketPair();
+  const buffer = mapAnonymous(PAGE);
+  sendMessage(theirs, buffer.address, PAGE);
+  const ledger = newLedger();
+  keepLedger(ledger);
+  recordFd(ours);
+  keepLedger(newLedger());
+  releaseHeld(ledger);
+  assert.equal(isOpen(ours), false);
+  const receiver = new SocketReceiver();
+  // A reset connection throws ECONNRESET.
+  assert.equal(receiver.receiveAt(theirs, buffer.address, PAGE), 0);
+  close(theirs);
+  receiver.close();
+  buffer.unmap();
 });
