@@ -1,4 +1,6 @@
-/** The API of a running server from curl: each request has one clear answer, and packets flow on. */
+/**
+ * The API of a running server from curl: each request has one clear answer, and packets flow on.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -23,7 +23,7 @@ export async function request(
   }
 }
 
-/** @throws CommandError if it is no NIC's status */
+/** @throws CommandError if it is not a NIC's status */
 export function checked(socket: string, status: unknown): ServedNic {
   try {
     return readNic(status);

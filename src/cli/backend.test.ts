@@ -1,4 +1,6 @@
-/** Both ends of the bpfhv-proxy protocol in processes of their own: every packet is accounted for. */
+/**
+ * Both ends of the bpfhv-proxy protocol in processes of their own: every packet is accounted for.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -69,7 +71,7 @@ async function measure(words: string[], driveWords: string[]) {
   );
   const { status, out, err } = await driven.ended;
   assert.equal(status, 0, err);
-  // It looks once a second where it never sleeps.
+  // It polls once a second when it never sleeps.
   await until("the backend notices", async () => (await nicStatus(socket)).step === "no guest");
   const { queues, transport } = await nicStatus(socket);
   backend.child.kill("SIGTERM");
@@ -172,7 +174,7 @@ for (const { name } of FULL ? DEVICES : DEVICES.slice(0, 1)) {
   });
 }
 
-test("frames in another's name are dropped and counted, and those of the guest pass", async () => {
+test("spoofed frames are dropped and counted, and the guest's own pass", async () => {
   for (const [mac, spoofed] of [
     ["52:54:00:12:34:56", 0],
     ["52:54:00:12:34:57", 500],
@@ -242,7 +244,8 @@ test("an idle backend sleeps, in poll and in adaptive mode", async () => {
   );
   const text = used.map((share) => `${(share * 100).toFixed(2)} %`).join(", ");
   if (FULL) console.log(`idle: ${text} of a core`);
-  // Half a per cent is the aim, which is one tick in two seconds; spinning is all of it. Between is noise.
+  // Half a per cent is the aim, which is one tick in two seconds; spinning is all of it. Between is
+  // noise.
   assert.ok(
     used.every((share) => share < 0.15),
     text,

@@ -1,4 +1,7 @@
-/** `bpfhv backend`: serves the queues of the original QEMU fork's NIC, over its bpfhv-proxy protocol. */
+/**
+ * `bpfhv backend`: serves the queues of the original QEMU fork's NIC, over its bpfhv-proxy
+ * protocol.
+ */
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import { ControlSocket } from "../control/control-socket.ts";
@@ -86,7 +89,7 @@ export function backendCommand(): Command {
     .option("-v, --verbose", "say more; twice: every kick, interrupt and queue dump", count, 0)
     .option("--anti-spoof <rules>", ANTI_SPOOF_HELP)
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
-    .option("--allow-unverified", "ship programs even where the verifier refuses them", false)
+    .option("--allow-unverified", "ship programs even if the verifier refuses them", false)
     .option("--allow-unsealed", "also use guest RAM in files that QEMU could shrink", false)
     .option("--create-tap", "make the TAP interface, and remove it at the end", false)
     .option("--tap-address <address/bits>", "address of the TAP interface that is made")
@@ -264,7 +267,7 @@ function runningNic(spec: NicSpec, worker: WorkerHandle<BackendOptions>, events:
   });
 }
 
-/** Listens for clients of the API, and lets them in. @returns ends both */
+/** Listens for clients of the API, and accepts them. @returns ends both */
 function openApi(path: string, nic: RunningNic, events: Events, access: SocketAccess) {
   const socket = new ControlSocket(path, access);
   const opened = import("../control/api.ts").then(({ serveApi }) => {

@@ -112,7 +112,7 @@ test("as a plugin it takes an object with --elf", () => {
   const { stdout, status } = bpfhv(["--plugin", "aa bb cc", "--elf"], object);
   assert.deepEqual([stdout, status], ["ccbb\n", 0]);
   const broken = bpfhv(["--plugin", "--elf"], "00 11");
-  assert.deepEqual([broken.stderr, broken.status], ["bpfhv: this is not an ELF file\n", 1]);
+  assert.deepEqual([broken.stderr, broken.status], ["bpfhv: not an ELF file\n", 1]);
 });
 
 test("the runner's way of starting a plugin works: memory first, options behind it", () => {

@@ -65,7 +65,7 @@ async function plugin(memory: readonly string[], flags: ConformanceFlags): Promi
   }
 }
 
-/** The runner leaves the argument away, or gives an empty one, where there is no memory. */
+/** The runner omits the argument, or passes an empty one, if there is no memory. */
 function memoryOf(words: readonly string[]): Uint8Array {
   const text = words.join(" ").trim();
   return text === "" ? new Uint8Array() : bytesFromHex(text);
@@ -119,7 +119,10 @@ interface Count {
   readonly skipped: number;
 }
 
-/** The last line is what the suite's own runner closes with, so what is skipped is counted before it. */
+/**
+ * The last line is what the suite's own runner closes with, so what is skipped is counted before
+ * it.
+ */
 function report(verdicts: readonly NamedVerdict[], count: Count, flags: ConformanceFlags): void {
   if (flags.json) {
     const { engine } = flags;

@@ -25,7 +25,7 @@ test("hexadecimal, raw bytes and text of one program give the same listing", () 
   assert.equal(disasm(["--format", "text", "-"], "exit\n").stdout, "; stdin\n   0: exit\n");
 });
 
-test("an object gives its programs, one section where asked, with source lines where asked", () => {
+test("an object gives its programs, one section if asked, with source lines if asked", () => {
   assert.match(disasm([OBJECT]).stdout, /^; txp\n.*\n\n; rxc\n/s);
   const { stdout, status } = disasm(["--section", "rxc", "--source", OBJECT]);
   assert.equal(status, 0);
@@ -87,7 +87,7 @@ test("--json has fields and source of each instruction", () => {
   );
 });
 
-test("what cannot be shown is told in one line", () => {
+test("what cannot be shown is reported in one line", () => {
   for (const [args, input, message, wanted] of [
     [["-"], "", /^bpfhv: -: there is nothing in it\n$/, 1],
     [["/absent"], "", /^bpfhv: cannot read \/absent: ENOENT\n$/, 1],
@@ -95,7 +95,7 @@ test("what cannot be shown is told in one line", () => {
     [["-"], "r0 = r11", /^bpfhv: -: .*r0 = r11/, 1],
     [["--section", "txp", "-"], HEX, /^bpfhv: --section is for ELF objects, and - is hex\n$/, 2],
     [["--section", "rxp", OBJECT], "", /no section with code and no function is called "rxp"/, 1],
-    [["-"], "\x7fELF", /^bpfhv: -: this is not an ELF file\n$/, 1],
+    [["-"], "\x7fELF", /^bpfhv: -: not an ELF file\n$/, 1],
   ] as const) {
     const { stderr, stdout, status } = disasm(args, input);
     assert.match(stderr, message);

@@ -1,6 +1,7 @@
 /**
- * Traffic through a backend: a guest's driver in this process sends, receives, counts and verifies. It sleeps
- * where it has nothing to do, as a driver does, so a kick or an interrupt that is lost shows as a stall.
+ * Traffic through a backend: a guest's driver in this process sends, receives, counts and verifies.
+ * It sleeps when it has nothing to do, as a driver does, so a kick or an interrupt that is lost
+ * shows as a stall.
  */
 import { FEATURES, featureNames } from "../abi/index.ts";
 import { failure } from "../errors.ts";
@@ -67,7 +68,7 @@ const MAX_LARGE = 40_000;
 const BURST = 64;
 /** Without an answer from the backend for so long, something was lost. */
 const STALL_MS = 1000;
-/** After the last packet: how long to wait for what is still under way. */
+/** After the last packet: how long to wait for what is still in flight. */
 const SETTLE_MS = 100;
 /** One part of the changing load. */
 const PHASE_MS = 100;
@@ -87,7 +88,9 @@ const LOADS: Readonly<Record<DriveOptions["load"], Load>> = {
   },
 };
 
-/** Runs traffic through the backend that connects to the socket. @throws CommandError, BackendError */
+/**
+ * Runs traffic through the backend that connects to the socket. @throws CommandError, BackendError
+ */
 export function drive(options: DriveOptions): DriveResult {
   const memory = new LocalMemory((options.rxBufs + options.txBufs) * BUFFER + (4 << 20));
   const hypervisor = new ProxyHypervisor(options.socket);
@@ -185,7 +188,7 @@ class Drive {
     return n;
   }
 
-  /** @returns false where the ring is full */
+  /** @returns false if the ring is full */
   #sendOne(): boolean {
     const frame = this.#frames.make(this.#sent);
     if (this.#driver.tx[0].free * BUFFER < frame.length) return false;
@@ -226,7 +229,10 @@ class Drive {
     this.#interrupts.tx += this.#hypervisor.interrupts(TX_QUEUE);
   }
 
-  /** Until all that was sent is taken, and nothing comes back any more; an endless source never ends. */
+  /**
+   * Until all that was sent is taken, and nothing comes back any more; an endless source never
+   * ends.
+   */
   #settle(): void {
     if (this.#options.direction === "rx") return;
     const stop = performance.now() + 2 * STALL_MS;

@@ -1,4 +1,7 @@
-/** A NIC's worker loads beside the main thread: that is lost as soon as anything is imported before it starts. */
+/**
+ * A NIC's worker loads beside the main thread: that is lost as soon as anything is imported before
+ * it starts.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

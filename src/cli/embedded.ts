@@ -1,5 +1,5 @@
 /**
- * The demo where there is no virtual machine: a guest driver in this process, over shared memory, against
+ * The demo without a virtual machine: a guest driver in this process, over shared memory, against
  * the same NIC, ring, engine and programs. The programs run compiled to WebAssembly, so rates say
  * little about a real guest; that every packet arrives, in order and unchanged, says more.
  */

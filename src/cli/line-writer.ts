@@ -1,6 +1,6 @@
 /**
- * Lines to standard output or error. A reader that does not read loses lines, and is told how many;
- * nobody waits.
+ * Lines to standard output or error. A reader that does not read loses lines, whose number is
+ * reported; no thread waits.
  */
 import { Output } from "../os/output.ts";
 

@@ -54,7 +54,7 @@ const headerBytes = (protocol: number): number => (protocol === 17 ? 8 : 20);
 describe("numbered frames", () => {
   const frames = new NumberedFrames({ offloads: ALL_OFFLOADS, longest: LONGEST });
 
-  test("each is told by its number, and any changed byte or metadata shows", () => {
+  test("each is known by its number, and any changed byte or metadata is found", () => {
     for (const number of NUMBERS) {
       const frame = frames.make(number).slice();
       const metadata = frames.metadata(number).slice();

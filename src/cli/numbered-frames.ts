@@ -30,7 +30,9 @@ const MAX_HEADERS = 74;
 /** `gso_size` of frames that are to be cut: multiples of 8, as IP fragments have to be. */
 const MIN_GSO_SIZE = 96;
 const MAX_GSO_SIZE = 1440;
-/** Datagrams that one packet is cut into at most: UDP_MAX_SEGMENTS of older kernels, now 128. */
+/**
+ * Datagrams that one packet is segmented into, at most: UDP_MAX_SEGMENTS of older kernels, now 128.
+ */
 const MAX_DATAGRAMS = 64;
 
 /** `flags` and `gso_type` that frames have in turn, as far as they are allowed. */
@@ -115,7 +117,7 @@ export class NumberedFrames {
 
   /**
    * @param metadata as it came with the frame; null: nothing can have come
-   * @returns the frame's number; -1 where it is not one of these; -2 where it is, but changed
+   * @returns the frame's number; -1 if it is not one of these; -2 if it is, but changed
    */
   check(frame: Uint8Array, metadata: Uint8Array | null = null): number {
     const payload = payloadOf(frame);

@@ -1,4 +1,7 @@
-/** A file with the process id: whoever takes it replaces the process that it names, and waits for its end. */
+/**
+ * A file with the process id: whoever takes it replaces the process that it names, and waits for
+ * its end.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { failure } from "../errors.ts";
@@ -16,8 +19,9 @@ export class PidFile {
   }
 
   /**
-   * Ends the backend that the file names, if one runs, and writes our own id there (decimal, no newline).
-   * @throws CommandError where it does not end, or the file cannot be written
+   * Ends the backend that the file names, if one runs, and writes our own id there (decimal, no
+   * newline).
+   * @throws CommandError if it does not end, or the file cannot be written
    */
   static async take(path: string): Promise<PidFile> {
     const pid = runningBackend(path);

@@ -11,8 +11,8 @@ export interface Account {
 }
 
 /**
- * Before anything is opened: the account given as `--user`, or undefined without it; and from here on no program that
- * this process or its threads start can gain rights.
+ * Before anything is opened: the account given as `--user`, or undefined without it; and from here
+ * on no program that this process or its threads start can gain rights.
  * @throws Usage
  */
 export function prepareToDrop(user: string | undefined): Account | undefined {
@@ -33,7 +33,7 @@ export function prepareToDrop(user: string | undefined): Account | undefined {
  * Becomes that user, in every thread (setuid(3) of the C library), with its main group. From then
  * on no thread starts a program, or does anything else that only a program that was broken into
  * would do.
- * @param warn is told if the kernel cannot confine the threads
+ * @param warn is called if the kernel cannot confine the threads
  */
 export function dropTo(account: Account | undefined, warn: (text: string) => void): void {
   if (account === undefined) return;
@@ -47,7 +47,10 @@ export function dropTo(account: Account | undefined, warn: (text: string) => voi
   );
 }
 
-/** Removes a file that was made before the rights went; in a folder of root's it stays, and the next start replaces it. */
+/**
+ * Removes a file that was made before the rights went; in a folder of root's it stays, and the next
+ * start replaces it.
+ */
 export function removeIfAllowed(path: string): void {
   try {
     rmSync(path, { force: true });

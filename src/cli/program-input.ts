@@ -16,13 +16,13 @@ export const FORMATS = ["elf", "hex", "text", "raw"] as const;
 export type ProgramFormat = (typeof FORMATS)[number];
 
 export interface InputOptions {
-  /** Told by the content where it is not given. */
+  /** Found from the content if it is not given. */
   readonly format?: ProgramFormat;
   /** Of an object, this section or function alone. */
   readonly section?: string;
   /**
    * To look at: what needs a loader is named, and what is wrong with one of an object's programs is
-   * told here.
+   * reported here.
    */
   readonly problem?: (message: string) => void;
 }
@@ -83,7 +83,7 @@ const CLASSES = Int8Array.from({ length: 128 }, (_, code) => {
 });
 
 /**
- * How many digits there are, white space and one leading 0x aside; null: these are no pairs of
+ * How many digits there are, white space and one leading 0x aside; null: these are not pairs of
  * them.
  */
 function hexDigits(bytes: Uint8Array): number | null {

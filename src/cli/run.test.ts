@@ -45,7 +45,7 @@ test("memory comes from a file, and the report is for people", () => {
   assert.match(stdout, /memory {4}2: 03 -> 04\n$/);
 });
 
-test("an access out of bounds is told with its instruction", () => {
+test("an access out of bounds is reported with its instruction", () => {
   const { stderr, status } = bpfhv(["-", "--memory", "0102"], COUNT);
   assert.equal(status, 1);
   assert.match(

@@ -136,7 +136,7 @@ function timed(machine: Runner, length: number, repeat: number): [bigint, number
   return [r0, Number(process.hrtime.bigint() - start) / repeat];
 }
 
-/** The error with the source line, where it is known. */
+/** The error with the source line, if it is known. */
 function explain(program: Program, error: EbpfError): string {
   const line = error.index < 0 ? undefined : lineOf(program, error.index);
   const place = line === undefined ? "" : `\n  ${line.file}:${line.line}: ${line.text}`;

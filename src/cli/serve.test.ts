@@ -1,4 +1,7 @@
-/** `bpfhv serve` and `status` used wrongly: one line that says what to do, and the right exit status. */
+/**
+ * `bpfhv serve` and `status` used wrongly: one line that says what to do, and the right exit
+ * status.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -34,7 +37,7 @@ const USAGE: [string, string[], RegExp][] = [
   ["a MAC of the wrong form", ["--mac", "52:54"], /MAC "52:54": write six bytes as/],
   ["a multicast MAC", ["--mac", "01:00:5e:00:00:01"], /use a unicast address/],
   ["a VLAN that there is not", ["--anti-spoof", "mac,vlan=5000"], /VLAN "5000": use numbers/],
-  ["buffers that are no power of two", ["--bufs", "100"], /use a power of two from 16 to 8192/],
+  ["buffers that are not a power of two", ["--bufs", "100"], /use a power of two from 16 to 8192/],
   ["a user that does not exist", ["--user", "nobody-of-that-name"], /there is no such user/],
   ["an MTU beyond the largest", ["--mtu", "1600", "--max-mtu", "1500"], /at most 1500/],
   ["an unknown log level", ["--log-level", "loud"], /unknown log level "loud"/],
@@ -227,7 +230,7 @@ describe("a NIC that is served", () => {
     assert.equal(allowUnsealed, false);
   });
 
-  test("takes another port while it runs, and keeps the old one where the new one cannot be had", () => {
+  test("takes another port while it runs, and keeps the old one when the new one cannot be opened", () => {
     assert.match(run(["set-port", socket, "source:rate=10"]).stdout, /packets to source/);
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).port, "source");
     const wrong = run(["set-port", socket, "wire"]);

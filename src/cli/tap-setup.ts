@@ -20,8 +20,8 @@ function ip({ netns }: TapSetup, ...words: string[]): void {
 }
 
 /**
- * Makes the interface, with a MAC address derived from its name, so that the guest's ARP entry for the host stays
- * valid when another backend makes it anew.
+ * Makes the interface, with a MAC address derived from its name, so that the guest's ARP entry for
+ * the host stays valid when another backend makes it anew.
  * @throws CommandError that says what failed; nothing is left behind
  */
 export function setUpTap(tap: TapSetup): void {

@@ -43,7 +43,10 @@ export interface NicRates {
   readonly queues: readonly QueueRates[];
 }
 
-/** Rates of a NIC; from its start where there is no earlier look, or another process answers on its socket. */
+/**
+ * Rates of a NIC; from its start if there is no earlier sample, or another process answers on its
+ * socket.
+ */
 export function ratesOf(before: Look | undefined, now: Look): NicRates {
   const same = before !== undefined && before.nic.pid === now.nic.pid;
   const seconds = same ? (now.at - before.at) / 1000 : 0;

@@ -1,4 +1,7 @@
-/** `bpfhv top`: all NICs of the machine, live: rates, batches, kicks, interrupts, drops by reason, ring fill. */
+/**
+ * `bpfhv top`: all NICs of the machine, live: rates, batches, kicks, interrupts, drops by reason,
+ * ring fill.
+ */
 import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import { failure, Usage } from "../errors.ts";

@@ -63,7 +63,7 @@ test("--program and --form decide which helpers may be called, and what may be r
   assert.match(verify(["--program", "txp", ...at], "r0 = 1\nexit").stdout, /RETURN_VALUE/);
 });
 
-test("wrong use is told in one line, with exit status 2", () => {
+test("wrong use is reported in one line, with exit status 2", () => {
   for (const [args, message] of [
     [[], /^bpfhv: give a file, or --device\n$/],
     [["-"], /^bpfhv: the size of the context decides what is safe: give --context-size/],

@@ -48,7 +48,7 @@ export function verifyCommand(): Command {
     )
     .option("--json", "as JSON", false)
     .option("-v, --verbose", "the path to what is refused; twice: every state", more, 0)
-    .addHelpText("after", "\nThe exit status is 1 where a program is refused.")
+    .addHelpText("after", "\nThe exit status is 1 if a program is refused.")
     .action(async (file: string | undefined, flags: VerifyFlags) => {
       const verdicts = await (file === undefined ? verifyDevice(flags) : verifyFile(file, flags));
       process.stdout.write(`${flags.json ? toJson(verdicts, flags) : toText(verdicts, flags)}\n`);

@@ -68,7 +68,7 @@ export function vmCommand(): Command {
     .option("--snapshot", "leave the image as it is: what the guest writes is lost at the end")
     .option("--memory <size>", "guest RAM: 512M, 2G", "512M")
     .option("--smp <n>", "virtual CPUs", "1")
-    .option("--accel <name>", "kvm, tcg (emulation), or auto: kvm where it really works", "auto")
+    .option("--accel <name>", "kvm, tcg (emulation), or auto: kvm if it works", "auto")
     .option("--qemu <program>", "QEMU to use (default: the system's, or one that is prepared)")
     .option("--hotplug", "let QMP unplug the NICs; serve needs --interrupts msi (docs/qemu.md)")
     .option("--original-driver", "answer every write, as an original bpfhv driver needs")
@@ -81,10 +81,10 @@ export function vmCommand(): Command {
 async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
   checkUsage(flags, extra);
   const unsealed = unsealedMemory(extra);
-  const wishes = { hotplug: flags.hotplug === true, unsealed };
+  const options = { hotplug: flags.hotplug === true, unsealed };
   const mayUse = flags.print
     ? []
-    : await Promise.all(flags.socket!.map((path) => requireUsable(path, wishes)));
+    : await Promise.all(flags.socket!.map((path) => requireUsable(path, options)));
   if (unsealed !== undefined && (flags.print || mayUse.includes(false))) {
     process.stderr.write(
       `bpfhv: ${unsealed}: a NIC whose \`bpfhv serve\` runs without --allow-unsealed leaves it ` +
@@ -99,7 +99,7 @@ async function vm(flags: VmFlags, extra: readonly string[]): Promise<void> {
   await runQemu(command);
 }
 
-/** What can be told without looking at the machine. @throws Usage */
+/** What can be checked without looking at the machine. @throws Usage */
 export function checkUsage(flags: VmFlags, extra: readonly string[]): void {
   const sockets = flags.socket ?? [];
   if (sockets.length === 0) throw new Usage("--socket is missing: the path given to `bpfhv serve`");

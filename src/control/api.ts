@@ -20,7 +20,7 @@ export interface ApiOptions {
   readonly limits?: Partial<Limits>;
 }
 
-/** Lets clients in. */
+/** Accepts clients. */
 export function serveApi({ served, own, socket, limits = {} }: ApiOptions): HttpServer {
   const { answerMs } = { ...LIMITS, ...limits };
   return new HttpServer({

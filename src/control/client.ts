@@ -48,7 +48,7 @@ export class Refused extends Error {}
 
 /**
  * Asks the server at a control socket.
- * @throws Error if it does not answer in time, or not in JSON
+ * @throws Error if it times out, or its answer is not JSON
  */
 export async function ask(
   path: string,
@@ -59,7 +59,7 @@ export async function ask(
   const socket = new Socket({ fd });
   let late: Error | undefined;
   const deadline = setTimeout(() => {
-    late = new Error(`it does not answer within ${timeoutMs} ms`);
+    late = new Error(`timed out after ${timeoutMs} ms`);
     socket.destroy(late);
   }, timeoutMs);
   try {
@@ -106,7 +106,7 @@ function explained(error: NodeJS.ErrnoException): Error {
   if (code === "HPE_HEADER_OVERFLOW") {
     return new Error(`its answer's header is longer than ${MAX_HEADER} bytes`);
   }
-  if (code.startsWith("HPE_")) return new Error("it does not answer in HTTP");
+  if (code.startsWith("HPE_")) return new Error("its answer is not HTTP");
   if (code === "ECONNRESET" || code === "EPIPE") return new Error("it closed the connection");
   return error;
 }

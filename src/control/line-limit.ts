@@ -54,8 +54,8 @@ export class LineLimit<Line> {
   }
 
   /**
-   * To be called now and then: a second after the first line, says what was left out and allows as
-   * many again.
+   * To be called about once a second: a second after the first line, logs what was left out and
+   * allows as many again.
    */
   tick(now = performance.now()): void {
     if (now - this.#since < WINDOW_MS) return;

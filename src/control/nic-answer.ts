@@ -77,5 +77,5 @@ function isShortList(value: unknown, longest: number): boolean {
 }
 
 function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Error(`it does not answer as a NIC does (${what})`);
+  if (!holds) throw new Error(`its answer is not a NIC's status (${what})`);
 }

@@ -1,6 +1,6 @@
 /**
- * The NICs of one process, each in a worker of its own. A NIC that fails ends alone: it is reported,
- * not started again, and the others run on.
+ * The NICs of one process, each in a worker of its own. A NIC that fails ends alone: it is
+ * reported, not started again, and the others run on.
  */
 import { NicFailed } from "./handle.ts";
 

@@ -23,7 +23,9 @@ export class ChangeRefused extends CommandError {
   }
 }
 
-/** An action failed; what was changed before it was changed back, unless the message says otherwise. */
+/**
+ * An action failed; what was changed before it was changed back, unless the message says otherwise.
+ */
 export class ApplyFailed extends CommandError {
   constructor(message: string, cause: unknown) {
     super(message, STATUS.failure);
@@ -115,7 +117,7 @@ async function undo(
 /** What the worker is sent for an action. */
 export function bodyOf({ field, to }: Action): unknown {
   const { change } = fieldOf(field);
-  if (typeof change === "string") throw new Error(`${field} is no live change`);
+  if (typeof change === "string") throw new Error(`${field} cannot change live`);
   return change.body(to);
 }
 

@@ -1,4 +1,7 @@
-/** The programs that a NIC ships: compiled and proved in the main thread, before clients are let in. */
+/**
+ * The programs that a NIC ships: compiled and proved in the main thread, before clients are
+ * accepted.
+ */
 import type { RingFormat } from "../devices/format.ts";
 import type { ProgramSets } from "../devices/program-set.ts";
 import { failure } from "../errors.ts";

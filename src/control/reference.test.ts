@@ -1,4 +1,6 @@
-/** The reference of the spec, the curl examples and the example file: what is written down holds. */
+/**
+ * The reference of the spec, the curl examples and the example file: what is written down holds.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";

@@ -1,7 +1,7 @@
 /**
- * The spec of a NIC: what it should be. One table says of each field what it takes, its default, its
- * option on the command line, and what a change costs; command line, files, API and documentation
- * are made from it. How to add a field or a verb: README.md.
+ * The spec of a NIC: what it should be. One table says of each field what it takes, its default,
+ * its option on the command line, and what a change costs; command line, files, API and
+ * documentation are made from it. How to add a field or a verb: README.md.
  */
 import { basename, resolve } from "node:path";
 import { MAX_QUEUE_PAIRS, validQueueBufs } from "../abi/index.ts";
@@ -51,7 +51,7 @@ const MAX_SPIN_US = 100_000;
 /** QEMU gives up after five seconds. */
 const MAX_ANSWER_DELAY_MS = 4000;
 const ALL = "all";
-/** Stands for the NIC's own where a policy is only checked. */
+/** Stands for the NIC's own when a policy is only checked. */
 const ANY_MAC = new Uint8Array(6);
 const OFFLOADS = [...Object.keys(OFFLOAD_WORDS), ALL];
 
@@ -71,7 +71,7 @@ const READ_ONCE = "the guest's driver reads it once, when it finds the NIC";
 const ON_START = "it is set up when the NIC starts";
 const IDENTITY = "it is what the NIC is found by";
 
-/** In the order in which people are told of them. */
+/** In the order in which they are shown. */
 export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpec> } = {
   name: {
     about: "name among the NICs of a process: letters, digits, and . _ - behind the first",

@@ -21,9 +21,9 @@ export const PULSE = { gate: 0, thread: 1, turns: 2, loaded: 3, WORDS: 4 } as co
 const LOAD_MS = 5000;
 
 /**
- * Heap of a NIC's worker. A loop that allocates next to nothing needs no large young generation, and
- * a small old one is collected before it fills with what start-up leaves (measured: README.md). A
- * worker that needs more than the old one ends, and its NIC with it.
+ * Heap of a NIC's worker. A loop that allocates next to nothing needs no large young generation,
+ * and a small old one is collected before it fills with what start-up leaves (measured: README.md).
+ * A worker that needs more than the old one ends, and its NIC with it.
  */
 const NIC_LIMITS: ResourceLimits = { maxYoungGenerationSizeMb: 3, maxOldGenerationSizeMb: 128 };
 

@@ -1,7 +1,7 @@
 /**
- * Notices a worker whose loop stands still. A worker that hangs in a system
+ * Notices a hung worker. A worker that hangs in a system
  * call runs no JavaScript, answers nothing and cannot be ended, so whoever
- * waits for it has to be told by the main thread.
+ * waits for it must hear it from the main thread.
  */
 import { watchCpuWaits, whatHolds } from "../os/thread.ts";
 import { PULSE } from "./waiting-worker.ts";
@@ -12,7 +12,7 @@ const LOOK_MS = 1000;
 const LOOKS = 3;
 
 export interface WatchdogEvents {
-  /** Once for each time that it stands still. `what` says where. */
+  /** Once for each hang. `what` names the system call. */
   stuck(what: string): void;
   /** It turns again. */
   moved(seconds: number): void;

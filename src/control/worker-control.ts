@@ -47,7 +47,9 @@ export class WorkerControl implements Control {
     return tag !== WAKE_TAG && (this.#frontend.woken?.(tag) ?? false);
   }
 
-  /** Carries out the requests that have come. Called by housekeeping, which each of them triggers. */
+  /**
+   * Carries out the requests that have come. Called by housekeeping, which each of them triggers.
+   */
   receive(): void {
     drainEventFd(this.#wakeFd);
     for (;;) {

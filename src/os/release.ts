@@ -6,8 +6,8 @@ import { closePeer } from "./peer-close.ts";
 const SHUT_RDWR = 2;
 
 /**
- * Closes the descriptors and unmaps the memory of a thread that has ended, and which no other thread
- * uses. Never blocks: some descriptors came from peers.
+ * Closes the descriptors and unmaps the memory of a thread that has ended, and which no other
+ * thread uses. Never blocks: some descriptors came from peers.
  */
 export function releaseHeld(ledger: Ledger): void {
   const { fds, mappings } = heldBy(ledger);
