@@ -1,4 +1,9 @@
 /** `bpfhv drive`: the machine's end of the bpfhv-proxy protocol, to try or to measure any backend. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { Command, Option } from "commander";
 import { validQueueBufs } from "../abi/index.ts";
 import { requireShort } from "../control/socket-path.ts";
@@ -7,10 +12,12 @@ import { BackendError } from "../frontends/proxy/hypervisor.ts";
 import { ProgramObjectError } from "../frontends/proxy/program-object.ts";
 import { GuestError } from "../guest/ring.ts";
 import { OsError } from "../os/errors.ts";
+import { DEVICE_WORDS, loadDevice } from "./device-option.ts";
 import { type DriveOptions, type DriveResult, drive } from "./drive-traffic.ts";
 
 interface DriveFlags {
-  socket: string;
+  socket?: string;
+  device?: string;
   bufs: number;
   rxBufs?: number;
   txBufs?: number;
@@ -31,7 +38,8 @@ const patience = whole("--wait", 1, 3_600_000);
 export function driveCommand(): Command {
   return new Command("drive")
     .description("send and receive packets through a backend, and verify each")
-    .requiredOption("--socket <path>", "UNIX socket to listen on; a backend connects to it")
+    .option("--socket <path>", "UNIX socket to listen on; a backend connects to it")
+    .option("--device <name>", `start a backend of its own; ${DEVICE_WORDS}`)
     .option("--bufs <n>", "buffers per queue: a power of two, 16 to 8192", bufs("--bufs"), 256)
     .option("--rx-bufs <n>", "buffers of the receive queue", bufs("--rx-bufs"))
     .option("--tx-bufs <n>", "buffers of the transmit queue", bufs("--tx-bufs"))
@@ -66,17 +74,17 @@ function seconds(text: string): number {
 }
 
 /** @throws Usage */
-export function driveOptions(flags: DriveFlags): DriveOptions {
+function driveOptions(flags: DriveFlags, socket: string): DriveOptions {
   const rxBufs = flags.rxBufs ?? flags.bufs;
   const txBufs = flags.txBufs ?? flags.bufs;
   for (const bufs of [rxBufs, txBufs]) {
     if (!validQueueBufs(bufs)) throw new Usage(`${bufs} buffers: a power of two, 16 to 8192`);
   }
-  requireShort("--socket", flags.socket);
+  requireShort("--socket", socket);
   const { size } = flags;
   if (size !== 0 && (size < 60 || size > 1514)) throw new Usage(`--size ${size}: 0, or 60 to 1514`);
   return {
-    ...{ socket: flags.socket, rxBufs, txBufs, size },
+    ...{ socket, rxBufs, txBufs, size },
     ...{ seconds: flags.duration, direction: flags.direction, load: flags.load },
     offloads: flags.offloads,
     packets: flags.packets ?? Number.POSITIVE_INFINITY,
@@ -84,9 +92,36 @@ export function driveOptions(flags: DriveFlags): DriveOptions {
   };
 }
 
-function run(flags: DriveFlags): void {
-  const options = driveOptions(flags);
-  const result = driven(options);
+async function run(flags: DriveFlags): Promise<void> {
+  const { device, socket } = flags;
+  if (device === undefined) {
+    if (socket === undefined) throw new Usage("give --socket, or --device");
+    report(driven(driveOptions(flags, socket)), flags);
+    return;
+  }
+  await loadDevice(device);
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-drive-"));
+  const options = driveOptions(flags, socket ?? join(folder, "s"));
+  const backend = startBackend(device, options);
+  try {
+    report(driven(options), flags);
+  } finally {
+    backend.kill("SIGTERM");
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** A process that sends back what it gets; to a guest that only receives, it sends its own. */
+function startBackend(device: string, options: DriveOptions): ChildProcess {
+  const main = fileURLToPath(new URL("./main.js", import.meta.url));
+  const port = options.direction === "rx" ? "source" : "loopback";
+  const words = ["backend", "-p", options.socket, "-d", device, "-b", port];
+  if (options.offloads) words.push("--gso");
+  return spawn(process.execPath, [main, ...words], { stdio: ["ignore", "ignore", "inherit"] });
+}
+
+/** @throws CommandError if a packet was lost or changed */
+function report(result: DriveResult, flags: DriveFlags): void {
   process.stdout.write(flags.json ? `${JSON.stringify(result, null, 2)}\n` : describe(result));
   const { wrong, outOfOrder, stalls } = result;
   if (wrong + outOfOrder + stalls > 0) {
