@@ -4,9 +4,9 @@
  * `node dist/bench/compiler-vs-clang.js`.
  */
 import { PROGRAM_IDS, type ProgramName, type ProgramSet } from "../src/abi/index.ts";
-import type { Device } from "../src/devices/format.ts";
-import { DEVICES } from "../src/devices/index.ts";
+import type { RingFormat } from "../src/devices/format.ts";
 import { programsOf } from "../src/devices/program-set.ts";
+import { FORMATS } from "../src/devices/registry.ts";
 import { Interpreter } from "../src/ebpf/interpreter.ts";
 import { buildObject, findClang, programSet } from "./clang/devices.ts";
 
@@ -19,7 +19,7 @@ const NAMES = ["txp", "txc", "txi", "txr", "rxp", "rxc", "rxi", "rxr"] as const;
  * The programs' own `txp` or `rxp` publish, so that any ring format will do; what the host writes
  * is written by hand.
  */
-function contextFor(device: Device, set: ProgramSet, name: ProgramName): Uint8Array {
+function contextFor(device: RingFormat, set: ProgramSet, name: ProgramName): Uint8Array {
   const direction = name.startsWith("tx") ? "tx" : "rx";
   const bytes = new Uint8Array(device.contextSize(BUFS));
   device.initialise(direction, bytes.buffer, BUFS);
@@ -46,7 +46,7 @@ function run(code: Uint8Array, bytes: Uint8Array): number {
   return machine.executed;
 }
 
-function compare(device: Device, theirs: ProgramSet): void {
+function compare(device: RingFormat, theirs: ProgramSet): void {
   const ours = programsOf(device, { bufs: BUFS, form: "helperfree" });
   const total = [0, 0, 0, 0];
   console.log(`${device.name}  instructions: ours clang  executed: ours clang  same effect`);
@@ -69,7 +69,7 @@ const clang = findClang();
 if (clang === undefined) console.log("no clang here that makes eBPF: nothing to compare with");
 else {
   console.log(clang.version);
-  for (const device of DEVICES) {
+  for (const device of FORMATS) {
     compare(device, programSet(buildObject(clang.tool, device.name, BUFS)));
   }
 }

@@ -10,7 +10,7 @@ import { writeFileSync } from "node:fs";
 import { cpus, loadavg, release } from "node:os";
 import { parseArgs } from "node:util";
 import { runEmbedded } from "../src/cli/embedded.ts";
-import { findDevice } from "../src/devices/index.ts";
+import { findFormat } from "../src/devices/registry.ts";
 import {
   buildModule,
   type Guest,
@@ -71,7 +71,7 @@ const contenders: Contender[] = [
   ...flags.devices.split(",").map((device) => ({
     nic: `bpfhv/${device}`,
     device,
-    offloads: (findDevice(device)?.features ?? 0) !== 0,
+    offloads: (findFormat(device)?.features ?? 0) !== 0,
   })),
   { nic: "virtio-net", offloads: false },
   { nic: "virtio-net", offloads: true },

@@ -16,8 +16,8 @@ import {
   type ProgramName,
   type ProgramSet,
 } from "../../src/abi/index.ts";
-import type { Device } from "../../src/devices/format.ts";
-import { DEVICES } from "../../src/devices/index.ts";
+import type { RingFormat } from "../../src/devices/format.ts";
+import { FORMATS } from "../../src/devices/registry.ts";
 import { sringGso } from "../../src/devices/sring_gso/host.ts";
 import { readElf } from "../../src/ebpf/elf-reader.ts";
 
@@ -78,16 +78,16 @@ export function programSet(object: Uint8Array, form: ProgramForm = "helperfree")
   return { form, code };
 }
 
-const hasSource = ({ name }: Device): boolean => existsSync(join(FOLDER, `${name}.c`));
+const hasSource = ({ name }: RingFormat): boolean => existsSync(join(FOLDER, `${name}.c`));
 
 /** Our devices that have a C file here, with the objects' programs in place of ours. */
-export const CLANG_DEVICES: readonly Device[] = DEVICES.filter(hasSource).map((device) => ({
+export const CLANG_DEVICES: readonly RingFormat[] = FORMATS.filter(hasSource).map((device) => ({
   ...device,
   programs: ({ bufs }) => programSet(readFileSync(objectPath(device.name, bufs))),
 }));
 
 /** sring_gso with version 1 programs in the shape of the original's. */
-export const ORIGINAL_SHAPE_DEVICES: readonly Device[] = Object.entries(ORIGINAL_SHAPES).map(
+export const ORIGINAL_SHAPE_DEVICES: readonly RingFormat[] = Object.entries(ORIGINAL_SHAPES).map(
   ([name, { features }]) => ({
     ...{ ...sringGso, name, features },
     programs: ({ bufs }) => programSet(readFileSync(objectPath(name, bufs)), "v1"),

@@ -11,7 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { until } from "../../test/support/os.ts";
 import { statusOf } from "../control/client.ts";
-import { DEVICES } from "../devices/index.ts";
+import { FORMATS } from "../devices/registry.ts";
 import type { NicStatus } from "../nic/status.ts";
 import type { DriveResult } from "./drive-traffic.ts";
 
@@ -91,12 +91,12 @@ const LOOPS = {
 function combinations(): [string, keyof typeof LOOPS][] {
   const loops = Object.keys(LOOPS) as (keyof typeof LOOPS)[];
   if (FULL)
-    return DEVICES.flatMap(({ name }) =>
+    return FORMATS.flatMap(({ name }) =>
       loops.map((loop): [string, keyof typeof LOOPS] => [name, loop]),
     );
   return [
-    [DEVICES[0].name, "poll"],
-    [DEVICES[DEVICES.length - 1].name, "adaptive"],
+    [FORMATS[0].name, "poll"],
+    [FORMATS[FORMATS.length - 1].name, "adaptive"],
   ];
 }
 
@@ -165,7 +165,7 @@ for (const [what, words, negotiates, kinds] of FULL ? OFFERS : [OFFERS[0], OFFER
   }
 }
 
-for (const { name } of FULL ? DEVICES : DEVICES.slice(0, 1)) {
+for (const { name } of FULL ? FORMATS : FORMATS.slice(0, 1)) {
   test(`${name} with no port behind it: all is dropped, and counted`, async () => {
     const { result, tx } = await measure(["-d", name, "-b", "null"], ["--packets", "500"]);
     assert.equal(result.sent, 500);

@@ -211,25 +211,26 @@ test("compile names an imported module in one line when it fails to parse or run
   assert.match(stderr, /^bpfhv: .*uses-broken\.ts: "\.\/throws\.ts" cannot be loaded: no luck\n$/);
 });
 
-test("the manual's whole guest half compiles to a set that is proved", () => {
-  const manual = readFileSync(new URL("../../../docs/programs.md", import.meta.url), "utf8");
-  const blocks = [...manual.matchAll(/```ts\n\/\/ (\S+)\n([\s\S]*?)```/g)];
-  const files = Object.fromEntries(blocks.map(([, name, text]) => [name, text!]));
-  assert.deepEqual(Object.keys(files).sort(), ["guest.ts", "layout.ts"]);
-  const project = join(folder, "tiny");
-  mkdirSync(project);
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(project, name!), text);
-  const object = join(project, "tiny.o");
-  const elf = ["--define", "bufs=256", "--to", "elf", "-o", object];
-  assert.deepEqual(compile(join(project, "guest.ts"), ...elf).stderr, "");
+test("compile --device makes a set that is proved, and that needs all of its context", () => {
+  const example = fileURLToPath(new URL("../../../examples/mini-ring.ts", import.meta.url));
+  const object = join(folder, "mini.o");
+  const words = ["--device", example, "--bufs", "256", "--to", "elf", "-o", object];
+  assert.deepEqual(compile(...words).stderr, "");
   const names = readElf(readFileSync(object)).map(({ name }) => name);
   assert.deepEqual(names.sort(), ["rxc", "rxi", "rxp", "rxr", "txc", "txi", "txp", "txr"]);
   const verify = (size: number) =>
     spawnSync(process.execPath, [MAIN, "verify", object, "--context-size", `${size}`], {
       encoding: "utf8",
     });
-  const { stdout, status } = verify(8272);
+  const size = 2096 + 256 + 24 * 256;
+  const { stdout, status } = verify(size);
   assert.equal(status, 0, stdout);
-  // The size that the manual gives is exact: one slot less is refused.
-  assert.equal(verify(8272 - 24).status, 1);
+  assert.equal(verify(size - 24).status, 1);
+});
+
+test("compile refuses a file beside --device, and --define or --module with it", () => {
+  for (const words of [[], [SRING, "--device", "sring"], ["--device", "sring", "--module"]]) {
+    assert.equal(compile(...words).status, 2, `${words}`);
+  }
+  assert.equal(compile("--device", "sring", "--define", "bufs=16").status, 2);
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { DEVICES } from "../devices/index.ts";
+import { FORMATS } from "../devices/registry.ts";
 
 const MAIN = fileURLToPath(new URL("main.js", import.meta.url));
 
@@ -14,7 +14,7 @@ function verify(args: readonly string[], input: string | Uint8Array = "") {
   return { stdout, stderr, status };
 }
 
-for (const { name } of DEVICES) {
+for (const { name } of FORMATS) {
   test(`the programs of ${name} are accepted, one line each`, () => {
     const { stdout, status } = verify(["--device", name, "--bufs", "256"]);
     const lines = stdout.trimEnd().split("\n");

@@ -115,5 +115,3 @@ export interface RingFormat {
   tx(config: QueueConfig): TxRing;
   rx(config: QueueConfig): RxRing;
 }
-
-export type Device = RingFormat;

@@ -24,5 +24,4 @@ export type {
 } from "./format.ts";
 export { IndexControl, type IndexOptions, type IndexWords, wordOf } from "./index-control.ts";
 export { joinRx, joinTx } from "./join.ts";
-export { FORMATS as DEVICES, findFormat as findDevice } from "./registry.ts";
 export { type SlotLayout, SlotPath } from "./slot-path.ts";

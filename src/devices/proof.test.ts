@@ -2,16 +2,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PROGRAM_IDS } from "../abi/index.ts";
 import { assembleText } from "../ebpf/text.ts";
-import type { Device } from "./format.ts";
-import { DEVICES } from "./index.ts";
+import type { RingFormat } from "./format.ts";
 import { programsOf } from "./program-set.ts";
 import { proofOf, proveDevice, proveInTurns, UnprovedError } from "./proof.ts";
+import { FORMATS } from "./registry.ts";
 import { sring } from "./sring/host.ts";
 
 const SIZES = { rxBufs: 256, txBufs: 16 };
 
 /** sring, but its txc trusts an index of the host. */
-const careless: Device = {
+const careless: RingFormat = {
   ...sring,
   name: "careless",
   programs: (options) => {
@@ -27,7 +27,7 @@ const careless: Device = {
 };
 
 test("all that devices ship is proved, in both forms", () => {
-  for (const device of DEVICES) {
+  for (const device of FORMATS) {
     const verdicts = proveDevice(device, SIZES);
     assert.equal(proofOf(device, verdicts, false), "proved");
     const forms = new Set(verdicts.map(({ form }) => form));
@@ -57,8 +57,8 @@ test("where that is allowed, the status names what is not proved", () => {
 });
 
 test("what is refused without helpers is judged anew with them", () => {
-  const gso = DEVICES.find(({ name }) => name === "sring_gso")!;
-  const helped: Device = {
+  const gso = FORMATS.find(({ name }) => name === "sring_gso")!;
+  const helped: RingFormat = {
     ...gso,
     programs: ({ bufs, form }) => ({ form, code: programsOf(gso, { bufs, form: "v1" }).code }),
   };

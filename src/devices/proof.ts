@@ -2,7 +2,7 @@
 import { setImmediate } from "node:timers/promises";
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm, type ProgramName } from "../abi/index.ts";
 import { summarise, type Verdict, verify } from "../ebpf/verifier/index.ts";
-import type { Device } from "./format.ts";
+import type { RingFormat } from "./format.ts";
 import { programsOf, type QueueSizes } from "./program-set.ts";
 
 export interface ProofOptions extends QueueSizes {
@@ -24,7 +24,7 @@ interface Accepted {
 export type DeviceVerdict = Verdict & { readonly form: ProgramForm };
 
 /** Judges a device's programs; each is named after itself. */
-export function proveDevice(device: Device, options: ProofOptions): DeviceVerdict[] {
+export function proveDevice(device: RingFormat, options: ProofOptions): DeviceVerdict[] {
   const { forms = ["helperfree", "v1"], programs = PROGRAM_NAMES, log = false } = options;
   const accepted = options.accepted ?? new Map<ProgramName, Accepted>();
   const verdicts: DeviceVerdict[] = [];
@@ -74,7 +74,7 @@ export class UnprovedError extends Error {
  * @throws UnprovedError where a program is refused and that is not allowed
  */
 export function proofOf(
-  device: Device,
+  device: RingFormat,
   verdicts: readonly DeviceVerdict[],
   allowUnverified: boolean,
 ): string {
@@ -91,7 +91,10 @@ export function proofOf(
 }
 
 /** Judges program by program, so that whoever else is on this thread has a turn between. */
-export async function proveInTurns(device: Device, sizes: QueueSizes): Promise<DeviceVerdict[]> {
+export async function proveInTurns(
+  device: RingFormat,
+  sizes: QueueSizes,
+): Promise<DeviceVerdict[]> {
   const verdicts: DeviceVerdict[] = [];
   const accepted = new Map<ProgramName, Accepted>();
   for (const form of ["helperfree", "v1"] as const) {

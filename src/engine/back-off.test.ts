@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Bench, frameOf, TestPort } from "../../test/support/guest.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES } from "../devices/index.ts";
+import type { RingFormat } from "../devices/format.ts";
+import { FORMATS } from "../devices/registry.ts";
 import { GuestDriver } from "../guest/driver.ts";
 import type { GuestRing } from "../guest/ring.ts";
 import { DROP_BAD_ADDRESS, DROP_PORT } from "../memory/counters.ts";
@@ -26,7 +26,7 @@ class UnsharedBench {
   readonly bench: Bench;
   shared = false;
 
-  constructor(device: Device) {
+  constructor(device: RingFormat) {
     this.bench = new Bench({ device, config: { rxBufs: BUFS, txBufs: BUFS } });
     const { nic, driver } = this.bench;
     const rings = [driver.rx[0], driver.tx[0]];
@@ -80,7 +80,7 @@ function holds(ring: GuestRing, address: number): boolean {
 }
 
 describe("broken descriptors that the guest republishes immediately", () => {
-  for (const device of DEVICES) {
+  for (const device of FORMATS) {
     test(`${device.name}: cost few polls as receive buffers; traffic resumes after repair`, () => {
       const host = new UnsharedBench(device);
       const { bench } = host;
@@ -124,7 +124,7 @@ describe("broken descriptors that the guest republishes immediately", () => {
   }
 });
 
-for (const device of DEVICES) {
+for (const device of FORMATS) {
   test(`${device.name}: back-off ends when a driver enables the rings after a reset`, (t) => {
     t.mock.method(performance, "now", () => 5000);
     const host = new UnsharedBench(device);
@@ -175,7 +175,7 @@ class FailingPort extends TestPort {
 }
 
 test("port costs few polls when it keeps failing to receive", () => {
-  const host = new UnsharedBench(DEVICES[0]);
+  const host = new UnsharedBench(FORMATS[0]);
   host.shared = true;
   const port = new FailingPort();
   signalEventFd(port.fd);

@@ -2,15 +2,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Bench, frameOf } from "../../test/support/guest.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES } from "../devices/index.ts";
+import type { RingFormat } from "../devices/format.ts";
+import { FORMATS } from "../devices/registry.ts";
 import { sring } from "../devices/sring/host.ts";
 import { DROP_PORT, INTERRUPTS } from "../memory/counters.ts";
 import { LoopbackPort } from "../net/loopback.ts";
 import { SourcePort } from "../net/synthetic.ts";
 import { Loop } from "./loop.ts";
 
-function opened(device: Device = sring): Bench {
+function opened(device: RingFormat = sring): Bench {
   const bench = new Bench({ device, config: { rxBufs: 16 } });
   bench.driver.open();
   bench.settle();
@@ -70,7 +70,7 @@ test("packets in flight in a port are counted as dropped when another port repla
   bench.close();
 });
 
-for (const device of DEVICES) {
+for (const device of FORMATS) {
   test(`${device.name}: lost receive interrupt is sent again when the guest always sends`, () => {
     const bench = opened(device);
     const received = () => bench.vectors.filter((vector) => vector === 0).length;

@@ -8,9 +8,9 @@ import { frameOf, numberOf, TestPort } from "../../test/support/guest.ts";
 import { dup, openFds } from "../../test/support/os.ts";
 import { restored, saved } from "../../test/support/records.ts";
 import { message, pack, RawClient, u32s, VERSION_PAYLOAD } from "../../test/support/vfio-user.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES } from "../devices/index.ts";
+import type { RingFormat } from "../devices/format.ts";
 import { programSets } from "../devices/program-set.ts";
+import { FORMATS } from "../devices/registry.ts";
 import { QueuePair } from "../engine/pair.ts";
 import { GuestDriver, type NicTransport } from "../guest/driver.ts";
 import { LocalMemory } from "../guest/memory.ts";
@@ -31,7 +31,7 @@ class Worker {
   readonly nic: Nic;
   readonly server: VfioUserServer;
 
-  constructor(device: Device, port: TestPort) {
+  constructor(device: RingFormat, port: TestPort) {
     const fire = (vector: number): void => this.server.fire(vector);
     this.pair = new QueuePair({ port, rxVector: 0, txVector: 1, fire });
     const mac = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
@@ -54,10 +54,10 @@ class Vmm implements NicTransport {
   readonly client: RawClient;
   readonly vectors = Array.from({ length: VECTORS }, createEventFd);
   worker: Worker;
-  readonly #device: Device;
+  readonly #device: RingFormat;
   readonly #port: TestPort;
 
-  constructor(device: Device, port: TestPort, memory: LocalMemory) {
+  constructor(device: RingFormat, port: TestPort, memory: LocalMemory) {
     this.#device = device;
     this.#port = port;
     this.worker = new Worker(device, port);
@@ -112,7 +112,7 @@ class Vmm implements NicTransport {
   }
 }
 
-for (const device of DEVICES) {
+for (const device of FORMATS) {
   test(`${device.name}: guest and VMM go on when the NIC is handed over in traffic`, () => {
     const before = openFds();
     const memory = new LocalMemory(4 << 20);
@@ -154,14 +154,14 @@ test("nothing is handed over when the NIC's memory is not what its record says",
   const memory = new LocalMemory(4 << 20);
   const other = new LocalMemory(4 << 20);
   const port = new TestPort();
-  const vmm = new Vmm(DEVICES[0], port, memory);
+  const vmm = new Vmm(FORMATS[0], port, memory);
   const driver = new GuestDriver(vmm, memory, {});
   driver.open();
   const { record, fds } = saved((list) => vmm.worker.server.save(list));
   const place = (record as ServerRecord).memory.files[0].fd;
   close(fds[place]);
   fds[place] = dup(other.fd);
-  const next = new Worker(DEVICES[0], port);
+  const next = new Worker(FORMATS[0], port);
   const restore = () =>
     restored({ record, fds }, (value, claimed) => next.server.restore(value, claimed));
   assert.throws(restore, {

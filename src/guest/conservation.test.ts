@@ -8,8 +8,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Bench, TestPort } from "../../test/support/guest.ts";
 import { OUTSIDES, type Outside, type OutsideOptions, skipTap } from "../../test/support/net.ts";
 import { FEATURES } from "../abi/index.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES } from "../devices/index.ts";
+import type { RingFormat } from "../devices/format.ts";
+import { FORMATS } from "../devices/registry.ts";
 import {
   countersToJson,
   DROP_COUNTERS,
@@ -130,7 +130,7 @@ class Run {
   readonly arrived: Uint8Array[] = [];
   readonly #close: () => void;
 
-  constructor(device: Device, kind: string, rules: SpoofRules | null, seed: number) {
+  constructor(device: RingFormat, kind: string, rules: SpoofRules | null, seed: number) {
     this.random = randomFrom(seed);
     this.kind = kind;
     const metadata = device.features !== 0;
@@ -271,7 +271,7 @@ class Run {
   }
 }
 
-for (const device of DEVICES) {
+for (const device of FORMATS) {
   for (const kind of KINDS.keys()) {
     const skip = kind === "tap" ? skipTap() : false;
     describe(`${device.name} on ${kind} delivers a frame whole or counts it once`, { skip }, () => {

@@ -15,7 +15,7 @@ import { after, describe, test } from "node:test";
 import { Bench, frameOf } from "../../test/support/guest.ts";
 import { ProxyBench, message as proxyMessage, table, words } from "../../test/support/proxy.ts";
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../abi/index.ts";
-import { DEVICES } from "../devices/index.ts";
+import { FORMATS } from "../devices/registry.ts";
 import { Batch } from "../memory/index.ts";
 import { openPorts, parsePort } from "../net/create.ts";
 import { readBar, writeBar } from "../nic/bars.ts";
@@ -42,7 +42,7 @@ function expectNoGrowth(what: string, times: number, action: (n: number) => void
 const SLOW = new Set<number>([REG.CTX_PADDR_HI, REG.PAGES_HI, REG.BLOB_HI]);
 
 describe("operations that a guest repeats", () => {
-  for (const device of DEVICES) {
+  for (const device of FORMATS) {
     test(`${device.name}: views do not grow when any register is written repeatedly`, () => {
       const bench = new Bench({ device, pairs: 2, config: { rxBufs: 16, txBufs: 16 } });
       bench.driver.open();

@@ -7,8 +7,8 @@ import { describe, test } from "node:test";
 import { CutMemory, type CutOptions } from "../../test/support/cut-memory.ts";
 import { Bench, FULL, frameOf, numberOf } from "../../test/support/guest.ts";
 import { BAR_REGISTERS, CONTEXT_PAGE, REG } from "../abi/index.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES } from "../devices/index.ts";
+import type { RingFormat } from "../devices/format.ts";
+import { FORMATS } from "../devices/registry.ts";
 import { sring } from "../devices/sring/host.ts";
 import { sringGso } from "../devices/sring_gso/host.ts";
 import { mapPageList } from "../engine/contexts.ts";
@@ -28,7 +28,7 @@ class SplitBench extends Bench {
   readonly #form: (typeof FORMS)[number];
 
   constructor(
-    device: Device,
+    device: RingFormat,
     form: (typeof FORMS)[number] = "helperfree",
     { bufferSize = 2048, bufs = 16 } = {},
   ) {
@@ -100,7 +100,7 @@ class SplitBench extends Bench {
   }
 }
 
-for (const device of DEVICES) {
+for (const device of FORMATS) {
   for (const form of FORMS) {
     describe(`${device.name}, ${form}`, () => {
       test("frames arrive whole when buffers are split at any byte", () => {
@@ -285,7 +285,7 @@ describe("memory that is removed while a NIC runs", () => {
   });
 
   test("ring resumes when the guest reopened it while its memory was away", () => {
-    for (const device of DEVICES) {
+    for (const device of FORMATS) {
       const bench = new SplitBench(device);
       const { driver } = bench;
       driver.open();

@@ -7,8 +7,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Bench } from "../../test/support/guest.ts";
 import { isTestFrame, OUTSIDES, skipTap, testFrame } from "../../test/support/net.ts";
 import { FEATURES } from "../abi/index.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES } from "../devices/index.ts";
+import type { RingFormat } from "../devices/format.ts";
+import { FORMATS as RING_FORMATS } from "../devices/registry.ts";
 import { DROP_TOO_LONG } from "../memory/counters.ts";
 
 const BUFFER = 512;
@@ -18,7 +18,7 @@ const DEADLINE_MS = 5000;
 
 interface Format {
   readonly name: string;
-  readonly device: Device;
+  readonly device: RingFormat;
   readonly features: number;
   /** Length of a guest's buffers in bytes. */
   readonly bufferSize: number;
@@ -30,7 +30,7 @@ interface Format {
  * Formats with one buffer a packet take what fits it. A packet
  * of several buffers is limited by the MTU.
  */
-const FORMATS: readonly Format[] = DEVICES.flatMap((device): Format[] => {
+const FORMATS: readonly Format[] = RING_FORMATS.flatMap((device): Format[] => {
   const { name } = device;
   if ((device.features & FEATURES.SG) === 0) {
     return [

@@ -2,7 +2,7 @@
  * A NIC whose machine is this process: no VMM, no sockets. For tests, benches and the embedded
  * demo.
  */
-import type { Device } from "../devices/format.ts";
+import type { RingFormat } from "../devices/format.ts";
 import { programSets } from "../devices/program-set.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
@@ -12,7 +12,7 @@ import type { NicConfig } from "./config.ts";
 import { Nic } from "./nic.ts";
 
 export interface LocalNicOptions {
-  readonly device: Device;
+  readonly device: RingFormat;
   readonly memory: GuestMemory;
   /** One per queue pair. */
   readonly ports: readonly Port[];

@@ -8,8 +8,8 @@ import { test } from "node:test";
 import { frameOf, numberOf, TestPort } from "../../test/support/guest.ts";
 import { refuseSpoilt } from "../../test/support/records.ts";
 import { BAR_REGISTERS, FEATURES, PRIVATE_OFFSET, type ProgramForm, REG } from "../abi/index.ts";
-import type { Device } from "../devices/format.ts";
-import { DEVICES } from "../devices/index.ts";
+import type { RingFormat } from "../devices/format.ts";
+import { FORMATS } from "../devices/registry.ts";
 import { sring } from "../devices/sring/host.ts";
 import { SRING } from "../devices/sring/layout.ts";
 import { GuestDriver } from "../guest/driver.ts";
@@ -36,7 +36,7 @@ function randomFrom(seed: number): Random {
 }
 
 interface MachineOptions {
-  readonly device: Device;
+  readonly device: RingFormat;
   readonly form?: ProgramForm;
   readonly pairs?: number;
 }
@@ -46,7 +46,7 @@ class Machine {
   readonly memory = new LocalMemory(4 << 20);
   readonly ports: readonly TestPort[];
   readonly driver: GuestDriver;
-  readonly device: Device;
+  readonly device: RingFormat;
   local: LocalNic;
   /** Numbers of frames, as they were sent by each end and as they arrived at the other. */
   readonly traffic: { sent: number[]; given: number[]; received: number[] }[];
@@ -172,7 +172,7 @@ function step(machine: Machine, random: Random, replaces: number): void {
   }
 }
 
-for (const device of DEVICES) {
+for (const device of FORMATS) {
   for (const form of ["helperfree", "v1"] as const) {
     test(`${device.name}, ${form}: no packet is lost when the NIC is replaced at any point`, () => {
       for (let seed = 1; seed <= SEEDS; seed++) {
@@ -202,7 +202,7 @@ for (const device of DEVICES) {
 }
 
 /** A NIC in the middle of traffic, with everything in its record that a NIC can have. */
-function example(device: Device, pairs = 2): Machine {
+function example(device: RingFormat, pairs = 2): Machine {
   const machine = new Machine({ device, pairs });
   machine.driver.open();
   machine.ports[0].room = 3;
@@ -217,7 +217,7 @@ function example(device: Device, pairs = 2): Machine {
   return machine;
 }
 
-for (const device of DEVICES) {
+for (const device of FORMATS) {
   test(`${device.name}: record of version 1 restores the NIC that it was saved from`, () => {
     const fixtures = JSON.parse(readFileSync(FIXTURES, "utf8")) as Record<string, NicRecord>;
     const machine = example(device);
@@ -234,7 +234,7 @@ for (const device of DEVICES) {
 }
 
 test("spoilt records of a NIC are refused, and change nothing", () => {
-  const machine = example(DEVICES[0], 1);
+  const machine = example(FORMATS[0], 1);
   const record: unknown = JSON.parse(JSON.stringify(saveNic(machine.nic)));
   const refused = refuseSpoilt(
     record,

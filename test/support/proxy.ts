@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ProgramSet } from "../../src/abi/index.ts";
-import type { Device } from "../../src/devices/format.ts";
+import type { RingFormat } from "../../src/devices/format.ts";
 import { sring } from "../../src/devices/sring/host.ts";
 import { QueuePair } from "../../src/engine/pair.ts";
 import { BackendConnection } from "../../src/frontends/proxy/connection.ts";
@@ -87,7 +87,7 @@ export class ProxyBench {
   #fd = -1;
   readonly eventFds: number[] = [];
 
-  constructor(device: Device = sring, allowUnverified = false) {
+  constructor(device: RingFormat = sring, allowUnverified = false) {
     this.pair = new QueuePair({
       ...{ port: this.port, rxVector: 0, txVector: 1 },
       fire: (vector) => this.frontend.backend.fire(vector),

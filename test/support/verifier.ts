@@ -3,8 +3,8 @@
  * do not use, and mutants of all of them.
  */
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm } from "../../src/abi/programs.ts";
-import { DEVICES } from "../../src/devices/index.ts";
 import { programsOf } from "../../src/devices/program-set.ts";
+import { FORMATS } from "../../src/devices/registry.ts";
 import type { Program } from "../../src/ebpf/program.ts";
 import { assembleText } from "../../src/ebpf/text.ts";
 import type { VerifyOptions } from "../../src/ebpf/verifier/index.ts";
@@ -16,7 +16,7 @@ export interface Sample {
 
 /** Returns every program of every device in one form and size. */
 export function deviceSamples(bufs: number, form: ProgramForm): Sample[] {
-  return DEVICES.flatMap((device) => {
+  return FORMATS.flatMap((device) => {
     const { code } = programsOf(device, { bufs, form });
     const contextSize = device.contextSize(bufs);
     return PROGRAM_NAMES.flatMap((name) => {

@@ -20,7 +20,7 @@ import {
   type ProgramName,
   type ProgramSet,
 } from "../../src/abi/index.ts";
-import type { Device } from "../../src/devices/format.ts";
+import type { RingFormat } from "../../src/devices/format.ts";
 import { programsOf } from "../../src/devices/program-set.ts";
 import { summarise, verify } from "../../src/ebpf/index.ts";
 import { BpfMemory, bpfProblem, loadSocketFilter } from "../../src/os/bpf.ts";
@@ -59,7 +59,7 @@ function eachProgram(
   }
 }
 
-function expectAccepted(device: Device, bufs: number, set: ProgramSet): void {
+function expectAccepted(device: RingFormat, bufs: number, set: ProgramSet): void {
   eachProgram(set, (name, code) => {
     const contextSize = device.contextSize(bufs);
     const verdict = verify({ name, code }, { contextSize, program: name, form: set.form });

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { PRIVATE_OFFSET, PROGRAM_IDS, PROGRAM_NAMES } from "../../src/abi/index.ts";
 import { compileFunction } from "../../src/compiler/index.ts";
-import { DEVICES } from "../../src/devices/index.ts";
 import { programsOf } from "../../src/devices/program-set.ts";
+import { FORMATS } from "../../src/devices/registry.ts";
 import { sring } from "../../src/devices/sring/host.ts";
 import { Assembler, at, R0, R1 } from "../../src/ebpf/assembler.ts";
 import { Interpreter } from "../../src/ebpf/interpreter.ts";
@@ -17,7 +17,7 @@ import { openFds, requires } from "../support/os.ts";
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
 
-for (const [device, bufs] of DEVICES.flatMap((d) => [16, 256, 8192].map((n) => [d, n] as const))) {
+for (const [device, bufs] of FORMATS.flatMap((d) => [16, 256, 8192].map((n) => [d, n] as const))) {
   test(`the kernel accepts ${device.name}'s HELPERFREE programs for ${bufs} buffers`, {
     skip,
   }, () => {

@@ -39,7 +39,7 @@ function tool(command: string, ...words: string[]) {
 
 const bpfhv = (...words: string[]) => tool(process.execPath, MAIN, ...words);
 
-/** What `npm install bpfhv-0.1.0.tgz` makes, without a network: the tarball, and its dependencies. */
+/** What `npm install` of the tarball makes, without a network. */
 before(() => {
   const pack = spawnSync("npm", ["pack", "--ignore-scripts", "--pack-destination", project], {
     ...{ cwd: ROOT, encoding: "utf8", timeout: 120_000 },

@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { DROP_COUNTERS } from "../../src/memory/counters.ts";
-import { NicGuest } from "./nic-guest.ts";
-import { withoutVm } from "./requirements.ts";
-import { patience } from "./time.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { withoutVm } from "../support/vm/requirements.ts";
+import { patience } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 const EXAMPLE = fileURLToPath(new URL("../../../examples/mini-ring.ts", import.meta.url));

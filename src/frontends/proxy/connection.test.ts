@@ -4,7 +4,7 @@ import { frameOf } from "../../../test/support/guest.ts";
 import { dup, openFds } from "../../../test/support/os.ts";
 import { message, ProxyBench, type RawReply, table, words } from "../../../test/support/proxy.ts";
 import { PROGRAM_IDS } from "../../abi/index.ts";
-import type { Device } from "../../devices/format.ts";
+import type { RingFormat } from "../../devices/format.ts";
 import { programsOf } from "../../devices/program-set.ts";
 import { sring } from "../../devices/sring/host.ts";
 import { sringGso } from "../../devices/sring_gso/host.ts";
@@ -494,7 +494,7 @@ describe("packets", () => {
 
 describe("programs that are not proved", () => {
   /** sring, but its txc reads beyond its context. */
-  const careless: Device = {
+  const careless: RingFormat = {
     ...sring,
     name: "careless",
     programs: (options) => {

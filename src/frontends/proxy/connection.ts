@@ -3,7 +3,7 @@
  * replies out, kicks noticed. Any request that can be told from the next one
  * gets a reply; if it cannot, the connection ends.
  */
-import type { Device } from "../../devices/format.ts";
+import type { RingFormat } from "../../devices/format.ts";
 import { CONTROL_TAG, type Control } from "../../engine/loop.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import { EPOLLET, EPOLLIN, type Epoll } from "../../os/epoll.ts";
@@ -25,7 +25,7 @@ const KICK_TAG = CONTROL_TAG + 1;
 const NO_BYTES = new Uint8Array(0);
 
 export interface ProxyFrontendOptions {
-  readonly device: Device;
+  readonly device: RingFormat;
   readonly features: number;
   readonly pair: QueuePair;
   /** The VMM's socket; null: only `adopt` brings connections. */

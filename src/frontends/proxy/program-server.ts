@@ -2,13 +2,13 @@
  * The programs that a backend sends: proved once for each size of the queues, which the VMM sets.
  */
 import type { ProgramName, ProgramSet } from "../../abi/index.ts";
-import type { Device } from "../../devices/format.ts";
+import type { RingFormat } from "../../devices/format.ts";
 import { programsOf } from "../../devices/program-set.ts";
 import { proofOf, proveDevice, UnprovedError } from "../../devices/proof.ts";
 import { writeProgramObject } from "./program-object.ts";
 
 export interface OfferOptions {
-  readonly device: Device;
+  readonly device: RingFormat;
   readonly warn: (text: string) => void;
   /** Also send programs that the verifier refuses. */
   readonly allowUnverified?: boolean;

@@ -3,8 +3,8 @@
  * mutations that keep most of their meaning.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { DEVICES } from "../../../src/devices/index.ts";
 import { programSet } from "../../../src/devices/program-set.ts";
+import { FORMATS as RING_FORMATS } from "../../../src/devices/registry.ts";
 import { readElf } from "../../../src/ebpf/elf-reader.ts";
 import { writeElf } from "../../../src/ebpf/elf-writer.ts";
 import { EbpfError } from "../../../src/ebpf/errors.ts";
@@ -39,7 +39,7 @@ function makeBases(): Bases {
   const clang = readdirSync(TESTDATA)
     .filter((name) => name.endsWith(".o"))
     .map((name) => Uint8Array.from(readFileSync(new URL(name, TESTDATA))));
-  const sets = DEVICES.flatMap((device) =>
+  const sets = RING_FORMATS.flatMap((device) =>
     (["helperfree", "v1"] as const).map((form) =>
       programSet(device, { rxBufs: 16, txBufs: 16 }, form),
     ),

@@ -1,7 +1,7 @@
 /**
  * bpfhv-proxy messages to the backend, over a socket pair, while the guest overwrites its rings.
  */
-import { DEVICES } from "../../../src/devices/index.ts";
+import { FORMATS } from "../../../src/devices/registry.ts";
 import type { Random } from "../../support/ebpf-fuzz/random.ts";
 import { frameOf } from "../../support/guest.ts";
 import { message, ProxyBench, table, words } from "../../support/proxy.ts";
@@ -65,7 +65,7 @@ const START: readonly (readonly [number, Uint8Array, readonly FdKind[]])[] = [
 ];
 
 function generate(random: Random): Connection {
-  const device = random.below(DEVICES.length);
+  const device = random.below(FORMATS.length);
   const steps: Step[] = [];
   if (random.once(2)) {
     for (const [type, payload, fds] of START) {
@@ -99,7 +99,7 @@ const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
 
 class ProxySession implements Session<Connection> {
   readonly #fds = new StrangeFds();
-  readonly #benches = DEVICES.map((device) => new ProxyBench(device));
+  readonly #benches = FORMATS.map((device) => new ProxyBench(device));
   readonly #limit = new ResourceLimit("self", WARM_UP_CHECKS);
   readonly #idleFds = resourcesOf("self").descriptors;
 

@@ -2,8 +2,8 @@
  * Random accesses to the registers, doorbells and program window of a NIC, with rings overwritten.
  */
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
-import type { Device } from "../../../src/devices/format.ts";
-import { DEVICES } from "../../../src/devices/index.ts";
+import type { RingFormat } from "../../../src/devices/format.ts";
+import { FORMATS } from "../../../src/devices/registry.ts";
 import { readBar, writeBar } from "../../../src/nic/bars.ts";
 import type { Random } from "../../support/ebpf-fuzz/random.ts";
 import { Bench, frameOf } from "../../support/guest.ts";
@@ -65,7 +65,7 @@ function step(random: Random): Step {
 
 function generate(random: Random): Accesses {
   const steps = Array.from({ length: 1 + random.below(STEPS) }, () => step(random));
-  return { device: random.below(DEVICES.length), pairs: 1 + random.below(2), steps };
+  return { device: random.below(FORMATS.length), pairs: 1 + random.below(2), steps };
 }
 
 /** A guest and its NIC, which can return to their initial state. */
@@ -78,7 +78,7 @@ class Life {
   readonly #memory: Uint8Array;
   readonly #fresh: Uint8Array;
 
-  constructor(device: Device, pairs: number) {
+  constructor(device: RingFormat, pairs: number) {
     const config = { rxBufs: BUFS, txBufs: BUFS };
     const guest = { bufferSize: BUFFER_SIZE, features: ALL };
     this.bench = new Bench({ device, pairs, config, mib: MIB, guest });
@@ -108,7 +108,7 @@ class Life {
 class NicSession implements Session<Accesses> {
   readonly #limit = new ResourceLimit("self", WARM_UP_CHECKS);
   /** One per type of NIC: creating one compiles its programs. */
-  readonly #lives = DEVICES.map((device) => [1, 2].map((pairs) => new Life(device, pairs)));
+  readonly #lives = FORMATS.map((device) => [1, 2].map((pairs) => new Life(device, pairs)));
 
   run({ device, pairs, steps }: Accesses): number {
     const life = this.#lives[device]![pairs - 1]!;

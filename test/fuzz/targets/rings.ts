@@ -1,7 +1,7 @@
 /** Rings that another thread overwrites while the engine processes them. */
 import { Worker } from "node:worker_threads";
 import { BAR_REGISTERS, REG } from "../../../src/abi/index.ts";
-import { DEVICES } from "../../../src/devices/index.ts";
+import { FORMATS } from "../../../src/devices/registry.ts";
 import { readBar, writeBar } from "../../../src/nic/bars.ts";
 import type { Random } from "../../support/ebpf-fuzz/random.ts";
 import { Bench, frameOf } from "../../support/guest.ts";
@@ -31,7 +31,7 @@ const BUFFER_SIZE = 2048;
 /** All feature bits. */
 const ALL = 0xffffffff;
 
-const KINDS: readonly Kind[] = DEVICES.flatMap((_, device) =>
+const KINDS: readonly Kind[] = FORMATS.flatMap((_, device) =>
   [16, 64].flatMap((bufs) =>
     (["helperfree", "v1"] as const).map((form) => ({ device, bufs, form })),
   ),
@@ -41,7 +41,7 @@ const keyOf = ({ device, bufs, form }: Kind): string => `${device} ${bufs} ${for
 function benchFor({ device, bufs, form }: Kind): Bench {
   const config = { rxBufs: bufs, txBufs: bufs };
   const guest = { bufferSize: BUFFER_SIZE, features: ALL };
-  return new Bench({ device: DEVICES[device]!, form, config, mib: MIB, guest });
+  return new Bench({ device: FORMATS[device]!, form, config, mib: MIB, guest });
 }
 
 function generate(random: Random): Ride {

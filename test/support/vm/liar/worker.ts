@@ -2,8 +2,8 @@
  * The thread of a lying host: one NIC, one loop, and a few words shared with the test (modes.ts).
  */
 import { parentPort, workerData } from "node:worker_threads";
-import { findDevice } from "../../../../src/devices/index.ts";
 import { programSets } from "../../../../src/devices/program-set.ts";
+import { findFormat } from "../../../../src/devices/registry.ts";
 import { CONTROL_TAG, type Control, Loop } from "../../../../src/engine/loop.ts";
 import { QueuePair } from "../../../../src/engine/pair.ts";
 import { openPorts, type PortSpec } from "../../../../src/net/create.ts";
@@ -77,7 +77,7 @@ function serve({
   socketPath,
   shared,
 }: LiarWorkerData): void {
-  const device = findDevice(name);
+  const device = findFormat(name);
   if (device === undefined) throw new Error(`there is no device ${name}`);
   const words = new Int32Array(shared);
   const ports = openPorts(port, count, false).map((each) => new LiarsPort(each));
