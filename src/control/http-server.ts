@@ -72,6 +72,10 @@ export class HttpServer {
   readonly #clients = new Set<Socket>();
   /** Sockets that were told that they do not speak HTTP. */
   readonly #malformed = new WeakSet<Socket>();
+  /** The answer that is due on each socket. */
+  readonly #due = new WeakMap<Socket, ServerResponse>();
+  /** Sockets whose client sent more than one request at a time: the first answer is the last. */
+  readonly #pipelining = new WeakSet<Socket>();
   readonly #server: Server;
   #unanswered = 0;
   #streams = 0;
@@ -86,14 +90,14 @@ export class HttpServer {
         ...{ requestTimeout: requestMs, headersTimeout: requestMs, keepAliveTimeout: idleMs },
         ...{ maxHeaderSize: headerBytes, connectionsCheckingInterval: 1000 },
       },
-      (request, response) => void this.#serve(request, response),
+      (request, response) => this.#requested(request, response),
     );
     server.timeout = idleMs;
     server.maxConnections = clients;
     server.on("connection", (socket) => this.#connected(socket));
     server.on("checkContinue", (request, response) => {
       if (!this.#isTooLong(request)) response.writeContinue();
-      void this.#serve(request, response);
+      this.#requested(request, response);
     });
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     // Out of descriptors: this client is lost, later ones need not be.
@@ -140,6 +144,27 @@ export class HttpServer {
     return Number(headers["content-length"] ?? 0) > this.#limits.bodyBytes;
   }
 
+  /**
+   * One request of a connection at a time. Who sends more before the answer hears that one only:
+   * Node would hold all of them, and an answer for each.
+   */
+  #requested(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request;
+    const due = this.#due.get(socket);
+    if (due === undefined && !this.#pipelining.has(socket)) {
+      this.#due.set(socket, response);
+      response.once("close", () => this.#due.delete(socket));
+      void this.#serve(request, response);
+      return;
+    }
+    this.#pipelining.add(socket);
+    socket.pause();
+    if (due === undefined || due.writableEnded) socket.destroySoon();
+    // An answer without an end: a stream of events.
+    else if (due.headersSent) socket.destroy();
+    else due.setHeader("connection", "close");
+  }
+
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
       const waits = request.headers.expect !== undefined && this.#isTooLong(request);
@@ -174,6 +199,10 @@ export class HttpServer {
 
   #stream(response: ServerResponse, begin: (client: StreamClient) => void): void {
     const { streams, streamBytes, heartbeatMs } = this.#limits;
+    const { socket } = response;
+    if (socket === null || this.#pipelining.has(socket)) {
+      return send(response, { status: 400, body: { error: "send one request at a time" } }, true);
+    }
     if (this.#streams >= streams) {
       const error = `${streams} clients listen to events already`;
       return send(response, { status: 503, body: { error } }, true);
@@ -189,7 +218,7 @@ export class HttpServer {
       response.write(text);
       return true;
     };
-    response.socket?.setTimeout(0);
+    socket.setTimeout(0);
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
     response.flushHeaders();
     const heartbeat = setInterval(() => write(":\n\n"), heartbeatMs);
@@ -225,7 +254,7 @@ function send(response: ServerResponse, answer: PlainAnswer, last: boolean): voi
     "content-type": "application/json",
     "content-length": Buffer.byteLength(text),
     ...(answer.allow === undefined ? {} : { allow: answer.allow }),
-    ...(last ? { connection: "close" } : {}),
+    ...(last || response.hasHeader("connection") ? { connection: "close" } : {}),
   });
   response.end(text);
 }
