@@ -1,4 +1,6 @@
-/** `bpfhv drive`: the machine's end of the bpfhv-proxy protocol, to try or to measure any backend. */
+/**
+ * `bpfhv drive`: the machine's end of the bpfhv-proxy protocol, to try or to measure any backend.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** The API beside hostile clients: each costs the server a bounded amount, and is told why. */
+/** The API beside hostile clients: each costs the server a bounded amount, and gets the reason. */
 import assert from "node:assert/strict";
 import {
   lstatSync,
@@ -152,7 +152,7 @@ describe("the API", () => {
         [ask(path, { path: "/" }), 404, /unknown path \/: there are \/v1\/nic, /],
         [ask(path, { path: "/v1/nics/vm2" }), 404, /^no NIC vm2: there are vm1$/],
         [ask(path, { path: "/v1/nics/%1b" }), 404, /unknown path/],
-        [ask(path, { path: "//" }), 400, /is no path/],
+        [ask(path, { path: "//" }), 400, /is not a path/],
         [ask(path, { path: "/v1/constructor" }), 404, /unknown path/],
         [ask(path, { method: "PUT", path: "/v1/nics" }), 405, /PUT \/v1\/nics: use GET/],
         [ask(path, { method: "DELETE" as "GET" }), 405, /use GET, PUT, PATCH$/],

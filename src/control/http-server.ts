@@ -70,7 +70,7 @@ export class HttpServer {
   readonly #answer: (request: HttpRequest) => Promise<HttpAnswer>;
   readonly #limits: Limits;
   readonly #clients = new Set<Socket>();
-  /** Sockets that were told that they do not speak HTTP. */
+  /** Sockets that were answered that they do not speak HTTP. */
   readonly #malformed = new WeakSet<Socket>();
   /** The answer that is due on each socket. */
   readonly #due = new WeakMap<Socket, ServerResponse>();
@@ -160,7 +160,7 @@ export class HttpServer {
     this.#pipelining.add(socket);
     socket.pause();
     if (due === undefined || due.writableEnded) socket.destroySoon();
-    // An answer without an end: a stream of events.
+    // An endless answer: a stream of events.
     else if (due.headersSent) socket.destroy();
     else due.setHeader("connection", "close");
   }
@@ -187,7 +187,7 @@ export class HttpServer {
 
   async #answered(request: HttpRequest): Promise<HttpAnswer> {
     if (this.#unanswered >= this.#limits.unanswered) {
-      return { status: 503, body: { error: "too many requests are under way: ask again" } };
+      return { status: 503, body: { error: "too many requests are waiting: ask again" } };
     }
     this.#unanswered++;
     try {

@@ -1,4 +1,6 @@
-/** The API: one table of paths and methods, from which requests are answered and OpenAPI is made. */
+/**
+ * The API: one table of paths and methods, from which requests are answered and OpenAPI is made.
+ */
 import { CommandError } from "../errors.ts";
 import type { Events } from "./events.ts";
 import { NicFailed } from "./handle.ts";
@@ -126,7 +128,7 @@ function urlOf(text: string): URL {
   try {
     return new URL(text, "http://localhost");
   } catch {
-    throw new HttpError(400, `${printable(text, 60)} is no path`);
+    throw new HttpError(400, `${printable(text, 60)} is not a path`);
   }
 }
 

@@ -35,7 +35,7 @@ export class RunningNic {
   failure: string | null = null;
   readonly #options: RunningNicOptions;
   #spec: NicSpec;
-  /** Settles after the change that is under way: changes are made one after the other. */
+  /** Settles after the change in progress: changes are made one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: RunningNicOptions) {
