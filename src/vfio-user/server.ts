@@ -4,17 +4,11 @@ import { RegionTable } from "../memory/regions.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
 import { prepareToSignalPeers } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
-import {
-  accept,
-  listenUnix,
-  removeSocket,
-  type SocketAccess,
-  shutdown,
-  socketInode,
-} from "../os/unix-socket.ts";
+import { type SocketAccess, shutdown } from "../os/unix-socket.ts";
 import { type Counters, newCounters } from "./counters.ts";
 import type { DeviceHost, PciDevice } from "./device.ts";
 import { FramingError, MessageStream } from "./framing.ts";
+import { Listener } from "./listener.ts";
 import { PciFunction } from "./pci.ts";
 import { prepareServer, type ServerParts, type ServerRecord, saveServer } from "./persist.ts";
 import { ReplyWriter } from "./replies.ts";
@@ -27,23 +21,21 @@ export interface ServerOptions {
   readonly access?: SocketAccess;
   /** Connections and resets, for a log. */
   readonly log?: (message: string) => void;
-  /** What the operator should know: `code` is stable. */
+  /** Warnings for the operator: `code` is stable. */
   readonly onWarning?: (code: string, message: string) => void;
-  /** Every answer is this late, in order: to see how clients live with a slow server. */
+  /** Delays every answer, in order: to test clients of a slow server. */
   readonly answerDelayMs?: number;
   /**
-   * A client that has not sent a VERSION message so long after it connected is disconnected: others
-   * wait behind it.
+   * Disconnects a client that has not sent VERSION within this time: others wait behind it. Default:
+   * 10 s.
    */
   readonly greetingMs?: number;
   /**
-   * Use guest memory in files that cannot be sealed, too: whoever shrinks one kills this process.
+   * Uses guest memory in files that cannot be sealed, too: whoever shrinks one kills this process.
    */
   readonly allowUnsealed?: boolean;
 }
 
-/** After accept(2) failed. */
-const ACCEPT_AGAIN_MS = 500;
 /** QEMU sends VERSION as soon as it has connected. */
 const GREETING_MS = 10_000;
 
@@ -61,26 +53,20 @@ export class VfioUserServer implements DeviceHost {
   readonly #session: Session;
   readonly #log: (message: string) => void;
   readonly #warn: (code: string, message: string) => void;
-  readonly #path: string | undefined;
-  readonly #inode: number = 0;
+  readonly #listener: Listener;
   readonly #greetingMs: number;
-  #listener = -1;
   #connection = -1;
   #attached = false;
-  /** When the client's VERSION is overdue. */
+  /** Deadline of the client's VERSION. */
   #greetBy = 0;
   #closed = false;
-  /** In the middle of a message: closing has to wait for its end. */
+  /** A message is being handled: `close` takes effect after it. */
   #busy = false;
   #epoll: Epoll | null = null;
   #tag = 0;
-  /** When the listener is to be watched again; infinity: it is, or a client is there. */
-  #acceptAt = Number.POSITIVE_INFINITY;
-  #acceptTold = false;
 
   /**
-   * @throws OsError when the socket cannot be made, RangeError when the device's description is
-   * invalid.
+   * @throws OsError if the socket cannot be made, RangeError if the device's description is invalid
    */
   constructor(device: PciDevice, options: ServerOptions = {}) {
     this.#device = device;
@@ -98,21 +84,16 @@ export class VfioUserServer implements DeviceHost {
     });
     prepareToSignalPeers();
     this.#greetingMs = options.greetingMs ?? GREETING_MS;
-    this.#path = options.socketPath;
-    if (this.#path === undefined) return;
-    this.#listener = listenUnix(this.#path, options.access);
-    this.#inode = socketInode(this.#path);
+    const { socketPath, access } = options;
+    this.#listener = new Listener(socketPath, access, this.counters, this.#warn);
   }
 
-  /**
-   * The one descriptor worth polling now: the connection, or the listening socket while there is
-   * none; or -1.
-   */
+  /** The descriptor to poll: the connection, or without one the listening socket; or -1. */
   get pollFd(): number {
-    return this.#connection >= 0 ? this.#connection : this.#listener;
+    return this.#connection >= 0 ? this.#connection : this.#listener.fd;
   }
 
-  /** The client's last message that was refused, and how; "": none was. */
+  /** The client's last refused message and its errno; "": none was refused. */
   get lastRefusal(): string {
     return this.#session.lastRefusal;
   }
@@ -129,18 +110,17 @@ export class VfioUserServer implements DeviceHost {
   register(epoll: Epoll, tag: number): void {
     this.#epoll = epoll;
     this.#tag = tag;
-    if (this.pollFd >= 0) epoll.add(this.pollFd, EPOLLIN, tag);
+    this.#listener.register(epoll, tag);
+    if (this.#connection >= 0) epoll.add(this.#connection, EPOLLIN, tag);
+    else this.#listener.watch();
   }
 
   /** Takes a connected, non-blocking socket as the client. @throws Error while there is one. */
   adopt(fd: number): void {
     if (this.#connection >= 0) throw new Error("the device has a client: one at a time");
-    // A second client waits in the backlog: looking at the listener would only wake the loop for
-    // nothing.
-    if (this.#listener >= 0) this.#epoll?.remove(this.#listener);
+    this.#listener.ignore();
     this.#connection = fd;
     this.#epoll?.add(fd, EPOLLIN, this.#tag);
-    this.#acceptTold = false;
     this.#session.restart();
     this.#greetBy = performance.now() + this.#greetingMs;
     this.counters.connections++;
@@ -148,8 +128,8 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Accepts a client, or takes what one receive call gives (at most 16 KiB) and carries it out.
-   * With nothing there this is one system call. @returns the number of messages.
+   * Accepts a client, or receives once (at most 16 KiB) and handles the messages that are complete.
+   * One system call if nothing has arrived. @returns the number of messages
    */
   handleReadable(): number {
     if (this.#closed || (this.#connection < 0 && !this.#accept())) return 0;
@@ -159,8 +139,8 @@ export class VfioUserServer implements DeviceHost {
       if (n === 0) this.#disconnect("client closed the connection");
       return n === 0 ? 0 : this.#handleMessages();
     } catch (error) {
-      // Framing broken, or the connection reset: the client is lost either way. Device errors never
-      // get here.
+      // Invalid framing, or a connection that was reset: the client is lost. Exceptions of the device
+      // are caught by the session.
       this.#busy = false;
       if (error instanceof FramingError) this.counters.disconnects++;
       this.#disconnect((error as Error).message);
@@ -169,47 +149,23 @@ export class VfioUserServer implements DeviceHost {
   }
 
   #accept(): boolean {
-    if (this.#listener < 0 || this.#acceptAt !== Number.POSITIVE_INFINITY) return false;
     let fd = -1;
     try {
-      fd = accept(this.#listener);
+      fd = this.#listener.accept();
       if (fd >= 0) this.adopt(fd);
       return fd >= 0;
     } catch (error) {
-      this.#acceptLater(fd, error as Error);
+      if (fd >= 0) close(fd);
+      this.#connection = -1;
+      this.#listener.pause(error as Error);
       return false;
     }
   }
 
   /**
-   * No descriptor is free, mostly. The client stays in the backlog; the listener is not watched
-   * meanwhile.
-   */
-  #acceptLater(fd: number, error: Error): void {
-    this.counters.acceptFailures++;
-    if (!this.#acceptTold) this.#warn("accept-failed", `a client waits: ${error.message}`);
-    this.#acceptTold = true;
-    if (fd >= 0) {
-      close(fd);
-      this.#connection = -1;
-    } else this.#epoll?.remove(this.#listener);
-    this.#acceptAt = performance.now() + ACCEPT_AGAIN_MS;
-  }
-
-  #watchListener(): void {
-    this.#acceptAt = Number.POSITIVE_INFINITY;
-    if (this.#closed || this.#listener < 0 || this.#connection >= 0) return;
-    try {
-      this.#epoll?.add(this.#listener, EPOLLIN, this.#tag);
-    } catch (error) {
-      this.#warn("accept-failed", (error as Error).message);
-      this.#acceptAt = performance.now() + ACCEPT_AGAIN_MS;
-    }
-  }
-
-  /**
-   * The state of the client and its session, between two messages; descriptors go to `fds` and stay
-   * this server's. To hand the client over: save, restore in another server, `abandon` here.
+   * Returns the state of the client and its session, between two messages. Descriptors are added to
+   * `fds` and stay this server's. To hand the client over: save, restore in another server, then
+   * `abandon` here.
    */
   save(fds: SavedFds): ServerRecord {
     if (this.#busy) throw new Error("a message is being handled");
@@ -217,8 +173,9 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Continues with the client of another server, whose device was described alike. The device hears
-   * of its machine as if the client had just said everything, and then restores its own state.
+   * Takes over the client of another server, whose device has the same description. The device gets
+   * `attached`, `dmaMapped` and `busMasterChanged` as for a new client; the caller restores the
+   * device's own state afterwards.
    * @throws RecordError; then nothing was changed, and the descriptors stay the caller's
    */
   restore(value: unknown, fds: ClaimedFds): void {
@@ -236,8 +193,8 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Forgets the client, which another server has now: the device stops, and this process's
-   * descriptors are closed, but the connection is not shut down.
+   * Releases a client that another server has taken over: the device stops and descriptors are
+   * closed, but the connection is not shut down.
    */
   abandon(): void {
     const fd = this.#connection;
@@ -284,25 +241,24 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Milliseconds until `handleTimers` has work: late answers, a client to accept, one that says
-   * nothing; -1 when it has none.
+   * Milliseconds until `handleTimers` has work: delayed answers, the end of a pause in accepting, a
+   * VERSION that is overdue; -1 if it has none.
    */
   get timeoutMs(): number {
     const late = this.#replies.timeoutMs;
     if (this.#attached) return late;
-    const at = this.#connection < 0 ? this.#acceptAt : this.#greetBy;
+    const at = this.#connection < 0 ? this.#listener.pausedUntil : this.#greetBy;
     if (at === Number.POSITIVE_INFINITY) return late;
     const left = Math.max(0, Math.ceil(at - performance.now()));
     return late < 0 ? left : Math.min(left, late);
   }
 
   /**
-   * Sends late answers that are due, accepts again when it could not before, lets a client go that
-   * says nothing.
+   * Sends delayed answers that are due, ends a pause in accepting, disconnects a client that sent no
+   * VERSION in time.
    */
   handleTimers(): void {
-    const waits = this.#acceptAt !== Number.POSITIVE_INFINITY;
-    if (waits && performance.now() >= this.#acceptAt) this.#watchListener();
+    if (performance.now() >= this.#listener.pausedUntil) this.#listener.watch();
     if (this.#connection < 0) return;
     if (!this.#attached && performance.now() >= this.#greetBy) {
       this.counters.disconnects++;
@@ -318,9 +274,9 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Lets the client go: the device stops first, then memory and interrupts are given back. Shutting
-   * down and reading to the end before closing keeps QEMU alive, which aborts when its connection
-   * is reset.
+   * Disconnects the client: the device stops first, then memory and interrupts are released. QEMU
+   * aborts if its connection is reset, so the socket is shut down and read to the end before it is
+   * closed.
    */
   #disconnect(reason: string): void {
     const fd = this.#connection;
@@ -338,10 +294,10 @@ export class VfioUserServer implements DeviceHost {
     this.#stream.clear();
     this.#replies.clear();
     this.#stopDevice();
-    this.#watchListener();
+    if (!this.#closed) this.#listener.watch();
   }
 
-  /** Every step runs, whatever the device throws in the one before. */
+  /** Runs every step, also after an exception of the device in an earlier one. */
   #stopDevice(): void {
     this.#guard(() => this.#pci.reset());
     this.#guard(() => this.#session.unmapAll());
@@ -361,8 +317,8 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Stops serving: disconnects the client in order, removes the socket file. Called by the device
-   * while it handles an access, this happens right after that access.
+   * Stops serving: disconnects the client and removes the socket file. If the device calls it while
+   * it handles an access, this happens after that access.
    */
   close(): void {
     if (this.#closed) return;
@@ -372,15 +328,8 @@ export class VfioUserServer implements DeviceHost {
 
   #finish(): void {
     this.#disconnect("server closed");
-    if (this.#listener >= 0) this.#stopListening();
+    this.#listener.close();
     this.#stream.close();
     this.#replies.close();
-  }
-
-  #stopListening(): void {
-    // Closing takes it out of the epoll set, where it is unless a client was connected.
-    close(this.#listener);
-    this.#listener = -1;
-    removeSocket(this.#path!, this.#inode);
   }
 }

@@ -1,18 +1,14 @@
-/**
- * The messages of one client: each is checked, carried out and
- * answered. State of a connection lives here.
- */
-
+/** The messages of one client: each is checked, executed and answered. */
 import { OK, type RegionTable } from "../memory/regions.ts";
 import { EINVAL, EIO, ENOTSUP, errnoName } from "../os/errors.ts";
 import { closePeer } from "../os/peer-close.ts";
 import type { Counters } from "./counters.ts";
+import { describeDevice, describeIrq, describeRegion, describeVersion } from "./describe.ts";
 import { type MessageStream, NO_FDS } from "./framing.ts";
 import { handleSetIrqs } from "./irqs.ts";
 import type { PciFunction } from "./pci.ts";
 import {
   COMMAND,
-  DEVICE_FLAG,
   DEVICE_INFO,
   DMA_FLAG,
   DMA_MAP,
@@ -20,26 +16,18 @@ import {
   FLAG,
   HEADER,
   IRQ,
-  IRQ_FLAG,
   IRQ_INFO,
-  MAX_DATA,
-  MAX_MESSAGE_FDS,
   REGION,
   REGION_ACCESS,
-  REGION_FLAG,
   REGION_INFO,
   VERSION,
 } from "./protocol.ts";
 import type { ReplyWriter } from "./replies.ts";
 
-/** What we announce; QEMU reserves 214 bytes for the whole answer. */
-const CAPABILITIES = `{"capabilities":{"max_msg_fds":${MAX_MESSAGE_FDS},"max_data_xfer_size":${MAX_DATA}}}\0`;
-const NO_CAPABILITIES = "{}\0";
-
 const COMMAND_NAMES = new Map<number, string>(
   Object.entries(COMMAND).map(([name, number]) => [number, name]),
 );
-/** Of a refused message, for `lastRefusal`. */
+/** Bytes of a refused message that `lastRefusal` shows. */
 const NOTED_BYTES = 40;
 
 export interface SessionEvents {
@@ -55,17 +43,15 @@ export class Session {
   readonly #replies: ReplyWriter;
   readonly #counters: Counters;
   readonly #events: SessionEvents;
-  /** The last message of this client that was refused, and how; "": none was. */
+  /** The client's last refused message and its errno; "": none was refused. */
   lastRefusal = "";
   /** VERSION was accepted. */
   negotiated = false;
-  /**
-   * Of the current message: its descriptors, until somebody takes
-   * them; bytes of its answer's payload.
-   */
+  /** Descriptors of the current message that nothing has taken yet. */
   #fds: readonly number[] = NO_FDS;
+  /** Bytes of the current answer's payload. */
   #answer = 0;
-  /** False: its error is a plain answer. */
+  /** False: the error of the current message is an expected answer. */
   #isRefusal = true;
 
   constructor(
@@ -84,13 +70,13 @@ export class Session {
     this.#events = events;
   }
 
-  /** For the next client. */
+  /** Begins the session of the next client. */
   restart(): void {
     this.negotiated = false;
     this.lastRefusal = "";
   }
 
-  /** Carries out the stream's current message. @returns false when its answer could not be sent. */
+  /** Executes the stream's current message. @returns false if its answer could not be sent */
   handle(fd: number): boolean {
     const { data, at } = this.#stream;
     const command = data.getUint16(at + HEADER.command, true);
@@ -147,7 +133,7 @@ export class Session {
   #execute(command: number, flags: number): number {
     const payload = this.#stream.size - HEADER.SIZE;
     const at = this.#stream.at + HEADER.SIZE;
-    // The type is 0 here or nonsense; errors are for answers.
+    // Replies were sorted out before: other types are invalid, and only replies carry errors.
     if ((flags & FLAG.typeMask) !== FLAG.request || flags & FLAG.error) return this.#malformed();
     if (command === COMMAND.VERSION) return this.#version(at, payload);
     if (!this.negotiated) {
@@ -190,7 +176,7 @@ export class Session {
     return this.#stream.data.getUint32(offset, true);
   }
 
-  /** Exact below 2^53, never below it for larger values. */
+  /** Exact below 2^53; a larger value is never read as one below. */
   #u64(offset: number): number {
     return this.#u32(offset) + this.#u32(offset + 4) * 2 ** 32;
   }
@@ -208,12 +194,7 @@ export class Session {
     if (payload > VERSION.SIZE && !isJsonObject(bytes.subarray(at + VERSION.json, end))) {
       return this.#malformed();
     }
-    // An answer longer than the question would not fit the room the client keeps for it.
-    const room = payload - VERSION.SIZE;
-    const text = [CAPABILITIES, NO_CAPABILITIES].find((json) => json.length <= room) ?? "";
-    this.#replies.data.setUint32(HEADER.SIZE, 0, true);
-    this.#replies.bytes.set(Buffer.from(text), HEADER.SIZE + VERSION.json);
-    this.#answer = VERSION.SIZE + text.length;
+    this.#answer = describeVersion(this.#replies, payload - VERSION.SIZE);
     this.negotiated = true;
     this.#events.negotiated();
     return OK;
@@ -221,11 +202,7 @@ export class Session {
 
   #deviceInfo(at: number, payload: number): number {
     if (payload !== DEVICE_INFO.SIZE || this.#u32(at) < DEVICE_INFO.SIZE) return this.#malformed();
-    this.#put(DEVICE_INFO.argsz, DEVICE_INFO.SIZE);
-    this.#put(DEVICE_INFO.flags, DEVICE_FLAG.reset | DEVICE_FLAG.pci);
-    this.#put(DEVICE_INFO.regions, REGION.COUNT);
-    this.#put(DEVICE_INFO.irqs, IRQ.COUNT);
-    this.#answer = DEVICE_INFO.SIZE;
+    this.#answer = describeDevice(this.#replies);
     return OK;
   }
 
@@ -237,17 +214,7 @@ export class Session {
     if (payload < REGION_INFO.SIZE || this.#u32(at) < REGION_INFO.SIZE) return this.#malformed();
     const index = this.#u32(at + REGION_INFO.index);
     if (index >= REGION.COUNT) return this.#refusedRegion();
-    const size = this.#pci.regionSizes[index]!;
-    this.#put(REGION_INFO.argsz, REGION_INFO.SIZE);
-    // No region can be mapped: one that could would turn posted writes off for the whole device.
-    this.#put(REGION_INFO.flags, size === 0 ? 0 : REGION_FLAG.read | REGION_FLAG.write);
-    this.#put(REGION_INFO.index, index);
-    this.#put(REGION_INFO.capOffset, 0);
-    this.#put(REGION_INFO.size, size);
-    this.#put(REGION_INFO.size + 4, 0);
-    this.#put(REGION_INFO.offset, 0);
-    this.#put(REGION_INFO.offset + 4, 0);
-    this.#answer = REGION_INFO.SIZE;
+    this.#answer = describeRegion(this.#replies, index, this.#pci.regionSizes[index]!);
     return OK;
   }
 
@@ -259,8 +226,8 @@ export class Session {
   #irqInfo(at: number, payload: number): number {
     if (payload !== IRQ_INFO.SIZE || this.#u32(at) < IRQ_INFO.SIZE) return this.#malformed();
     const index = this.#u32(at + IRQ_INFO.index);
-    // "There are none" of error interrupts: a count of 0 would have QEMU warn. It asks every
-    // device, so it is not a refusal.
+    // EINVAL means that the device has no error interrupts; a count of 0 makes QEMU warn. QEMU asks
+    // every device, so this counts as no refusal.
     if (index === IRQ.error) {
       this.#isRefusal = false;
       return EINVAL;
@@ -271,11 +238,7 @@ export class Session {
     }
     const { irqIndex, count: vectors } = this.#pci.vectors;
     const count = index === irqIndex ? vectors : 0;
-    this.#put(IRQ_INFO.argsz, IRQ_INFO.SIZE);
-    this.#put(IRQ_INFO.flags, count === 0 ? 0 : IRQ_FLAG.eventfd);
-    this.#put(IRQ_INFO.index, index);
-    this.#put(IRQ_INFO.count, count);
-    this.#answer = IRQ_INFO.SIZE;
+    this.#answer = describeIrq(this.#replies, index, count);
     return OK;
   }
 
@@ -377,7 +340,7 @@ export class Session {
     return this.#dma.unmap(address, size);
   }
 
-  /** Tells the device about every range before it goes. */
+  /** Removes all ranges; the device is notified of each before. */
   unmapAll(): void {
     for (const range of this.#dma.ranges) this.#pci.device.dmaUnmapping?.(range);
     this.#dma.unmapAll();
@@ -394,7 +357,7 @@ function isAccessSize(count: number): boolean {
   return count === 4 || count === 1 || count === 2 || count === 8;
 }
 
-/** The text is JSON for an object and ends in its only NUL byte. */
+/** @returns true for a JSON object that ends in the only NUL byte */
 function isJsonObject(bytes: Uint8Array): boolean {
   if (bytes.indexOf(0) !== bytes.length - 1) return false;
   try {
