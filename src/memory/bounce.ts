@@ -1,10 +1,10 @@
 /**
- * Buffers in several pieces, on their way between guest memory and a port. Rings and ports know a
- * buffer as one address and length, so such a buffer is copied through an area of our own: gathered
- * before it is sent, scattered after it was received. Rare, and correct for every format and port.
+ * Bounce buffers, for buffers that are not contiguous in host memory. Rings and ports take a buffer
+ * as one address and length, so such a buffer is copied: gathered before it is sent, scattered
+ * after it was received. Rare, and correct for every format and port.
  *
- * One batch at a time per thread and direction, as queue pairs work: the engine sends or delivers a
- * batch before the next one is begun. That is why one area for each direction is enough.
+ * One area for each direction is enough: a thread sends or delivers a batch before it begins the
+ * next one.
  */
 import { mapAnonymous } from "../os/memory.ts";
 import type { Batch } from "./batch.ts";
@@ -12,9 +12,9 @@ import type { GuestMemory } from "./guest-memory.ts";
 import { contiguousHost, gatherPieces, isReachable, scatterPieces } from "./pieces.ts";
 
 /**
- * More than a batch can have in buffers that count: 64 packets of 64 KiB, and
- * a chain of 64 descriptors of 64 KiB each that is looked at before its
- * length is judged. A first packet always fits.
+ * Bytes of an area: more than the valid packets of a batch need (64 packets of 64 KiB), and enough
+ * for a chain of 64 descriptors of 64 KiB, which is gathered before its length is checked. The
+ * first packet of a batch always fits.
  */
 const AREA = 1 << 23;
 /** Segments of the largest batch. */
@@ -23,13 +23,13 @@ const MAX_ENTRIES = 4096;
 class Bounce {
   #address = 0;
   #used = 0;
-  /** Of each buffer in the area: its segment in the batch, where it is here, where in the guest. */
+  /* For each buffer in the area: its segment in the batch, its host and its guest address */
   readonly #segment = new Int32Array(MAX_ENTRIES);
   readonly #host = new Float64Array(MAX_ENTRIES);
   readonly #guest = new Float64Array(MAX_ENTRIES);
   #count = 0;
 
-  /** Forgets the batch before. */
+  /** Drops the buffers of the previous batch. */
   reset(): void {
     this.#used = 0;
     this.#count = 0;
@@ -39,7 +39,7 @@ class Bounce {
     return this.#count;
   }
 
-  /** Room for a buffer; 0 if there is none. */
+  /** Allocates a buffer. @returns its host address; 0 if the area is full */
   take(segment: number, guest: number, length: number): number {
     if (length > AREA - this.#used || this.#count === MAX_ENTRIES) return 0;
     if (this.#address === 0) this.#address = mapAnonymous(AREA).address;
@@ -52,7 +52,7 @@ class Bounce {
     return host;
   }
 
-  /** Copies what packets of the batch have in the area to where the guest wants it. */
+  /** Copies received packets from the area to the guest's buffers. */
   scatter(batch: Batch, memory: GuestMemory): void {
     let entry = 0;
     for (let p = 0; p < batch.packets && entry < this.#count; p++) {
@@ -73,20 +73,20 @@ class Bounce {
 const sending = new Bounce();
 const receiving = new Bounce();
 
-/** A batch to send is begun: call before the first `splitToSend`. */
+/** Begins a batch to send. Call it before the first `splitToSend`. */
 export function beginSend(): void {
   if (sending.count > 0) sending.reset();
 }
 
-/** A batch to receive into is begun: call before the first `splitToReceive`. */
+/** Begins a batch to receive into. Call it before the first `splitToReceive`. */
 export function beginReceive(): void {
   if (receiving.count > 0) receiving.reset();
 }
 
 /**
- * Host address of a buffer that `translate` refused, with its bytes; 0 if they
- * are not all readable guest memory, or if the batch holds so much of this
- * already that the buffer has to wait for the next.
+ * Gathers a buffer that `translate` refused.
+ * @returns its host address; 0 if not all of it is readable guest memory, or if the area is full:
+ * then the buffer waits for the next batch
  */
 export function splitToSend(memory: GuestMemory, address: number, length: number): number {
   const direct = contiguousHost(memory, address, length, false);
@@ -97,7 +97,7 @@ export function splitToSend(memory: GuestMemory, address: number, length: number
   return host;
 }
 
-/** The same for a buffer to be filled, which will be segment `segment` of the batch. */
+/** As `splitToSend`, for a buffer to be filled, which becomes segment `segment` of the batch. */
 export function splitToReceive(
   memory: GuestMemory,
   address: number,
@@ -110,7 +110,7 @@ export function splitToReceive(
   return receiving.take(segment, address, length);
 }
 
-/** Brings received packets to their buffers: before they are completed. */
+/** Scatters received packets to the guest's buffers. Call it before they are completed. */
 export function deliverSplit(batch: Batch, memory: GuestMemory): void {
   if (receiving.count > 0) receiving.scatter(batch, memory);
 }

@@ -1,10 +1,10 @@
 /**
- * A queue's context as 32-bit words. Mostly it is contiguous; scattered over huge pages, which
- * cannot be mapped side by side in pages of 4 KiB, it is not. Ring halves call the same four
- * functions on both: a process serves one kind, so the calls are inlined (measured: 18.6 ns a
- * packet to 18.4 without).
+ * A queue's context as 32-bit words. Usually it is contiguous in host memory. Pages of 4 KiB inside
+ * different huge pages cannot be mapped contiguously. Host rings call the same four functions on
+ * both kinds; a process usually serves one, so the calls are inlined (measured: 18.6 ns a packet,
+ * 18.4 without the interface).
  *
- * Indices are the caller's to keep inside the context.
+ * The caller keeps indices inside the context.
  */
 export interface ContextWords {
   /** Bytes. */
@@ -49,7 +49,7 @@ export class FlatWords implements ContextWords {
 const PAGE_WORDS = 1024;
 const PAGE_SHIFT = 10;
 
-/** In pages of 4 KiB, each somewhere else. */
+/** Pages of 4 KiB that are not contiguous. */
 export class PagedWords implements ContextWords {
   readonly byteLength: number;
   readonly #pages: readonly Int32Array[];
@@ -86,7 +86,7 @@ export class PagedWords implements ContextWords {
   }
 }
 
-/** A context that is an ArrayBuffer of its own, or words already. */
+/** Wraps a context that is an ArrayBuffer; returns words as they are. */
 export function contextWords(context: ArrayBuffer | ContextWords): ContextWords {
   return context instanceof ArrayBuffer
     ? new FlatWords(new Int32Array(context, 0, context.byteLength >> 2))

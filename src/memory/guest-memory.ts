@@ -1,9 +1,8 @@
 /**
- * Guest memory as devices see it: translate an address *with its length*, or nothing.
- * Who keeps the table (a vfio-user client's DMA maps, the proxy protocol's memory
- * table, a guest in this very process) does not matter here. A host address holds until
- * the table next changes, which never happens while packets are in flight: no caller keeps
- * one from one turn of the engine's loop to the next.
+ * Guest memory as devices see it: an address is translated *together with its length*. The table
+ * comes from a vfio-user client's DMA maps, the proxy protocol's memory table, or a guest in this
+ * process. A host address is valid until the table changes, which happens only between turns of the
+ * engine's loop: no caller keeps one across turns.
  */
 
 /** A file behind guest memory. */
@@ -21,10 +20,10 @@ export interface MemoryRange {
   /** Bytes. */
   readonly size: number;
   readonly writable: boolean;
-  /** null: memory that this process cannot reach (a ROM, or RAM that is not shared). */
+  /** null: memory that this process has no access to (a ROM, or RAM that is not shared). */
   readonly file: MemoryFile | null;
   readonly fileOffset: number;
-  /** Why `file` is null, if there is more to say than that the VMM did not share it. */
+  /** Why `file` is null, for messages; undefined: the VMM did not share the memory. */
   readonly unreachable?: string;
 }
 
@@ -34,14 +33,14 @@ export interface GuestMemory {
   /** Sorted by address, never overlapping. */
   readonly ranges: readonly MemoryRange[];
   /**
-   * Host virtual address of `length` bytes at guest address `address`; 0 if not all of them are in
-   * one range that may be accessed so. Never throws, never allocates: the hot path. What lies in
-   * several ranges is for `pieces.ts`.
+   * Host virtual address of `length` bytes at guest address `address`; 0 if they are not all in one
+   * range that allows the access (see `pieces.ts` for several ranges). Hot path: never throws,
+   * never allocates.
    */
   translate(address: number, length: number, write: boolean): number;
 }
 
-/** `translate` for an address in two 32-bit halves, as descriptors hold it. */
+/** `translate` for an address in two 32-bit halves, as in descriptors. */
 export function translateHalves(
   memory: GuestMemory,
   low: number,
@@ -71,7 +70,7 @@ export function bytesLeft(ranges: readonly MemoryRange[], address: number): numb
   return Math.max(ranges[index].size - (address - ranges[index].address), 0);
 }
 
-/** Why a device may not use `[address, +length)`: for messages, after `translate` refused it. */
+/** Says why `translate` refused `[address, +length)`, for messages. */
 export function whyRefused(
   memory: GuestMemory,
   address: number,

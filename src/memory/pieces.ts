@@ -1,7 +1,7 @@
 /**
- * What lies in several ranges of guest memory: two mappings of an IOMMU, two memory backends, a
- * DIMM beside the first RAM. `translate` answers for one range; here a buffer, a table or a context
- * is taken piece by piece. Walks are bounded by the length that the caller has checked.
+ * Buffers, tables and contexts that cross ranges of guest memory: two mappings of an IOMMU, two
+ * memory backends, a DIMM next to the first RAM. `translate` takes one range; these functions take
+ * one piece after the other. Walks are bounded by the length, which the caller has checked.
  */
 import { copyBytes, copyFromAddress, copyToAddress } from "../os/memory.ts";
 import { bytesLeft, type GuestMemory, indexBelow, type MemoryFile } from "./guest-memory.ts";
@@ -13,7 +13,7 @@ export interface FileRun extends RunPlace {
   readonly length: number;
 }
 
-/** Host address of `[address, +length)`: in pieces that happen to follow each other, or 0. */
+/** Host address of `[address, +length)`; 0 if its pieces are not contiguous in host memory. */
 export function contiguousHost(
   memory: GuestMemory,
   address: number,
@@ -31,7 +31,7 @@ export function contiguousHost(
   return first;
 }
 
-/** Is every byte of `[address, +length)` memory that may be accessed so, in however many pieces? */
+/** @returns true if every byte of `[address, +length)` is memory that allows the access */
 export function isReachable(
   memory: GuestMemory,
   address: number,
@@ -75,7 +75,7 @@ export function scatterPieces(
   }
 }
 
-/** Reads guest memory, once. @returns false, and reads nothing, if not all of it may be read */
+/** Reads each byte once. @returns false, and reads nothing, if not all of them may be read */
 export function readGuest(memory: GuestMemory, address: number, bytes: Uint8Array): boolean {
   if (!isReachable(memory, address, bytes.length, false)) return false;
   for (let done = 0; done < bytes.length; ) {
@@ -87,7 +87,7 @@ export function readGuest(memory: GuestMemory, address: number, bytes: Uint8Arra
   return true;
 }
 
-/** Writes guest memory. @returns false, and writes nothing, if not all of it may be written */
+/** Writes to guest memory. @returns false, and writes nothing, if not all may be written */
 export function writeGuest(memory: GuestMemory, address: number, bytes: Uint8Array): boolean {
   if (!isReachable(memory, address, bytes.length, true)) return false;
   for (let done = 0; done < bytes.length; ) {
@@ -100,8 +100,8 @@ export function writeGuest(memory: GuestMemory, address: number, bytes: Uint8Arr
 }
 
 /**
- * Where `[address, +length)` lies in the files behind guest memory; runs that follow each other in
- * the same file are one. @returns null if not all of it may be written
+ * Finds `[address, +length)` in the files behind guest memory. Adjacent runs of a file are merged.
+ * @returns null if not all of it may be written
  */
 export function fileRuns(memory: GuestMemory, address: number, length: number): FileRun[] | null {
   const runs: FileRun[] = [];

@@ -66,7 +66,7 @@ function expected(pieces: Piece[], address: number, length: number, write: boole
   return piece.filePage * PAGE + (address - piece.page * PAGE);
 }
 
-test("translate gives a host address exactly for ranges inside one usable map", () => {
+test("translate returns an address only when one range has the bytes and allows access", () => {
   const lookups = fc.array(
     fc.tuple(fc.nat(48 * PAGE), fc.oneof(fc.nat(64), fc.nat(8 * PAGE)), fc.boolean()),
     { maxLength: 30 },
@@ -97,7 +97,7 @@ test("translate gives a host address exactly for ranges inside one usable map", 
   );
 });
 
-test("maps never overlap, whatever is asked", () => {
+test("ranges never overlap when maps are random", () => {
   fc.assert(
     fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
       withTable((table, newFd) => {
@@ -113,7 +113,7 @@ test("maps never overlap, whatever is asked", () => {
   );
 });
 
-test("addresses and lengths that wrap, overflow or are not numbers translate to nothing", () => {
+test("translate returns 0 when address or length wraps, overflows or is not a number", () => {
   withTable((table, newFd) => {
     const top = 2 ** 53 - 4 * PAGE;
     const rw = { readable: true, writable: true, offset: 0 };
@@ -138,7 +138,7 @@ test("addresses and lengths that wrap, overflow or are not numbers translate to 
   });
 });
 
-test("many different files are refused at a limit, and all closed in the end", () => {
+test("files are refused when there are too many, and all are closed at the end", () => {
   withTable((table) => {
     const results = Array.from({ length: 280 }, (_, i) => {
       const request = { address: i * PAGE, size: PAGE, offset: 0, readable: true, writable: true };
@@ -156,7 +156,7 @@ const whole = (page: number, pages: number, offset = 0) => ({
   writable: true,
 });
 
-test("a whole new table takes the place of the old one, or leaves it as it was", () => {
+test("replace leaves the old table when a part of the new one is refused", () => {
   withTable((table, newFd) => {
     assert.equal(table.replace([whole(0, 4), whole(8, 4, 4 * PAGE)], [newFd(), newFd()]), 0);
     assert.equal(table.files.length, 1, "the same file twice is mapped once");
@@ -255,7 +255,7 @@ test("a descriptor that is not a file is refused even when unsealed files are al
   }
 });
 
-test("an unmap removes all ranges that it covers whole, and none when it cuts one", () => {
+test("unmap removes all ranges that it covers, and none when it covers one in part", () => {
   const stretch = fc.record({ page: fc.nat(48), pages: fc.integer({ min: 1, max: 48 }) });
   fc.assert(
     fc.property(fc.array(piece, { maxLength: 12 }), stretch, (pieces, { page, pages }) => {

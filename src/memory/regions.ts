@@ -1,13 +1,13 @@
 /**
- * Guest memory as a VMM shares it: a sorted table of guest address ranges over memory files. Each
- * file is mapped once, whole, and unmapped with its last range: an address that was handed out does
- * not outlive its range. One VMM adds and removes ranges (vfio-user), another sends the whole table
- * (bpfhv-proxy: `replace`; there files stay until `prune`).
+ * Guest memory that a VMM shares: a sorted table of guest address ranges in memory files. Each file
+ * is mapped once, as a whole, and unmapped with its last range: a translated address does not
+ * outlive its range. vfio-user adds and removes single ranges; bpfhv-proxy sends whole tables
+ * (`replace`; files stay mapped until `prune`).
  *
- * Descriptors are a peer's. A file that can be sealed against shrinking is a memfd: its
- * calls never block, and once it is sealed its pages stay. All other files may be
- * anything (FUSE: fstat and page faults may never return), so the seal comes before
- * every other call, and what has none is not touched.
+ * Descriptors come from a peer. A file that can be sealed against shrinking is a memfd: its calls
+ * never block, and once it is sealed its pages stay. Any other file may block without limit (FUSE:
+ * fstat, page faults), so sealing precedes every other call, and a file without a seal is not
+ * accessed.
  */
 import { EACCES, EEXIST, EFBIG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, OsError } from "../os/errors.ts";
 import { fdTarget, fstat } from "../os/fd.ts";
@@ -15,10 +15,7 @@ import { type Mapping, mapFile, mappingUnit, PAGE, shrinkSeal } from "../os/memo
 import { closePeer } from "../os/peer-close.ts";
 import { type GuestMemory, indexBelow, type MemoryFile, type MemoryRange } from "./guest-memory.ts";
 
-/**
- * Addresses beyond this cannot be told apart as numbers; no CPU
- * has more physical address bits than 52.
- */
+/** Numbers are exact below this; CPUs have at most 52 physical address bits. */
 export const ADDRESS_END = 2 ** 53;
 /** Ranges of one VMM: what a vfio-user client may hold if the server announces nothing. */
 export const MAX_REGIONS = 65535;
@@ -31,14 +28,14 @@ export interface RegionFile extends MemoryFile {
   readonly ino: number;
   readonly mapping: Mapping;
   readonly writable: boolean;
-  /** Kept open for mappings of chosen pages (`mapPages`); belongs to the table. */
+  /** Kept open for mappings of single pages (contexts); belongs to the table. */
   readonly fd: number;
 }
 
 /** A range of guest memory. */
 export interface Region extends MemoryRange {
   readonly readable: boolean;
-  /** Where it begins in this process; 0 when the VMM gave no file: then it cannot be used. */
+  /** Its host address; 0 without a file: then it is not usable. */
   readonly host: number;
   readonly file: RegionFile | null;
 }
@@ -56,14 +53,14 @@ export type RegionWarning = (code: string, message: string) => void;
 export const UNSEALED =
   "is in a file that cannot be sealed (use memory-backend-memfd, or --allow-unsealed)";
 
-/** Refusals are errno values of the reply, not exceptions: the VMM is free to send nonsense. */
+/** Refusals are errno values for the reply, not exceptions: requests come from a peer. */
 export const OK = 0;
 
 export interface RegionTableOptions {
   readonly warn?: RegionWarning;
-  /** Use files that cannot be sealed, too: whoever shrinks one kills this process. */
+  /** Uses files that cannot be sealed, too: whoever shrinks one kills this process. */
   readonly allowUnsealed?: boolean;
-  /** Ranges that it holds at most. */
+  /** Maximum number of ranges. */
   readonly maxRegions?: number;
   /** Addresses, sizes and offsets are multiples of this many bytes. */
   readonly granularity?: number;
@@ -74,12 +71,12 @@ export class RegionTable implements GuestMemory {
   readonly #files: RegionFile[] = [];
   readonly #warn: RegionWarning;
   readonly allowUnsealed: boolean;
-  /** The operator knows of memory that cannot be sealed. */
+  /** The warning about memory that cannot be sealed was given. */
   #warned = false;
   readonly maxRegions: number;
   readonly granularity: number;
   #generation = 0;
-  /** Index of the range that answered last; a hint, checked before use. */
+  /** Index of the last range that was found; a hint, checked before use. */
   #last = 0;
 
   constructor(options: RegionTableOptions = {}) {
@@ -89,12 +86,12 @@ export class RegionTable implements GuestMemory {
     this.granularity = options.granularity ?? PAGE;
   }
 
-  /** Grows with every change of the table: whoever caches a translation compares. */
+  /** Grows with every change of the table, to invalidate cached translations. */
   get generation(): number {
     return this.#generation;
   }
 
-  /** By guest address; a new array after each change. */
+  /** Sorted by guest address; a new array after each change. */
   get ranges(): readonly Region[] {
     return this.#ranges;
   }
@@ -104,8 +101,8 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Host address of `[address, +length)`, or 0 when any byte of it is not mapped, has no file, does
-   * not lie in the same range, or must not be written. Allocates nothing.
+   * Host address of `[address, +length)`; 0 if not all bytes are in one range that has a file and
+   * allows the access. Allocates nothing.
    */
   translate(address: number, length: number, write: boolean): number {
     let range = this.#ranges[this.#last];
@@ -128,10 +125,10 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Adds a range. `fd` is -1 for memory that cannot be shared; otherwise it belongs to the table
-   * from now on. Memory in a file that cannot be sealed becomes an unusable range, with a
-   * warning: a VMM ends when a request to map its RAM fails, and its guest can do without a NIC.
-   * @returns OK or an errno value.
+   * Adds a range. `fd` is -1 for memory that is not shared; otherwise the table takes it over.
+   * Memory in a file that cannot be sealed becomes a range that is not usable, with a warning: a
+   * VMM exits if a request to map its RAM fails, and its guest needs the VM more than the NIC.
+   * @returns OK or an errno value
    */
   map(request: RegionRequest, fd: number): number {
     const refusal = this.#refuseMap(request);
@@ -144,7 +141,7 @@ export class RegionTable implements GuestMemory {
       return refusal;
     }
     if (shrinkSeal(fd) === "unsealable") {
-      // A pipe, a socket, an eventfd: the link says so without asking a file system.
+      // The link in /proc tells files from pipes, sockets and eventfds without a file system call.
       const isFile = fdTarget(fd).startsWith("/");
       if (!isFile || !this.#mayTrust(request, fd)) {
         closePeer(fd);
@@ -158,7 +155,7 @@ export class RegionTable implements GuestMemory {
     return OK;
   }
 
-  /** Warns of a file that cannot be sealed, once. @returns whether it is used all the same */
+  /** Warns of a file that cannot be sealed, once. @returns true if it is used regardless */
   #mayTrust({ address, size }: RegionRequest, fd: number): boolean {
     if (!this.#warned) {
       this.#warned = true;
@@ -187,7 +184,7 @@ export class RegionTable implements GuestMemory {
     return after !== undefined && after.address - address < size ? EEXIST : OK;
   }
 
-  /** The mapped file behind `fd`, which is consumed; or an errno value. */
+  /** Maps the file of `fd`, which it takes over. @returns an errno value if it is refused */
   #fileOf({ offset, size, writable }: RegionRequest, fd: number): RegionFile | number {
     let kept = false;
     try {
@@ -224,7 +221,7 @@ export class RegionTable implements GuestMemory {
     this.#generation++;
   }
 
-  /** The ranges in `[address, +size)`; none if one of them would be cut. */
+  /** The ranges in `[address, +size)`; none if one of them is only partly inside. */
   wholeIn(address: number, size: number): Region[] {
     const found: Region[] = [];
     if (!(size > 0)) return found;
@@ -240,9 +237,9 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Takes out the ranges in `[address, +size)`, and unmaps each file with its last range. An IOMMU
-   * that forgets many of its pages says so once: as with VFIO's type 1, that may be any number of
-   * ranges, each of them whole. @returns OK, or ENOENT if there are none or one would be cut.
+   * Removes the ranges in `[address, +size)`, and unmaps each file with its last range. One request
+   * may cover any number of whole ranges, as with VFIO's type 1: an IOMMU invalidates many pages at
+   * once. @returns OK; ENOENT if there are no ranges, or one is only partly inside
    */
   unmap(address: number, size: number): number {
     const gone = this.wholeIn(address, size);
@@ -257,7 +254,7 @@ export class RegionTable implements GuestMemory {
     return OK;
   }
 
-  /** Takes every range out, and unmaps all files. */
+  /** Removes every range, and unmaps all files. */
   unmapAll(): void {
     if (this.#ranges.length > 0) this.#generation++;
     this.#ranges = [];
@@ -273,10 +270,10 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Replaces the whole table, or, if any part of the new one is refused, leaves
-   * the old one as it was. `fds[i]` belongs to `requests[i]`, and to the table from now on. Files
-   * that only the old table used stay mapped until `prune`.
-   * @returns OK or an errno value.
+   * Replaces the whole table; if a part of the new one is refused, the old one stays. `fds[i]`
+   * belongs to `requests[i]`; the table takes all of them over. Files that only the old table used
+   * stay mapped until `prune`.
+   * @returns OK or an errno value
    */
   replace(requests: readonly RegionRequest[], fds: readonly number[]): number {
     const before = this.#ranges;
@@ -293,9 +290,7 @@ export class RegionTable implements GuestMemory {
     return OK;
   }
 
-  /**
-   * Unmaps and closes the files that no range uses any more: no address in them may be used then.
-   */
+  /** Unmaps and closes the files that no range uses. Addresses in them become invalid. */
   prune(): void {
     const used = new Set(this.#ranges.map((range) => range.file));
     for (const file of this.#files.filter((file) => !used.has(file))) release(file);
@@ -304,8 +299,7 @@ export class RegionTable implements GuestMemory {
   }
 
   /**
-   * Takes over a table that another process had: mapped files and sorted ranges, which are checked.
-   * This table is empty before.
+   * Fills an empty table with mapped files and sorted ranges, which the caller has checked.
    */
   adopt(files: readonly RegionFile[], ranges: readonly Region[]): void {
     if (this.#files.length > 0 || this.#ranges.length > 0) throw new Error("the table is in use");
@@ -314,7 +308,7 @@ export class RegionTable implements GuestMemory {
     this.#generation++;
   }
 
-  /** The end of the connection. */
+  /** Ends the connection: removes every range, and warns the next VMM again. */
   clear(): void {
     this.unmapAll();
     this.#warned = false;

@@ -26,7 +26,7 @@ const SHRINKER = `
     }
   });`;
 
-test("a mapped file holds all of its mapping when a peer shrinks it meanwhile", async () => {
+test("a mapped file keeps its size when a peer tries to shrink it meanwhile", async () => {
   const size = 4 * PAGE;
   /** Stop; the descriptor; whether it is being used. */
   const control = new Int32Array(new SharedArrayBuffer(12));

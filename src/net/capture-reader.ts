@@ -1,20 +1,19 @@
 /**
- * Reads the packets of a capture file one after the other, through a buffer of
- * fixed size: a file may be of any length. The format is libpcap's classic one
- * (draft-ietf-opsawg-pcap), in both byte orders.
+ * Reads the packets of a capture file through a buffer of fixed size: files may have any length.
+ * The format is libpcap's classic one (draft-ietf-opsawg-pcap), in both byte orders.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 
 export const FILE_HEADER = 24;
 export const RECORD_HEADER = 16;
-/** Longest packet that a capture has: libpcap's own limit. */
+/** Longest packet of a capture: libpcap's limit. */
 export const SNAPLEN = 262144;
 export const LINKTYPE_ETHERNET = 1;
 export const MAGIC_NS = 0xa1b23c4d;
 const MAGIC_US = 0xa1b2c3d4;
 const BUFFER = 512 * 1024;
-/** Bits of the link type: frames end in a frame check sequence, of so many 16-bit words. */
+/** Bits of the link type: length of the frame check sequence in 16-bit words. */
 const HAS_FCS = 0x0400_0000;
 const FCS_SHIFT = 28;
 const MIN_FRAME = 14;
@@ -40,7 +39,7 @@ function openCapture(path: string): number {
   const object = `pcap:replay=${path}`;
   let fd: number;
   try {
-    // O_NONBLOCK: a FIFO must not hold the NIC up until somebody writes to it.
+    // O_NONBLOCK: opening a FIFO must not block the NIC until it has a writer.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -58,24 +57,24 @@ function openCapture(path: string): number {
 }
 
 export class CaptureReader {
-  /** Of the packet that `next` found: address and bytes, valid until it is called again. */
+  /** Address and bytes of the packet that `next` found, valid until the next call. */
   address = 0;
   length = 0;
   ended = false;
   /** Packets that `next` found. */
   found = 0;
-  /** Packets of which the capture holds the first bytes only. */
+  /** Packets that the capture holds only in part. */
   cut = 0;
   /** Packets shorter than an Ethernet header. */
   short = 0;
-  /** Why it ended before the end of the file; "": it did not. */
+  /** Why the replay ended before the end of the file; "": it did not. */
   problem = "";
   readonly #path: string;
   readonly #fd: number;
   readonly #native: Mapping;
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
-  /** What was read and not yet used. */
+  /** Bytes that were read and not used yet. */
   #from = 0;
   #to = 0;
   #little = false;
@@ -97,7 +96,7 @@ export class CaptureReader {
     }
   }
 
-  /** Looks at one packet more. @returns false if it is not one to replay, or there is none */
+  /** Reads one record. @returns false if it is skipped, or at the end */
   next(): boolean {
     const number = this.found + this.cut + this.short + 1;
     if (!this.#fill(RECORD_HEADER)) {
@@ -126,12 +125,12 @@ export class CaptureReader {
     return false;
   }
 
-  /** Packets that were read and are not to be replayed. */
+  /** Packets that were skipped. */
   get skipped(): number {
     return this.cut + this.short;
   }
 
-  /** What became of the file, in a sentence; "": all of it was replayed. */
+  /** One sentence about what was not replayed; "": everything was. */
   summary(): string {
     const parts = [
       ...(this.cut > 0 ? [`${this.cut} of which it holds a part only (snaplen)`] : []),
@@ -178,7 +177,7 @@ export class CaptureReader {
     if (this.problem === "") this.problem = problem;
   }
 
-  /** Has `count` bytes in the buffer. @returns false if the file has no more */
+  /** Fills the buffer to `count` bytes. @returns false if the file has fewer */
   #fill(count: number): boolean {
     if (this.#to - this.#from >= count) return true;
     this.#bytes.copyWithin(0, this.#from, this.#to);

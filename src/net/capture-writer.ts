@@ -1,9 +1,9 @@
 /**
- * Writes packets into a capture file that can be read at any time: what is in it are whole packets.
- * A packet without room is counted; when there is room again, the capture continues.
+ * Writes packets to a capture file, which holds whole packets at any time. If a write fails for
+ * lack of space, packets are counted as lost until writes succeed again.
  *
- * What a guest leaves to hardware is done first, so that the file has what would go over the wire:
- * checksums are stored, and large packets are cut.
+ * The file has packets as they appear on the wire: checksums that the guest left to hardware are
+ * stored, and large packets are segmented.
  */
 import { closeSync, constants, fstatSync, ftruncateSync, openSync } from "node:fs";
 import { type Batch, GSO_NONE, NEEDS_CSUM } from "../memory/index.ts";
@@ -21,17 +21,17 @@ import {
 } from "./capture-reader.ts";
 import { finishChecksum, Segmenter } from "./segmentation.ts";
 
-/** What is gathered for one system call; no packet takes more. */
+/** Bytes that one system call writes; every packet fits. */
 const STAGE = 1 << 20;
-/** The longest packet of a batch, with room. */
+/** Upper bound of the longest packet. */
 const LARGE = 1 << 17;
 /** Packets of one system call. */
 const MAX_STAGED = 256;
 
 export class CaptureWriter {
-  /** Packets that are not in the file, or not whole. */
+  /** Packets that are not, or not completely, in the file. */
   lost = 0;
-  /** The errno of the last write; 0: it went well. */
+  /** The errno of the last write; 0: it succeeded. */
   error = 0;
   readonly #fd: number;
   readonly #stage: Mapping;
@@ -43,15 +43,15 @@ export class CaptureWriter {
   /** Bytes of whole packets in the file. */
   #size = 0;
   #used = 0;
-  /** Where each staged packet ends. */
+  /** End of each staged packet. */
   readonly #ends = new Int32Array(MAX_STAGED);
   #staged = 0;
   #seconds = 0;
   #nanoseconds = 0;
 
-  /** @throws PcapError if the file cannot be made, or takes not even its header */
+  /** @throws PcapError if the file cannot be created, or its header cannot be written */
   constructor(path: string) {
-    // A limit (ulimit -f) is an error of the write then, and not the end of the process.
+    // Without SIGXFSZ a limit (ulimit -f) is an error of the write, and does not end the process.
     ignoreFileSizeSignal();
     this.#fd = openForCapture(path);
     this.#stage = mapAnonymous(STAGE);
@@ -69,7 +69,7 @@ export class CaptureWriter {
     throw new PcapError(`pcap:write=${path}: ${why}; make room, or write to another file system`);
   }
 
-  /** Writes all packets of the batch, as far as there is room. */
+  /** Writes all packets of the batch, as far as the file takes them. */
   write(batch: Batch): void {
     const ms = performance.timeOrigin + performance.now();
     this.#seconds = Math.floor(ms / 1000);
@@ -98,7 +98,7 @@ export class CaptureWriter {
     this.#endPacket();
   }
 
-  /** @returns false if it is not one that can be cut: it is written as it is then */
+  /** @returns false if the packet cannot be segmented: the caller writes it as it is */
   #addCut(batch: Batch, p: number): boolean {
     const length = batch.length[p];
     const segmenter = this.#segmenter;
@@ -118,7 +118,7 @@ export class CaptureWriter {
     if (this.#used + bytes > STAGE || this.#staged === MAX_STAGED) this.#flush();
   }
 
-  /** Puts the header before a record whose bytes are staged. */
+  /** Writes the header of a record whose bytes are staged. */
   #record(length: number): void {
     const view = this.#view;
     const at = this.#used;
@@ -133,7 +133,7 @@ export class CaptureWriter {
     this.#ends[this.#staged++] = this.#used;
   }
 
-  /** Writes what is staged; of packets that are not written whole, nothing stays in the file. */
+  /** Writes the staged packets; removes a packet that was written only in part. */
   #flush(): void {
     const used = this.#used;
     if (used === 0) return;
@@ -155,7 +155,7 @@ export class CaptureWriter {
     this.#used = 0;
   }
 
-  /** If that fails, the next packets are written over what there is too much. */
+  /** If truncating fails, the next packets overwrite the rest. */
   #truncate(): void {
     try {
       ftruncateSync(this.#fd, this.#size);
@@ -182,7 +182,7 @@ function gather(batch: Batch, p: number, to: number): void {
   }
 }
 
-/** @throws PcapError if it cannot be made, or is not a regular file */
+/** @throws PcapError if the file cannot be created, or is not a regular file */
 function openForCapture(path: string): number {
   const object = `pcap:write=${path}`;
   const { O_WRONLY, O_CREAT, O_TRUNC, O_NONBLOCK } = constants;

@@ -21,7 +21,7 @@ function kindOf(name: string): PortKind | undefined {
   return KINDS.find((kind) => kind.name === name);
 }
 
-/** @throws PortSpecError that says which word is wrong, and what it could be */
+/** @throws PortSpecError that names the invalid word and the valid ones */
 export function parsePort(text: string): PortSpec {
   const [name, rest = ""] = text.split(/:(.*)/s);
   const kind = kindOf(name);

@@ -1,7 +1,6 @@
 /**
- * A port whose outside is its own inside: what the guest sends comes back to it, in order and with
- * its metadata. As on a TAP, a packet that needs an offload which the guest does not take is
- * dropped.
+ * A port that returns what the guest sends, in order and with its metadata. As on a TAP, a packet
+ * that needs an offload that the guest did not negotiate is dropped.
  */
 import { allowsMetadata, type Batch, type PacketMetadata } from "../memory/index.ts";
 import { BasePort, packetBytes, receiveCopy } from "./base.ts";
@@ -13,7 +12,7 @@ const CAPACITY = 512;
 
 interface Packet {
   readonly frame: Uint8Array;
-  /** null: the device knows none. */
+  /** null: packets of the device carry none. */
   readonly metadata: PacketMetadata | null;
 }
 
@@ -22,7 +21,7 @@ export class LoopbackPort extends BasePort {
   readonly #packets: Packet[] = [];
   readonly #dropWhenFull: boolean;
 
-  /** @param whenFull `wait`: it would block, and whoever drives it says when to try again */
+  /** @param whenFull `wait`: it blocks, and the caller decides when to send again */
   constructor(whenFull: "wait" | "drop") {
     super();
     this.#dropWhenFull = whenFull === "drop";

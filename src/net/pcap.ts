@@ -1,6 +1,6 @@
 /**
- * The pcap port: writes the packets that the guest sends into a file, and replays those of a file
- * to it, once, as fast as they are taken.
+ * The pcap port: writes packets that the guest sends to a file, and replays those of a file to the
+ * guest, once, as fast as the guest takes them.
  */
 import { statSync } from "node:fs";
 import type { Batch } from "../memory/index.ts";
@@ -11,7 +11,7 @@ import { CaptureWriter } from "./capture-writer.ts";
 import type { PortKind } from "./port.ts";
 import { optional, PortSpecError, parseOptions } from "./words.ts";
 
-/** Opening the one empties it, before the other is read. @throws PcapError */
+/** Refuses one file for both: opening it for writing empties it. @throws PcapError */
 function keepApart(write: string, replay: string): void {
   const [to, from] = [write, replay].map((path) => statSync(path, { throwIfNoEntry: false }));
   if (to === undefined || to.dev !== from?.dev || to.ino !== from.ino) return;
@@ -23,7 +23,7 @@ export class PcapPort extends BasePort {
   readonly #reader: CaptureReader | null;
   readonly #writer: CaptureWriter | null;
   readonly #path: string;
-  /** Packets lost when it was last told that there is no room. */
+  /** `lost` of the writer when writing began to fail. */
   #lostBefore = 0;
   #failing = false;
 
@@ -71,7 +71,7 @@ export class PcapPort extends BasePort {
     const reader = this.#reader;
     if (reader === null || reader.ended) return;
     const { skipped } = reader;
-    // Bounded, too, while none can be replayed: the loop has others to serve.
+    // Bounded also while no packet can be replayed: the loop has other work.
     for (let left = batch.maxPackets; left > 0 && !reader.ended && batch.nextBuffer() > 0; left--) {
       if (reader.next() && !receiveFrom(batch, reader.address, reader.length)) this.tooLong++;
     }

@@ -1,47 +1,45 @@
 /**
- * A port: where packets go to and come from. One port object per queue pair; the host's steering
- * among them is the port's business (a multi-queue TAP answers on the queue a flow last sent on).
+ * A port: where packets go to and come from. One port object per queue pair; steering between them
+ * is the port's task (a multi-queue TAP answers on the queue that a flow last sent on).
  */
 import type { Batch } from "../memory/index.ts";
 
 export interface Port {
-  /** For people: `tap:tap0`. */
+  /** For display: `tap:tap0`. */
   readonly name: string;
   /**
-   * Readable when packets wait, writable when there is room again; -1 if it cannot be waited for.
+   * Readable when packets wait, writable when there is room again; -1: polling is not supported.
    */
   readonly fd: number;
-  /** False: the port is gone for good. */
+  /** False if nothing can be sent or received: the link is down, or the interface was removed. */
   readonly linkUp: boolean;
   /** The last `send` stopped because the port would have blocked: wait until `fd` is writable. */
   readonly sendBlocked: boolean;
-  /** The last `receive` took all there was, and without `fd` being readable no more will come. */
+  /** The last `receive` took all packets; more arrive only after `fd` is readable. */
   readonly receiveDrained: boolean;
-  /** Packets that it consumed without passing them on, ever; `tooLong` not among them. */
+  /** Total of packets that were consumed and dropped, without `tooLong`. */
   readonly dropped: number;
-  /** Times, ever, that it could not receive for another reason than that nothing was there. */
+  /** Total of failed receives, other than for lack of packets. */
   readonly failures: number;
-  /** Received packets, ever, that were longer than the guest has room for. */
+  /** Total of received packets that were longer than the guest's buffers. */
   readonly tooLong: number;
-  /**
-   * Sends packets from the front of the batch. @returns how many were consumed: sent, or dropped.
-   */
+  /** Sends packets from the front of the batch. @returns how many were consumed: sent or dropped */
   send(batch: Batch): number;
   /** Receives into the batch's free segments while `nextBuffer()` is not 0. */
   receive(batch: Batch): void;
   /**
-   * OFFLOAD_* that received packets may need of the guest from now on. Packets that need others are
+   * Sets the OFFLOAD_* that received packets may need of the guest. Packets that need others are
    * dropped.
    */
   setReceiveOffloads(offloads: number): void;
-  /** Counts the packets that it holds for the guest as dropped: the guest takes no more from it. */
+  /** Drops and counts the packets that it holds for the guest, before it is replaced. */
   discard(): void;
   /** Messages for the log since the last call; "": none. */
   takeNotice(): string;
   close(): void;
 }
 
-/** The smallest plain object that says which port to open; each kind adds its options. */
+/** A port as plain data; each kind adds its options. */
 export interface AnyPortSpec {
   readonly kind: string;
 }

@@ -19,7 +19,7 @@ function freeSegments(count: number, size: number, room = 0, maxPacket = 0): Bat
   return batch;
 }
 
-test("words become ports", () => {
+test("ports are parsed when their words are valid", () => {
   assert.deepEqual(parsePort("sink"), { kind: "sink" });
   assert.deepEqual(parsePort("null"), { kind: "null" });
   assert.deepEqual(parsePort("tap:t0,netns=n,create"), {
@@ -55,7 +55,7 @@ for (const [words, message] of [
   });
 }
 
-test("the source numbers its packets, keeps to its count, and spreads over segments", () => {
+test("source numbers its packets, up to its count, when they span segments", () => {
   const port = new SourcePort({ size: 100, count: 3, numberAt: 14 });
   const batch = freeSegments(10, 64, 100, 1518);
   port.receive(batch);
@@ -69,7 +69,7 @@ test("the source numbers its packets, keeps to its count, and spreads over segme
   }
 });
 
-test("a packet longer than the guest has room for is counted, and the next one comes", () => {
+test("source counts packets and continues when they are longer than the guest's buffers", () => {
   const port = new SourcePort({ size: 100, count: 3 });
   const batch = freeSegments(10, 64);
   port.receive(batch);
@@ -77,7 +77,7 @@ test("a packet longer than the guest has room for is counted, and the next one c
   assert.equal(port.tooLong, 3);
 });
 
-test("a paced source gives what time has earned, and no more than a burst", async () => {
+test("source generates one burst at most when it is behind its rate", async () => {
   const port = new SourcePort({ rate: 1e6 });
   await new Promise((resolve) => setTimeout(resolve, 20));
   let given = 0;
@@ -90,7 +90,7 @@ test("a paced source gives what time has earned, and no more than a burst", asyn
   assert.ok(given >= 256, `${given} of a burst of 256`);
 });
 
-test("sink takes all, null drops all and has no link", () => {
+test("sink discards packets, and null drops them, when they are sent", () => {
   const batch = new Batch(4, 4);
   const memory = mapAnonymous(64);
   batch.push(memory.address, 60, 1);
@@ -102,7 +102,7 @@ test("sink takes all, null drops all and has no link", () => {
   assert.deepEqual([unplugged.dropped, unplugged.linkUp], [1, false]);
 });
 
-test("what pcap writes it can replay, byte for byte and in order", () => {
+test("a capture is replayed byte for byte and in order when pcap wrote it", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-pcap-"));
   const file = join(folder, "a.pcap");
   const out = new PcapPort({ write: file });
@@ -135,6 +135,6 @@ test("what pcap writes it can replay, byte for byte and in order", () => {
   rmSync(folder, { recursive: true });
 });
 
-test("one capture file cannot serve two queue pairs", () => {
+test("pcap is refused when there are several queue pairs", () => {
   assert.throws(() => openPorts({ kind: "pcap", write: "x" }, 2, false), { code: "PORT" });
 });

@@ -139,7 +139,7 @@ const shapes = fc.record({
   payload: fc.integer({ min: 1, max: 20_000 }),
 });
 
-test("a capture segments large packets with right payload, flags, lengths and checksums", () => {
+test("a capture has correct segments, each with its checksums, when a packet is large", () => {
   fc.assert(
     fc.property(shapes, fc.integer({ min: 100, max: 9000 }), (shape, size) => {
       const packet = packetOf(shape);
@@ -169,7 +169,7 @@ test("a capture segments large packets with right payload, flags, lengths and ch
   );
 });
 
-test("a capture stores the checksum of a packet that needs no segmentation", () => {
+test("a capture has the checksum when a packet needs no segmentation", () => {
   fc.assert(
     fc.property(shapes, (shape) => {
       const packet = packetOf({ ...shape, payload: shape.payload % 1400 });
@@ -214,7 +214,7 @@ test("a capture keeps a large packet whole when its metadata is wrong", () => {
   }
 });
 
-test("a capture accepts any metadata of a guest", () => {
+test("a capture stays readable when a guest's metadata is random", () => {
   const byte = fc.integer({ min: 0, max: 255 });
   const metadata = fc.record({
     gsoType: fc.constantFrom(1, 4, 5, 0x81),
@@ -246,7 +246,9 @@ test("a capture accepts any metadata of a guest", () => {
   assert.ok(recordsOf(readFileSync(write)).length >= sent);
 });
 
-test("a capture segments as the kernel does", { skip: skipTap() }, async () => {
+test("a capture has the kernel's segments when a packet is large", {
+  skip: skipTap(),
+}, async () => {
   const pair = new TapPair();
   const tap = new TapPort({ name: "nic", vnetHeader: 12, offloads: 0, netns: pair.netns });
   try {

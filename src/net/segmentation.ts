@@ -1,6 +1,6 @@
 /**
- * What network hardware does with the packets that a guest leaves unfinished: stores the checksum,
- * and cuts a large TCP or UDP packet into those that go over the wire.
+ * Offloads in software: stores the checksum that a guest left to hardware, and segments large TCP
+ * and UDP packets.
  */
 import { type Batch, GSO_ECN, GSO_TCP_V4, GSO_TCP_V6, GSO_UDP_L4 } from "../memory/index.ts";
 
@@ -18,7 +18,7 @@ const UDP_CHECKSUM = 6;
 const TCP_FLAGS = 13;
 const CWR = 0x80;
 const FIN_PSH = 0x09;
-/** No header is longer: else a small packet would be cut into much more than it is. */
+/** Longest header: it bounds how much longer the segments are than the packet. */
 const MAX_HEADER = 512;
 
 /** @returns the sum of the 16-bit words from `from` up to `to`, not folded */
@@ -56,12 +56,12 @@ export function finishChecksum(
   offset: number,
 ): void {
   if (start + offset + 2 > length) return;
-  // Of UDP, 0 says that there is none (RFC 768); of TCP, both zeros are the same.
+  // In UDP, 0 means no checksum (RFC 768); in TCP, both zeros are equal.
   const value = checksum(sum(bytes, frame + start, frame + length)) || 0xffff;
   put16(bytes, frame + start + offset, value);
 }
 
-/** Cuts one packet at a time: `begin`, then `write` for each segment. */
+/** Segments one packet at a time: `begin`, then `write` for each segment. */
 export class Segmenter {
   #frame: Uint8Array = new Uint8Array(0);
   #length = 0;
@@ -76,7 +76,7 @@ export class Segmenter {
 
   /**
    * @param frame packet p of the batch, of `length` bytes
-   * @returns its segments; 0 if it is not one that can be cut
+   * @returns number of segments; 0 if the packet cannot be segmented
    */
   begin(frame: Uint8Array, length: number, batch: Batch, p: number): number {
     const type = batch.gsoType[p] & ~GSO_ECN;
@@ -93,7 +93,7 @@ export class Segmenter {
     return this.count;
   }
 
-  /** @returns false if they are not there, or reach out of the packet */
+  /** @returns false if headers are missing, or extend beyond the packet */
   #findHeaders(): boolean {
     const frame = this.#frame;
     let at = ETHERNET_TYPE;

@@ -1,14 +1,11 @@
-/**
- * Ports without an outside, for tests and benches: `sink` swallows, `source` never ends, `null` is
- * unplugged.
- */
+/** Ports for tests and benches: `sink` discards, `source` generates, `null` has no link. */
 import { type Batch, ETHERNET_HEADER } from "../memory/index.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { BasePort, receiveFrom } from "./base.ts";
 import type { PortKind } from "./port.ts";
 import { optional, PortSpecError, parseOptions, refuseOptions, wholeOption } from "./words.ts";
 
-/** Takes every packet and gives none. */
+/** Discards sent packets; receives none. */
 export class SinkPort extends BasePort {
   readonly name: string = "sink";
   sent = 0;
@@ -21,7 +18,7 @@ export class SinkPort extends BasePort {
   receive(_batch: Batch): void {}
 }
 
-/** A cable that is not plugged in: the link is down, and what is sent all the same is dropped. */
+/** A port whose link is down: packets that are sent to it are dropped. */
 export class NullPort extends BasePort {
   readonly name = "null";
   override linkUp = false;
@@ -46,20 +43,20 @@ export const SOURCE_FRAME: Uint8Array = Uint8Array.from(
 export interface SourceOptions {
   /** Default: SOURCE_FRAME. */
   readonly frame?: Uint8Array;
-  /** Bytes: the frame is cut, or filled up with zeros. */
+  /** Bytes: the frame is truncated, or padded with zeros. */
   readonly size?: number;
-  /** Packets in all; default: no end. */
+  /** Total of packets; default: unlimited. */
   readonly count?: number;
-  /** Packets per second, at most; default: as fast as they are taken. */
+  /** Maximum rate in packets per second; default: as fast as they are taken. */
   readonly rate?: number;
-  /** Where to number the packets (u32, big endian); default: nowhere. */
+  /** Offset of the packet's number (u32, big endian); default: packets have none. */
   readonly numberAt?: number;
 }
 
-/** Packets of a burst that a paced source catches up with. */
+/** Largest burst of a paced source that is behind its rate. */
 const MAX_BURST = 256;
 
-/** Gives packets of its own, and takes all. */
+/** Generates packets; discards sent ones. */
 export class SourcePort extends SinkPort {
   override readonly name: string = "source";
   override receiveDrained = false;
@@ -86,11 +83,11 @@ export class SourcePort extends SinkPort {
   }
 
   override receive(batch: Batch): void {
-    // Bounded, too, if all are too long for the guest: the loop has others to serve.
+    // Bounded also if every packet is too long for the guest: the loop has other work.
     const most = Math.min(this.#count - this.given, batch.maxPackets);
     let left = Math.min(this.#allowance(), most);
     for (; left > 0 && batch.nextBuffer() > 0; left--) this.#give(batch);
-    // Frames that the rate does not allow yet are still to come.
+    // A source that waits for its rate is not drained.
     this.receiveDrained = this.given >= this.#count;
   }
 
@@ -105,10 +102,7 @@ export class SourcePort extends SinkPort {
     if (!receiveFrom(batch, this.#native.address, this.#size)) this.tooLong++;
   }
 
-  /**
-   * Packets that may go now. A paced source owes what time has earned, and forgets what it is far
-   * behind.
-   */
+  /** Packets that the rate allows now: those of the elapsed time, up to MAX_BURST. */
   #allowance(): number {
     if (this.#rate === 0) return Number.POSITIVE_INFINITY;
     const now = performance.now();

@@ -1,9 +1,9 @@
 /**
- * The TAP port: one system call per packet, straight from and into guest memory.
+ * The TAP port: one system call per packet, from and into guest memory without a copy.
  *
- * With metadata, every packet has a header of 12 bytes before it, gathered and scattered along with
- * the packet's segments. What received packets may leave to the guest follows what the guest
- * negotiated, also for packets that the kernel had queued before: those are dropped.
+ * With metadata, a virtio_net_hdr of 12 bytes precedes every packet, as an iovec of its own.
+ * Received packets may need the offloads that the guest negotiated; packets that the kernel queued
+ * earlier and that need others are dropped.
  *
  * The kernel refuses a packet with EIO while the interface is down and with EINVAL if it is not an
  * Ethernet frame or its header contradicts it: such a packet is dropped and counted. EBADFD means
@@ -38,15 +38,15 @@ const HEADER = 12;
 /** struct iovec: address u64, length u64. */
 const IOVEC = 16;
 const IOVEC_WORDS = IOVEC >> 2;
-/** Segments of the largest batch that it takes. */
+/** Segments of the largest batch. */
 const MAX_SEGMENTS = 4096;
-/** Entries that one call takes (UIO_MAXIOV of the kernel); with more it moves nothing. */
+/** Entries of one call (UIO_MAXIOV of the kernel); with more it fails. */
 const IOV_MAX = 1024;
-/** Entries of a packet of one segment: the segment, and a byte of our own. */
+/** First of the two entries of a packet of one segment: the segment, and a spare byte. */
 const SINGLE = MAX_SEGMENTS + 2;
 /**
- * The table of struct iovec: one entry before and one after those of the segments, two for single
- * segments. Then a header; then one byte.
+ * The table of struct iovec: an entry before and one after those of the segments, and two for
+ * single segments. After it a header, then the spare byte.
  */
 const TABLE_BYTES = (SINGLE + 2) * IOVEC;
 const HEADER_AT = TABLE_BYTES;
@@ -86,7 +86,7 @@ export class TapPort extends BasePort {
     }
   }
 
-  /** A guest that enables its NIC has no part in that. What needs an offload is dropped then. */
+  /** Reports the error and continues without offloads: packets that need one are dropped. */
   #refusedOffloads({ errno, message }: OsError): void {
     this.offloads = 0;
     this.#taken = -1;
@@ -102,7 +102,7 @@ export class TapPort extends BasePort {
       const result = vectored
         ? this.#sendVector(batch, p)
         : write(this.fd, batch.address[p], batch.length[p]);
-      // A frame is written whole or not at all; a shorter result is not a success.
+      // The kernel takes whole frames only: a shorter result is an error.
       if (result === batch.length[p] + this.#tap.vnetHeader) continue;
       if (result === -EAGAIN || result === -EINTR) {
         this.sendBlocked = true;
@@ -142,7 +142,7 @@ export class TapPort extends BasePort {
   #receiveVectors(batch: Batch): void {
     this.#layOut(batch);
     const header = this.#tap.vnetHeader;
-    // Bounded, too, while all that comes has to be dropped: the loop has others to serve.
+    // Bounded also while every packet is dropped: the loop has other work.
     for (let left = batch.maxPackets; left > 0; left--) {
       const most = batch.nextBuffer();
       if (most === 0) break;
@@ -166,9 +166,8 @@ export class TapPort extends BasePort {
   }
 
   /**
-   * EAGAIN and EINTR: nothing is there; EBADFD: the interface is gone; whatever else: the kernel
-   * had a frame and could not hand it over, which is lost. It may go on like that, so the next call
-   * waits until the loop is back.
+   * Handles a failed read. EAGAIN and EINTR: no packets; EBADFD: the interface was removed; any
+   * other error: the kernel lost a frame. More may fail, so the next read waits for the next turn.
    */
   #nothing(result: number): void {
     this.receiveDrained = true;
@@ -181,10 +180,7 @@ export class TapPort extends BasePort {
     }
   }
 
-  /**
-   * Tells the first of each error; how often packets are lost is in
-   * `dropped`. @param result minus errno, or bytes
-   */
+  /** Reports the first of each error; `dropped` counts all. @param result -errno, or bytes */
   #note(what: "sending" | "receiving", result: number): void {
     const told = what === "sending" ? this.#toldSending : this.#toldReceiving;
     const number = Math.max(-result, 0);
@@ -198,15 +194,14 @@ export class TapPort extends BasePort {
   readonly #free = { entries: 0, bytes: 0 };
 
   /**
-   * Entries of the segments for the next packet, and room for a byte more than it may
-   * have: the kernel cuts a packet without a word, so that one which fills all the room
-   * may be one that was cut. The byte more is the next segment's, which that packet does
-   * not take, or at the end of the batch one of our own.
+   * Counts the entries for the next packet, with room for one byte more than the longest packet:
+   * readv truncates silently, and a packet that fills the spare byte is oversized. The spare byte
+   * is the next segment's first, or at the end of the batch one of this port.
    */
   #freeVector(batch: Batch, most: number): { entries: number; bytes: number } {
     let bytes = 0;
     let s = batch.used;
-    // Besides these, one entry for a header and one for the byte more.
+    // One entry is left for a header, and one for the spare byte.
     const end = Math.min(batch.segments, batch.used + IOV_MAX - 2);
     for (; s < end && bytes <= most; s++) bytes += batch.size[s];
     this.#free.bytes = Math.min(bytes, most);

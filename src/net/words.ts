@@ -1,6 +1,6 @@
-/** What the words of a port or policy are read with; see `create.ts` and `policies/index.ts`. */
+/** Parsing of the words that describe ports and policies (`create.ts`, `policies/index.ts`). */
 
-/** A port or policy that the user cannot have so; the message says what to write. */
+/** An invalid description of a port or policy; the message says what to write. */
 export class PortSpecError extends Error {
   readonly code = "PORT";
   constructor(message: string) {

@@ -25,7 +25,7 @@ function bytes(config: ConfigSpace, offset: number, count: number): number[] {
   return [...config.bytes.subarray(offset, offset + count)];
 }
 
-test("the header and the capabilities, byte for byte", () => {
+test("header and capabilities have the expected bytes when a device is described", () => {
   const config = newConfig();
   const expected: [number, string][] = [
     [0x00, "36 1b 0e 00 00 00 10 00 02 00 00 02 00 00 00 00"],
@@ -43,13 +43,13 @@ test("the header and the capabilities, byte for byte", () => {
   }
 });
 
-test("a device without vectors has no MSI-X capability", () => {
+test("the MSI-X capability is absent when a device has no vectors", () => {
   const config = new ConfigSpace(IDENTITY, null);
   assert.deepEqual(bytes(config, 0x50, 2), [0x10, 0]);
   assert.deepEqual(bytes(config, 0x90, 12), new Array(12).fill(0));
 });
 
-test("writing all ones changes the writable bits and nothing else", () => {
+test("only writable bits change when all ones are written", () => {
   const config = newConfig();
   const before = config.bytes.slice();
   for (let offset = 0; offset < CONFIG_SIZE; offset++) {
@@ -71,7 +71,7 @@ test("writing all ones changes the writable bits and nothing else", () => {
   }
 });
 
-test("sizing writes to the BARs and to the ROM BAR leave zeros", () => {
+test("BARs and ROM BAR read as 0 when their size is probed", () => {
   const config = newConfig();
   for (let offset = 0x10; offset < 0x34; offset += 4) {
     if (offset === 0x28 || offset === 0x2c) continue;
@@ -91,7 +91,7 @@ test("bus mastering is reported when it changes, by command register or power st
   assert.equal(write(config, 0x44, 0x00), CONFIG_EFFECT.busMaster);
 });
 
-test("a function level reset is asked for by bit 15 of device control, and reset restores all", () => {
+test("function level reset restores all bytes when bit 15 of device control is set", () => {
   const config = newConfig();
   const before = config.bytes.slice();
   write(config, 0x04, 0x06, 0x04);
@@ -102,7 +102,7 @@ test("a function level reset is asked for by bit 15 of device control, and reset
   assert.deepEqual(config.bytes, before);
 });
 
-test("any sequence of writes leaves read-only bytes alone", () => {
+test("read-only bytes stay the same when writes are random", () => {
   const before = newConfig().bytes.slice();
   const readOnly = [
     0, 1, 2, 3, 8, 9, 10, 11, 0x10, 0x30, 0x34, 0x3d, 0x40, 0x41, 0x50, 0x90, 0x92, 0x94, 0x98,
@@ -119,7 +119,7 @@ test("any sequence of writes leaves read-only bytes alone", () => {
   );
 });
 
-test("MSI-X table and pending bits lie inside their BAR for every number of vectors", () => {
+test("MSI-X table and pending bits are inside their BAR when vectors are 1 to 2048", () => {
   for (const vectors of [1, 5, 64, 128, 129, 255, 256, 1000, 2048]) {
     const { tableOffset, pbaOffset, barSize } = placeMsix(vectors, 2);
     assert.ok(pbaOffset >= tableOffset + vectors * 16);

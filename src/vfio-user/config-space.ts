@@ -1,7 +1,7 @@
 /**
- * PCI configuration space (4096 bytes) of a PCI Express endpoint: storage, write
- * masks, and the few registers whose writes mean something. Layout: PCI Local
- * Bus 3.0 chapter 6, PCI Express Base chapter 7.
+ * PCI configuration space (4096 bytes) of a PCI Express endpoint: storage, write masks, and the
+ * registers whose writes have effects. Layout: PCI Local Bus 3.0 chapter 6, PCI Express Base
+ * chapter 7.
  */
 import { RecordError, readRecord } from "../memory/record.ts";
 import type { PciIdentity } from "./device.ts";
@@ -32,7 +32,7 @@ const FLR_BYTE = EXPRESS_CONTROL + 1;
 const FLR = 0x80;
 const MSI = 0x90;
 const MSI_64_BIT = 0x80;
-/** Enable, and how many messages the guest uses. */
+/** Enable bit, and the number of messages that the guest uses. */
 const MSI_CONTROL_WRITABLE = 0x71;
 const MSIX = 0x90;
 const MSIX_CONTROL = MSIX + 2;
@@ -59,7 +59,7 @@ export interface MsixPlace {
   readonly pbaOffset: number;
 }
 
-/** What a write to configuration space asks of the device. */
+/** Effect of a write to configuration space. */
 export const CONFIG_EFFECT = { none: 0, busMaster: 1, reset: 2 } as const;
 
 /** State of a configuration space. */
@@ -76,8 +76,8 @@ export class ConfigSpace {
   #lastCapability = 0;
 
   /**
-   * @param interrupts the place of MSI-X, or how many messages of
-   * plain MSI: a power of two; null: none
+   * @param interrupts the place of MSI-X, or the number of messages of plain MSI (a power of two);
+   * null: none
    */
   constructor(identity: PciIdentity, interrupts: MsixPlace | number | null) {
     this.#putIdentity(identity);
@@ -109,7 +109,7 @@ export class ConfigSpace {
     this.#mask[INTERRUPT_LINE] = 0xff;
   }
 
-  /** Stores a capability and links it behind the one before. */
+  /** Stores a capability and links it to the previous one. */
   #addCapability(at: number, bytes: readonly number[]): void {
     this.bytes.set(bytes, at);
     const link = this.#lastCapability === 0 ? CAPABILITIES : this.#lastCapability + 1;
@@ -123,7 +123,7 @@ export class ConfigSpace {
     this.#data.setUint16(MSI + 2, MSI_64_BIT | (Math.log2(messages) << 1), true);
     this.#mask[MSI + 2] = MSI_CONTROL_WRITABLE;
     this.#mask.fill(0xff, MSI + 4, MSI + 14);
-    // Messages go to addresses of whole words.
+    // Message addresses are aligned to 4 bytes.
     this.#mask[MSI + 4] = 0xfc;
   }
 
@@ -142,8 +142,8 @@ export class ConfigSpace {
   }
 
   /**
-   * Stores the writable bits of `data[at, +count)` at `offset`; the
-   * range is inside. @returns CONFIG_EFFECT
+   * Stores the writable bits of `data[at, +count)` at `offset`; the caller has checked the range.
+   * @returns CONFIG_EFFECT
    */
   write(offset: number, data: Uint8Array, at: number, count: number): number {
     const before = this.busMaster;
@@ -160,7 +160,7 @@ export class ConfigSpace {
     this.bytes.set(this.#initial);
   }
 
-  /** The bytes that differ from those after reset. */
+  /** Returns the bytes that differ from those after reset. */
   save(): ConfigRecord {
     const changed = Array.from(this.bytes.keys()).filter(
       (at) => this.bytes[at] !== this.#initial[at],

@@ -1,5 +1,5 @@
 /**
- * What a server counts. Declared once; documentation, snapshot and the object come from this list.
+ * Counters of a server. Declared once: documentation, status and the object come from this list.
  */
 export const COUNTERS = {
   messages: "messages taken from the client",

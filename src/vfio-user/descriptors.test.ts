@@ -82,6 +82,6 @@ test("a server leaves a client waiting, with one warning, when no descriptor is 
   assert.equal(await inChild("accept"), 0);
 });
 
-test("a server says that no descriptor was free when it loses a message's", async () => {
+test("a server warns that no descriptor was free when it loses those of a message", async () => {
   assert.equal(await inChild("receive"), 0);
 });

@@ -1,4 +1,4 @@
-/** What the author of a PCI device writes, and what the library gives back. */
+/** The interface of a PCI device's author, and that of the library to the device. */
 import type { Region, RegionTable } from "../memory/regions.ts";
 
 export interface PciIdentity {
@@ -16,15 +16,13 @@ export interface Bar {
   readonly size: number;
 }
 
-/** What a device may do to its machine. */
+/** The machine, as a device uses it. */
 export interface DeviceHost {
-  /**
-   * Fires a vector; nothing happens when the guest does not listen to it or bus mastering is off.
-   */
+  /** Fires a vector; no effect if the guest does not use it, or bus mastering is off. */
   fire(vector: number): void;
   /** Guest memory. */
   readonly dma: RegionTable;
-  /** Whether the guest lets the device use its memory and interrupts. */
+  /** True if the guest allows the device to use memory and interrupts. */
   readonly busMaster: boolean;
 }
 
@@ -40,8 +38,7 @@ export interface PciDevice {
   /** Number of interrupt vectors: 0 to 2048, with plain MSI 0 to 32. */
   readonly vectors: number;
   /**
-   * Default: MSI-X. With plain MSI a guest may use fewer vectors than
-   * there are: the others fire the first.
+   * Default: MSI-X. With plain MSI a guest may enable fewer vectors: the others fire the first.
    */
   readonly interrupts?: "msix" | "msi";
   /** BAR that the library uses for MSI-X; must be null in `bars`. Default: the first free one. */
@@ -62,10 +59,10 @@ export interface PciDevice {
   busMasterChanged(enabled: boolean): void;
   /** The range became part of guest memory. */
   dmaMapped?(range: Region): void;
-  /** The range is about to go: no use of it, and no view of it, when this returns. */
+  /** The range is removed next: the device uses and views it no more when this returns. */
   dmaUnmapping?(range: Region): void;
-  /** A client (a virtual machine) came. */
+  /** A client (a virtual machine) has connected and negotiated. */
   attached?(host: DeviceHost): void;
-  /** It went; `reset` and `dmaUnmapping` were called before. */
+  /** The client is gone; `reset` and `dmaUnmapping` were called before. */
   detached?(): void;
 }

@@ -1,6 +1,6 @@
 /**
- * A byte stream cut into messages, with their descriptors. One receive call takes many messages;
- * nothing is allocated for a message without descriptors.
+ * Splits a byte stream into messages with their descriptors. One receive call takes many messages;
+ * a message without descriptors costs no allocation.
  */
 import { type ClaimedFds, hexOf, readRecord, type SavedFds } from "../memory/record.ts";
 import { EMFILE, EMSGSIZE, type OsError } from "../os/errors.ts";
@@ -14,7 +14,8 @@ const RECEIVE_BYTES = 16384;
 /** Descriptors of one message. */
 const MAX_FDS = 16;
 /**
- * Of one receive: the kernel's own limit. What it left out it would close here, and that can block.
+ * Descriptors of one receive: the kernel's maximum. With less room it would close the rest in this
+ * thread, and close can block.
  */
 const KERNEL_MAX_FDS = 253;
 
@@ -29,7 +30,7 @@ export interface StreamRecord {
   readonly version: 1;
   /** Hexadecimal; less than one message. */
   readonly bytes: string;
-  /** The byte that the descriptors came with. */
+  /** Offset of the byte that carried the descriptors. */
   readonly fdsAt: number;
   readonly fds: readonly { readonly fd: number }[];
 }
@@ -49,7 +50,7 @@ export class MessageStream {
   at = 0;
   size = 0;
 
-  /** One receive. @returns its bytes, 0 at the end of the stream, -1 when nothing is there. */
+  /** Receives once. @returns bytes; 0 at the end of the stream, -1 if nothing has arrived */
   receive(fd: number): number {
     if (this.#start > 0) this.#compact();
     const n = this.#receiver.receiveAt(fd, this.#memory.address + this.#end, RECEIVE_BYTES);
@@ -59,7 +60,7 @@ export class MessageStream {
     return n;
   }
 
-  /** Moves the unfinished message to the front; there is always room for the rest of it. */
+  /** Moves the incomplete message to the front: the rest of it always fits behind. */
   #compact(): void {
     if (this.#end > this.#start) this.bytes.copyWithin(0, this.#start, this.#end);
     this.#end -= this.#start;
@@ -67,10 +68,7 @@ export class MessageStream {
     this.#start = 0;
   }
 
-  /**
-   * The kernel ends a receive behind the message that carried
-   * descriptors: they go with the last byte.
-   */
+  /** The kernel ends a receive after bytes that carry descriptors: they belong to the last byte. */
   #keepFds(): void {
     this.#fds.push(...this.#receiver.fds);
     this.#fdsAt = this.#end - 1;
@@ -79,7 +77,7 @@ export class MessageStream {
 
   /**
    * Steps to the next complete message, `[at, +size)` of `data`.
-   * @throws FramingError when the stream cannot be cut any further.
+   * @throws FramingError if the size is invalid: the stream cannot be split any further
    */
   next(): boolean {
     const left = this.#end - this.#start;
@@ -95,7 +93,7 @@ export class MessageStream {
     return true;
   }
 
-  /** Descriptors of the current message: the caller's from now on. */
+  /** Takes the descriptors of the current message: the caller owns them. */
   takeFds(): readonly number[] {
     if (this.#fds.length === 0 || this.#fdsAt >= this.at + this.size) return NO_FDS;
     const fds = this.#fds;
@@ -103,7 +101,7 @@ export class MessageStream {
     return fds;
   }
 
-  /** What was received of a message that is not complete. */
+  /** Returns the state: the bytes of an incomplete message, and its descriptors. */
   save(fds: SavedFds): StreamRecord {
     return {
       version: 1,
@@ -138,7 +136,7 @@ export class MessageStream {
     };
   }
 
-  /** Forgets everything, for the next connection. */
+  /** Discards everything, for the next connection. */
   clear(): void {
     for (const fd of this.#fds) closePeer(fd);
     this.#fds = [];

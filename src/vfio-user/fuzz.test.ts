@@ -72,7 +72,7 @@ function mutate(bytes: Buffer, random: Random): Buffer {
   return bytes;
 }
 
-test(`${MESSAGES} random and damaged messages: the server lives and leaks nothing (seed ${SEED})`, () => {
+test(`server leaks nothing when ${MESSAGES} messages are random or damaged (seed ${SEED})`, () => {
   const random = randomFrom(SEED);
   const device = new RecordingDevice();
   device.events.push = () => 0;

@@ -9,15 +9,15 @@ import { IRQ, IRQ_SET, SET_IRQS } from "./protocol.ts";
 const DATA = IRQ_SET.dataNone | IRQ_SET.dataBool | IRQ_SET.dataEventfd;
 const ACTION = IRQ_SET.mask | IRQ_SET.unmask | IRQ_SET.trigger;
 
-/** Exactly one bit of `bits` and none besides. */
+/** @returns true if exactly one bit is set */
 function single(bits: number): boolean {
   return bits !== 0 && (bits & (bits - 1)) === 0;
 }
 
 /**
- * Carries out the request at `at`. On OK the descriptors belong to the vectors, else still to the
- * caller.
- * @returns OK or an errno value; a refused request changes nothing.
+ * Executes the request at `at`. After OK the vectors own the descriptors, otherwise the caller
+ * does.
+ * @returns OK or an errno value; a refused request changes nothing
  */
 export function handleSetIrqs(
   vectors: MsixVectors,
@@ -49,8 +49,8 @@ export function handleSetIrqs(
 }
 
 /**
- * "No data, trigger, no vectors" disables an interrupt kind; kinds we do not have are disabled
- * already.
+ * "No data, trigger, no vectors" disables an interrupt kind. Kinds that the device lacks are
+ * disabled already.
  */
 function forgetAll(vectors: MsixVectors, index: number, flags: number): number {
   if (flags !== (IRQ_SET.dataNone | IRQ_SET.trigger) || index >= IRQ.COUNT) return EINVAL;

@@ -6,9 +6,9 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { Epoll } from "../os/epoll.ts";
 import type { VfioUserServer } from "./server.ts";
 
-/** Longest wait, after which signals and other callbacks of the process get their turn. */
+/** Longest wait; then signals and other callbacks of the process run. */
 const MAX_WAIT_MS = 20;
-/** Iterations that serve messages before the rest of the process gets its turn. */
+/** Iterations that serve messages before other callbacks of the process run. */
 const ITERATIONS_PER_TURN = 64;
 
 export interface Timer {
@@ -26,7 +26,7 @@ export class ServerLoop {
     this.#server = server;
   }
 
-  /** Calls back every `periodMs`, from the loop; missed rounds are not made up for. */
+  /** Calls back every `periodMs`, from the loop; missed calls are skipped. */
   every(periodMs: number, callback: () => void): Timer {
     const timer = { periodMs, callback, due: performance.now() + periodMs };
     this.#timers.add(timer);
@@ -37,7 +37,7 @@ export class ServerLoop {
     this.#timers.delete(timer);
   }
 
-  /** Serves until `stop`; then the server is closed. */
+  /** Serves until `stop`, then closes the server. */
   async run(): Promise<void> {
     const epoll = new Epoll(8);
     this.#server.register(epoll, 0);

@@ -25,7 +25,7 @@ function setIrqs(pci: PciFunction, index: number, start: number, fds: readonly n
   return handleSetIrqs(pci.vectors, view, 0, request.length, fds);
 }
 
-test("a device with plain MSI has that capability, and no BAR for MSI-X", () => {
+test("MSI-X capability and BAR are absent when a device has plain MSI", () => {
   const { config, regionSizes, vectors } = msiFunction();
   // Id, end of the list, 4 messages of 64 bits without masks; address and data are 0.
   const capability = [0x05, 0, 0x84, 0, ...new Array(10).fill(0)];
@@ -35,14 +35,14 @@ test("a device with plain MSI has that capability, and no BAR for MSI-X", () => 
   assert.equal(regionSizes[2], 0);
 });
 
-test("a guest's write changes enable, number, address and data of MSI, and nothing else", () => {
+test("only enable, number, address and data of MSI change when a guest writes all ones", () => {
   const { config } = msiFunction();
   config.write(0x90, new Uint8Array(16).fill(0xff), 0, 16);
   const written = [0x05, 0, 0xf5, 0, 0xfc, ...new Array(9).fill(0xff), 0, 0];
   assert.deepEqual([...config.bytes.subarray(0x90, 0xa0)], written);
 });
 
-test("vectors fire the first one when the guest enabled fewer messages than there are", () => {
+test("vectors share the first message when the guest enabled fewer than the device has", () => {
   const pci = msiFunction();
   // They belong to the vectors, which close them.
   const events = [createEventFd(), createEventFd()];

@@ -1,7 +1,7 @@
 /**
- * MSI-X vectors: an eventfd each, a mask and a pending bit. The client owns the
- * vector table and, as a rule, the masks; masks set by message are kept here,
- * and what fires behind them is delivered at unmask.
+ * MSI-X vectors: each has an eventfd, a mask and a pending bit. The client owns the vector table
+ * and usually the masks. Masks that it sets by message are kept here; a vector that fires while it
+ * is masked is delivered at unmask.
  */
 
 import { type ClaimedFds, type RecordReader, readRecord, type SavedFds } from "../memory/record.ts";
@@ -51,7 +51,7 @@ function readVector(item: RecordReader, fds: ClaimedFds): VectorRecord {
 
 export class MsixVectors {
   readonly count: number;
-  /** Which of the client's interrupt kinds they are. */
+  /** Interrupt index of the protocol: MSI or MSI-X. */
   readonly irqIndex: number;
   readonly #eventFds: Int32Array;
   readonly #masked: Uint8Array;
@@ -65,12 +65,11 @@ export class MsixVectors {
     this.#pending = new Uint8Array(count);
   }
 
-  /** False: nobody listens. While masked, the vector becomes pending. */
+  /** Sends the interrupt, or makes a masked vector pending. @returns false without an eventfd */
   fire(vector: number): boolean {
     const fd = this.#eventFds[vector];
     if (fd === undefined || fd < 0) {
-      // A guest may enable fewer messages of plain MSI than there
-      // are: the others go with the first.
+      // A guest may enable fewer MSI messages than the device has: the others share the first.
       return this.irqIndex === IRQ.msi && vector > 0 && this.fire(0);
     }
     if (this.#masked[vector] === 0) return signalPeer(fd);
@@ -78,7 +77,7 @@ export class MsixVectors {
     return true;
   }
 
-  /** Takes ownership of `fd` when it is an eventfd; the one before is closed. */
+  /** Sets the eventfd, which it takes over; the previous one is closed. */
   attach(vector: number, fd: number): void {
     this.detach(vector);
     this.#eventFds[vector] = fd;
@@ -109,10 +108,7 @@ export class MsixVectors {
     return byte;
   }
 
-  /**
-   * Device reset: masks and pending bits go, eventfds stay,
-   * because a client need not send them again.
-   */
+  /** Device reset: clears masks and pending bits. Clients do not send eventfds again: they stay. */
   reset(): void {
     this.#masked.fill(0);
     this.#pending.fill(0);
@@ -149,7 +145,7 @@ export class MsixVectors {
     };
   }
 
-  /** All eventfds closed. */
+  /** Closes all eventfds. */
   clear(): void {
     for (let vector = 0; vector < this.count; vector++) this.detach(vector);
     this.reset();

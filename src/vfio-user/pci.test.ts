@@ -10,7 +10,7 @@ function describe(changes: Partial<PciDevice>): PciFunction {
   return new PciFunction(device, newCounters());
 }
 
-test("a description that PCI cannot express is refused with a reason", () => {
+test("a description is refused with a reason when it is not valid for PCI", () => {
   const bar = { size: 4096 };
   const bad: [Partial<PciDevice>, RegExp][] = [
     [{ bars: new Array(7).fill(null) }, /at most 6/],
@@ -28,7 +28,7 @@ test("a description that PCI cannot express is refused with a reason", () => {
   for (const [changes, message] of bad) assert.throws(() => describe(changes), message);
 });
 
-test("MSI-X takes the BAR it is told, or the first free one, or none", () => {
+test("MSI-X uses the first free BAR when the device names none", () => {
   const bars = [{ size: 4096 }, { size: 16 }, null, { size: 131072 }];
   assert.deepEqual(
     [...describe({ bars, msixBar: 4 }).regionSizes],
@@ -39,7 +39,7 @@ test("MSI-X takes the BAR it is told, or the first free one, or none", () => {
   assert.equal(without.regionSizes[5], 16);
 });
 
-test("8 bytes go through readWide when the device has it", () => {
+test("reads of 8 bytes use readWide when the device has it", () => {
   const to = new DataView(new ArrayBuffer(8));
   describe({
     readWide: (_bar, offset, value) => {

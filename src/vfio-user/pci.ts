@@ -1,6 +1,6 @@
 /**
- * A PCI device as the protocol sees it: regions, configuration space, MSI-X and resets around the
- * author's device. Knows nothing of messages.
+ * A PCI device as the protocol presents it: regions, configuration space, MSI-X and resets, around
+ * the author's device. Independent of messages.
  */
 import { CONFIG_EFFECT, CONFIG_SIZE, ConfigSpace } from "./config-space.ts";
 import type { Counters } from "./counters.ts";
@@ -24,7 +24,7 @@ export class PciFunction {
   readonly #pbaOffset: number;
   readonly #wide = new Uint32Array(2);
 
-  /** @throws RangeError when the device describes itself in a way that PCI cannot. */
+  /** @throws RangeError if the device's description is not valid for PCI */
   constructor(device: PciDevice, counters: Counters) {
     checkShape(device);
     this.device = device;
@@ -45,7 +45,7 @@ export class PciFunction {
     this.regionSizes[REGION.config] = CONFIG_SIZE;
   }
 
-  /** Whether `[offset, +count)` lies in the region; offset as u32 halves. */
+  /** @returns true if `[offset, +count)` is in the region; offset in u32 halves */
   inside(region: number, low: number, high: number, count: number): boolean {
     if (region >= REGION.COUNT || high !== 0) return false;
     const size = this.regionSizes[region]!;
@@ -74,7 +74,7 @@ export class PciFunction {
     to.setUint32(at + 4, wide[1]!, true);
   }
 
-  /** The client owns the vector table: it reads as 0 here; pending bits are ours. */
+  /** The client owns the vector table, which reads as 0; the pending bits are kept here. */
   #msixByte(offset: number): number {
     return offset < this.#pbaOffset ? 0 : this.vectors.pendingByte(offset - this.#pbaOffset);
   }
@@ -105,8 +105,8 @@ export class PciFunction {
   }
 
   /**
-   * Full stop: registers of configuration space as at power-on, device reset. `wasBusMaster`:
-   * whether the device may believe that it is allowed to use memory.
+   * Full stop: resets configuration space and device.
+   * @param wasBusMaster the last `busMasterChanged` allowed the device to use memory
    */
   reset(wasBusMaster = this.config.busMaster): void {
     this.#counters.resets++;

@@ -57,7 +57,7 @@ export const IRQ_SET = {
 export const REGION = { rom: 6, config: 7, vga: 8, COUNT: 9 } as const;
 export const IRQ = { intx: 0, msi: 1, msix: 2, error: 3, request: 4, COUNT: 5 } as const;
 
-/** What we announce: longest data of one access, and descriptors of one message. */
+/** Announced limits: longest data of one access, and descriptors of one message. */
 export const MAX_DATA = 65536;
 export const MAX_MESSAGE_FDS = 8;
 /** Room for messages that carry no region data, of which VERSION with its JSON is the longest. */

@@ -1,6 +1,6 @@
 /**
- * Answers: built in one buffer, sent with one call each, optionally late (to test clients of slow
- * servers).
+ * Answers: built in one buffer, sent with one call each, optionally delayed (to test clients of
+ * slow servers).
  */
 import { hexOf, readRecord } from "../memory/record.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
@@ -18,7 +18,7 @@ export interface RepliesRecord {
   readonly late: readonly { readonly bytes: string }[];
 }
 
-/** A client waits for most of its answers. */
+/** Maximum number of delayed answers in a record: a client waits for most of its answers. */
 const MAX_LATE = 1024;
 
 export class ReplyWriter {
@@ -34,9 +34,8 @@ export class ReplyWriter {
   }
 
   /**
-   * Answers a request with the payload built so far, or with nothing but `errno` when that is not
-   * 0.
-   * @returns false when the client is gone or does not read its answers.
+   * Answers a request with the payload in the buffer, or with `errno` alone if that is not 0.
+   * @returns false if the client is gone or does not read its answers
    */
   reply(fd: number, id: number, command: number, errno: number, payload: number): boolean {
     const { data } = this;
@@ -59,13 +58,13 @@ export class ReplyWriter {
     }
   }
 
-  /** Milliseconds until the next late answer is due, -1 when none waits. */
+  /** Milliseconds until the next delayed answer is due; -1: there is none. */
   get timeoutMs(): number {
     const first = this.#queue[0];
     return first === undefined ? -1 : Math.max(0, Math.ceil(first.due - performance.now()));
   }
 
-  /** Sends the late answers that are due. @returns false as `reply` does. */
+  /** Sends the delayed answers that are due. @returns false as `reply` does */
   flush(fd: number): boolean {
     while (this.timeoutMs === 0) {
       const { bytes } = this.#queue.shift()!;
@@ -75,13 +74,13 @@ export class ReplyWriter {
     return true;
   }
 
-  /** The late answers. */
+  /** Returns the delayed answers. */
   save(): RepliesRecord {
     return { version: 1, late: this.#queue.map(({ bytes }) => ({ bytes: hexOf(bytes) })) };
   }
 
   /**
-   * Checks a record. Late answers are due at once.
+   * Checks a record. Delayed answers are due at once.
    * @returns the function that restores it, which does not fail
    * @throws RecordError
    */

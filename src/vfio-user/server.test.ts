@@ -79,7 +79,7 @@ const access = (
   data: Buffer = Buffer.alloc(0),
 ): Buffer => Buffer.concat([pack([8, offset], [4, region], [4, count]), data]);
 
-test("VERSION is answered within the room of the request, ending in NUL", () => {
+test("the answer to VERSION fits the room of the request when QEMU sends it", () => {
   bench(({ ask, device }) => {
     const answer = ask(1, VERSION_PAYLOAD)!;
     assert.equal(VERSION_PAYLOAD.length, 198, "the size QEMU 11.1 sends");
@@ -93,7 +93,7 @@ test("VERSION is answered within the room of the request, ending in NUL", () => 
   }, false);
 });
 
-test("short VERSION requests get an answer that is no longer", () => {
+test("the answer to VERSION is shortened when the request is short", () => {
   for (const [json, expected] of [
     ["", 4],
     ["{}\0", 7],
@@ -106,7 +106,7 @@ test("short VERSION requests get an answer that is no longer", () => {
   }
 });
 
-test("VERSION with another major, without NUL, or with text that is not an object is refused", () => {
+test("VERSION is refused when its major, its NUL or its text is wrong", () => {
   bench(({ ask, server }) => {
     refused(ask(1, Buffer.concat([u32s(1), Buffer.from("{}\0")])), EINVAL);
     for (const json of ["{}", "{}\0\0", "[]\0", "null\0", "{\0", "\0", "{\0}\0"]) {
@@ -118,7 +118,7 @@ test("VERSION with another major, without NUL, or with text that is not an objec
   }, false);
 });
 
-test("GET_INFO: resettable PCI device, 9 regions, 5 interrupt kinds", () => {
+test("GET_INFO reports a PCI device, 9 regions and 5 interrupt kinds when it is asked", () => {
   bench(({ ask }) => {
     assert.deepEqual(ask(4, u32s(16, 0, 0, 0))?.payload, u32s(16, 3, 9, 5));
     refused(ask(4, u32s(15, 0, 0, 0)), EINVAL);
@@ -127,7 +127,7 @@ test("GET_INFO: resettable PCI device, 9 regions, 5 interrupt kinds", () => {
   });
 });
 
-test("GET_REGION_INFO: BARs, the MSI-X BAR, configuration space, absent ones without error", () => {
+test("GET_REGION_INFO reports size 0, without an error, when a region is absent", () => {
   bench(({ ask }) => {
     const sizes = [4096, 65536, 4096, 0, 0, 0, 0, 4096, 0];
     for (const [index, size] of sizes.entries()) {
@@ -162,7 +162,7 @@ test("GET_IRQ_INFO reports MSI-X's vectors, and error interrupts without a refus
   });
 });
 
-test("unknown commands, odd types and unasked replies are refused, the stream stays in step", () => {
+test("the stream stays in step when commands, types or replies are refused", () => {
   bench(({ ask, server, ended }) => {
     for (const command of [0, 6, 11, 12, 14, 15, 16, 0xffff]) refused(ask(command), ENOTSUP);
     refused(ask(9, access(0, 0, 4), { flags: 2 }), EINVAL);
@@ -174,7 +174,7 @@ test("unknown commands, odd types and unasked replies are refused, the stream st
   });
 });
 
-test("an invalid size ends the connection", () => {
+test("the connection ends when a size is invalid", () => {
   for (const size of [0, 15, 65536 + 33, 0xffffffff]) {
     bench(({ ask, ended, server, device }) => {
       ask(9, access(0, 0, 4), { size });
@@ -186,7 +186,7 @@ test("an invalid size ends the connection", () => {
   }
 });
 
-test("BAR accesses of 1, 2, 4 and 8 bytes at any alignment", () => {
+test("BAR accesses of 1, 2, 4 and 8 bytes succeed when they are not aligned", () => {
   bench(({ ask, device }) => {
     for (const [count, offset] of [
       [1, 3],
@@ -205,7 +205,7 @@ test("BAR accesses of 1, 2, 4 and 8 bytes at any alignment", () => {
   });
 });
 
-test("accesses outside of a region, of odd size, or to absent regions are refused", () => {
+test("an access is refused when it is outside of a region, or its size is odd", () => {
   bench(({ ask, server }) => {
     const bad = [
       [4093, 0, 4],
@@ -236,7 +236,7 @@ test("accesses outside of a region, of odd size, or to absent regions are refuse
   });
 });
 
-test("posted writes are never answered, refused or not", () => {
+test("posted writes are not answered when they are refused, either", () => {
   bench(({ ask, server, device }) => {
     const flags = 0x10;
     assert.equal(ask(10, access(8, 0, 4, u32s(0x12345678)), { flags }), undefined);
@@ -247,7 +247,7 @@ test("posted writes are never answered, refused or not", () => {
   });
 });
 
-test("many messages in one segment, and one message in many segments", () => {
+test("messages are handled when they share a segment, or span several", () => {
   bench(({ client, server, device }) => {
     const write = message(10, access(0, 0, 4, u32s(5)), { flags: 0x10 });
     const read = message(9, access(0, 0, 4), { id: 0xbeef });
@@ -268,7 +268,7 @@ test("many messages in one segment, and one message in many segments", () => {
   });
 });
 
-test("the longest allowed message arrives whole", () => {
+test("a message arrives whole when it has the maximum length", () => {
   bench(({ client, server }) => {
     const bytes = message(10, access(0, 0, 65536, Buffer.alloc(65536)));
     assert.equal(client.send(bytes), bytes.length);
@@ -277,7 +277,7 @@ test("the longest allowed message arrives whole", () => {
   });
 });
 
-test("descriptors with a message that must not carry them are closed", () => {
+test("descriptors are closed when their message must not carry any", () => {
   bench(({ ask, server }) => {
     const fd = createEventFd();
     const before = openFds();
@@ -291,7 +291,7 @@ test("descriptors with a message that must not carry them are closed", () => {
   });
 });
 
-test("too many descriptors end the connection, none is left open", () => {
+test("the connection ends, and all descriptors are closed, when there are too many", () => {
   bench(({ ask, ended }) => {
     const fd = createEventFd();
     ask(9, access(0, 0, 4), { fds: new Array(17).fill(fd) });
@@ -317,7 +317,7 @@ function mapRequest(address: number, size: number, flags: number, offset = 0): B
 const unmapRequest = (address: number, size: number, flags = 0) =>
   pack([4, 24], [4, flags], [8, address], [8, size]);
 
-test("guest memory is mapped, translated, and taken away after the device was told", () => {
+test("guest memory is removed after the device was notified when the client unmaps it", () => {
   bench(({ ask, server, device }) => {
     const memfd = createMemfd("ram", 16 * 4096, { seal: true });
     const ours = mapFile(memfd, 0, 16 * 4096, { write: true });
@@ -347,7 +347,7 @@ test("guest memory is mapped, translated, and taken away after the device was to
   });
 });
 
-test("invalid map requests are refused and leave nothing", () => {
+test("map requests leave nothing behind when they are refused", () => {
   bench(({ ask, server }) => {
     const memfd = createMemfd("ram", 4 * 4096, { seal: true });
     const event = createEventFd();
@@ -387,7 +387,7 @@ const setIrqs = (flags: number, start: number, count: number, index = 2) =>
 const enableBusMaster = (ask: Bench["ask"]) =>
   assert.equal(ask(10, access(4, 7, 2, pack([2, 0x0406])))?.flags, 1);
 
-test("SET_IRQS gives, replaces, takes and clears eventfds", () => {
+test("eventfds are set, replaced and closed when SET_IRQS says so", () => {
   bench(({ ask, server }) => {
     enableBusMaster(ask);
     const events = [createEventFd(), createEventFd(), createEventFd()];
@@ -416,7 +416,7 @@ test("SET_IRQS gives, replaces, takes and clears eventfds", () => {
   });
 });
 
-test("a masked vector stays pending, shows in the PBA, and fires at unmask", () => {
+test("a vector stays pending until unmask when it fires masked", () => {
   bench(({ ask, server }) => {
     enableBusMaster(ask);
     const event = createEventFd();
@@ -435,7 +435,7 @@ test("a masked vector stays pending, shows in the PBA, and fires at unmask", () 
   });
 });
 
-test("an invalid SET_IRQS is refused and changes nothing", () => {
+test("SET_IRQS changes nothing when it is refused", () => {
   bench(({ ask, server, client }) => {
     const event = createEventFd();
     const before = openFds();
@@ -466,7 +466,7 @@ test("an invalid SET_IRQS is refused and changes nothing", () => {
   });
 });
 
-test("bus mastering off, or sleep, silences the device", () => {
+test("the device fires no vector when bus mastering is off, or it sleeps", () => {
   bench(({ ask, server, device }) => {
     const event = createEventFd();
     ask(8, setIrqs(0x24, 0, 1), { fds: [event] });
@@ -487,7 +487,7 @@ test("bus mastering off, or sleep, silences the device", () => {
   });
 });
 
-test("DEVICE_RESET and function level reset stop the device and keep memory and eventfds", () => {
+test("memory and eventfds stay when the device is reset", () => {
   bench(({ ask, server, device }) => {
     const memfd = createMemfd("ram", 4096, { seal: true });
     const event = createEventFd();
@@ -514,7 +514,7 @@ test("DEVICE_RESET and function level reset stop the device and keep memory and 
   });
 });
 
-test("a device that throws is answered with EIO and reported", () => {
+test("a request is answered with EIO, and reported, when the device throws", () => {
   const warnings: string[] = [];
   bench(
     ({ ask, device, server }) => {
@@ -534,7 +534,7 @@ test("a device that throws is answered with EIO and reported", () => {
   assert.equal(warnings.length, 3, "the end of the connection still runs every step");
 });
 
-test("a device may close the server while it handles an access", () => {
+test("the server closes after an access when the device asks for it meanwhile", () => {
   bench(({ device, server, client }) => {
     device.write = () => server.close();
     const write = message(10, access(0, 0, 4, u32s(1)));
@@ -547,7 +547,7 @@ test("a device may close the server while it handles an access", () => {
   });
 });
 
-test("late answers keep their order and their time", () => {
+test("answers keep their order when they are delayed", () => {
   bench(
     ({ client, server }) => {
       client.send(Buffer.concat([1, 2, 3].map((id) => message(9, access(0, 0, 4), { id }))));
@@ -585,7 +585,7 @@ test("a client that never reads its answers is disconnected", () => {
   });
 });
 
-test("one client at a time over a listening socket; the next one after the first is gone", () => {
+test("a second client is accepted when the first one is gone", () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-vfio-"));
   const socketPath = join(folder, "s");
   const before = openFds();
@@ -668,7 +668,7 @@ test("a client that sends no VERSION is disconnected after a timeout", () => {
   rmSync(folder, { recursive: true });
 });
 
-test("closing with unread requests ends the stream in order, without a reset", () => {
+test("the stream ends without a reset when the server closes with unread requests", () => {
   bench(({ client, server }) => {
     const flood = Buffer.concat(new Array(500).fill(message(9, access(0, 0, 4))));
     client.send(flood);
@@ -677,7 +677,7 @@ test("closing with unread requests ends the stream in order, without a reset", (
   });
 });
 
-test("memory that cannot be sealed is refused with one warning; a memfd is sealed", () => {
+test("memory is refused with one warning when it cannot be sealed", () => {
   const warnings: string[] = [];
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-vfio-"));
   bench(

@@ -26,8 +26,8 @@ export interface ServerOptions {
   /** Delays every answer, in order: to test clients of a slow server. */
   readonly answerDelayMs?: number;
   /**
-   * Disconnects a client that has not sent VERSION within this time: others wait behind it. Default:
-   * 10 s.
+   * Disconnects a client that has not sent VERSION within this time: others wait behind it.
+   * Default: 10 s.
    */
   readonly greetingMs?: number;
   /**
@@ -139,8 +139,8 @@ export class VfioUserServer implements DeviceHost {
       if (n === 0) this.#disconnect("client closed the connection");
       return n === 0 ? 0 : this.#handleMessages();
     } catch (error) {
-      // Invalid framing, or a connection that was reset: the client is lost. Exceptions of the device
-      // are caught by the session.
+      // Invalid framing or a reset connection: the client is lost. The session catches exceptions
+      // of the device.
       this.#busy = false;
       if (error instanceof FramingError) this.counters.disconnects++;
       this.#disconnect((error as Error).message);
@@ -254,8 +254,8 @@ export class VfioUserServer implements DeviceHost {
   }
 
   /**
-   * Sends delayed answers that are due, ends a pause in accepting, disconnects a client that sent no
-   * VERSION in time.
+   * Sends delayed answers that are due, ends a pause in accepting, disconnects a client that sent
+   * no VERSION in time.
    */
   handleTimers(): void {
     if (performance.now() >= this.#listener.pausedUntil) this.#listener.watch();

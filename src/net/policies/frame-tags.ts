@@ -8,7 +8,7 @@
  * to be allowed, and what could hide another one is refused.
  */
 
-/** Tags of one frame at most, whatever the rules say. */
+/** Maximum number of tags of a frame; rules may allow fewer. */
 export const MAX_TAGS = 2;
 const TAG = 4;
 /** Of the first type, behind two addresses. */

@@ -5,7 +5,7 @@
 import type { QueueCounters } from "../../memory/counters.ts";
 import type { Port } from "../port.ts";
 
-/** The smallest plain object that says which policy to open; each kind adds its options. */
+/** A policy as plain data; each kind adds its options. */
 export interface AnyPolicySpec {
   readonly kind: string;
 }

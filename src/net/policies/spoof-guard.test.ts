@@ -81,7 +81,7 @@ class Guarded {
 }
 
 describe("a port with a guard", () => {
-  test("passes what comes from the NIC's own address, bytes and metadata, however it is cut", () => {
+  test("passes bytes and metadata unchanged when a frame has the NIC's address", () => {
     for (const piece of [1, 5, 6, 13, 18, 19, 80]) {
       const bench = new Guarded();
       const frame = frameFrom(MAC);
@@ -101,7 +101,7 @@ describe("a port with a guard", () => {
     }
   });
 
-  test("drops and counts each frame from another address, and no other", () => {
+  test("drops and counts a frame when it is from another address", () => {
     const bench = new Guarded();
     const honest = [0, 3, 4, 7];
     for (let n = 0; n < 9; n++) bench.add(frameFrom(honest.includes(n) ? MAC : OTHER, [n]));
@@ -115,7 +115,7 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  test("frames behind a blocked one are neither consumed nor counted", () => {
+  test("neither consumes nor counts frames when the one before them is blocked", () => {
     const bench = new Guarded();
     for (const source of [MAC, OTHER, MAC, OTHER, MAC, OTHER]) bench.add(frameFrom(source));
     bench.port.room = 1;
@@ -125,7 +125,7 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  test("a batch of bad ones only does not wait for a port that blocked before", () => {
+  test("does not wait for a blocked port when all frames of a batch are dropped", () => {
     const bench = new Guarded();
     bench.add(frameFrom(MAC));
     bench.port.room = 0;
@@ -137,7 +137,7 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  test("what was judged is what is sent, though the guest writes to it meanwhile", () => {
+  test("sends the header that it checked when the guest changes it meanwhile", () => {
     const bench = new Guarded([0]);
     bench.add(frameFrom(MAC));
     const send = bench.port.send.bind(bench.port);
@@ -263,7 +263,7 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  test("without VLAN 0 in the list, untagged frames are dropped", () => {
+  test("drops untagged frames when VLAN 0 is not in the list", () => {
     const bench = new Guarded([10]);
     bench.add(frameFrom(MAC));
     bench.add(frameFrom(MAC, [0x8100, 10, 0x0800]));
@@ -272,7 +272,7 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  test("packets of very many segments are sent in as many batches as they take", () => {
+  test("sends several batches when packets have very many segments", () => {
     const bench = new Guarded();
     bench.batch.clear();
     const many = new Batch(64, 4096);
@@ -290,7 +290,7 @@ describe("a port with a guard", () => {
     bench.close();
   });
 
-  test("receives what comes, and its link and drops are the port's", () => {
+  test("passes on received packets, link and drops of the port when frames are checked", () => {
     const bench = new Guarded();
     bench.port.incoming.push(frameFrom(OTHER));
     bench.batch.clear();

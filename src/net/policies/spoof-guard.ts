@@ -28,7 +28,7 @@ export interface SpoofRules {
 
 /** Packets that it holds at once: a batch of the engine. */
 const MAX_PACKETS = 64;
-/** Each copy has a place of its own, as the port may look at all of them at once. */
+/** Bytes of each copy: the port may read the whole batch at once, so copies do not overlap. */
 const STRIDE = 32;
 /** Offset of the source address. */
 const SOURCE = 6;
@@ -45,7 +45,7 @@ export class SpoofGuard extends ForwardingPort {
   readonly #headers = new Uint8Array(this.#native.view(0, MAX_PACKETS * STRIDE));
   /** Honest packets, each with its copied header in front. */
   readonly #out = new Batch(MAX_PACKETS, MAX_SEGMENTS);
-  /** Where each of them stands in the batch that it came in. */
+  /** Index of each packet of `#out` in the batch that `send` got. */
   readonly #origin = new Int32Array(MAX_PACKETS);
 
   /** @param counters of the transmit queue: refused frames are counted there */
@@ -80,7 +80,7 @@ export class SpoofGuard extends ForwardingPort {
     this.#native.unmap();
   }
 
-  /** What does not fit comes with the next batch. */
+  /** Packets that do not fit are offered again with the next batch. */
   #fits(batch: Batch, p: number): boolean {
     if (this.#out.packets === MAX_PACKETS) return false;
     const segments = batch.first[p + 1] - batch.first[p];
