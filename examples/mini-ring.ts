@@ -13,7 +13,7 @@ import * as nic from "bpfhv/nic";
 /** clear <= cons <= prod <= clear + bufs, modulo 2^32. The two sides' words: 128 bytes apart. */
 const MINI = nic.struct("mini_ring", 256, {
   prod: nic.field.u32(0), // guest: next slot to publish
-  clear: nic.field.u32(4), // guest: next slot to take back
+  clear: nic.field.u32(4), // guest: next slot to reclaim
   intr: nic.field.u32(8), // guest: interrupt when this slot is complete
   cons: nic.field.u32(128), // host: next slot to complete
   kick: nic.field.u32(132), // host: 1 if it wants a kick

@@ -3,8 +3,9 @@
  *
  *   node dist/examples/scratch-device.js --socket /tmp/scratch.sock
  *
- * BAR 0, 32-bit registers: 0x000 identity (read only), 0x004 period of the timer in ms (0 stops it), 0x008 how often
- * it fired; from 0x100 on plain memory. MSI-X vector 0 fires with the timer. PCI id 1b36:5c4a, class "unassigned".
+ * BAR 0, 32-bit registers: 0x000 identity (read only), 0x004 period of the timer in ms (0 stops
+ * it), 0x008 how often it fired; from 0x100 on plain memory. MSI-X vector 0 fires with the timer.
+ * PCI id 1b36:5c4a, class "unassigned".
  */
 import { parseArgs } from "node:util";
 import type { DeviceHost, PciDevice, Timer } from "../src/vfio-user/index.ts";

@@ -1,4 +1,4 @@
-/** Addresses of a guest's buffers, on their way into a batch. */
+/** Host addresses of a guest's buffers. */
 import {
   type Batch,
   beginReceive,
@@ -16,8 +16,8 @@ export const MIN_PACKET = 14;
 export const MAX_PACKET = 65536;
 
 /**
- * Translates guest addresses, each together with its length. A buffer that lies in one piece of
- * guest memory is used in place; one in several pieces is copied through an area of the host's.
+ * Translates guest addresses, each together with its length. A buffer that is contiguous in host
+ * memory is used in place; a scattered one is copied through an area of the host.
  */
 export class GuestBuffers {
   readonly #memory: GuestMemory;
@@ -42,7 +42,7 @@ export class GuestBuffers {
     beginReceive();
   }
 
-  /** Host address of a buffer that will be segment `segment` of the batch; 0 if not guest memory. */
+  /** Host address of the buffer for segment `segment` of the batch; 0 if it is not guest memory. */
   toReceive(low: number, high: number, length: number, segment: number): number {
     const address = translateHalves(this.#memory, low, high, length, true);
     return address !== 0
@@ -50,7 +50,7 @@ export class GuestBuffers {
       : splitToReceive(this.#memory, whole(low, high), length, segment);
   }
 
-  /** Brings received bytes to buffers in several pieces: call it first in `deliver`. */
+  /** Copies received bytes to scattered buffers: call it first in `deliver`. */
   received(batch: Batch): void {
     deliverSplit(batch, this.#memory);
   }

@@ -18,7 +18,7 @@ export interface RingConfig {
   readonly bufs: number;
   /** Turns addresses of guest buffers into host addresses. */
   readonly buffers: GuestBuffers;
-  /** Where it counts what it drops. */
+  /** Counters of the queue: for what the ring drops. */
   readonly counters: QueueCounters;
   /** Feature bits that guest and host agreed on. */
   readonly features: number;
@@ -39,7 +39,7 @@ export interface NicDefinition {
   readonly programs: string | URL | ((options: ProgramOptions) => ProgramSet);
   /** Layouts and tables that the programs use by name; what only they import by path is found. */
   readonly layouts?: Readonly<Record<string, unknown>>;
-  /** Values of the programs' `declare const`, by ring size and form; `bufs` and `form` are given. */
+  /** Values of the programs' `declare const`; `bufs` and `form` are given without it. */
   readonly constants?: (options: ProgramOptions) => Readonly<Record<string, unknown>>;
   /** Most buffers that a queue can have; default: 8192, the ABI's limit. */
   readonly maxBufs?: number;

@@ -31,7 +31,10 @@ export interface QueueConfig {
 export interface HostRing {
   /** The guest's indices were invalid; the queue stops until its context is registered again. */
   readonly broken: boolean;
-  /** Asks the guest to kick. @returns true if descriptors are published already: then do not sleep */
+  /**
+   * Asks the guest to kick.
+   * @returns true if descriptors are published already: then do not sleep
+   */
   enableKicks(): boolean;
   disableKicks(): void;
   /** Descriptors published and not yet used, for display; clamped to 0..bufs. */
@@ -46,7 +49,7 @@ export interface HostRing {
   restore(position: number): void;
   /**
    * The queue is enabled: takes over the index that the guest left in the context. Reclaiming moves
-   * it past what was taken back (ABI version 1 does not register contexts again between close and
+   * it past what was reclaimed (ABI version 1 does not register contexts again between close and
    * open).
    */
   resync(): void;
@@ -76,7 +79,10 @@ export interface RxPath {
    * @returns segments in the batch; 0 if the guest has published too few for a packet
    */
   offer(batch: Batch, max: number): number;
-  /** Completes the packets that the port made of them. @returns true if the guest wants an interrupt */
+  /**
+   * Completes the packets that the port made of them.
+   * @returns true if the guest wants an interrupt
+   */
   deliver(batch: Batch): boolean;
 }
 
@@ -99,7 +105,7 @@ export interface ProgramSource {
   constants(options: ProgramOptions): Readonly<Record<string, unknown>>;
 }
 
-/** A kind of ring, with both of its halves. `defineNic` makes one. */
+/** What rings look like and who does what with them. `defineNic` makes one. */
 export interface RingFormat {
   readonly name: string;
   /** Feature bits that it can offer; 0: its packets carry no metadata. */

@@ -5,8 +5,8 @@
  *
  *     clear <= cons <= prod <= clear + bufs
  *
- * `prod`, `clear` and `intr` are the guest's words, and hostile. `cons` in the context is a copy for
- * the guest: the host's own index is here and not read back, but when the queue is enabled.
+ * `prod`, `clear` and `intr` are the guest's words, and hostile. `cons` in the context is a copy
+ * for the guest: the host's own index is here; it is read back only when the queue is enabled.
  */
 import { type Field, PRIVATE_OFFSET } from "../abi/index.ts";
 import { type QueueCounters, RING_ERRORS } from "../memory/counters.ts";
@@ -24,7 +24,7 @@ export interface IndexWords {
   readonly prod: Field;
   /** Host: next slot to complete. */
   readonly cons: Field;
-  /** Guest: next slot to take back. */
+  /** Guest: next slot to reclaim. */
   readonly clear: Field;
   /** Host: 1 if it wants a kick. */
   readonly kick: Field;

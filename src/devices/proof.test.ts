@@ -26,7 +26,7 @@ const careless: RingFormat = {
   },
 };
 
-test("all that devices ship is proved, in both forms", () => {
+test("every program of every ring format is proved in both forms", () => {
   for (const device of FORMATS) {
     const verdicts = proveDevice(device, SIZES);
     assert.equal(proofOf(device, verdicts, false), "proved");
@@ -35,7 +35,7 @@ test("all that devices ship is proved, in both forms", () => {
   }
 });
 
-test("a device with an unsafe program is not served, and told why", () => {
+test("proofOf refuses a ring format with an unsafe program and says why", () => {
   assert.throws(
     () => proofOf(careless, proveDevice(careless, SIZES), false),
     (error: UnprovedError) => {
@@ -51,12 +51,12 @@ test("a device with an unsafe program is not served, and told why", () => {
   );
 });
 
-test("where that is allowed, the status names what is not proved", () => {
+test("proofOf names the programs that are not proved when they are allowed", () => {
   const proof = proofOf(careless, proveDevice(careless, SIZES), true);
   assert.equal(proof, "not proved: txc (helperfree), txc (v1)");
 });
 
-test("what is refused without helpers is judged anew with them", () => {
+test("program that is refused without helpers is verified again with them", () => {
   const gso = FORMATS.find(({ name }) => name === "sring_gso")!;
   const helped: RingFormat = {
     ...gso,
@@ -73,6 +73,6 @@ test("what is refused without helpers is judged anew with them", () => {
   );
 });
 
-test("in turns, the same is judged", async () => {
+test("proveInTurns returns the verdicts of proveDevice", async () => {
   assert.deepEqual(await proveInTurns(careless, SIZES), proveDevice(careless, SIZES));
 });

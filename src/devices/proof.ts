@@ -1,4 +1,6 @@
-/** The proof of what a NIC ships: every program of a device, in the sizes and forms that guests may ask for. */
+/**
+ * What the verifier says of the programs that a NIC ships, in all sizes and forms that it ships.
+ */
 import { setImmediate } from "node:timers/promises";
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm, type ProgramName } from "../abi/index.ts";
 import { summarise, type Verdict, verify } from "../ebpf/verifier/index.ts";
@@ -10,7 +12,7 @@ export interface ProofOptions extends QueueSizes {
   /** These alone. */
   readonly programs?: readonly ProgramName[];
   readonly log?: boolean;
-  /** What has been accepted, in this call and in others, by name: the same code is not judged again. */
+  /** What was accepted, in this call and earlier ones: the same code is not verified again. */
   readonly accepted?: Map<ProgramName, Accepted>;
 }
 
@@ -23,7 +25,7 @@ interface Accepted {
 
 export type DeviceVerdict = Verdict & { readonly form: ProgramForm };
 
-/** Judges a device's programs; each is named after itself. */
+/** Verifies a ring format's programs; each verdict has the program's name. */
 export function proveDevice(device: RingFormat, options: ProofOptions): DeviceVerdict[] {
   const { forms = ["helperfree", "v1"], programs = PROGRAM_NAMES, log = false } = options;
   const accepted = options.accepted ?? new Map<ProgramName, Accepted>();
@@ -47,7 +49,7 @@ export function proveDevice(device: RingFormat, options: ProofOptions): DeviceVe
   return verdicts;
 }
 
-/** What may do without helpers may do so where there are some. */
+/** Code that was accepted without helpers is accepted with them. */
 function covers(
   before: Accepted | undefined,
   code: Uint8Array,
@@ -59,7 +61,7 @@ function covers(
   return Buffer.compare(before.code, code) === 0;
 }
 
-/** A device's programs are refused, and that is not allowed. */
+/** The verifier refuses programs, and `--allow-unverified` was not given. */
 export class UnprovedError extends Error {
   readonly code = "UNPROVED";
   constructor(message: string) {
@@ -69,9 +71,9 @@ export class UnprovedError extends Error {
 }
 
 /**
- * Whether what was judged may be shipped.
- * @returns what is shown in the status: "proved", or which programs are not
- * @throws UnprovedError where a program is refused and that is not allowed
+ * Decides whether verified programs may be shipped.
+ * @returns for the status: "proved", or which programs are not
+ * @throws UnprovedError if a program is refused, unless `allowUnverified`
  */
 export function proofOf(
   device: RingFormat,
@@ -90,7 +92,7 @@ export function proofOf(
   );
 }
 
-/** Judges program by program, so that whoever else is on this thread has a turn between. */
+/** Verifies one program per turn of the event loop: this thread also answers requests. */
 export async function proveInTurns(
   device: RingFormat,
   sizes: QueueSizes,

@@ -97,8 +97,8 @@ export class SlotPath implements TxPath, RxPath {
   }
 
   /**
-   * Skips an invalid descriptor and counts it, once: completion is in ring order, so it is skipped in
-   * front of a batch. Behind valid ones it ends the batch, and the next batch begins with it.
+   * Skips an invalid descriptor and counts it, once. Completion is in ring order: it is skipped in
+   * front of a batch; behind valid ones it ends the batch, and the next batch begins with it.
    */
   #skip(slot: number, next: number, validLength: boolean): void {
     this.#config.counters[validLength ? DROP_BAD_ADDRESS : DROP_BAD_LENGTH]++;

@@ -1,4 +1,4 @@
-/** What the host halves of sring and sring_gso share: where their control words are. */
+/** Offsets and first values of the control words of sring and sring_gso, host side. */
 import type { ContextWords } from "../../memory/index.ts";
 import type { RingConfig } from "../define.ts";
 import { IndexControl, wordOf } from "../index-control.ts";

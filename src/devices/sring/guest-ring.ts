@@ -4,7 +4,7 @@
  *
  * Memory order (publishing, kicks, interrupts). A value-returning atomic is fully ordered in the
  * Linux kernel's memory model (Documentation/atomic_t.txt), so the HELPERFREE form publishes `prod`
- * with a fetching add: the entries before it, the look at `kick_enabled` after it. `txi` and `rxi`
+ * with a fetching add: the entries before it, the check of `kick_enabled` after it. `txi` and `rxi`
  * arm with an exchange for the same reason. The v1 form uses plain stores and the helper
  * `smp_mb_full`, as version 1 programs do, and needs a guest with x86 store order.
  */

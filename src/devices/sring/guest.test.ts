@@ -112,7 +112,7 @@ const SLOT_B = "0200000000000000 0000002000000000 ee050000";
 const TAKEN_A = "1122334455667788 8877665544332211";
 const LEN_A = "3c000000";
 
-test("txp fills the slot at prod, publishes one and asks for a kick", () => {
+test("txp fills the slot at prod, publishes one and requests a kick", () => {
   expectRun("txp", { 16: "01000000", 24: "ffffffff", 48: BUFFER_A }, 0, {
     24: "01000000",
     2096: "01000000",
@@ -120,7 +120,7 @@ test("txp fills the slot at prod, publishes one and asks for a kick", () => {
   });
 });
 
-test("txp asks for no kick while the host polls", () => {
+test("txp requests no kick while the host polls", () => {
   expectRun("txp", { 16: "01000000", 24: "ffffffff", 48: BUFFER_A, 2228: "00000000" }, 0, {
     24: "00000000",
     2096: "01000000",
@@ -186,13 +186,13 @@ test("rxp of more than the ring holds stays inside the ring", () => {
 });
 
 for (const name of ["txc", "rxc"] as const) {
-  test(`${name} gives nothing while clear equals cons`, () => {
+  test(`${name} returns 0 while clear equals cons`, () => {
     expectRun(name, { 2096: "05000000", 2224: "03000000", 2480: "03000000", 24: "ff" }, 0, {
       24: "00000000",
     });
   });
 
-  test(`${name} gives the slot at clear and moves on`, () => {
+  test(`${name} reclaims the slot at clear`, () => {
     const slot = 2608 + 24 * 3;
     const before = {
       2096: "09000000",
@@ -229,7 +229,7 @@ for (const name of ["txc", "rxc"] as const) {
   });
 }
 
-test("rxc in the v1 form has moved on before rx_pkt_alloc, and passes its failure through", () => {
+test("rxc in the v1 form reclaims before rx_pkt_alloc and returns its failure", () => {
   const before = { 2224: "01000000", 2096: "01000000", 2608: SLOT_A };
   const bytes = () => paint(paint(new Uint8Array(2992), FRESH), before);
   const alloc = (result: bigint) => (seen: Uint8Array) => {
@@ -267,25 +267,25 @@ test("txi arms the slot of the n-th completion, modulo 2^32", () => {
   expectRun("txi", before, 0, { 2100: "01000000" });
 });
 
-test("txi says so at once where enough is complete, and does not arm", () => {
+test("txi returns 1 and does not arm when enough is complete", () => {
   const before = { 28: "02000000", 2096: "05000000", 2224: "01000000", 2480: "ffffffff" };
   expectRun("txi", { ...before, 2100: "99000000" }, 1, {});
 });
 
-test("rxi with 0 turns interrupts off", () => {
+test("rxi with 0 disables interrupts", () => {
   expectRun("rxi", { 2100: "01000000" }, 1, { 2100: "00000000" });
 });
 
-test("rxi arms where nothing is complete", () => {
+test("rxi arms when nothing is complete", () => {
   expectRun("rxi", { 28: "01000000", 2224: "09000000", 2480: "09000000" }, 0, { 2100: "01000000" });
 });
 
-test("rxi says so at once where enough is complete, and leaves interrupts off", () => {
+test("rxi returns 1 and leaves interrupts off when enough is complete", () => {
   const before = { 28: "02000000", 2100: "01000000", 2224: "01000000", 2480: "ffffffff" };
   expectRun("rxi", before, 1, { 2100: "00000000" });
 });
 
-test("a completion between arming and the second look is seen (double check)", () => {
+test("completion between arming and the second check is seen", () => {
   const before = { 28: "01000000", 2224: "04000000", 2480: "04000000", 2096: "08000000" };
   const complete = (armed: number) => (bytes: Uint8Array) => {
     // The interrupt setting is stored before the second load of cons.
@@ -300,7 +300,7 @@ test("a completion between arming and the second look is seen (double check)", (
   assert.equal(rx.bytes[2100], 0);
 });
 
-test("prod stands before the look at kick_enabled", () => {
+test("prod is stored before kick_enabled is checked", () => {
   const bytes = paint(paint(new Uint8Array(2992), FRESH), { 16: "01000000", 2228: "00000000" });
   const run = execute("v1", "txp", bytes, {
     barrier: (seen) => {
@@ -311,7 +311,7 @@ test("prod stands before the look at kick_enabled", () => {
   assert.equal(run.bytes[24], 1);
 });
 
-test("txr gives back one slot; where the host had not used it, cons comes along", () => {
+test("txr reclaims one slot, and moves cons when the host had not completed it", () => {
   const ring = { 2096: "01000000", 2480: "ffffffff", [2608 + 24 * 15]: SLOT_A, 24: "ff" };
   const given = { 16: "01000000", 24: "00000000", 48: TAKEN_A, 72: LEN_A, 2480: "00000000" };
   // The earlier setting is gone: the next slot to be published interrupts.
@@ -333,7 +333,7 @@ for (const [name, setting] of [
   });
 }
 
-test("rxr gives back what is there, completed or not, in one batch", () => {
+test("rxr reclaims completed and other slots in one batch", () => {
   const before = {
     2096: "01000000",
     2224: "ffffffff",
@@ -391,7 +391,7 @@ test("rxr takes at most 64 slots, whatever is in prod", () => {
   assert.equal(bytes[2480], 5 + 64);
 });
 
-test("the context needs exactly 2096 + 512 + 24 n bytes: one less and the last slot is out of bounds", () => {
+test("context needs 2096 + 512 + 24 n bytes: with one less the last slot is outside", () => {
   for (const bufs of [16, 8192]) {
     const publish = (size: number) => {
       const bytes = new Uint8Array(size);
@@ -405,13 +405,13 @@ test("the context needs exactly 2096 + 512 + 24 n bytes: one less and the last s
   }
 });
 
-test("illegal numbers of buffers are refused", () => {
+test("programsOf refuses an invalid number of buffers", () => {
   for (const bufs of [0, 8, 17, 16384, 16.5, Number.NaN]) {
     assert.throws(() => programsOf(sring, { bufs, form: "helperfree" }), RangeError);
   }
 });
 
-test("programs stay short", (t) => {
+test("programs stay within their instruction counts", (t) => {
   const lengths: Partial<Record<Name, number>> = {};
   const { code } = programsOf(sring, { bufs: 256, form: "helperfree" });
   for (const name of Object.keys(NUMBERS) as Name[]) {

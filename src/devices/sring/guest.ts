@@ -1,10 +1,10 @@
 /**
- * sring's guest programs. Compiled, never run as JavaScript (`docs/compiler.md`); specialised for one ring size, so
- * the mask is a constant and every slot is provably inside the context.
+ * sring's guest programs. Compiled, never run as JavaScript (`docs/compiler.md`); specialised for
+ * one ring size, so the mask is a constant and every slot is provably inside the context.
  *
- * Publishing and interrupts are in `guest-ring.ts`, with what there is to say of memory order. Collecting loads
- * `cons`, then the entry: the slot's index is computed through `cons` (`after`), an address dependency, which orders
- * the two loads on every CPU at the price of two ALU instructions.
+ * Publishing, interrupts and their memory order are in `guest-ring.ts`. Reclaiming completions
+ * loads `cons`, then the entry: the slot's index is computed through `cons` (`after`), an address
+ * dependency, which orders the two loads on every CPU at the cost of two ALU instructions.
  */
 import {
   BUF,
@@ -71,14 +71,14 @@ export function rxp(context: Context): number {
   return publish(context, count);
 }
 
-/** Takes the completed slot at `clear` into bufs[0] and moves on. Returns how many: 1 or 0. */
+/** Reclaims the completed slot at `clear` into bufs[0]. Returns false if none is complete. */
 function takeCompleted(context: Context): boolean {
   const ring = view(SRING, context, PRIVATE_OFFSET);
   const shared = view(CONTEXT, context, 0);
   const cons = ring.cons;
   const clear = ring.clear;
   shared.oflags = 0;
-  // Not `===`: the difference is half of what `after` needs.
+  // XOR, not `===`: `after` needs the difference anyway.
   if ((clear ^ cons) === 0) return false;
   take(slotOf(context, after(clear, cons)), elements(BUF, context, BUFS_OFFSET)[0]);
   shared.num_bufs = 1;
@@ -93,7 +93,7 @@ export function txc(context: Context): number {
 export function rxc(context: Context): number {
   if (!takeCompleted(context)) return 0;
   if (form === "v1") {
-    // A failure is the driver's to see; the buffers are gone either way.
+    // The driver handles a failure; the buffers are reclaimed in any case.
     const result = call(HELPERS.rx_pkt_alloc, context);
     if (result < 0) return result;
   }
@@ -101,8 +101,9 @@ export function rxc(context: Context): number {
 }
 
 /**
- * Takes up to `most` slots back, used by the host or not, while the host is stopped. Where `clear` passes
- * `cons` (old clear <= cons < new clear, modulo 2^32), `cons` comes along, so the ring is empty at the end.
+ * Reclaims up to `most` slots, completed or not, while the host is stopped. If `clear` passes
+ * `cons` (old clear <= cons < new clear, modulo 2^32), `cons` is moved too, so that the ring ends
+ * up empty.
  */
 function reclaim(context: Context, most: number): number {
   const ring = view(SRING, context, PRIVATE_OFFSET);

@@ -1,6 +1,6 @@
 /**
- * The host half of sring against images of contexts written by hand: offsets and values are literal, from the
- * format's description, and nothing here imports the layout.
+ * The host half of sring against images of contexts written by hand: offsets and values are
+ * literal, from the format's description, and nothing here imports the layout.
  *
  *     private area at 2096: prod +0, intr +4, cons +128, kick_enabled +132, qmask +256, clear +384
  *     descriptors at 2608, 24 bytes each: cookie u64, paddr u64, len u32, pad u32
@@ -48,14 +48,14 @@ function queue(parts: Readonly<Record<number, string>>) {
 const SLOT = (address: string, length: string) =>
   `efbeadde 00000000 ${address} 00000000 ${length} 00000000`;
 
-test("a fresh context: qmask 15, kicks wanted, RX interrupts on, TX intr_at 0", () => {
+test("initialise sets qmask 15, kicks enabled, RX interrupts enabled, TX intr_at 0", () => {
   assert.equal(sring.contextSize(16), SIZE);
   assert.equal(sring.contextSize(256), 8752);
   for (const [direction, intr] of [
     ["rx", "01000000"],
     ["tx", "00000000"],
   ] as const) {
-    // Whatever was there before; the public part is not the host's to write.
+    // The context had other content; the host does not write the public part.
     const context = new Uint8Array(SIZE).fill(0xaa).buffer;
     sring.initialise(direction, context, 16);
     const wanted = image({ 2100: intr, 2228: "01000000", 2352: "0f000000" });
@@ -64,7 +64,7 @@ test("a fresh context: qmask 15, kicks wanted, RX interrupts on, TX intr_at 0", 
   }
 });
 
-test("TX: two packets are taken in order and completed; only cons changes", () => {
+test("TX gathers two packets in order, and completing them changes only cons", () => {
   const parts = {
     2096: "02000000",
     2100: "01000000",
@@ -84,7 +84,7 @@ test("TX: two packets are taken in order and completed; only cons changes", () =
   memory.close();
 });
 
-test("TX: a batch sent in part completes that part, and interrupts only past intr_at", () => {
+test("TX completes the part of a batch that was sent, and interrupts only past intr_at", () => {
   const parts = {
     2096: "03000000",
     2100: "02000000",
@@ -99,13 +99,13 @@ test("TX: a batch sent in part completes that part, and interrupts only past int
   assert.equal(tx.consume(batch, 1), false);
   expectImage(context, image({ ...parts, 2224: "01000000" }));
   batch.clear();
-  assert.equal(tx.gather(batch), 2, "the rest is met again");
+  assert.equal(tx.gather(batch), 2, "the rest is gathered again");
   assert.equal(tx.consume(batch, 2), true);
   expectImage(context, image({ ...parts, 2224: "03000000" }));
   memory.close();
 });
 
-test("TX: indices wrap at 2^32 and slots at 16", () => {
+test("TX indices wrap at 2^32 and slots at 16", () => {
   const parts = {
     2096: "01000000",
     2100: "ffffffff",
@@ -124,7 +124,7 @@ test("TX: indices wrap at 2^32 and slots at 16", () => {
   memory.close();
 });
 
-test("RX: received lengths go into the slots, then cons moves", () => {
+test("RX writes received lengths into the slots, then moves cons", () => {
   const parts = {
     2096: "03000000",
     2100: "01000000",
@@ -143,7 +143,7 @@ test("RX: received lengths go into the slots, then cons moves", () => {
   memory.close();
 });
 
-test("RX: no interrupt where none is wanted, none for nothing", () => {
+test("RX does not interrupt when interrupts are off or nothing is complete", () => {
   const parts = { 2096: "01000000", 2608: SLOT("00001000", "00080000") };
   const { memory, context, config } = queue(parts);
   const rx = sring.rx(config);
@@ -157,7 +157,7 @@ test("RX: no interrupt where none is wanted, none for nothing", () => {
   memory.close();
 });
 
-test("a buffer that is no memory is completed with length 0, also when nothing else is there", () => {
+test("RX completes a buffer outside guest memory with length 0, even when it is the only one", () => {
   const parts = { 2096: "01000000", 2608: SLOT("00000f00", "00080000") };
   const { memory, context, counters, config } = queue(parts);
   const rx = sring.rx(config);
@@ -169,7 +169,7 @@ test("a buffer that is no memory is completed with length 0, also when nothing e
   memory.close();
 });
 
-test("kicks: asked for and taken back in word 2228, work seen by the second look", () => {
+test("enableKicks and disableKicks write word 2228, and the second check sees work", () => {
   const { memory, context, config } = queue({ 2096: "00000000" });
   const tx = sring.tx(config);
   assert.equal(tx.enableKicks(), false);
@@ -180,7 +180,7 @@ test("kicks: asked for and taken back in word 2228, work seen by the second look
   memory.close();
 });
 
-test("TX: an interrupt is overdue while slot intr_at is complete and not taken back", () => {
+test("TX interrupt is overdue while slot intr_at is complete and not reclaimed", () => {
   const cases: [intrAt: number, clear: number, overdue: boolean][] = [
     [1, 0, true],
     [1, 1, true],
@@ -199,7 +199,7 @@ test("TX: an interrupt is overdue while slot intr_at is complete and not taken b
   }
 });
 
-test("more published than there are slots: the queue stops, whatever else it holds", () => {
+test("queue stops when more is published than it has slots", () => {
   for (const prod of ["11000000", "ffffffff", "00000080"]) {
     const { memory, context, config } = queue({ 2096: prod, 2608: SLOT("00001000", "3c000000") });
     const tx = sring.tx(config);

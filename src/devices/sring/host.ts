@@ -2,8 +2,8 @@
  * sring, host half.
  *
  * The guest's words are hostile. `prod` is loaded once per batch and checked: more than n entries
- * ahead is invalid and stops the queue. The host's own index is not in the context; `qmask` and `cons`
- * in the context are written for the guest and, while the queue runs, never read back.
+ * ahead is invalid and stops the queue. The host's own index is not in the context: `qmask` and
+ * `cons` there are written for the guest and, while the queue runs, never read back.
  */
 import { defineNic, type RingConfig } from "../define.ts";
 import { joinRx, joinTx } from "../join.ts";

@@ -1,9 +1,11 @@
 /**
- * sring_gso's guest programs, compiled (`docs/compiler.md`). Indices, kicks, interrupts and memory order are
- * sring's (`../sring/guest-ring.ts`); here a packet is several descriptors, and its metadata travels in the last one of them.
+ * sring_gso's guest programs, compiled (`docs/compiler.md`). Indices, kicks, interrupts and memory
+ * order are sring's (`../sring/guest-ring.ts`); here a packet is several descriptors, and its
+ * metadata is in the last of them.
  *
- * The metadata is a virtio_net_hdr in the context, at the same place in both forms: HELPERFREE drivers put it
- * there and look for it there; for version 1 drivers those bytes are reserved, and helpers fill and read them.
+ * The metadata is a virtio_net_hdr in the context, at the same offset in both forms: HELPERFREE
+ * drivers write and read it there; version 1 drivers reserve those bytes, and helpers fill and read
+ * them.
  */
 import {
   BUF,
@@ -46,7 +48,7 @@ function rxSlot(context: Context, index: u32): View<typeof GSO_RX_DESC> {
   return elements(GSO_RX_DESC, context, RING)[index & (bufs - 1)];
 }
 
-/** Fills `count` slots from prod on. Returns all lengths, or-ed: one that 16 bits do not hold shows. */
+/** Fills `count` slots from prod on. Returns the OR of all lengths: it shows one above 16 bits. */
 function fill(context: Context, prod: u32, count: u32): u32 {
   const buffers = elements(BUF, context, BUFS_OFFSET);
   let lengths = 0;
@@ -63,7 +65,7 @@ function fill(context: Context, prod: u32, count: u32): u32 {
   return lengths;
 }
 
-/** The packet's metadata into its last slot. */
+/** Writes the packet's metadata into its last slot. */
 function putMetadata(context: Context, slot: View<typeof GSO_TX_DESC>): void {
   const header = view(VNET_HDR, context, HEADER);
   slot.csum_start = header.csum_start;
@@ -103,8 +105,8 @@ function take(context: Context, slot: View<typeof GSO_RX_DESC>, i: u32): u16 {
 }
 
 /**
- * Takes the slots of one packet, from `clear` on, into bufs[]: up to and including the one with EOP, the end of
- * what is there, or 64. Returns their number.
+ * Reclaims the slots of one packet, from `clear` on, into bufs[]: up to and including the one with
+ * EOP, up to `limit`, or 64. Returns their number.
  */
 function takePacket(context: Context, limit: u32, clear: u32): u32 {
   const ring = view(SRING, context, PRIVATE_OFFSET);
@@ -120,7 +122,7 @@ function takePacket(context: Context, limit: u32, clear: u32): u32 {
   return count;
 }
 
-/** Takes one completed packet. Returns the number of its slots, 0 where there is none. */
+/** Reclaims one completed packet. Returns the number of its slots, 0 if none is complete. */
 function takeCompleted(context: Context): u32 {
   const ring = view(SRING, context, PRIVATE_OFFSET);
   const cons = ring.cons;
@@ -146,7 +148,7 @@ export function rxc(context: Context): number {
   header.gso_type = u8(slot.gso_type);
   header.flags = u8((slot.flags & DESC_NEEDS_CSUM) >>> 1);
   if (form === "v1") {
-    // A failure is the driver's to see; the buffers are gone either way.
+    // The driver handles a failure; the buffers are reclaimed in any case.
     const result = call(HELPERS.rx_pkt_alloc, context);
     if (result < 0) return result;
     call(HELPERS.pkt_virtio_net_md_set, context, header);
@@ -154,12 +156,12 @@ export function rxc(context: Context): number {
   return 1;
 }
 
-/** Where `clear` passed `cons` (old clear <= cons < new clear, modulo 2^32), `cons` comes along. */
+/** Moves `cons` if `clear` passed it (old clear <= cons < new clear, modulo 2^32). */
 function bringCons(ring: View<typeof SRING>, clear: u32, count: u32): void {
   if (ring.cons - clear < count) ring.cons = clear + count;
 }
 
-/** Takes a packet back, used by the host or not, while the host is stopped. */
+/** Reclaims a packet, completed or not, while the host is stopped. */
 export function txr(context: Context): number {
   interruptOnFirstSent(context);
   const ring = view(SRING, context, PRIVATE_OFFSET);
@@ -171,7 +173,7 @@ export function txr(context: Context): number {
   return 1;
 }
 
-/** The same with up to 64 single buffers. */
+/** Reclaims up to 64 single buffers. */
 export function rxr(context: Context): number {
   interruptOnFirstReceived(context);
   const ring = view(SRING, context, PRIVATE_OFFSET);

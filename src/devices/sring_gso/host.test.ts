@@ -1,10 +1,11 @@
 /**
- * The host half of sring_gso against images of contexts written by hand: offsets and values are literal, from
- * the format's description, and nothing here imports the layout.
+ * The host half of sring_gso against images of contexts written by hand: offsets and values are
+ * literal, from the format's description, and nothing here imports the layout.
  *
  *     private area at 2096: prod +0, intr +4, cons +128, kick_enabled +132, qmask +256, clear +384
- *     descriptors at 2608, 32 bytes each: cookie u64, paddr u64, len u16, flags u16, csum_start u16,
- *     csum_offset u16, TX: hdr_len u16, gso_size u16; RX: gso_size u16, hdr_len u16; gso_type u16, 0
+ *     descriptors at 2608, 32 bytes each: cookie u64, paddr u64, len u16, flags u16, csum_start
+ *     u16, csum_offset u16, TX: hdr_len u16, gso_size u16; RX: gso_size u16, hdr_len u16;
+ *     gso_type u16, 0
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -49,13 +50,13 @@ const PLAIN = "3c00 0100 0000 0000 0000 0000 0000 0000";
 /** 1000 bytes, end, checksum at 34 + 16, headers 54, segments of 500, TCP over IPv4. */
 const TSO = "e803 0300 2200 1000 3600 f401 0100 0000";
 
-test("sizes are those of the format", () => {
+test("context sizes and features are those of the format", () => {
   assert.equal(sringGso.contextSize(256), 10800);
   assert.equal(sringGso.contextSize(16), DESC + 512);
   assert.equal(sringGso.features, 0x1ff);
 });
 
-test("TX: buffers up to the end are one packet, and its metadata that of the last", () => {
+test("TX makes one packet of the buffers up to the end, with the metadata of the last", () => {
   const { memory, context, config, publish, view } = queue();
   put(context, 0, RAM, "3600 0000 ffff ffff ffff ffff ffff ffff");
   put(context, 1, RAM + 4096, TSO);
@@ -79,7 +80,7 @@ test("TX: buffers up to the end are one packet, and its metadata that of the las
   memory.close();
 });
 
-test("RX: a packet takes the buffers that it fills; end and metadata are in the last, two fields swapped", () => {
+test("RX packet uses the buffers that it fills, and the last has end and metadata, two fields swapped", () => {
   const { memory, context, config, publish, view } = queue(16, ALL, 1518);
   for (let i = 0; i < 8; i++)
     put(context, i, RAM + i * 4096, "0004 ffff ffff ffff ffff ffff ffff ffff");
@@ -138,7 +139,7 @@ for (const [why, counter, features, rest] of [
   });
 }
 
-test("a packet with a buffer that is no memory is dropped whole", () => {
+test("packet with a buffer outside guest memory is dropped whole", () => {
   const { memory, context, config, publish, counters } = queue();
   put(context, 0, RAM, "3c00 0000");
   put(context, 1, RAM - 4096, "3c00 0000");
@@ -165,7 +166,7 @@ test("a packet without an end: at most 64 buffers, or the whole ring, are droppe
   }
 });
 
-test("half a packet stays until the other half is there, and is no reason to stay awake", () => {
+test("packet without its end waits for the rest and does not keep the host awake", () => {
   const { memory, context, config, publish } = queue();
   put(context, 0, RAM, "3c00 0000");
   put(context, 1, RAM, PLAIN);
@@ -182,7 +183,7 @@ test("half a packet stays until the other half is there, and is no reason to sta
   memory.close();
 });
 
-test("RX counts a broken buffer beside a packet by its fault", () => {
+test("RX counts an invalid buffer of a packet by its fault", () => {
   const { memory, context, config, publish, counters } = queue(16, ALL, 1522);
   put(context, 0, RAM, "0004 0000");
   put(context, 1, RAM, "0000 0000");
@@ -198,7 +199,7 @@ test("RX counts a broken buffer beside a packet by its fault", () => {
   memory.close();
 });
 
-test("RX waits for room for the longest packet; half a small ring has to do", () => {
+test("RX waits for room for the longest packet, or for half of a small ring", () => {
   const { memory, context, config, publish, counters } = queue(16);
   for (let i = 0; i < 16; i++) put(context, i, RAM + i * 4096, "000e 0000");
   const rx = sringGso.rx(config);
@@ -216,7 +217,7 @@ test("RX waits for room for the longest packet; half a small ring has to do", ()
   memory.close();
 });
 
-test("a buffer that 16 bits cannot describe is refused, and nothing published", () => {
+test("buffer whose length exceeds 16 bits is refused, and nothing is published", () => {
   for (const form of ["helperfree", "v1"] as const) {
     for (const [id, name] of [
       [1, "rxp"],

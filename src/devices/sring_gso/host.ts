@@ -152,7 +152,7 @@ class SringGsoRx implements RxPath {
   }
 
   /**
-   * Lays out enough buffers for the longest packet. If the ring is so small that the guest may never
+   * Offers enough buffers for the longest packet. If the ring is so small that the guest may never
    * publish that many, half of it is enough, for packets that fit.
    */
   offer(batch: Batch, max: number): number {

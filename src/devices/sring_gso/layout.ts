@@ -1,6 +1,6 @@
 /**
- * sring_gso: the control words of sring, with descriptors that carry offload metadata, several of which
- * make a packet. Byte for byte as the original lays it out.
+ * sring_gso: the control words of sring, with descriptors that carry offload metadata; a packet has
+ * one or more. Byte for byte as in the original.
  */
 import { METADATA, struct, u16, u64 } from "../../abi/index.ts";
 
@@ -12,7 +12,7 @@ export const DESC_NEEDS_CSUM = 2;
 const common = {
   cookie: u64(0),
   paddr: u64(8),
-  /** 16 bits: a buffer of 65536 bytes cannot be described, and programs refuse it. */
+  /** 16 bits: the programs refuse a buffer of 65536 bytes. */
   len: u16(16),
   flags: u16(18),
   csum_start: u16(20),
@@ -28,12 +28,12 @@ export const GSO_TX_DESC = struct("sring_gso_tx_desc", 32, {
   gso_size: u16(26),
 });
 
-/** A descriptor that the guest receives: two fields have changed places. The format has it so. */
+/** A descriptor that the guest receives: two fields are swapped, as in the original. */
 export const GSO_RX_DESC = struct("sring_gso_rx_desc", 32, {
   ...common,
   gso_size: u16(24),
   hdr_len: u16(26),
 });
 
-/** Where the context has the packet's virtio_net_hdr. */
+/** Offset of the packet's virtio_net_hdr in the context. */
 export const HEADER = METADATA.flags.offset;

@@ -44,7 +44,9 @@ import {
   PACKED_STATE,
 } from "./layout.ts";
 
-/** Buffers of the queue, a power of two; its logarithm; where the state array is in the context. */
+/**
+ * Buffers of the queue, a power of two; its logarithm; offset of the state array in the context.
+ */
 declare const bufs: number;
 declare const lapShift: number;
 declare const states: number;
@@ -61,7 +63,7 @@ function stateOf(context: Context, id: u32): View<typeof PACKED_STATE> {
   return elements(PACKED_STATE, context, states)[id & (bufs - 1)];
 }
 
-/** Publishes bufs[i]. False where its id is not free: the driver publishes more than there is. */
+/** Publishes bufs[i]. False if its id is not free: the driver exceeds the ring. */
 function publishSlot(context: Context, i: u32, writable: number): boolean {
   const ring = view(PACKED, context, PRIVATE_OFFSET);
   const index = u32(ring.next_avail_idx);
@@ -124,7 +126,7 @@ export function rxp(context: Context): number {
 }
 
 /**
- * Gives the slot's id and buffer back, into bufs[i], and moves on.
+ * Reclaims the slot's id and buffer, into bufs[i].
  * False if the id is not outstanding.
  */
 function takeSlot(context: Context, index: u32, idFlags: u32, wrap: u32, i: u32): boolean {
@@ -151,7 +153,7 @@ function stateOfSlot(idFlags: u32, wrap: u32): u32 {
   return ((idFlags >>> 16) & BOTH) ^ (wrap * BOTH);
 }
 
-/** Takes one completed slot: 1, 0 where there is none, -1 where it makes no sense. */
+/** Reclaims one completed slot: 1; 0 if none is complete; -1 if its id is invalid. */
 function collect(context: Context): number {
   const ring = view(PACKED, context, PRIVATE_OFFSET);
   const shared = view(CONTEXT, context, 0);
@@ -173,14 +175,14 @@ export function rxc(context: Context): number {
   const result = collect(context);
   if (form === "v1") {
     if (result !== 1) return result;
-    // A failure is the driver's to see; the buffer is gone either way.
+    // The driver handles a failure; the buffer is reclaimed in any case.
     const failed = call(HELPERS.rx_pkt_alloc, context);
     if (failed < 0) return failed;
   }
   return result;
 }
 
-/** The host's place in the ring: behind the slot that was taken back from it. */
+/** Moves the host's position behind the slot that was reclaimed. */
 function bringHost(ring: View<typeof PACKED>): void {
   const slot = u32(ring.next_used_idx);
   const wrap = u32(ring.used_wrap);
@@ -198,7 +200,7 @@ function interruptOnNext(ring: View<typeof PACKED>): void {
 }
 
 /**
- * Takes up to `most` slots back, used by the host or not, while the host is stopped. Moves the
+ * Reclaims up to `most` slots, completed or not, while the host is stopped. Moves the
  * host's position and the driver's event along: the ring is empty at the end, and the first
  * completion interrupts.
  */

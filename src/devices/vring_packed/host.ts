@@ -2,7 +2,7 @@
  * vring_packed, host half. Trust as in sring's: positions live here, `h.*` in the context is a copy
  * for the guest; a descriptor's words are each loaded once, its flags first.
  *
- * A position counts up for ever, modulo 2^32: slot = position AND (n - 1), and as n is a power of
+ * A position counts up, modulo 2^32: slot = position AND (n - 1), and as n is a power of
  * two the wrap bit is a bit of the position, too. Completion is in ring order.
  */
 import { PRIVATE_OFFSET } from "../../abi/index.ts";
@@ -57,7 +57,7 @@ function initialisePacked(_direction: "rx" | "tx", words: ContextWords, bufs: nu
 
 /** Positions, wrap bits, kicks and interrupts of one ring. */
 class PackedControl implements HostRing {
-  /** This format has no index that could be invalid: each slot's flags say whether it is published. */
+  /** No index can be invalid: each slot's flags say whether it is published. */
   readonly broken = false;
   /** Next to use. */
   position = 0;
@@ -127,7 +127,7 @@ class PackedControl implements HostRing {
     this.#tellPosition();
   }
 
-  /** Reclaiming, the guest moved the host's indices past what it took back. */
+  /** Reclaiming, the guest moved the host's indices past what it reclaimed. */
   resync(): void {
     const slot = this.#words.load(HOST_INDICES) & (this.#bufs - 1);
     const wrap = this.#words.get(HOST_WRAPS) & 1;
@@ -135,7 +135,7 @@ class PackedControl implements HostRing {
     this.#completed = this.position;
   }
 
-  /** The host's position, in the words of the original: for dumps, and for a guest that reclaims. */
+  /** Writes the host's position, as the original does: a guest that reclaims reads it. */
   #tellPosition(): void {
     const slot = this.#completed & (this.#bufs - 1);
     this.#words.set(HOST_INDICES, slot | (slot << 16));
@@ -170,7 +170,7 @@ class PackedControl implements HostRing {
 
   interruptOverdue(): boolean {
     const taken = this.#words.load(GUEST + 1);
-    // If all slots are completed and none is taken back, only the wrap bits differ.
+    // If all slots are completed and none is reclaimed, only the wrap bits differ.
     const lap = ((taken >>> 24) & 1) === this.#wrapAt(this.#completed) ? 0 : this.#bufs;
     const count = (this.#completed & (this.#bufs - 1)) + lap - (taken & (this.#bufs - 1));
     return count > 0 && this.#interruptWanted(this.#completed, count);
@@ -207,7 +207,7 @@ class PackedControl implements HostRing {
   }
 }
 
-/** Skips an invalid descriptor and counts it, once. As in sring only in front of the batch. */
+/** Skips an invalid descriptor and counts it, once. As in sring, only in front of the batch. */
 function skip({ words, counters }: RingConfig, slot: number, problem: number): void {
   counters[problem]++;
   words.set(slot + LEN, 0);

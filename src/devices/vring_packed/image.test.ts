@@ -1,8 +1,9 @@
 /**
- * vring_packed against images of its bytes, written by hand from VIRTIO 1.1: descriptors (section 2.7.5: address u64,
- * length u32, id u16, flags u16; AVAIL is bit 7, USED bit 15, WRITE bit 1), wrap counters (2.7.1), event suppression
- * structures (2.7.8: index in bits 0-14, wrap counter in bit 15, then flags u16; 0 enable, 1 disable, 2 at the index)
- * and completions in another order (2.7.4). Nothing of `layout.ts` is used: offsets and numbers stand here again.
+ * vring_packed against images of its bytes, written by hand from VIRTIO 1.1: descriptors (section
+ * 2.7.5: address u64, length u32, id u16, flags u16; AVAIL is bit 7, USED bit 15, WRITE bit 1),
+ * wrap counters (2.7.1), event suppression structures (2.7.8: index in bits 0-14, wrap counter in
+ * bit 15, then flags u16; 0 enable, 1 disable, 2 at the index) and out-of-order completions
+ * (2.7.4). Nothing of `layout.ts` is used: offsets and numbers are repeated here.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -56,7 +57,8 @@ describe("what the guest writes", () => {
   for (const form of FORMS) {
     test(`${form}: a fresh transmit ring: wrap counters 1, interrupts and kicks at the first slot`, () => {
       const { bench, txBytes } = guest(form);
-      // Guest: free id 0, next available 0, next used 0, both wrap counters 1, flags of this lap AVAIL.
+      // Guest: free id 0, next available 0, next used 0, both wrap counters 1, flags of this lap
+      // AVAIL.
       assert.equal(hex(txBytes, PRIVATE, 10), "00000000000001018000");
       // Driver event: index 0, wrap 1, at the index.
       assert.equal(hex(txBytes, DRIVER_EVENT, 4), "00800200");
@@ -123,7 +125,8 @@ describe("what the guest writes", () => {
       assert.equal(event(), "02800200");
       assert.equal(tx.arm(16), false);
       assert.equal(event(), "0f800200");
-      // Ten slots are used and collected: the tenth from there is slot 3 of the next lap, wrap counter 0.
+      // Ten slots are used and collected: the tenth from there is slot 3 of the next lap, wrap
+      // counter 0.
       for (let n = 0; n < 10; n++) tx.publish(1, 60);
       for (let n = 0; n < 10; n++) write(txBytes, DESCRIPTORS + 16 * n + 14, "8080");
       while (tx.collect(() => {}) > 0);
@@ -162,7 +165,7 @@ describe("what the guest writes", () => {
 const hexU16 = (value: number): string =>
   [value & 0xff, value >> 8].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-describe("completions in another order", () => {
+describe("out-of-order completions", () => {
   /** A device that completes what it has in any order, from the specification's words alone. */
   class Device {
     readonly #bytes: Uint8Array;
@@ -186,11 +189,13 @@ describe("completions in another order", () => {
       }
     }
 
-    /** Completes one of those taken; the used descriptor goes into the next slot. @returns its id */
+    /**
+     * Completes one of those taken; the used descriptor goes into the next slot. @returns its id
+     */
     complete(which: (count: number) => number, length: number): number {
       const [id] = this.#taken.splice(which(this.#taken.length), 1);
       const wrap = Math.floor(this.#used / N) % 2 === 0;
-      // A device writes id, length and flags; the address that stood there is nobody's now.
+      // A device writes id, length and flags; its address is no longer used.
       const slot = image(0xdead_beef, length, id, wrap ? 0x8080 : 0);
       write(this.#bytes, DESCRIPTORS + 16 * (this.#used++ % N), slot);
       return id;
@@ -238,7 +243,7 @@ describe("completions in another order", () => {
   }
 
   for (const form of FORMS) {
-    test(`${form}: each buffer comes back with its own length, for many laps`, () => {
+    test(`${form}: each buffer is reclaimed with its own length, for many laps`, () => {
       for (let seed = 1; seed <= 4; seed++) {
         const { bench, tx, txBytes } = guest(form);
         run(tx, txBytes, seed);
@@ -255,10 +260,10 @@ describe("completions in another order", () => {
         tx.collect(() => {}),
         1,
       );
-      // The same one again, then one that there cannot be.
+      // The same one again, then an id out of range.
       for (const id of [1, N]) {
         write(txBytes, DESCRIPTORS + 16, image(0, 60, id, 0x8080));
-        assert.throws(() => tx.collect(() => {}), /collecting program failed/);
+        assert.throws(() => tx.collect(() => {}), /collects completions failed/);
       }
       bench.close();
     });
@@ -339,7 +344,10 @@ describe("what the host makes of an image", () => {
     assert.equal(hex(bytes, DEVICE_EVENT, 4), "00000200", "slot 0 of the lap whose counter is 0");
   });
 
-  /** Event, and whether completing slots 14, 15, 0 and 1 (the wrap counter turns between) is to interrupt. */
+  /**
+   * Event, and whether completing slots 14, 15, 0 and 1 (the wrap counter turns between) is to
+   * interrupt.
+   */
   const EVENTS: readonly [string, string, boolean][] = [
     ["enabled", "00000000", true],
     ["disabled", "00000100", false],

@@ -1,9 +1,9 @@
 /**
- * vring_packed: a packed virtqueue (VIRTIO 1.1, section 2.7) inside a context, one descriptor per packet,
- * event index both ways. Byte for byte as the original lays it out.
+ * vring_packed: a packed virtqueue (VIRTIO 1.1, section 2.7) inside a context, one descriptor per
+ * packet, event index both ways. Byte for byte as in the original.
  *
- * Indices run 0..n-1 with a wrap bit that flips with each lap. A descriptor is available for lap bit w
- * where AVAIL = w and USED = !w, and used where both are w.
+ * Indices run 0..n-1 with a wrap bit that flips with each lap. In a lap with wrap bit w, a
+ * descriptor is available if AVAIL = w and USED = !w, and used if both are w.
  */
 import { struct, u8, u16, u32, u64 } from "../../abi/index.ts";
 
@@ -13,7 +13,7 @@ export const PACKED = struct("vring_packed_private", 320, {
   next_free_id: u16(0),
   /** Guest: next slot to publish. */
   next_avail_idx: u16(2),
-  /** Guest: next slot to collect. */
+  /** Guest: next slot to reclaim. */
   next_used_idx: u16(4),
   avail_wrap: u8(6),
   used_wrap: u8(7),
@@ -25,7 +25,7 @@ export const PACKED = struct("vring_packed_private", 320, {
   host_wraps: u32(68),
   /** Host: the mode that it wrote into device_event last. */
   device_event_flags: u16(72),
-  /** Host, at registration: where the state array is, from the start of the private area. */
+  /** Host, at registration: offset of the state array in the private area. */
   state_ofs: u64(128),
   /** Host, at registration: n. */
   num_desc: u32(136),
@@ -65,7 +65,7 @@ export const DESCRIPTORS_OFFSET = PACKED.size;
 
 const up64 = (n: number): number => Math.ceil(n / 64) * 64;
 
-/** Where the state array is, from the start of the private area. */
+/** Offset of the state array in the private area. */
 export function stateOffset(bufs: number): number {
   return DESCRIPTORS_OFFSET + up64(PACKED_DESC.size * bufs);
 }
