@@ -1,4 +1,4 @@
-# Sourced by the scripts: where things are, and how progress is told.
+# Sourced by the scripts: where things are, and how progress is reported.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -40,7 +40,7 @@ take_lock() {
   flock -w 1800 9 || die "another process has held $BPFHV_CACHE/lock-$1 for half an hour"
 }
 
-# Debian packages that the host itself needs. Does nothing where they are there already.
+# Debian packages that the host itself needs. Does nothing if they are installed.
 need_packages() {
   local missing=()
   for package in "$@"; do

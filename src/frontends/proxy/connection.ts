@@ -40,7 +40,7 @@ export interface ProxyFrontendOptions {
   readonly busy?: boolean;
   readonly log: (level: "info" | "warn", text: string) => void;
   /**
-   * The connection is over and nothing will follow: "" where the
+   * The connection is over and nothing will follow: "" if the
    * VMM closed it, else what was wrong.
    */
   readonly ended: (problem: string) => void;

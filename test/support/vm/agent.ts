@@ -54,7 +54,7 @@ export class Agent {
   }
 
   /**
-   * Rejects where the guest reboots, QEMU ends, or no answer comes within the time and a little
+   * Rejects if the guest reboots, QEMU ends, or no answer comes within the time and a little
    * more.
    */
   run(script: string, timeoutMs: number): Promise<CommandResult> {

@@ -5,7 +5,7 @@ import type { Guest } from "./harness.ts";
 export const ALARM =
   /WARNING:|BUG:|\bOops\b|general protection|Call Trace|UBSAN:|KASAN:|DMA-API: .*(?:leak|error|not|overlap|mapp)|ODEBUG:|refcount_t:|INFO: (?:possible|task|rcu|suspicious)|soft lockup|Kernel panic|unreferenced object/;
 
-/** Fails where the guest's kernel raised an alarm since it was started; shows what it said. */
+/** Fails if the guest's kernel raised an alarm since it was started; shows what it said. */
 export function assertNoAlarm(guest: Guest): void {
   const log = guest.serialLog();
   const at = log.search(ALARM);

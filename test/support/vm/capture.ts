@@ -74,7 +74,7 @@ export class Capture {
     return capture;
   }
 
-  /** Ends it. @throws where frames were missed: nothing could be said of what was seen then */
+  /** Ends it. @throws if frames were missed: nothing could be said of what was seen then */
   async stop(): Promise<Frame[]> {
     try {
       await sleep(SETTLE_MS);

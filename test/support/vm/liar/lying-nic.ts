@@ -68,7 +68,7 @@ export class LyingNic {
     return MODES.reduce((sum, mode) => sum + this.told(mode), 0);
   }
 
-  /** Rejects where the host's thread failed. */
+  /** Rejects if the host's thread failed. */
   async stop(): Promise<void> {
     Atomics.store(this.#words, STOP, 1);
     await within(STOP_MS, "the lying host to stop", this.#ended);

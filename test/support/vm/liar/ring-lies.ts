@@ -70,7 +70,7 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   },
 };
 
-/** The 32-bit word of the queue's context, where the guest has one registered. */
+/** The 32-bit word of the queue's context, if the guest has one registered. */
 function wordOf(nic: Nic, queue: number, offset: number): Int32Array | null {
   const context = nic.queues[queue].current?.context.record;
   if (context === undefined || nic.host === null || offset + 4 > context.size) return null;
