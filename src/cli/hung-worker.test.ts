@@ -103,6 +103,27 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
   });
 }
 
+test("serve ends in time at SIGTERM when the workers of all its NICs hang", async () => {
+  const other = join(folder, "other.sock");
+  const server = new Hanging("several", (socket, pid) => {
+    const file = join(folder, "several.toml");
+    const nics = [socket, other].map((path) => `[[nic]]\nsocket = "${path}"\nport = "null"\n`);
+    writeFileSync(file, nics.join(""));
+    return ["serve", "--config", file, "--pid-file", pid];
+  });
+  await server.ready();
+  await until("an answer", () => statusOf(other).catch(() => null));
+  await server.hang();
+  const { status, ms } = await server.end("SIGTERM");
+  assert.equal(status, 1, server.text);
+  assert.ok(ms < atMost(2000), `${ms} ms`);
+  assert.match(
+    server.text,
+    /2 of 2 NICs failed \(\w+: the worker does not stop: .*; \w+: the worker/,
+  );
+  for (const path of [server.socket, other]) assert.equal(existsSync(path), false, path);
+});
+
 test("serve logs once, and status shows, which call its worker hangs in", async () => {
   const server = serving("watched");
   await server.ready();

@@ -72,7 +72,6 @@ export class WorkerHandle<Task extends object = NicOptions> {
   readonly #watchdog: Watchdog;
   #nextId = 1;
   #hasEnded = false;
-  #failure: NicFailed | null = null;
   /** Why the worker does not answer; null if it does. */
   #stuck: string | null = null;
   /** It has put everything in order, and has only to end. */
@@ -137,7 +136,6 @@ export class WorkerHandle<Task extends object = NicOptions> {
   /** Nothing more comes from the worker. */
   #end(failure: NicFailed | null): void {
     this.#hasEnded = true;
-    this.#failure = failure;
     this.#watchdog.close();
     clearTimeout(this.#stopTimer);
     // First: whoever waits for an answer and for the end sees why it ended.
@@ -192,11 +190,6 @@ export class WorkerHandle<Task extends object = NicOptions> {
 
   get hasEnded(): boolean {
     return this.#hasEnded;
-  }
-
-  /** Why it ended; null while it runs, or if it ended in order. */
-  get failure(): NicFailed | null {
-    return this.#failure;
   }
 
   /**

@@ -35,11 +35,6 @@ export class NicGroup<Nic extends GroupedNic> {
     return this.#nics.filter((nic) => this.#running.has(nic));
   }
 
-  /** Why a NIC has ended; undefined if it runs, or ended in order. */
-  failureOf(nic: Nic): Error | undefined {
-    return this.#failures.get(nic);
-  }
-
   /**
    * Takes a step with every NIC that runs, side by side. A NIC whose step fails has failed, and is
    * stopped. One that ends meanwhile is not waited for.
