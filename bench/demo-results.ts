@@ -1,28 +1,28 @@
 /**
- * What the demo measures, and how it is shown: medians with their
- * spread, no more digits than they are worth.
+ * Results of the demo and their presentation: medians with
+ * their spread, without meaningless digits.
  */
 import type { UdpResult } from "../test/support/vm/traffic.ts";
 
-/** Of one NIC in one round. */
+/** One NIC in one iteration. */
 export interface Sample {
   tcpFromGuestMbps: number;
   tcpToGuestMbps: number;
-  /** Datagrams a second that the receiver's socket took. */
+  /** Datagrams per second that the receiver's socket took. */
   udpFromGuestPps: number;
   udpToGuestPps: number;
-  /** Packets a second that the guest's NIC took in of the same flow. */
+  /** Packets per second of the same flow that the guest's NIC received. */
   udpToGuestNicPps: number;
   rttMs: number;
-  /** Pings without an answer. */
+  /** Lost pings. */
   lost: number;
-  /** As counted, and the mean of each burst of pings. */
+  /** Raw counts, and the mean of each burst of pings. */
   readonly udpFromGuest?: UdpResult;
   readonly udpToGuest?: UdpResult;
   readonly burstsRttMs?: readonly number[];
 }
 
-/** What is compared. */
+/** The compared quantities. */
 export const MEASURES = [
   "tcpFromGuestMbps",
   "tcpToGuestMbps",
@@ -33,7 +33,7 @@ export const MEASURES = [
 ] as const;
 export type Measure = (typeof MEASURES)[number];
 
-/** One NIC: medians of its rounds, and all of them. */
+/** One NIC: medians of its iterations, and all of them. */
 export interface Row {
   readonly nic: string;
   readonly offloads: boolean;
@@ -44,13 +44,13 @@ export interface Row {
   readonly interrupts: number;
 }
 
-/** A NIC of ours to virtio-net, like with like. */
+/** A ratio of our NIC to virtio-net, with equal offloads. */
 export interface Ratio {
   readonly nic: string;
   readonly offloads: boolean;
-  /** Of the medians. */
+  /** Ratios of the medians. */
   readonly median: Readonly<Record<Measure, number>>;
-  /** By round. */
+  /** Ratios by iteration. */
   readonly rounds: readonly Readonly<Record<Measure, number>>[];
 }
 
@@ -71,7 +71,7 @@ export function ratios(rows: readonly Row[]): Ratio[] {
   return rows
     .filter(({ nic }) => nic.startsWith("bpfhv/"))
     .map((row) => {
-      // Offloads beside offloads.
+      // Compares rows with equal offloads.
       const rival = rows.find((r) => r.nic === "virtio-net" && r.offloads === row.offloads);
       if (rival === undefined) throw new Error(`nothing to compare ${row.nic} with`);
       const rounds = row.samples.map((sample, n) =>
@@ -82,7 +82,7 @@ export function ratios(rows: readonly Row[]): Ratio[] {
     });
 }
 
-/** As many digits as a run on a busy machine is worth. */
+/** Number of digits that is meaningful on a busy machine. */
 const digits = (value: number, count: number): string =>
   Number.isFinite(value) ? `${Number(value.toPrecision(count))}` : "-";
 
@@ -114,7 +114,7 @@ export function table(rows: readonly Row[]): string {
   return lines.map((line) => line.map(pad).join("  ").trimEnd()).join("\n");
 }
 
-/** The ratio of the medians, and the lowest and the highest of a round. */
+/** Ratio of the medians, and the lowest and highest of an iteration. */
 function ratioLines({ nic, offloads, median, rounds }: Ratio): string[][] {
   const line = (name: string, value: (m: Measure) => number): string[] => [
     ...[name, onOff(offloads), ...MEASURES.map((m) => digits(value(m), 2)), "", "", ""],
@@ -128,7 +128,7 @@ function ratioLines({ nic, offloads, median, rounds }: Ratio): string[][] {
   ];
 }
 
-/** What the columns are, and what the run is worth. */
+/** Explains the columns, and how significant the run is. */
 export function legend(rounds: number, seconds: number): string {
   const lines = [
     "UDP: datagrams a second that the receiver's socket took; at NIC: that the guest's NIC got.",

@@ -1,10 +1,10 @@
 /**
- * The demo: one guest on stock QEMU with its NICs (ours, and virtio-net with and without its
- * offloads), the same traffic over each, in alternating rounds; then one table.
+ * The demo: one guest on stock QEMU with several NICs (ours, and virtio-net with and without
+ * offloads), the same traffic over each in alternating iterations, then one table.
  *
  *     node dist/bench/demo.js [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
  *
- * script/demo judges the words before it prepares anything.
+ * script/demo checks the options before it prepares anything.
  */
 import { writeFileSync } from "node:fs";
 import { cpus, loadavg, release } from "node:os";
@@ -34,10 +34,10 @@ import {
 
 interface Contender {
   readonly nic: string;
-  /** Of `bpfhv serve`; undefined: not ours. */
+  /** Device of `bpfhv serve`; undefined for virtio-net. */
   readonly device?: string;
   readonly offloads: boolean;
-  /** Interface in the guest. */
+  /** MAC address of the interface in the guest. */
   readonly mac: string;
   readonly subnet: string;
   readonly samples: Sample[];
@@ -66,7 +66,7 @@ function expect(held: boolean, what: string): void {
   say(`FAILED: ${what}`);
 }
 
-/** Ours in the order asked for, then virtio-net without and with its offloads. */
+/** Ours in the requested order, then virtio-net without and with offloads. */
 const contenders: Contender[] = [
   ...flags.devices.split(",").map((device) => ({
     nic: `bpfhv/${device}`,
@@ -83,11 +83,11 @@ const contenders: Contender[] = [
 }));
 const ours = contenders.filter(({ device }) => device !== undefined);
 
-/** Pings in a row each way, and how often in a round. */
+/** Number of pings in a burst each way, and of bursts per iteration. */
 const BURST = 20;
 const BURSTS = 3;
 
-/** One round trip time of a link: mean of a few pings each way. */
+/** Measures one round trip time of a link: the mean of a few pings each way. */
 async function roundTrip(link: Link, sample: Sample): Promise<number> {
   const there = await link.pingFromGuest(BURST);
   const here = link.pingFromHost(BURST);
@@ -96,11 +96,11 @@ async function roundTrip(link: Link, sample: Sample): Promise<number> {
 }
 
 /**
- * What one round measures, each of all NICs before the next, so that a slow minute of the machine
- * hits them alike.
+ * Steps of one iteration. Each measures all NICs before the next step, so that a slow minute of the
+ * machine affects them alike.
  */
 const STEPS: readonly ((link: Link, sample: Sample, seconds: number) => Promise<void>)[] = [
-  // A first ping fills the ARP tables and wakes everything up; it is not measured.
+  // A first ping fills the ARP tables and wakes everything up. It is not measured.
   async (link) => void (await link.pingFromGuest(3)),
   async (link, sample, seconds) => {
     sample.tcpFromGuestMbps = await link.tcp("from guest", seconds);
@@ -119,7 +119,10 @@ const STEPS: readonly ((link: Link, sample: Sample, seconds: number) => Promise<
   },
 ];
 
-/** A round over all links, beginning with another one each time, so that none always runs first. */
+/**
+ * Runs an iteration over all links, each time beginning with another
+ * one, so that no link always runs first.
+ */
 async function measure(links: readonly Link[], round: number, seconds: number): Promise<Sample[]> {
   const order = links.map((_, i) => (i + round) % links.length);
   const samples = links.map(() => ({
@@ -137,7 +140,7 @@ async function measure(links: readonly Link[], round: number, seconds: number): 
   return samples;
 }
 
-/** `name` of the interface with that address, as the guest calls it. */
+/** Returns the guest's name of the interface with that address. */
 async function interfaceOf(guest: Guest, mac: string): Promise<string> {
   const path = await guest.check(`grep -l ${mac} /sys/class/net/*/address`);
   return path.trim().split("/")[4];
@@ -148,12 +151,12 @@ async function configure(guest: Guest, { mac, subnet }: Contender): Promise<void
   await guest.check(`ip addr add ${subnet}.2/24 dev ${name} && ip link set ${name} up`);
 }
 
-/** Interrupts of all vectors of a NIC so far, and packets it dropped. */
+/** Returns the interrupts of all vectors of a NIC so far, and its dropped packets. */
 async function counts(guest: Guest, { mac, nic }: Contender): Promise<[number, number]> {
   const name = await interfaceOf(guest, mac);
   const device = await guest.check(`basename $(readlink -f /sys/class/net/${name}/device)`);
-  // Ours are named by queue, and told apart by their PCI address: "PCI-MSIX-0000:00:01.0 0-edge
-  // bpfhv-rx-0".
+  // Ours are named by queue and distinguished by PCI address:
+  // "PCI-MSIX-0000:00:01.0 0-edge bpfhv-rx-0".
   const pattern = nic.startsWith("bpfhv") ? `${device.trim()} .*bpfhv-` : `${device.trim()}-`;
   const interrupts = await guest.check(
     `grep -e '${pattern}' /proc/interrupts | awk '{n += $2} END {print n + 0}'`,
@@ -272,14 +275,14 @@ function report(rows: Row[], guestLog: string, status: unknown, tookSeconds: num
   writeJson({ ok, problems, ...ran, rows, ratios: ratios(rows), status });
 }
 
-/** What else decides how fast all of it is. */
+/** Describes the machine, which affects all results. */
 function machine(): object {
   const { model } = cpus()[0] ?? { model: "unknown" };
   const { node, v8 } = process.versions;
   return { cpu: model, cpus: cpus().length, load: loadavg(), kernel: release(), node, v8 };
 }
 
-/** Without a VM: the same NIC, with a guest inside this process. */
+/** Runs without a VM: the same NIC, with a guest inside this process. */
 function runWithoutVm(reason: string): void {
   say(`no virtual machine: ${reason}`);
   say("showing the guest inside this process instead");

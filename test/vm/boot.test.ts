@@ -1,4 +1,4 @@
-/** The harness itself, with a plain virtio NIC: what the other VM tests stand on. */
+/** The test harness itself, with a plain virtio NIC. */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,12 +16,12 @@ import { Link } from "../support/vm/traffic.ts";
 
 const skip = await withoutVm();
 
-/** Of this process: other tests may run. */
+/** Returns this process's folders: other tests may run. */
 function ourFolders(): string[] {
   return readdirSync(tmpdir()).filter((name) => name.startsWith(`bpfhv-vm-${process.pid}-`));
 }
 
-describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
+describe("stock guest", { skip, timeout: patience(120_000) }, () => {
   let netns: Netns;
   let guest: Guest;
 
@@ -41,12 +41,12 @@ describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
     netns?.close();
   });
 
-  test("runs the kernel that was prepared", async () => {
+  test("runs the prepared kernel", async () => {
     const { release } = await prepareGuest();
     assert.equal((await guest.check("uname -r")).trim(), release);
   });
 
-  test("a script's status, output and added files come through", async () => {
+  test("returns a script's status and output, and has the added files", async () => {
     const script = 'cat /extra/greeting; printf "no newline \\303\\251" >&2; exit 3';
     const result = await guest.run(script);
     assert.deepEqual(result, { status: 3, output: "good morning\nno newline é" });
@@ -54,13 +54,13 @@ describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
     assert.equal(output.split("\n").length, 20001);
   });
 
-  test("a script that takes too long is killed with what it started, and the next one runs", async () => {
+  test("kills a script with its children at its timeout, and runs the next one", async () => {
     const { status } = await guest.run("sleep 1000 & sleep 1000", { timeoutMs: 1000 });
     assert.equal(status, 137);
     assert.equal((await guest.run("pidof sleep")).status, 1);
   });
 
-  test("reaches the host through its NIC, both ways", async () => {
+  test("exchanges packets with the host through its NIC", async () => {
     await guest.check("ip addr add 10.99.0.2/24 dev eth0 && ip link set eth0 up");
     await guest.check("ping -V | grep iputils");
     const parts = await prepareGuest();
@@ -70,26 +70,26 @@ describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
     }
   });
 
-  test("QMP answers, and a wrong command is an error", async () => {
+  test("QMP returns replies, and rejects an unknown command", async () => {
     assert.deepEqual(await guest.qmp("query-status"), { running: true, status: "running" });
     await assert.rejects(guest.qmp("no-such-command"), /no-such-command/);
   });
 
-  test("reboots itself, and by the reset button, into the same kernel", async () => {
+  test("reboots itself, and by reset, into the same kernel", async () => {
     await guest.reboot();
     await guest.reset();
     assert.equal(guest.boots, 3);
     await guest.check("test -e /sys/class/net/eth0");
   });
 
-  test("a command in flight fails at once when the guest reboots under it", async () => {
+  test("rejects a command in flight at once when the guest reboots", async () => {
     const command = guest.run("sleep 60", { timeoutMs: 60_000 });
     const [result] = await Promise.allSettled([command, guest.reset()]);
     assert.equal(result.status, "rejected");
     assert.match(String(result.reason), /rebooted/);
   });
 
-  test("powers off, and nothing of it stays behind", async () => {
+  test("powers off and leaves nothing behind", async () => {
     const { code, aborted } = await guest.powerOff();
     assert.deepEqual({ code, aborted }, { code: 0, aborted: false });
     await guest.close();
@@ -100,7 +100,7 @@ describe("a stock guest", { skip, timeout: patience(120_000) }, () => {
   });
 });
 
-test("QEMU that ends by a signal is told apart from one that we killed", { skip }, async () => {
+test("QEMU's exit reports a signal when the test did not kill it", { skip }, async () => {
   const guest = await startGuest({ memoryMiB: 256 });
   process.kill(guest.pid, "SIGABRT");
   const { signal, aborted, killed } = await guest.exit;

@@ -1,4 +1,6 @@
-/** What QEMU opens for `bpfhv vm --disk`, when a guest has written the image's first bytes. */
+/**
+ * Files that QEMU opens for `bpfhv vm --disk`, when a guest has written the image's first bytes.
+ */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -31,7 +33,7 @@ describe("QEMU and a disk of bpfhv vm", { skip, timeout: 60_000 }, () => {
   });
   after(() => rmSync(folder, { recursive: true }));
 
-  /** Block nodes of a QEMU that does not start its guest. */
+  /** Returns the block nodes of a QEMU whose guest is not started. */
   async function nodesOf(image: Buffer, format: DiskFormat, snapshot = false): Promise<Node[]> {
     const path = join(folder, "image");
     writeFileSync(path, image);
@@ -57,20 +59,20 @@ describe("QEMU and a disk of bpfhv vm", { skip, timeout: 60_000 }, () => {
     return found.return as Node[];
   }
 
-  test("a raw image stays raw when its guest wrote a qcow2 header", async () => {
+  test("raw image stays raw when its guest wrote a qcow2 header", async () => {
     const nodes = await nodesOf(qcow2Image({ backing: secret }), "raw");
     assert.deepEqual(nodes.map(({ drv }) => drv).sort(), ["file", "raw"]);
     assert.ok(nodes.every(({ file }) => !file.includes("secret")));
   });
 
-  test("a backing file is not opened when a qcow2 image names one after the check", async () => {
+  test("backing file is not opened when a qcow2 image names one after the check", async () => {
     const nodes = await nodesOf(qcow2Image({ backing: secret }), "qcow2");
     assert.deepEqual(nodes.map(({ drv }) => drv).sort(), ["file", "qcow2"]);
     assert.ok(nodes.every(({ file }) => !file.includes("secret")));
   });
 
   for (const format of ["raw", "qcow2"] as const) {
-    test(`an image of ${format} is open for reading only when --snapshot is given`, async () => {
+    test(`image of ${format} is read-only when --snapshot is given`, async () => {
       const image = qcow2Image({ backing: secret });
       const nodes = await nodesOf(image, format, true);
       const own = nodes.filter(({ file }) => file.includes(join(folder, "image")));

@@ -1,6 +1,6 @@
 /**
- * Where memory is short, and where a console sends through the NIC with interrupts off: in a kernel
- * that can be made to.
+ * Memory shortage, and a console that sends through the NIC with
+ * interrupts off, in a kernel with fault injection.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -12,13 +12,13 @@ import { patience, sleep, until } from "../support/vm/time.ts";
 const why = await withoutVm();
 const skip = why === false && !isDebugKernel ? "only the debug kernel can be made to fail" : why;
 const FAULTS = "/sys/kernel/debug/fail_page_alloc";
-/** Lines that the kernel writes, each a packet. */
+/** Log lines, each sent as a packet. */
 const LINES = 300;
 const PORT = 6666;
-/** How long packets come while memory is short. */
+/** Duration of the packet flow during the memory shortage. */
 const SECONDS = 6;
 
-describe("a NIC in need", { skip, timeout: patience(120_000) }, () => {
+describe("NIC under fault injection", { skip, timeout: patience(120_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {
@@ -35,14 +35,14 @@ describe("a NIC in need", { skip, timeout: patience(120_000) }, () => {
     return Number(new RegExp(`^ *${name}: (\\d+)$`, "m").exec(text)?.[1]);
   }
 
-  /** Of what is allocated where nobody can wait, so many in a hundred fail. */
+  /** Lets this percentage of allocations in atomic context fail. */
   const fail = (probability: number) =>
     vm.guest.check(
       `cd ${FAULTS}; echo 0 >verbose; echo 0 >min-order; echo -1 >times; echo ${probability} >probability`,
     );
 
-  test("half of the pages missing while packets come: counted, and nothing is lost afterwards", async (t) => {
-    // Its reader is stopped: what comes keeps its pages, and the queue needs others.
+  test("NIC counts missing memory and loses no packet afterwards when half of the page allocations fail", async (t) => {
+    // The reader is stopped: received packets keep their pages, and the queue needs others.
     await vm.guest.check(`
       echo 33554432 >/proc/sys/net/core/rmem_default
       iperf3 -c ${vm.link.host} -u -R -b 8M -l 1400 -t 20 >/dev/null 2>&1 &
@@ -54,7 +54,7 @@ describe("a NIC in need", { skip, timeout: patience(120_000) }, () => {
     const times = await statistic("rx0_no_memory");
     t.diagnostic(`${times} times without memory`);
     assert.ok(times > 0, "never without memory");
-    // Most of the ring, by itself: the driver looks again while a quarter is missing.
+    // Most of the ring, automatically: the driver retries while a quarter is missing.
     await until(5000, "buffers to be given to the host again", async () => {
       const [rx] = (await vm.nic.status()).queues;
       return (rx?.fill ?? 0) >= 192;
@@ -64,7 +64,7 @@ describe("a NIC in need", { skip, timeout: patience(120_000) }, () => {
     assert.equal(await statistic("rx0_stops"), 0);
   });
 
-  test("no page at all when it is set up: that fails, and does not once there are some", async () => {
+  test("interface fails to come up when all page allocations fail, and comes up afterwards", async () => {
     await vm.guest.check("ip link set eth0 down");
     await fail(100);
     const { status, output } = await vm.guest.run("ip link set eth0 up");
@@ -75,7 +75,7 @@ describe("a NIC in need", { skip, timeout: patience(120_000) }, () => {
     assert.equal(await vm.pings(20), 0);
   });
 
-  test(`netconsole through it, ${LINES} lines in a flood: each arrives, in order`, async () => {
+  test(`netconsole delivers ${LINES} lines in order during a flood`, async () => {
     const receiver = `
       const socket = require("node:dgram").createSocket("udp4");
       socket.on("message", (message) => process.stdout.write(message));

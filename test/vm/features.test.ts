@@ -1,4 +1,4 @@
-/** Features that come and go with the host's sets: what the guest shows is what the set can do. */
+/** Features that change with the host's sets: the guest shows those of the current set. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { untilAnswered } from "../support/vm/first-answer.ts";
@@ -18,12 +18,12 @@ const skip = await withoutVm();
 const PEER = "10.90.0.2";
 const HOST = "10.90.0.1";
 
-/** What the current set can do decides about these. */
+/** Features that depend on the current set. */
 const OF_THE_SET = [
   ...["tx-checksum-ip-generic", "tx-scatter-gather", "rx-checksumming", "rx-gro-hw"],
   ...["tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation"],
 ];
-/** Switched by the user before the set changes: off stays off, on stays on. */
+/** Switched by the user before the set changes, and kept. */
 const SWITCHED_OFF = "tx-tcp6-segmentation";
 const SWITCHED_ON = "tx-nocache-copy";
 
@@ -53,7 +53,7 @@ describe("features in a guest", { skip, timeout: patience(120_000) }, () => {
     netns?.close();
   });
 
-  /** Each feature as `ethtool -k` shows it. */
+  /** Returns the state of each feature in `ethtool -k`. */
   async function features(): Promise<Map<string, string>> {
     const lines = (await guest.check("ethtool -k eth0")).matchAll(/^\s*([\w-]+): (.*)$/gm);
     return new Map([...lines].map(([, name, state]) => [name, state]));
@@ -68,7 +68,7 @@ describe("features in a guest", { skip, timeout: patience(120_000) }, () => {
     return seen;
   }
 
-  test("features follow the set and keep the user's choices when it changes", async () => {
+  test("features follow the set and keep the user's settings when it changes", async () => {
     await guest.check(`ethtool -K eth0 ${SWITCHED_OFF} off ${SWITCHED_ON} on`);
     const first = await features();
     assert.equal(first.get(SWITCHED_OFF), "off");

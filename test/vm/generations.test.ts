@@ -1,6 +1,4 @@
-/**
- * Sets of programs that come and go by the hundred, and what of the guest's memory stays with them.
- */
+/** Hundreds of consecutive program sets, and the guest memory that they leave behind. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { freeKiB } from "../support/vm/alarms.ts";
@@ -9,22 +7,20 @@ import { NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
-/** Two per round: one with checksums on receive, one without. */
+/** Two sets per iteration: one with checksums on receive, one without. */
 const ROUNDS = isFull ? 500 : 10;
 /**
- * Memory that allocators may keep; a generation's contexts and programs alone are some 100 KiB.
- * KASAN's quarantine holds on to what was freed, up to a 32nd of all memory
- * (mm/kasan/quarantine.c): there kmemleak judges, at the end.
+ * Memory that allocators may keep. Contexts and programs of one generation take some 100 KiB.
+ * KASAN's quarantine keeps freed memory, up to a 32nd of all memory (mm/kasan/quarantine.c): with
+ * it kmemleak decides at the end.
  */
 const KEPT_KIB = (isDebugKernel ? 32 : 4) * 1024;
 
-/**
- * What receive offloads the guest wants is negotiated anew, and programs made for it are fetched.
- */
+/** Receive offloads are negotiated again, and the programs for them are fetched. */
 const ROUND = "ethtool -K eth0 rx off; ethtool -K eth0 rx on";
 
 describe("generations", { skip, timeout: patience(isFull ? 1_200_000 : 200_000) }, () => {
-  test(`${2 * ROUNDS} sets one after the other under traffic leave no memory behind`, async (t) => {
+  test(`${2 * ROUNDS} consecutive sets under traffic leak no memory`, async (t) => {
     const vm = await NicGuest.start({
       label: "gens",
       serve: ["--device", "sring_gso"],

@@ -1,4 +1,4 @@
-/** Guests that mean harm, and what it costs their neighbours: nothing. */
+/** Hostile guests do not affect their neighbours. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -10,12 +10,12 @@ import { isFull, withoutVm } from "../support/vm/requirements.ts";
 const skip = await withoutVm();
 
 const CHAOS = "/modules/bpfhv_chaos.ko";
-/** Accesses per run. */
+/** Number of accesses per run. */
 const ACCESSES = isFull ? 30_000 : 15_000;
 const SEEDS = [1, 2, 3, 4];
 
-describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
-  test(`${ACCESSES * SEEDS.length} random accesses from a kernel: its server lives, the neighbour loses nothing`, async () => {
+describe("hostile guest", { skip, timeout: patience(230_000) }, () => {
+  test(`server survives ${ACCESSES * SEEDS.length} random accesses from a kernel, and the neighbour loses no packet`, async () => {
     const source = join(packageRoot(), "test/vm/hostile-module");
     const chaos = (await buildModule(source)).find((file) => file.endsWith("/bpfhv_chaos.ko"));
     assert.ok(chaos !== undefined, "the hostile module was built");
@@ -26,7 +26,7 @@ describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
       await bad.guest.check("basename $(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device))")
     ).trim();
 
-    // Packets for it to be confused about.
+    // Packets that the accesses may disturb.
     const stop = bad.floodFromHost(20);
     const neighbour = good.link.pingFromGuest(isFull ? 600 : 400, 0.05);
     for (const seed of SEEDS) {
@@ -44,7 +44,7 @@ describe("a hostile guest", { skip, timeout: patience(230_000) }, () => {
       assert.ok(refused[what] > 0, `${what} was refused: ${JSON.stringify(refused)}`);
     }
     await bad.load();
-    assert.equal(await bad.pings(5), 0, "a proper driver finds the NIC in order");
+    assert.equal(await bad.pings(5), 0, "the NIC works with a well-behaved driver");
     assert.deepEqual(await bad.close(), { aborted: false, serveCode: 0 });
     assert.deepEqual(await good.close(), { aborted: false, serveCode: 0 });
   });

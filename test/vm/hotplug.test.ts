@@ -1,6 +1,6 @@
 /**
- * A NIC unplugged and plugged again by QMP, its server replaced
- * meanwhile: what a package upgrade needs.
+ * A NIC is unplugged and plugged again by QMP, with another
+ * server in between, as in a package upgrade.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -13,7 +13,7 @@ import { withoutVm } from "../support/vm/requirements.ts";
 const skip = await withoutVm();
 const NETS = ["eth0", "eth1"];
 
-describe("a NIC with plain MSI behind a root port", { skip, timeout: patience(180_000) }, () => {
+describe("NIC with plain MSI behind a root port", { skip, timeout: patience(180_000) }, () => {
   let vm: NicGuest;
   let replaced: ServedNic | undefined;
 
@@ -34,10 +34,14 @@ describe("a NIC with plain MSI behind a root port", { skip, timeout: patience(18
 
   const unplug = async (nic: ServedNic) => {
     await vm.guest.qmp("device_del", { id: "nic0" });
-    await until(patience(15_000), "the NIC is gone", () =>
+    await until(patience(15_000), "the NIC's removal", () =>
       vm.guest.events.some(({ event }) => event === "DEVICE_DELETED"),
     );
-    await until(5000, "the server notices", async () => (await nic.status()).step === "no guest");
+    await until(
+      5000,
+      "the server's notice of it",
+      async () => (await nic.status()).step === "no guest",
+    );
     assert.equal(vm.guest.ended, false);
   };
 
@@ -51,7 +55,7 @@ describe("a NIC with plain MSI behind a root port", { skip, timeout: patience(18
     await vm.configure();
   };
 
-  test("one interrupt carries traffic both ways when the guest has no more", async () => {
+  test("one interrupt serves traffic both ways when the guest has one vector", async () => {
     assert.equal(await vm.pings(10), 0);
     assert.ok((await vm.link.tcp("from guest", 1)) > 1);
     assert.ok((await vm.link.tcp("to guest", 1)) > 1);
@@ -66,11 +70,11 @@ describe("a NIC with plain MSI behind a root port", { skip, timeout: patience(18
     assert.equal(await vm.pings(10), 0);
   });
 
-  test("the guest reboots with a new server when the old one stopped while unplugged", async () => {
+  test("guest reboots with a new server when the old one stopped while unplugged", async () => {
     const { events } = vm.guest;
     const before = events.filter(({ event }) => event === "DEVICE_DELETED").length;
     await vm.guest.qmp("device_del", { id: "nic0" });
-    await until(patience(15_000), "the NIC is gone", () => {
+    await until(patience(15_000), "the NIC's removal", () => {
       return vm.guest.events.filter(({ event }) => event === "DEVICE_DELETED").length > before;
     });
     assert.equal((await vm.nic.stop()).code, 0);

@@ -1,4 +1,6 @@
-/** Guest RAM on huge pages: contexts by page list, which cannot be mapped side by side there. */
+/**
+ * Guest RAM on huge pages: contexts by page list, whose pages cannot be mapped side by side there.
+ */
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { describe, test } from "node:test";
@@ -16,7 +18,8 @@ function meminfo(name: string): number {
 }
 
 /**
- * Reserves huge pages for one guest. @returns what gives them back; null if there are not enough
+ * Reserves huge pages for one guest. @returns a function that
+ * releases them; null if there are too few
  */
 function reserveHugePages(): (() => void) | null {
   const before = readFileSync(RESERVED, "utf8");
@@ -32,8 +35,7 @@ function reserveHugePages(): (() => void) | null {
 const skip = await withoutVm();
 
 describe("a guest on huge pages", { skip, timeout: patience(100_000) }, () => {
-  // Each format's contexts on pages of this size are held without a guest, too:
-  // src/guest/scattered.test.ts.
+  // src/guest/scattered.test.ts tests each format's contexts on pages of this size without a guest.
   for (const device of isFull ? ["sring", "sring_gso", "vring_packed"] : ["sring_gso"]) {
     test(`${device} is enabled and pings pass when RAM is hugetlb=on`, async (t) => {
       const giveBack = reserveHugePages();

@@ -1,7 +1,4 @@
-/**
- * The guest module on every kernel that it promises to run on, each built with its own suite's
- * compiler.
- */
+/** The guest module on every supported kernel, each built with its own suite's compiler. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { join } from "node:path";
@@ -15,9 +12,9 @@ import { isFull, isRequired, withoutVm } from "../support/vm/requirements.ts";
 
 interface Kernel {
   readonly suite: string;
-  /** What `uname -r` begins with. */
+  /** Start of `uname -r`. */
   readonly release: RegExp;
-  /** Can its verifier be asked by a module? */
+  /** True if a module can call its verifier. */
   readonly verifies: boolean;
 }
 
@@ -30,13 +27,13 @@ const OTHERS: readonly Kernel[] = [
 const CYCLES = 10;
 
 const skip = await withoutVm();
-/** BPFHV_KERNELS=bullseye,sid asks for these suites only. */
+/** BPFHV_KERNELS=bullseye,sid selects suites. */
 const asked = process.env.BPFHV_KERNELS?.split(",");
 const kernels = [MAIN, ...OTHERS].filter((kernel) =>
   asked ? asked.includes(kernel.suite) : isFull || kernel === MAIN,
 );
 
-/** Why a suite's kernel is unavailable here, or false. */
+/** Returns why a suite's kernel is unavailable here, or false. */
 async function withoutSuite(suite: string): Promise<string | false> {
   if (skip) return skip;
   try {
@@ -79,12 +76,14 @@ for (const kernel of kernels) {
       assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
     });
 
-    test("is the kernel that was meant", async () => {
+    test("runs the intended kernel", async () => {
       assert.match((await vm.guest.check("uname -r")).trim(), kernel.release);
     });
 
     test(
-      verifies ? "the kernel verifies the programs" : "refuses until told to trust",
+      verifies
+        ? "the kernel verifies the programs"
+        : "refuses programs unless told to trust the host",
       async () => {
         if (!verifies) {
           await vm.guest.check(`insmod ${MODULE}`);
@@ -100,7 +99,7 @@ for (const kernel of kernels) {
       },
     );
 
-    test("goes down and up, and is reloaded, under a flood", async () => {
+    test("goes down and up and reloads under a flood", async () => {
       const stop = vm.floodFromHost(2);
       const up = "ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up";
       const cycle = `ip link set eth0 down; rmmod bpfhv; insmod ${MODULE} ${unverified}; ${up}`;
@@ -112,7 +111,7 @@ for (const kernel of kernels) {
       assert.equal(await vm.pings(5), 0);
     });
 
-    test("carries a version 1 set, and says nothing alarming in all this", async () => {
+    test("runs a version 1 set, and its kernel raises no alarm", async () => {
       await vm.guest.check("rmmod bpfhv");
       await vm.load("version1=1 allow_unverified=1");
       assert.equal(await counter("verified"), 0);
@@ -123,11 +122,9 @@ for (const kernel of kernels) {
   });
 }
 
-const long = isFull
-  ? skip
-  : "what compilers and checkers say of the module takes script/test --full";
+const long = isFull ? skip : "static checks of the module take script/test --full";
 
-test("W=1, sparse and checkpatch find nothing in the module", { skip: long }, async () => {
+test("module passes W=1, sparse and checkpatch", { skip: long }, async () => {
   const check = join(packageRoot(), "script/lib/check-module");
   const run = promisify(execFile)(check, { timeout: 900_000 });
   const found = await run.catch((error) => assert.fail(`${error.stdout}\n${error.stderr}`));

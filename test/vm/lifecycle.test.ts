@@ -1,6 +1,5 @@
 /**
- * The life of a NIC in a real guest: loaded, reloaded, up and down, rebooted, abandoned from either
- * side.
+ * The life of a NIC in a real guest: load, reload, up and down, reboot, and the end of either side.
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
@@ -25,10 +24,10 @@ const skip = await withoutVm();
 const RELOADS = isFull ? 100 : 10;
 const LINK_CYCLES = isFull ? 100 : 10;
 
-/** What V8 may keep for later; a leak of one ring's buffers per reload would be more. */
+/** Memory that V8 may keep. A leak of one ring's buffers per reload would be more. */
 const MAX_GROWTH_KIB = 24 * 1024;
 
-/** Of the server, once the connection that asked for its status is closed. */
+/** Returns the server's descriptors, after the connection of the status request was closed. */
 async function descriptors(vm: NicGuest): Promise<number> {
   await sleep(300);
   return vm.nic.openDescriptors;
@@ -36,11 +35,11 @@ async function descriptors(vm: NicGuest): Promise<number> {
 
 const contexts = (vm: NicGuest) => vm.nic.status().then(({ step }) => step);
 
-describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200_000) }, () => {
+describe("guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {
-    // kexec cannot start the debug kernel's image, so Debian's own kernel follows it.
+    // kexec cannot start the debug kernel's image: it starts Debian's own kernel instead.
     const suite = isDebugKernel ? "trixie" : undefined;
     const next = await prepareGuest(suite);
     const module = await modulePath(suite);
@@ -61,7 +60,7 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     await vm?.close();
   });
 
-  test("the guest's kernel verifies the programs, and packets flow both ways", async () => {
+  test("guest's kernel verifies the programs, and packets flow both ways", async () => {
     await vm.load();
     assert.equal(await vm.pings(), 0);
     assert.match(await vm.guest.check("dmesg"), /bpfhv .* programs verified by the kernel/);
@@ -75,7 +74,7 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     assert.ok((await vm.link.tcp("to guest", 1)) > 1);
   });
 
-  test(`the module can be unloaded and loaded under traffic, ${RELOADS} times, and leaks nothing`, async () => {
+  test(`module reloads under traffic ${RELOADS} times without a leak`, async () => {
     const stop = vm.floodFromHost();
     const before = await descriptors(vm);
     const mapped = vm.nic.guestBytesMapped;
@@ -95,7 +94,7 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     assert.doesNotMatch(await vm.guest.check("dmesg"), ALARM);
   });
 
-  test(`the link can go down and up under traffic, ${LINK_CYCLES} times`, async () => {
+  test(`link goes down and up under traffic ${LINK_CYCLES} times`, async () => {
     const stop = vm.floodFromHost();
     for (let n = 0; n < LINK_CYCLES; n++)
       await vm.guest.check("ip link set eth0 down; ip link set eth0 up");
@@ -104,7 +103,7 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     assert.doesNotMatch(await vm.guest.check("dmesg"), ALARM);
   });
 
-  test("a reset by the machine under traffic leaves no context behind", async () => {
+  test("machine reset under traffic leaves no context registered", async () => {
     const stop = vm.floodFromHost();
     await vm.guest.reset();
     assert.equal(await contexts(vm), "guest attached");
@@ -114,7 +113,7 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     assert.equal(await vm.pings(), 0);
   });
 
-  test("a reboot by the guest under traffic leaves no context behind", async () => {
+  test("guest reboot under traffic leaves no context registered", async () => {
     const stop = vm.floodFromHost();
     await vm.guest.reboot();
     assert.equal(await contexts(vm), "guest attached");
@@ -123,7 +122,7 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     assert.equal(await vm.pings(), 0);
   });
 
-  test("kexec into another kernel under traffic: the NIC is quiet before it starts", async () => {
+  test("NIC is disabled before kexec starts another kernel under traffic", async () => {
     const stop = vm.floodFromHost();
     const boots = vm.guest.boots;
     await vm.guest.check("kexec -l /extra/vmlinuz --initrd=/extra/initrd --reuse-cmdline");
@@ -135,10 +134,10 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     assert.equal(await vm.pings(), 0);
   });
 
-  test("QEMU killed under traffic: the NIC is free for the next one, and nothing leaked", async () => {
+  test("NIC is free for the next QEMU, without a leak, when QEMU was killed under traffic", async () => {
     const stop = vm.floodFromHost();
     await vm.guest.kill();
-    await until(5000, "the NIC notices", async () => (await contexts(vm)) === "no guest");
+    await until(5000, "the NIC's reset", async () => (await contexts(vm)) === "no guest");
     stop();
     const before = await descriptors(vm);
     const next = await startGuest({
@@ -151,12 +150,12 @@ describe("a guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200
     await next.check("ping -q -c 5 -i 0.2 -W 2 10.88.0.1");
     const { aborted } = await next.close();
     assert.equal(aborted, false);
-    await until(5000, "the NIC notices", async () => (await contexts(vm)) === "no guest");
+    await until(5000, "the NIC's reset", async () => (await contexts(vm)) === "no guest");
     assert.equal(await descriptors(vm), before);
   });
 });
 
-describe("what the host takes away", { skip, timeout: patience(150_000) }, () => {
+describe("port or server that disappears", { skip, timeout: patience(150_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {
@@ -169,7 +168,7 @@ describe("what the host takes away", { skip, timeout: patience(150_000) }, () =>
     vm?.netns.close();
   });
 
-  test("a TAP removed: the guest's link goes down, the server says so and does not spin", async () => {
+  test("guest's link goes down and the server logs it, without spinning, when its TAP is removed", async () => {
     await vm.load();
     assert.equal(await vm.pings(3), 0);
     const log = vm.guest.check("ping -q -c 20 -i 0.05 -W 1 10.88.0.1 || true");
@@ -186,7 +185,7 @@ describe("what the host takes away", { skip, timeout: patience(150_000) }, () =>
     assert.ok(vm.nic.cpuTicks - ticks < 40, `${vm.nic.cpuTicks - ticks} ticks of 10 ms in 2 s`);
   });
 
-  test("another port for a server whose TAP was removed brings the link back", async () => {
+  test("link comes back when a server whose TAP was removed gets another port", async () => {
     vm.netns.addTap({ name: "tap1", address: "10.88.0.1/24" });
     const port = `tap:tap1,netns=${vm.netns.name}`;
     await changeSpec(vm.nic.socket, { port });
@@ -194,7 +193,7 @@ describe("what the host takes away", { skip, timeout: patience(150_000) }, () =>
     assert.equal((await vm.nic.status()).link, "up");
   });
 
-  test("the server stopped while the guest runs: QEMU and guest live on, nothing is left", async () => {
+  test("QEMU and guest survive, and nothing is left, when the server stops", async () => {
     const stop = vm.floodFromHost();
     await vm.guest.check("ping -q -i 0.01 10.88.0.1 >/dev/null 2>&1 &");
     await sleep(500);
@@ -214,8 +213,8 @@ describe("what the host takes away", { skip, timeout: patience(150_000) }, () =>
   });
 });
 
-describe("other ways to be served", { skip, timeout: patience(150_000) }, () => {
-  test("a server that answers 50 ms late: everything works, because writes are fenced by reads", async () => {
+describe("other configurations", { skip, timeout: patience(150_000) }, () => {
+  test("driver works when the server replies 50 ms late, because reads fence writes", async () => {
     const vm = await NicGuest.start({ label: "late", serve: ["--answer-delay", "50"] });
     await vm.load();
     assert.equal(await vm.pings(5), 0);
@@ -227,7 +226,7 @@ describe("other ways to be served", { skip, timeout: patience(150_000) }, () => 
     assert.deepEqual(await vm.close(), { aborted: false, serveCode: 0 });
   });
 
-  test("two queue pairs on two CPUs: both carry traffic", async () => {
+  test("both queue pairs carry traffic on two CPUs", async () => {
     const vm = await NicGuest.start({
       label: "mq",
       multiQueue: true,

@@ -1,6 +1,6 @@
 /**
- * A guest whose kernel is locked down, as with Secure Boot: what of the driver goes on working, and
- * what needs a signature.
+ * A guest with a locked-down kernel, as with Secure Boot: what the driver
+ * still does, and what needs a signature.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -16,8 +16,8 @@ const REBIND = `
   device=$(basename $(readlink /sys/class/net/eth0/device))
   echo $device >unbind; dmesg -c >/dev/null; echo $device >bind; dmesg`;
 
-describe("a guest that is locked down", { skip, timeout: patience(60_000) }, () => {
-  test("the kernel still verifies and loads programs; a module that nobody signed is refused", async () => {
+describe("guest under lockdown", { skip, timeout: patience(60_000) }, () => {
+  test("kernel verifies and loads programs, and refuses an unsigned module", async () => {
     const vm = await NicGuest.start({ label: "locked" });
     try {
       await vm.load();

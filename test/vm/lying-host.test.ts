@@ -1,4 +1,4 @@
-/** A host that lies, and what it costs the guest: this one card, for as long as it lies. */
+/** A misbehaving host affects only this NIC of the guest, and only while it misbehaves. */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { after, before, describe, test } from "node:test";
@@ -21,18 +21,15 @@ import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 
-/**
- * A --full run tells so many times as many lies; of those that take a probe, fewer where a probe
- * takes long.
- */
+/** Factor of lies in a --full run; smaller in a debug kernel, in which probes take long. */
 const LENGTH = isFull ? (isDebugKernel ? 6 : 20) : 1;
-/** Two seconds or so each, and hundreds of lies. */
+/** Some two seconds each, with hundreds of lies. */
 const RING_ROUNDS = isFull ? 40 : 2;
-/** In the default run: what needs no traffic over the lying NIC. */
+/** The default run has the tests without traffic over the lying NIC. */
 const skipTraffic = isFull ? false : "a long run: script/test --full";
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
 const DRIVER = "/sys/bus/pci/drivers/bpfhv";
-/** The other NIC, a virtio one. */
+/** MAC address of the other NIC, a virtio one. */
 const OTHER_MAC = "52:54:00:00:00:77";
 const OTHER_HOST = "10.89.0.1";
 const OTHER_PEER = "10.89.0.2";
@@ -40,8 +37,8 @@ const PEER = "10.88.0.2";
 const HOST = "10.88.0.1";
 
 /**
- * Shell functions that all scripts begin with: `lying` is the interface of the lying NIC, if there
- * is one.
+ * Shell functions at the start of all scripts: `lying` is the
+ * interface of the lying NIC, if it exists.
  */
 const PROLOGUE = `
 bind() { echo $DEVICE >${DRIVER}/bind 2>/dev/null; }
@@ -58,11 +55,11 @@ count() { ethtool -S $(lying) | awk -v name="$1" '$1 ~ name ":$" { n += $2 } END
 
 const seconds = (since: number): number => (performance.now() - since) / 1000;
 
-/** The numbers of the last line. */
+/** Returns the numbers of the last line. */
 const lastLine = (output: string): number[] =>
   output.trim().split("\n").at(-1)?.split(" ").map(Number) ?? [];
 
-describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000) }, () => {
+describe("misbehaving host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000) }, () => {
   let netns: Netns;
   let nic: LyingNic;
   let guest: Guest;
@@ -75,7 +72,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
       timeoutMs: timeoutMs * (isFull ? 4 : 1),
     });
 
-  /** Probes over and over. @returns how many succeeded, and how many lines of the log match */
+  /** Probes repeatedly. @returns the number of successful probes, and of matching log lines */
   async function probes(mode: Mode, count: number, pattern: string): Promise<[number, number]> {
     nic.mode = mode;
     const output = await run(
@@ -90,7 +87,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     return lastLine(output) as [number, number];
   }
 
-  /** Packets go both ways, and none is lost, once the host is honest. */
+  /** Checks that packets go both ways without loss once the host is honest. */
   async function recovers(): Promise<void> {
     nic.mode = "honest";
     if (!isFull) return;
@@ -134,7 +131,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     netns?.close();
   });
 
-  test("impossible registers: every probe fails, and says why", async () => {
+  test("probe fails with its reason when a register is impossible", async () => {
     const count = 30 * LENGTH;
     const [bound, explained] = await probes(
       "impossible registers",
@@ -147,13 +144,13 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("registers that read as anything, writes that get lost: probes end", async () => {
+  test("probes end when registers return random values and writes are lost", async () => {
     await probes("random registers", 20 * LENGTH, "bpfhv");
     assert.ok(nic.told("random registers") >= 5 * LENGTH);
     await recovers();
   });
 
-  test("programs that must not run: every set is refused, and the log says which program", async () => {
+  test("set is refused with the program's name when a program is forbidden", async () => {
     const count = 40 * LENGTH;
     const [bound, explained] = await probes(
       "forbidden programs",
@@ -166,7 +163,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("bits turned over in programs: refused, or harmless", { skip: skipTraffic }, async () => {
+  test("set with flipped bits is refused or harmless", { skip: skipTraffic }, async () => {
     nic.mode = "flipped programs";
     await run(
       `unbind; for i in $(seq ${8 * LENGTH}); do bind && up && known && send 8; unbind; done`,
@@ -176,7 +173,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("programs that lie about packets: the queue stops, is counted, and starts again", {
+  test("queue stops, counts an error and restarts when programs lie about packets", {
     skip: skipTraffic,
   }, async () => {
     nic.mode = "lying programs";
@@ -192,7 +189,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("contexts scribbled on: each lie that is noticed is counted, and leads to a reset", {
+  test("driver counts errors and resets when the host corrupts contexts", {
     skip: skipTraffic,
   }, async () => {
     await recovers();
@@ -210,7 +207,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("interrupts without work, and upgrades by the dozen: the NIC goes on", {
+  test("NIC keeps working during spurious interrupts and an upgrade storm", {
     skip: skipTraffic,
   }, async () => {
     await recovers();
@@ -222,19 +219,19 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await run(`sleep ${2 * LENGTH}`, 60_000);
     assert.ok(nic.told("upgrade storm") >= 10 * LENGTH);
     nic.mode = "honest";
-    // The count is of the time that the storm took, and a second's worth more.
+    // Counted over the duration of the storm and one more second.
     const [upgrades, delayed] = lastLine(
       await run("echo $(count upgrades) $(count upgrades_delayed)"),
     );
-    // An emulated guest takes so long for each that it is mostly the guest that bounds them.
-    console.log(`${upgrades} upgrades, ${delayed} put off`);
+    // An emulated guest takes so long for each upgrade that it mostly limits them itself.
+    console.log(`${upgrades} upgrades, ${delayed} delayed`);
     assert.ok(upgrades > 0 && upgrades <= 10 * (seconds(started) + 2), `${upgrades} upgrades`);
     await until(20_000, "the last upgrade", async () => {
       return (await guest.run(`ping -q -c 5 -i 0.05 -W 2 ${HOST}`)).output.includes(" 0% packet");
     });
   });
 
-  test("upgrades to sets that lie or must be refused: an honest one brings the card back", {
+  test("NIC recovers with a valid set after upgrades to lying and forbidden sets", {
     skip: skipTraffic,
   }, async () => {
     await recovers();
@@ -246,16 +243,16 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("answers that never come: transmit times out, is reset, and lives again", {
+  test("transmit times out, resets and recovers when completions never come", {
     skip: skipTraffic,
   }, async () => {
     await recovers();
     nic.mode = "silence";
-    // Many senders, as each may have only a few packets unsent: more than the ring holds, for
+    // Many senders, because each may have only a few unsent packets: more than the ring holds, for
     // kernels without byte limits.
     const from = guest.serialLog().length;
     await run("known; for i in $(seq 80); do send 5 -s 1400 & done; wait");
-    // The kernel looks every five seconds or so whether a queue has stood for five seconds.
+    // The kernel checks every five seconds or so whether a queue has been stopped for five seconds.
     await guest.waitForSerial(/transmit queue 0 timed out/, 20_000, from);
     await guest.waitForSerial(/device: sring\.txq cl \d+/, 20_000, from);
     await until(10_000, "a reset", async () => Number(await run("count resets")) >= 1);
@@ -263,7 +260,7 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     await recovers();
   });
 
-  test("a device that is gone: the driver detaches from it, and probes it again", {
+  test("driver detaches from a device that is gone, and probes it again", {
     skip: skipTraffic,
   }, async () => {
     await recovers();
@@ -277,10 +274,10 @@ describe("a lying host", { skip, timeout: patience(isFull ? 2_400_000 : 220_000)
     assert.match(guest.serialLog(), /the device is gone/);
   });
 
-  test("all the while the other NIC carried its packets, and the kernel raised no alarm", async () => {
+  test("other NIC carries its packets throughout, and the kernel raises no alarm", async () => {
     const closed = new Promise((resolve) => neighbour.once("close", resolve));
     neighbour.kill("SIGINT");
-    await within(5000, "ping to say how it was", closed);
+    await within(5000, "ping's summary", closed);
     const [, sent, received] =
       /(\d+) packets transmitted, (\d+) received/.exec(neighbourSays) ?? [];
     assert.ok(Number(sent) > 30, neighbourSays);

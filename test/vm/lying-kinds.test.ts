@@ -1,6 +1,6 @@
 /**
- * Liars of every kind at once: each device, two queue pairs, version 1 of the ABI; and a host that
- * does not even answer. `lying-host.test.ts` has the lies one by one, of one liar.
+ * Misbehaving hosts of every type at once: each device, two queue pairs, version 1 of the ABI; and
+ * a host that does not reply at all. `lying-host.test.ts` tests the lies one by one.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -27,10 +27,10 @@ const KINDS = [
   { device: "sring", pairs: 2 },
 ] as const;
 
-/** The far end of a liar's network; the guest has .2. */
+/** The host's address of a lying NIC's network; the guest has .2. */
 const host = (i: number) => `10.88.${i}.1`;
 
-/** Scripts begin with these. `$i` counts liars, `$d` is the PCI address of liar i. */
+/** Start of all scripts. `$i` counts lying NICs, `$d` is the PCI address of NIC i. */
 const PROLOGUE = `
 cd /sys/bus/pci/drivers
 lying() { ls /sys/bus/pci/devices/$d/net 2>/dev/null; }
@@ -57,7 +57,7 @@ describe("liars of every kind", { skip, timeout: patience(700_000) }, () => {
   };
   const toldBy = (mode: Mode) => nics.map((nic) => nic.told(mode));
 
-  /** Honest again, all carry packets, losing none. */
+  /** Checks that all NICs carry packets without loss once they are honest. */
   async function recover(): Promise<void> {
     setMode("honest");
     await run("each unbind; each bind; each up; sleep 1");
@@ -69,7 +69,7 @@ describe("liars of every kind", { skip, timeout: patience(700_000) }, () => {
     }
   }
 
-  /** All lie so while all are sent to. @returns errors counted by each liar's driver */
+  /** Lets all NICs lie under traffic. @returns the errors counted by each NIC's driver */
   async function lieUnderTraffic(mode: Mode): Promise<number[]> {
     await recover();
     await run("each known");

@@ -1,4 +1,4 @@
-/** What QEMU is asked from outside while a NIC is in use: migration, snapshots, unplugging. */
+/** Requests to QEMU while a NIC is in use: migration, snapshots, unplugging. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { rootPort } from "../../src/vm/qemu-command.ts";
@@ -8,7 +8,7 @@ import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 
-describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
+describe("machine with a NIC", { skip, timeout: patience(100_000) }, () => {
   let vm: NicGuest;
   before(async () => {
     vm = await NicGuest.start({ label: "machine", serve: ["--speed", "25000"] });
@@ -19,7 +19,7 @@ describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
     assert.equal(aborted, false);
   });
 
-  test("the guest's interface has the link speed when serve was given one", async () => {
+  test("guest's interface has the link speed when serve was given one", async () => {
     const [speed, duplex] = ["speed", "duplex"].map((name) =>
       vm.guest.check(`cat /sys/class/net/eth0/${name}`),
     );
@@ -35,10 +35,10 @@ describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
     assert.equal(await vm.pings(3), 0);
   });
 
-  test("a snapshot of the running guest is refused when a NIC is there", async () => {
+  test("snapshot of the running guest is refused when a NIC is there", async () => {
     const job = { "job-id": "shot", tag: "shot", vmstate: "none", devices: [] };
     await vm.guest.qmp("snapshot-save", job);
-    await until(5000, "the job ends", async () => {
+    await until(5000, "the end of the job", async () => {
       const jobs = (await vm.guest.qmp("query-jobs")) as { status: string; error?: string }[];
       if (jobs[0]?.status !== "concluded") return false;
       assert.match(jobs[0].error ?? "", /no-live-migration-with-bpfhv/);
@@ -54,8 +54,8 @@ describe("a machine with a NIC", { skip, timeout: patience(100_000) }, () => {
   });
 });
 
-// What docs/qemu.md tells people to keep clear of. When one of these
-// fails, a QEMU has mended it: say so there.
+// Limits that docs/qemu.md describes. If one of these tests fails, a QEMU
+// version has fixed it: update that page.
 const limits = { skip: skip || (isFull ? false : "a long run"), timeout: patience(120_000) };
 describe("limits of QEMU", limits, () => {
   const abortOf = async (vm: NicGuest, reason: RegExp) => {

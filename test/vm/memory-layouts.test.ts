@@ -11,7 +11,7 @@ import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const DEVICES = isFull ? ["sring_gso", "sring", "vring_packed"] : ["sring_gso"];
-/** Mean that large packets surely have passed with: the wire's largest is 1514. */
+/** A mean that only large packets reach: the wire's largest is 1514. */
 const LARGE = 4000;
 const MIB = 8;
 
@@ -31,8 +31,8 @@ async function assertNothingDropped(vm: NicGuest): Promise<void> {
 }
 
 /**
- * busybox waits at least a second for the last answer. iputils waits for two round trips, and
- * counts one that a busy machine delays as lost.
+ * busybox waits at least a second for the last reply. iputils waits for two round trips, and counts
+ * a reply delayed by a busy machine as lost.
  */
 async function assertPings(vm: NicGuest): Promise<void> {
   const ping = `busybox ping -q -c 40 -i 0.02 ${vm.link.host}`;
@@ -43,7 +43,7 @@ async function assertPings(vm: NicGuest): Promise<void> {
   assert.fail(`${output}; the guest's NIC: ${shown}; the server's queues: ${queues}`);
 }
 
-/** Mean bytes of the packets that a queue moved while `action` ran. */
+/** Returns the mean size of the packets that a queue moved during `action`. */
 async function meanSize(vm: NicGuest, queue: string, action: () => Promise<unknown>) {
   const look = async () =>
     (await vm.nic.status()).queues.find((each) => each.queue === queue)!.counters;
@@ -53,7 +53,9 @@ async function meanSize(vm: NicGuest, queue: string, action: () => Promise<unkno
   return (now.bytes - then.bytes) / (now.packets - then.packets);
 }
 
-/** One way after the other, so that a queue's packets are data or acknowledgements, not both. */
+/**
+ * One direction after the other, so that a queue's packets are data or acknowledgements, not both.
+ */
 async function assertLargePackets(vm: NicGuest): Promise<void> {
   const sent = await meanSize(vm, "tx0", () => transferChecked(vm, { upMiB: MIB }));
   const received = await meanSize(vm, "rx0", () => transferChecked(vm, { downMiB: MIB }));
@@ -87,7 +89,7 @@ for (const device of DEVICES) {
       assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
     });
 
-    test("the NIC is enabled when its addresses are translated", async () => {
+    test("NIC is enabled when its addresses are translated", async () => {
       const type = await vm.guest.check("cat /sys/class/net/eth0/device/iommu_group/type");
       assert.equal(type.trim(), "DMA");
       await assertEnabled(vm);
@@ -99,23 +101,23 @@ for (const device of DEVICES) {
       await assertPings(vm);
       await transferChecked(vm, { upMiB: MIB, downMiB: MIB });
       const { transport, queues } = await vm.nic.status();
-      // Beside a doorbell per packet at most: one message maps its memory, one unmaps it.
+      // With at most a doorbell per packet: one message maps its memory, one unmaps it.
       const messages = transport.messages - before.transport.messages;
       const sent = queues[1].counters.packets - before.queues[1].counters.packets;
       assert.ok(messages > 2 * sent, `${messages} messages for ${sent} packets sent`);
       // Each of those messages brought a descriptor.
-      assert.ok(vm.nic.openDescriptors <= descriptors + 4, "descriptors are given back");
+      assert.ok(vm.nic.openDescriptors <= descriptors + 4, "descriptors are released");
       await assertNothingDropped(vm);
     });
 
     if (device === "sring_gso") {
-      test("large packets pass whole when their pieces are mapped one by one", async () => {
+      test("large packets pass whole when their fragments are mapped one by one", async () => {
         await assertLargePackets(vm);
         await assertNothingDropped(vm);
       });
     }
 
-    test("the NIC comes back when the driver is loaded again", async () => {
+    test("NIC works again when the driver is loaded again", async () => {
       await reload(vm);
       await assertPings(vm);
       await transferChecked(vm, { upMiB: 1, downMiB: 1 });
@@ -124,7 +126,9 @@ for (const device of DEVICES) {
   });
 }
 
-/** Resident bytes, in KiB, of each memory file of the guest: pages that the server has touched. */
+/**
+ * Returns the resident KiB of each memory file of the guest: pages that the server has accessed.
+ */
 function residentByFile(pid: number): number[] {
   const files = new Map<string, number>();
   let inode: string | undefined;
@@ -139,7 +143,7 @@ function residentByFile(pid: number): number[] {
   return [...files.values()];
 }
 
-describe("a guest with a memory file per NUMA node", { skip, timeout: patience(150_000) }, () => {
+describe("guest with a memory file per NUMA node", { skip, timeout: patience(150_000) }, () => {
   // The harness doubles the memory of a debug kernel.
   const size = `${isDebugKernel ? 512 : 256}M`;
   const nodes = [0, 1].flatMap((node) => [

@@ -1,6 +1,6 @@
 /**
- * The guest module on two CPUs: which programs it runs, which it refuses, and what it leaves to
- * others.
+ * The guest module on two CPUs: programs that it runs and refuses,
+ * and resources that it leaves to others.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -15,19 +15,19 @@ const LONG = isDebugKernel ? 100 : 1000;
 const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 10;
 
 /**
- * What docs/guest-module.md says of a NIC with 256 buffers each way, and half as much again for
- * other users of the kernel.
+ * The figures of docs/guest-module.md for a NIC with 256 buffers each way, plus half for other
+ * users of the kernel.
  */
 const COST_KIB = { bound: 400, up: 2048, used: 4096 };
 
-/** Mb/s that are traffic. */
+/** Least rate in Mb/s that counts as traffic. */
 const SOME = isDebugKernel ? 0.01 : 1;
 
-describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000) }, () => {
+describe("guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000) }, () => {
   let vm: NicGuest;
   const dmesg = () => vm.guest.check("dmesg");
 
-  /** A counter of `ethtool -S`. */
+  /** Returns a counter of `ethtool -S`. */
   async function counter(name: string): Promise<number> {
     const output = await vm.guest.check("ethtool -S eth0");
     return Number(new RegExp(`\\b${name}: (\\d+)`).exec(output)?.[1]);
@@ -48,7 +48,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
   });
 
-  test("says in log and ethtool that the kernel verified the programs", async () => {
+  test("reports in log and ethtool that the kernel verified the programs", async () => {
     await vm.load();
     assert.match(await dmesg(), /eth0: programs verified by the kernel \(8 programs, 2 queues\)/);
     assert.match(await vm.guest.check("ethtool -i eth0"), /set 1, verified/);
@@ -56,14 +56,14 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     await bothWays();
   });
 
-  test("leaves the receiving program its share of the CPU when packets flood in", async () => {
+  test("leaves CPU time to the receiving program during a packet flood", async () => {
     const before = (await vm.nic.status()).queues[0].counters.packets;
     const { pps } = await vm.link.udp("to guest", 2);
     const delivered = ((await vm.nic.status()).queues[0].counters.packets - before) / 2;
     assert.ok(pps > delivered / 4, `${delivered} packets/s into the guest, ${pps} read by it`);
   });
 
-  test("costs a stated number of KiB, some of which only traffic takes", async (t) => {
+  test("takes at most the documented memory when bound, up and after traffic", async (t) => {
     const device = await vm.guest.check("basename $(readlink /sys/class/net/eth0/device)");
     const driver = "/sys/bus/pci/drivers/bpfhv";
     await vm.guest.check(`echo ${device.trim()} >${driver}/unbind`);
@@ -82,7 +82,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     assert.ok(used < COST_KIB.used, `${used} KiB after traffic`);
   });
 
-  test("goes down and up, and is reloaded, in loops under a flood; its memory comes back", async () => {
+  test("releases its memory when it goes down and up and reloads under a flood", async () => {
     const memory = await freeKiB(vm.guest);
     const stop = vm.floodFromHost(1);
     const reload = `rmmod bpfhv; insmod ${MODULE}; ip addr add 10.88.0.2/24 dev eth0`;
@@ -98,7 +98,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     assert.ok(lost < 4096, `${lost} KiB less memory after ${RELOADS} reloads`);
   });
 
-  test("shows rings, channels and registers as the device has them", async () => {
+  test("shows the device's rings, channels and registers", async () => {
     const rings = await vm.guest.check("ethtool -g eth0");
     assert.equal(rings.match(/^RX:\s+256$/gm)?.length, 2, rings);
     assert.equal(rings.match(/^TX:\s+256$/gm)?.length, 2, rings);
@@ -113,7 +113,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     );
   });
 
-  test("works with one interrupt vector for all: a timer stands in for the others", async () => {
+  test("works with one interrupt vector and timers for the others", async () => {
     await vm.guest.check("rmmod bpfhv");
     await vm.load("vectors=1");
     const lines = await vm.guest.check("grep -c bpfhv- /proc/interrupts");
@@ -129,7 +129,7 @@ describe("the guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_
     assert.equal(await vm.pings(), 0);
   });
 
-  test("carries traffic on a version 1 set, too", async () => {
+  test("carries traffic on a version 1 set", async () => {
     await vm.guest.check("rmmod bpfhv");
     await vm.load("version1=1 allow_unverified=1");
     assert.equal(await counter("verified"), 0);

@@ -1,4 +1,4 @@
-/** The MTU: what the host says, what the guest makes of it, and both while packets flow. */
+/** The MTU, set by host and guest, and changed while packets flow. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { after, before, describe, test } from "node:test";
@@ -10,10 +10,10 @@ import { patience, until } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
-/** Bytes of a ping's packet that are not its data: IP and ICMP. */
+/** IP and ICMP headers of a ping, in bytes. */
 const HEADERS = 28;
 
-describe("the MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
+describe("MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {
@@ -28,19 +28,19 @@ describe("the MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
   const guestMtu = async () => Number(await vm.guest.check("cat /sys/class/net/eth0/mtu"));
   const setMtu = (mtu: number) =>
     promisify(execFile)(process.execPath, [MAIN, "set-mtu", vm.nic.socket, `${mtu}`]);
-  /** Whether packets of so many bytes come back whole. */
+  /** Returns true if packets of this size return whole. */
   const passes = async (bytes: number): Promise<boolean> => {
     const words = `-q -M do -s ${bytes - HEADERS} -c 3 -i 0.1 -W 5 10.88.0.1`;
     return (await vm.guest.run(`ping ${words}`)).status === 0;
   };
 
-  test("is what the host gives it, and no more can be set", async () => {
+  test("is the host's, and cannot be set higher", async () => {
     assert.equal(await guestMtu(), 1400);
     assert.notEqual((await vm.guest.run("ip link set eth0 mtu 1401")).status, 0);
     assert.deepEqual([await passes(1400), await passes(1401)], [true, false]);
   });
 
-  test("the guest sets a smaller one, and the old one again, under traffic", async () => {
+  test("is lowered and restored by the guest under traffic", async () => {
     const stop = vm.floodFromHost(5);
     await vm.guest.check("ip link set eth0 mtu 600");
     assert.deepEqual([await passes(600), await passes(601)], [true, false]);
@@ -49,7 +49,7 @@ describe("the MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
     stop();
   });
 
-  test("the host changes it while packets flow: the guest follows down, and may go up again", async () => {
+  test("is changed by the host under traffic: the guest follows down, and may go up again", async () => {
     const stop = vm.floodFromHost(5);
     assert.equal((await setMtu(1000)).stdout, "MTU 1000: the guest follows\n");
     await until(5000, "the guest's MTU to follow", async () => (await guestMtu()) === 1000);
@@ -58,7 +58,7 @@ describe("the MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
     const { stdout } = await setMtu(1400);
     assert.match(stdout, /the guest stays at what it has, .*ip link set dev INTERFACE mtu 1400/);
     assert.equal(await guestMtu(), 1000);
-    await until(5000, "the guest to be let up", async () => {
+    await until(5000, "the guest's MTU to be raised", async () => {
       const { status } = await vm.guest.run("ip link set eth0 mtu 1400");
       return status === 0;
     });

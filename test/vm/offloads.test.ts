@@ -1,6 +1,6 @@
 /**
- * A device with offloads in a real guest: features are shown, switch live, and lose nothing
- * meanwhile.
+ * A device with offloads in a real guest: features are shown
+ * and switched live, without packet loss.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -11,14 +11,14 @@ import { withoutVm } from "../support/vm/requirements.ts";
 import { patience, sleep } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
-/** A TCP payload fills at most this much of the wire without segmentation offload. */
+/** Largest frame with a TCP payload without segmentation offload. */
 const WIRE = 1514;
-/** Mean that large packets surely pass, acknowledgements and all. */
+/** A mean that only large packets reach, including acknowledgements. */
 const LARGE = 4000;
 const WINDOW_MS = patience(800);
 /**
- * Traffic that is to outlast four switches: seconds of TCP, and pings in a hundredth of a second
- * each.
+ * Traffic that outlasts four switches: seconds of TCP, and pings
+ * at intervals of a hundredth of a second.
  */
 const TCP_SECONDS = patience(8);
 const PINGS = patience(600);
@@ -39,7 +39,7 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
     return (await vm.nic.status()).queues.find((each) => each.queue === queue)!.counters;
   }
 
-  /** Mean bytes of the packets of a queue while `action` ran. */
+  /** Returns the mean size of a queue's packets during `action`. */
   async function meanSize(queue: "rx0" | "tx0", action: () => Promise<unknown>): Promise<number> {
     const then = await counters(queue);
     await action();
@@ -56,7 +56,7 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
     }
   }
 
-  test("ethtool -k shows what the device has, and what can be switched", async () => {
+  test("ethtool -k shows the device's features and which can be switched", async () => {
     const shown = await vm.guest.check("ethtool -k eth0");
     for (const feature of [
       ...["rx-checksumming", "tx-checksum-ip-generic", "tx-scatter-gather", "rx-gro-hw"],
@@ -66,11 +66,11 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
     }
   });
 
-  test("pings both ways", async () => {
+  test("pings pass both ways", async () => {
     assert.equal(await vm.pings(20), 0);
   });
 
-  test("TCP both ways in large packets, none dropped", async () => {
+  test("TCP passes both ways in large packets without drops", async () => {
     for (const [queue, way] of [
       ["tx0", "from guest"],
       ["rx0", "to guest"],
@@ -81,7 +81,7 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
     await assertNothingDropped();
   });
 
-  test("segmentation is switched off and on under TCP and a flood of pings: no ping is lost", async () => {
+  test("no ping is lost when segmentation is switched off and on under TCP", async () => {
     await vm.guest.check(untilAnswered(vm.link.host));
     await vm.guest.check(`iperf3 -J -c ${vm.link.host} -t ${TCP_SECONDS} >/tmp/tcp.json 2>&1 &`);
     await vm.guest.check(`ping -n -q -i 0.01 -c ${PINGS} ${vm.link.host} >/tmp/ping.txt 2>&1 &`);
@@ -96,8 +96,7 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
       timeoutMs: 20_000 + TCP_SECONDS * 1000,
     });
     const [first, off, on, offAgain, onAgain] = means;
-    // Pings, acknowledgements' absence and the packets on their way when it switches: margins are
-    // wide.
+    // Margins are wide for pings, missing acknowledgements, and packets in flight at the switch.
     for (const mean of [first, on, onAgain]) assert.ok(mean > LARGE, `means: ${means}`);
     for (const mean of [off, offAgain]) assert.ok(mean <= WIRE, `means: ${means}`);
     const tcp = JSON.parse(await vm.guest.check("cat /tmp/tcp.json"));
@@ -109,7 +108,7 @@ describe("sring_gso in a guest", { skip, timeout: patience(180_000) }, () => {
     await assertNothingDropped();
   });
 
-  test("what it receives is negotiated anew when switched: large packets end, and come back", async () => {
+  test("receive offloads are negotiated again when switched: large packets stop, and come back", async () => {
     const mean = () => meanSize("rx0", () => vm.link.tcp("to guest", 1));
     await switchTo("rx-gro-hw off");
     assert.doesNotMatch((await vm.nic.status()).features.join(" "), /LRO/i);

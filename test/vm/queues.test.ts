@@ -1,5 +1,6 @@
 /**
- * Two queue pairs on two CPUs: what a flow sends arrives in order, and two are no slower than one.
+ * Two queue pairs on two CPUs: a flow's packets arrive in
+ * order, and two pairs are not slower than one.
  */
 import assert from "node:assert/strict";
 import { availableParallelism } from "node:os";
@@ -12,9 +13,8 @@ const skip = await withoutVm();
 const SECONDS = isFull ? 3 : 1;
 const ROUNDS = 3;
 /**
- * What two pairs carry at least of what one does. A second pair is for a second CPU: where two of
- * the guest, the server's and its peer's do not each have one, it has carried a fifth more, but may
- * not where the host is busy.
+ * Least throughput of two pairs relative to one. The second pair uses a second CPU: it carried a
+ * fifth more if two CPUs each were available to guest, server and peer, but may not on a busy host.
  */
 const SHARE = availableParallelism() >= 4 ? 1 : 0.9;
 
@@ -52,7 +52,7 @@ const median = (values: number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
-  test("four flows of small packets each way: none is out of order, each queue carries some", async () => {
+  test("four flows of small packets each way arrive in order over all queues", async () => {
     const vm = await start(2);
     await vm.load();
     for (const way of ["", "-R"]) {
@@ -64,7 +64,7 @@ describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
     const xps = "/sys/class/net/eth0/queues/tx-*/xps_cpus";
     assert.equal(await vm.guest.check(`cat ${xps}`), "1\n2\n", "each CPU has a queue of its own");
     await vm.guest.check(`for queue in ${xps}; do echo 2 >$queue; done`);
-    assert.equal(await vm.guest.check(`cat ${xps}`), "2\n2\n", "until told otherwise");
+    assert.equal(await vm.guest.check(`cat ${xps}`), "2\n2\n", "after a change of XPS");
     const stats = await vm.guest.check("ethtool -S eth0");
     for (const queue of ["rx0", "rx1", "tx0", "tx1"]) {
       assert.match(stats, new RegExp(`${queue}_packets: [1-9]`));
@@ -74,7 +74,7 @@ describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
   });
 
   const long = isFull ? false : "a comparison of throughput takes script/test --full";
-  test("four TCP flows, in turn with one pair and with two: two carry what they have CPUs for", {
+  test("two pairs carry at least as much of four TCP flows as one", {
     skip: long,
   }, async (t) => {
     const vms = [await start(1), await start(2)];

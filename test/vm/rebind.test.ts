@@ -1,4 +1,4 @@
-/** A NIC taken from its driver and given back, over and over, while packets flood in and out. */
+/** A NIC is unbound from its driver and bound again repeatedly, under a packet flood. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { patience } from "../support/vm/harness.ts";
@@ -8,10 +8,7 @@ import { isFull, withoutVm } from "../support/vm/requirements.ts";
 const skip = await withoutVm();
 const CYCLES = isFull ? 50 : 5;
 
-/**
- * Ends at the first cycle after which the host cannot be reached, and tells all that the guest
- * knows of it.
- */
+/** Ends at the first cycle after which the host is unreachable, and prints the guest's state. */
 const REBIND = `
 cd /sys/bus/pci/drivers/bpfhv
 device=$(basename $(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device)))
@@ -35,7 +32,7 @@ for i in $(seq $1); do
 done
 `;
 
-/** Binds while signals come in as fast as they can be sent. Prints how many came. */
+/** Binds while signals arrive as fast as possible. Prints their number. */
 const SIGNALLED = `
 cd /sys/bus/pci/drivers/bpfhv
 device=$(basename $(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device)))
@@ -49,17 +46,16 @@ kill $sender
 echo $came
 `;
 
-describe("a NIC and its driver", { skip, timeout: patience(isFull ? 1_500_000 : 200_000) }, () => {
+describe("NIC and its driver", { skip, timeout: patience(isFull ? 1_500_000 : 200_000) }, () => {
   for (const smp of isFull ? [1, 2] : [2]) {
-    test(`${CYCLES} times unbound and bound under a flood, CPUs: ${smp}; packets flow after each`, async () => {
+    test(`pass packets after each of ${CYCLES} unbinds and binds under a flood, CPUs: ${smp}`, async () => {
       const vm = await NicGuest.start({
         label: `rebind${smp}`,
         guest: { smp, extraFiles: { "/extra/rebind": Buffer.from(REBIND) } },
       });
       try {
         await vm.load();
-        // No more than a slow guest takes on one CPU: else nothing in it but interrupts gets a
-        // turn.
+        // At most what a slow guest handles on one CPU: otherwise only interrupts run there.
         const stops = [vm.floodFromHost(patience(1)), vm.floodFromHost(patience(1))];
         const { status, output } = await vm.guest.run(`sh /extra/rebind ${CYCLES}`, {
           timeoutMs: 30_000 + CYCLES * 15_000,
@@ -74,7 +70,7 @@ describe("a NIC and its driver", { skip, timeout: patience(isFull ? 1_500_000 : 
     });
   }
 
-  test("bound while its shell gets signals: the verifier is not put off", async () => {
+  test("bind succeeds when the shell gets signals during verification", async () => {
     const vm = await NicGuest.start({ label: "signals", guest: { smp: 2 } });
     try {
       await vm.load();

@@ -1,7 +1,4 @@
-/**
- * A normal session: the NIC and its server refuse nothing, so
- * that what they do refuse means something.
- */
+/** NIC and server refuse nothing in a normal session, so that a refusal indicates a fault. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { NicGuest } from "../support/vm/nic-guest.ts";
@@ -10,7 +7,7 @@ import { patience } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
 
-describe("a normal session with stock QEMU", { skip, timeout: patience(120_000) }, () => {
+describe("normal session with stock QEMU", { skip, timeout: patience(120_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {

@@ -1,4 +1,4 @@
-/** The vfio-user library on its own: the example device, used by a stock guest. */
+/** The vfio-user library alone: the example device, used by a stock guest. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -12,7 +12,7 @@ import { withoutVm } from "../support/vm/requirements.ts";
 const skip = await withoutVm();
 const EXAMPLE = fileURLToPath(new URL("../../examples/scratch-device.js", import.meta.url));
 
-describe("the scratch device in a guest", { skip, timeout: 100_000 }, () => {
+describe("scratch device in a guest", { skip, timeout: 100_000 }, () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-scratch-"));
   const socket = join(folder, "scratch.sock");
   let server: ChildProcess;
@@ -21,7 +21,7 @@ describe("the scratch device in a guest", { skip, timeout: 100_000 }, () => {
 
   before(async () => {
     server = spawn(process.execPath, [EXAMPLE, "--socket", socket], { stdio: "ignore" });
-    await until(10_000, "the example to listen", () => existsSync(socket));
+    await until(10_000, "the example's socket", () => existsSync(socket));
     guest = await startGuest({ sockets: [socket] });
   });
 
@@ -30,11 +30,11 @@ describe("the scratch device in a guest", { skip, timeout: 100_000 }, () => {
     assert.equal(aborted, false);
     const ended = new Promise((resolve) => server.once("exit", resolve));
     server.kill("SIGTERM");
-    assert.equal(await within(5000, "the example to end", ended), 0);
+    assert.equal(await within(5000, "the end of the example", ended), 0);
     rmSync(folder, { recursive: true, force: true });
   });
 
-  /** A 32-bit access to BAR 0, as a driver would make it. */
+  /** A 32-bit access to BAR 0, as a driver makes it. */
   const devmem = async (offset: number, value?: number) => {
     const address = `0x${(base + offset).toString(16)}`;
     const write = value === undefined ? "" : ` ${value}`;
@@ -49,21 +49,21 @@ describe("the scratch device in a guest", { skip, timeout: 100_000 }, () => {
     return device;
   };
 
-  test("is found on the bus, with its class and its BAR", async () => {
+  test("appears on the bus with its class and BAR", async () => {
     const device = await find();
     assert.equal((await guest.check(`cat ${device}/class`)).trim(), "0xff0000");
     assert.ok(base > 0);
     assert.equal(await devmem(0), "0x53435248");
   });
 
-  test("remembers what is written to its memory, and not what is written to its identity", async () => {
+  test("keeps writes to its memory and ignores writes to its identity", async () => {
     await devmem(0x100, 0x12345678);
     await devmem(0x0, 7);
     assert.equal(await devmem(0x100), "0x12345678");
     assert.equal(await devmem(0x0), "0x53435248");
   });
 
-  test("its timer runs", async () => {
+  test("runs its timer", async () => {
     await devmem(0x4, 10);
     await guest.check("sleep 0.5");
     assert.ok(Number(await devmem(0x8)) > 5, "it fired");
@@ -73,7 +73,7 @@ describe("the scratch device in a guest", { skip, timeout: 100_000 }, () => {
     assert.equal(await devmem(0x8), fired, "and stopped");
   });
 
-  test("a reboot finds it as at power-on", async () => {
+  test("is in its initial state after a reboot", async () => {
     await guest.reboot();
     await find();
     assert.equal(await devmem(0x100), "0x00000000");

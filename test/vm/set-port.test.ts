@@ -1,6 +1,6 @@
 /**
- * Other ways for a running NIC's packets: the guest does not notice, and each packet is accounted
- * for.
+ * Changes of a running NIC's port: the guest does not notice
+ * them, and each packet is accounted for.
  */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -22,7 +22,7 @@ const PINGS = 600;
 const ECHO_REPLY = "Type0";
 const ECHO_REQUEST = "Type8";
 
-describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () => {
+describe("port of a running NIC", { skip, timeout: patience(180_000) }, () => {
   let vm: NicGuest;
   let second: Netns;
   const ports: string[] = [];
@@ -31,7 +31,7 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
     vm = await NicGuest.start({ label: "port" });
     second = Netns.make("second");
     second.addTap({ name: "tap1", address: "10.88.0.1/24" });
-    // As where a host's bridge moves: for the guest it is the same neighbour.
+    // As when a host's bridge moves: for the guest it is the same neighbour.
     const [{ address }] = JSON.parse(vm.netns.exec(["ip", "-j", "link", "show", "tap0"]));
     second.exec(["ip", "link", "set", "tap1", "address", address]);
     ports.push(`tap:tap0,netns=${vm.netns.name}`, `tap:tap1,netns=${second.name}`);
@@ -48,7 +48,7 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
   const carrierChanges = async () =>
     Number(await vm.guest.check("cat /sys/class/net/eth0/carrier_changes"));
 
-  /** What both TAPs' kernels received from the NIC, and what it took from them. */
+  /** Returns the packets that both TAPs' kernels received from the NIC and sent to it. */
   function tapPackets(): { fromNic: number; toNic: number } {
     const taps = [vm.netns.exec(["ip", "-j", "-s", "link", "show", "tap0"])];
     taps.push(second.exec(["ip", "-j", "-s", "link", "show", "tap1"]));
@@ -59,7 +59,9 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
     };
   }
 
-  /** ICMP messages that a kernel counted, by direction and type: {"InType8": 600, …}. */
+  /**
+   * Returns the ICMP messages that a kernel counted, by direction and type: {"InType8": 600, …}.
+   */
   function icmpIn(snmp: string): Map<string, number> {
     const [names, values] = [...snmp.matchAll(/^IcmpMsg: (.*)$/gm)].map(([, rest]) =>
       rest.split(" "),
@@ -67,7 +69,7 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
     return new Map((names ?? []).map((name, i) => [name, Number(values[i])]));
   }
 
-  /** What the guest's kernel counted of its pings, and what both hosts' did together. */
+  /** Returns the guest kernel's counts of its pings, and the sum of both hosts'. */
   async function pingCounts() {
     const show = "cat /proc/net/snmp";
     const guest = icmpIn(await vm.guest.check(show));
@@ -81,7 +83,7 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
     };
   }
 
-  test("moves between TAPs under a flood: no link flap, and every packet is somewhere", async (t) => {
+  test("moves between TAPs under a flood without a link change, and every packet is accounted for", async (t) => {
     const changes = await carrierChanges();
     await vm.guest.check(untilAnswered("10.88.0.1"));
     const before = await pingCounts();
@@ -91,7 +93,7 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
       await sleep(200);
       const { stdout } = await setPort(ports[n % 2]);
       assert.match(stdout, new RegExp(`packets to tap:tap${n % 2}, link up`));
-      // The old TAP is closed: this answer came through the new one.
+      // The old TAP is closed: this reply came through the new one.
       await vm.guest.check(untilAnswered("10.88.0.1"));
     }
     stop();
@@ -111,20 +113,20 @@ describe("the port of a running NIC", { skip, timeout: patience(180_000) }, () =
     assert.ok(sent >= PINGS, `${sent} pings left the guest`);
     assert.equal(now.arrived - before.arrived, sent, "each reached one of the two hosts");
     assert.equal(now.answered - before.answered, sent, "and was answered");
-    // The NIC delivered all that it took from the TAPs. The rest was in the queue of a TAP when it
-    // was closed, which is as long as the guest is late: how many is a matter of the machine.
+    // The NIC delivered all that it took from the TAPs. The rest was in a TAP's queue when it was
+    // closed. Its length depends on the guest's delay, so on the machine.
     const received = now.received - before.received;
-    t.diagnostic(`${sent - received} of ${sent} answers were in an old TAP's queue`);
+    t.diagnostic(`${sent - received} of ${sent} replies were in an old TAP's queue`);
     const ping = await vm.guest.check("cat /tmp/ping.txt");
     assert.match(ping, new RegExp(`^${PINGS} packets transmitted`, "m"));
   });
 
-  test("a port that cannot be opened leaves the old one as it is", async () => {
+  test("stays as it is when the new one cannot be opened", async () => {
     await assert.rejects(setPort("tap:nosuchtap"), /the port stays as it was/);
     assert.equal(await vm.pings(), 0);
   });
 
-  test("a port without a link takes the guest's link down, and another one brings it back", async () => {
+  test("takes the guest's link down when it has no link, and up when it has one", async () => {
     const changes = await carrierChanges();
     await setPort("null");
     const carrier = () => vm.guest.check("cat /sys/class/net/eth0/carrier");

@@ -1,5 +1,6 @@
 /**
- * A guest that is suspended to memory, and woken: its devices lose all, and the driver begins anew.
+ * A guest is suspended to memory and resumed: its devices
+ * lose their state, and the driver restarts.
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -11,7 +12,7 @@ import { withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 
-/** Speaks on the console: the agent's port does not come back from sleep. */
+/** Prints to the console: the agent's port does not survive suspend. */
 const SLEEP = `
 {
   sleep 0.5
@@ -22,8 +23,8 @@ const SLEEP = `
 } >/dev/ttyS0 2>&1 &
 `;
 
-describe("a guest that sleeps", { skip, timeout: patience(120_000) }, () => {
-  test("suspended to memory in a flood: the NIC stops, and no packet is lost once awake", async () => {
+describe("guest that suspends", { skip, timeout: patience(120_000) }, () => {
+  test("NIC stops when the guest suspends to memory in a flood, and loses no packet after resume", async () => {
     const vm = await NicGuest.start({
       label: "sleep",
       guest: { smp: 2, append: "no_console_suspend" },

@@ -1,4 +1,4 @@
-/** `bpfhv vm` as a user meets it: a shell in the test guest, a NIC in it, an orderly end. */
+/** `bpfhv vm` for its user: a shell in the guest, a NIC in it, an orderly end. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -44,7 +44,7 @@ class VmCommand {
   }
 }
 
-/** Process ids of QEMUs that use this socket. */
+/** Returns the process ids of QEMUs that use this socket. */
 function qemusOf(socket: string): string[] {
   return readdirSync("/proc").filter((pid) => {
     if (!/^\d+$/.test(pid)) return false;
@@ -52,7 +52,7 @@ function qemusOf(socket: string): string[] {
       const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
       return words.some((word) => word.includes("vfio-user-pci") && word.includes(socket));
     } catch {
-      return false; // ended meanwhile
+      return false; // It has ended meanwhile.
     }
   });
 }
@@ -64,26 +64,26 @@ describe("bpfhv vm", { skip, timeout: 150_000 }, () => {
   });
   after(() => nic?.stop());
 
-  test("gives a shell in a guest that has the NIC; leaving it ends QEMU well", async () => {
+  test("opens a shell in a guest with the NIC, and ends QEMU in order at its exit", async () => {
     const vm = new VmCommand(nic.socket);
     await vm.see(/\/ # /, BOOT_MS);
     vm.say("ethtool -i eth0; echo left=$?");
     await vm.see(/driver: bpfhv[\s\S]*left=0/);
     vm.say("exit");
-    assert.deepEqual(await within(END_MS, "the command ends", vm.exit), { code: 0, signal: null });
+    assert.deepEqual(await within(END_MS, "the command's end", vm.exit), { code: 0, signal: null });
     assert.deepEqual(qemusOf(nic.socket), []);
   });
 
-  test("a SIGTERM takes QEMU with it", async () => {
+  test("ends QEMU on SIGTERM", async () => {
     const vm = new VmCommand(nic.socket);
     await vm.see(/\/ # /, BOOT_MS);
     assert.equal(qemusOf(nic.socket).length, 1);
     vm.child.kill("SIGTERM");
-    await within(END_MS, "the command ends", vm.exit);
+    await within(END_MS, "the command's end", vm.exit);
     assert.deepEqual(qemusOf(nic.socket), []);
   });
 
-  test("what QEMU refuses becomes status 1 and one line of ours", async () => {
+  test("exits with status 1 and one line when QEMU refuses its arguments", async () => {
     const words = ["vm", "--socket", nic.socket, "--", "-device", "no-such-device"];
     const child = spawn(process.execPath, [MAIN, ...words], {
       stdio: ["ignore", "ignore", "pipe"],
@@ -93,7 +93,7 @@ describe("bpfhv vm", { skip, timeout: 150_000 }, () => {
       stderr += chunk;
     });
     const code = new Promise((resolve) => child.once("close", resolve));
-    assert.equal(await within(BOOT_MS, "the command ends", code), 1);
+    assert.equal(await within(BOOT_MS, "the command's end", code), 1);
     assert.match(stderr, /no-such-device/);
     assert.match(stderr, /^bpfhv: QEMU failed with status 1: see its message above$/m);
   });

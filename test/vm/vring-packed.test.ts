@@ -1,7 +1,4 @@
-/**
- * VirtIO's packed ring in a real guest: boots, carries traffic both ways, goes down and up, is
- * reloaded.
- */
+/** VirtIO's packed ring in a real guest: boot, traffic both ways, down and up, reload. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { DROP_COUNTERS } from "../../src/memory/counters.ts";
@@ -10,7 +7,7 @@ import { withoutVm } from "../support/vm/requirements.ts";
 import { patience } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
-/** Many times the smallest ring, so that wrap bits turn over all the time. */
+/** Many times the smallest ring, so that wrap bits change often. */
 const SMALLEST = ["--bufs", "16"];
 
 for (const [what, words] of [
@@ -34,17 +31,17 @@ for (const [what, words] of [
       assert.ok((await vm.link.tcp("from guest", 1)) > 1);
       assert.ok((await vm.link.tcp("to guest", 1)) > 1);
       assert.ok((await vm.link.udp("from guest", 1)).pps > 100);
-      // As many as the guest's program has time to read.
+      // At a rate that the guest's program can read.
       assert.ok((await vm.link.udp("to guest", 1, "500K")).pps > 100);
       for (const { queue, counters, broken } of (await vm.nic.status()).queues) {
         assert.equal(broken, false);
         for (const name of DROP_COUNTERS) assert.equal(counters[name], 0, `${queue} ${name}`);
-        // Each lap turns the wrap bit over.
+        // Each lap inverts the wrap bit.
         assert.ok(counters.packets > 512, `${queue}: ${counters.packets} packets`);
       }
     }
 
-    test("its programs are proved by the guest's kernel, and it has no offloads", async () => {
+    test("guest's kernel proves its programs, and it has no offloads", async () => {
       const { device, programs, features } = await vm.nic.status();
       assert.deepEqual(
         { device, programs, features },
@@ -57,9 +54,9 @@ for (const [what, words] of [
       assert.match(shown, /^\s*rx-checksumming: off \[fixed\]$/m);
     });
 
-    test("pings, TCP and small UDP both ways, nothing dropped", traffic);
+    test("pings, TCP and small UDP pass both ways without drops", traffic);
 
-    test("down and up again, and reloaded, in the middle of a flood", async () => {
+    test("works when it goes down and up and reloads in a flood", async () => {
       const stop = vm.floodFromHost(2);
       for (let round = 0; round < 5; round++) {
         await vm.guest.check("ip link set eth0 down && ip link set eth0 up");

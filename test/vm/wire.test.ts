@@ -1,14 +1,14 @@
 /**
- * Offloads are right on the wire, in the eyes of tshark. Frames are looked at twice: on the TAP,
- * where they are large and their checksums are still to be filled in, and where a kernel that had
- * only the guest's metadata to go by has made final ones of them.
+ * Offloads are correct on the wire, checked by tshark. Frames are captured twice: on
+ * the TAP, where they are large and without checksums, and where a kernel has
+ * completed them by the guest's metadata alone.
  *
  *      outer namespace     inner namespace         guest              other namespace
  *      peer1 ---- veth ----- hop1 | tap0 ---- eth0 sring_gso | eth1 sring ---- tap1
  *
- * Out: the host's kernel cuts them at hop1, whose offloads are off; final ones are seen at peer1.
- * In: the guest's kernel forwards them, and cuts them at eth1, which has no offloads; final ones
- * are seen at tap1.
+ * From the guest: the host's kernel segments them at hop1, whose offloads are off. peer1 has the
+ * final frames. To the guest: the guest's kernel forwards and segments them at eth1, which has no
+ * offloads. tap1 has the final frames.
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -30,7 +30,7 @@ const skip = (await withoutVm()) || withoutTshark();
 
 /** The largest frame of an MTU of 1500. */
 const WIRE = 1514;
-/** What a TCP segment with time stamps carries, by version of IP. */
+/** Payload of a TCP segment with time stamps, by version of IP. */
 const MSS = { 4: 1448, 6: 1428 } as const;
 const DATAGRAM = 1200;
 const TCP_BYTES = 4_000_000;
@@ -44,7 +44,7 @@ interface Look {
   readonly final: readonly Frame[];
 }
 
-describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => {
+describe("frames on the wire", { skip, timeout: patience(240_000) }, () => {
   let parts: GuestParts;
   let outer: Netns;
   let inner: Netns;
@@ -106,7 +106,7 @@ describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => 
     return { raw, final: seen };
   }
 
-  /** The frames of the connection that carries data, from the side that sends. */
+  /** Returns the data connection's frames from the sending side. */
   function sender(frames: readonly Frame[]): Frame[] {
     const carried = new Map<string, number>();
     const key = ({ stream, sourcePort }: Frame) => `${stream} ${sourcePort}`;
@@ -124,7 +124,7 @@ describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => 
   }
 
   function assertTcp({ raw, final }: Look, mss: number): void {
-    // That offloads were used at all, and that tshark would see a wrong checksum.
+    // Offloads were used, and tshark would detect a wrong checksum.
     const large = raw.filter(({ length }) => length > WIRE);
     assert.ok(large.length > 20, `${large.length} large frames on the TAP`);
     assert.equal(large.filter(({ checksumsGood }) => checksumsGood).length, 0);
@@ -143,7 +143,7 @@ describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => 
   for (const version of [4, 6] as const) {
     const flags = `-${version} -n ${TCP_BYTES} -p ${PORT}`;
 
-    test(`TCP over IPv${version} from the guest: the host's kernel cuts it right`, async () => {
+    test(`TCP over IPv${version} from the guest is segmented correctly by the host's kernel`, async () => {
       assertTcp(
         await look([outer, "peer1"], "tcp", () =>
           guest.check(`iperf3 ${flags} -c ${OUTER[version]} >/dev/null`),
@@ -152,7 +152,7 @@ describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => 
       );
     });
 
-    test(`TCP over IPv${version} to the guest: the guest's kernel cuts it right`, async () => {
+    test(`TCP over IPv${version} to the guest is segmented correctly by the guest's kernel`, async () => {
       assertTcp(
         await look([other, "tap1"], "tcp", () =>
           outer.exec([parts.iperf3, ...flags.split(" "), "-c", OTHER[version]], patience(30_000)),
@@ -166,14 +166,14 @@ describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => 
     ["from", () => other, () => [outer, "peer1"] as const, OUTER[4]],
     ["to", () => outer, () => [other, "tap1"] as const, OTHER[4]],
   ] as const) {
-    test(`UDP ${way} the guest: datagrams that travel as one are taken apart right`, async () => {
+    test(`UDP ${way} the guest is segmented correctly into datagrams`, async () => {
       const words = ["-u", "-c", target, "-p", `${PORT}`, "-b", "60M", "-t", "2"];
       const { raw, final } = await look(to(), "udp", () =>
         from().exec([parts.iperf3, ...words, "-l", `${DATAGRAM}`], patience(30_000)),
       );
       const large = raw.filter(({ length }) => length > WIRE);
       assert.ok(large.length > 20, `${large.length} large frames of ${raw.length} on the TAP`);
-      // iperf3 begins and ends with a few bytes of its own.
+      // iperf3 starts and ends with a few bytes of its own.
       const data = sender(final).filter(({ payload }) => payload > 100);
       assertFinal(data);
       assert.deepEqual([...new Set(data.map(({ payload }) => payload))], [DATAGRAM]);
@@ -183,7 +183,7 @@ describe("what goes over the wire", { skip, timeout: patience(240_000) }, () => 
     });
   }
 
-  test("nothing was dropped", async () => {
+  test("no packet is dropped", async () => {
     for (const nic of [offloading, plain]) {
       for (const { queue, counters } of (await nic.status()).queues) {
         for (const name of DROP_COUNTERS) assert.equal(counters[name], 0, `${queue} ${name}`);
@@ -206,14 +206,14 @@ const GUEST_SETUP = `
   until ip -6 route add default via fd79:2::1 2>/dev/null; do sleep 0.1; done
   ethtool -K eth1 rx-udp-gro-forwarding on`;
 
-/** An address of both kinds; namespaces of tests have IPv6 off. */
+/** Sets an address of each version; namespaces of tests have IPv6 off. */
 function configure(netns: Netns, device: string, v4: string, v6: string): void {
   netns.exec(["sysctl", "-q", "-w", `net.ipv6.conf.${device}.disable_ipv6=0`]);
   netns.exec(["ip", "addr", "replace", v4, "dev", device]);
   netns.exec(["ip", "-6", "addr", "add", v6, "dev", device, "nodad"]);
 }
 
-/** A cable from the inner namespace, which forwards and cuts, to the outer one. */
+/** Connects the inner namespace, which forwards and segments, to the outer one by a cable. */
 function connect(inner: Netns, outer: Netns): void {
   const peer = ["peer", "name", "peer1", "netns", outer.name];
   inner.exec(["ip", "link", "add", "hop1", "type", "veth", ...peer]);
@@ -225,10 +225,10 @@ function connect(inner: Netns, outer: Netns): void {
     configure(netns, device, v4, v6);
   }
   inner.exec(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
-  // Cut and completed on the way out; put together on the way in, UDP too, so that the TAP gets
-  // large ones.
+  // Segments and completes on the way out; merges on the way in, UDP
+  // too, so that the TAP gets large frames.
   const off = ["tx", "off", "sg", "off", "tso", "off", "gso", "off"];
   inner.exec(["ethtool", "-K", "hop1", ...off, "gro", "on", "rx-udp-gro-forwarding", "on"]);
-  // A cable without a wire hands over packet by packet: those of 2 ms are to meet.
+  // A veth passes packets one by one: packets of 2 ms are to be merged.
   inner.exec(["sh", "-c", "echo 2000000 >/sys/class/net/hop1/gro_flush_timeout"]);
 }

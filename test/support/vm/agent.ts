@@ -1,12 +1,13 @@
 /**
- * Runs shell scripts in the guest through its second serial port. A request is one line; the answer
- * is the script's output, then "\x01END id status\n" (script/lib/guest-init). One script at a time.
+ * Runs shell scripts in the guest through its second serial port, one at a time. A request is one
+ * line; the reply is the script's output, then "\x01END id status
+ * " (script/lib/guest-init).
  */
 import type { Socket } from "node:net";
 import { within } from "./time.ts";
 
 export interface CommandResult {
-  /** As the shell gives it; 137 if the script outlived its time and was killed. */
+  /** Exit status of the shell; 137 if the script was killed at its timeout. */
   readonly status: number;
   /** Standard output and error together. */
   readonly output: string;
@@ -14,7 +15,7 @@ export interface CommandResult {
 
 /** The guest's line buffer holds 4096 bytes, and the port has no flow control. */
 const MAX_REQUEST = 4000;
-/** For the answer to get through, on top of the script's own time. */
+/** Time for the reply to arrive, in addition to the script's own. */
 const GRACE_MS = 10_000;
 const READY = "\x01READY\n";
 
@@ -41,12 +42,12 @@ export class Agent {
     socket.on("close", () => this.fail("QEMU closed the agent's port"));
   }
 
-  /** How many times the guest's init has come up. */
+  /** Number of times that the guest's init has started. */
   get boots(): number {
     return this.#boots;
   }
 
-  /** Resolves when init has come up `count` times in all. */
+  /** Resolves when init has started `count` times. */
   async booted(count: number): Promise<void> {
     while (this.#boots < count) {
       await new Promise<void>((resolve) => this.#bootWaiters.push(resolve));
@@ -54,8 +55,8 @@ export class Agent {
   }
 
   /**
-   * Rejects if the guest reboots, QEMU ends, or no answer comes within the time and a little
-   * more.
+   * Runs a script. Rejects if the guest reboots, QEMU ends, or no reply comes within the timeout
+   * and a grace period.
    */
   run(script: string, timeoutMs: number): Promise<CommandResult> {
     const result = this.#queue.then(() => this.#exchange(script, timeoutMs));
@@ -63,7 +64,7 @@ export class Agent {
     return result;
   }
 
-  /** Rejects what waits. */
+  /** Rejects the pending request. */
   fail(reason: string): void {
     this.#waiting?.reject(new Error(reason));
     this.#waiting = undefined;
@@ -82,7 +83,7 @@ export class Agent {
     this.#received = "";
     if (this.#socket.destroyed) this.fail("QEMU is gone");
     else this.#socket.write(request);
-    return within(seconds * 1000 + GRACE_MS, `the guest answers: ${script}`, answer);
+    return within(seconds * 1000 + GRACE_MS, `the guest's reply to: ${script}`, answer);
   }
 
   #receive(chunk: string): void {

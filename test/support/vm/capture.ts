@@ -1,5 +1,6 @@
 /**
- * What goes over an interface, captured with dumpcap and read by tshark: an eye that is not ours.
+ * Captures packets of an interface with dumpcap and decodes them with
+ * tshark, independent of this project's code.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -9,17 +10,17 @@ import type { Netns } from "./netns.ts";
 import { isRequired } from "./requirements.ts";
 import { sleep, until } from "./time.ts";
 
-/** A TCP or UDP packet as tshark sees it. */
+/** A TCP or UDP packet as decoded by tshark. */
 export interface Frame {
-  /** Bytes, Ethernet header included. */
+  /** Length in bytes, including the Ethernet header. */
   readonly length: number;
-  /** Of IPv4's header (IPv6 has none) and of TCP or UDP. */
+  /** The checksums of IPv4's header (IPv6 has none) and of TCP or UDP are correct. */
   readonly checksumsGood: boolean;
   readonly stream: number;
   readonly sourcePort: number;
-  /** Of TCP, relative to the connection's start. */
+  /** TCP sequence number, relative to the start of the connection. */
   readonly sequence: number;
-  /** Bytes of payload. */
+  /** Length of the payload in bytes. */
   readonly payload: number;
 }
 
@@ -28,12 +29,12 @@ const FIELDS = [
   ...["tcp.stream", "udp.stream", "tcp.srcport", "udp.srcport", "tcp.seq", "tcp.len"],
   "udp.length",
 ] as const;
-/** tshark's word for a checksum that it has verified. */
+/** tshark's value for a verified checksum. */
 const GOOD = "1";
 const UDP_HEADER = 8;
 const START_MS = 10_000;
 const READ_MS = 60_000;
-/** What the kernel has gathered for dumpcap reaches it in blocks; the last one would be lost. */
+/** The kernel passes packets to dumpcap in blocks: the last one would be lost without this wait. */
 const SETTLE_MS = 500;
 
 /**
@@ -49,7 +50,7 @@ export function withoutTshark(): string | false {
   return `captures need ${missing}: apt-get install ${missing}`;
 }
 
-/** A capture that runs. */
+/** A running capture. */
 export class Capture {
   readonly #folder = mkdtempSync(join(tmpdir(), "bpfhv-capture-"));
   readonly #file = join(this.#folder, "frames.pcapng");
@@ -66,7 +67,8 @@ export class Capture {
   }
 
   /**
-   * `filter` in pcap's words, such as "tcp port 5201"; resolves when frames are seen from now on.
+   * Starts a capture; `filter` in pcap's syntax, such as "tcp
+   * port 5201". Resolves when it is active.
    */
   static async start(netns: Netns, device: string, filter: string): Promise<Capture> {
     const capture = new Capture(netns, device, filter);
@@ -74,7 +76,7 @@ export class Capture {
     return capture;
   }
 
-  /** Ends it. @throws if frames were missed: nothing could be said of what was seen then */
+  /** Stops the capture. @throws if frames were missed, because the result is incomplete then */
   async stop(): Promise<Frame[]> {
     try {
       await sleep(SETTLE_MS);
@@ -114,11 +116,12 @@ function frameOf([length, ip, tcp, udp, ...words]: string[]): Frame {
 }
 
 /**
- * What one side of one TCP connection sent: its bytes without a hole, and each segment's length.
+ * Returns the payload of one side of one TCP connection: its
+ * contiguous bytes, and each segment's length.
  */
 export function payloadOf(frames: readonly Frame[]): {
   readonly bytes: number;
-  /** Frames that came before one that belongs in front of them. */
+  /** Frames that arrived before an earlier one of the stream. */
   readonly holes: number;
   readonly sizes: readonly number[];
 } {

@@ -1,4 +1,4 @@
-/** TCP between a guest and its namespace, with every byte checked at the end that it arrives at. */
+/** TCP between a guest and its namespace, with every byte checked at the receiver. */
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -9,8 +9,8 @@ const PORT = 5301;
 const TRANSFER_MS = 60_000;
 
 /**
- * Program of the host's end. Sends random bytes to the one guest that connects, and takes as many
- * as that is to send; says "ready", and in the end the digests of both.
+ * Program of the host. Sends random bytes to the one guest that connects and receives the given
+ * number of bytes. Prints "ready", and at the end both digests.
  */
 const PEER = `
 const { createHash, randomBytes } = require("node:crypto");
@@ -33,9 +33,9 @@ require("node:net").createServer({ allowHalfOpen: true }, (socket) => {
 `;
 
 /**
- * Sends random bytes each way, both at the same time. In the guest, `cat` moves them: it writes a
- * file to a socket in large pieces, which nc does not. `prefix` is for the guest's end: taskset.
- * @throws AssertionError if a byte was lost or changed on the way
+ * Sends random bytes each way at the same time. In the guest `cat` transfers them: unlike nc, it
+ * writes a file to a socket in large pieces. `prefix` is for the guest's command: taskset.
+ * @throws AssertionError if a byte was lost or changed
  */
 export async function transferChecked(
   { guest, netns, link }: NicGuest,
@@ -57,8 +57,8 @@ export async function transferChecked(
     const output = await guest.check(script, { timeoutMs: TRANSFER_MS });
     const [up, down] = output.trim().split("\n");
     const [sent, received] = (await nextLine()).split(" ");
-    assert.equal(received, up, "what the host received is what the guest sent");
-    assert.equal(down, sent, "what the guest received is what the host sent");
+    assert.equal(received, up, "bytes from the guest to the host");
+    assert.equal(down, sent, "bytes from the host to the guest");
     const nothing = createHash("sha256").digest("hex");
     assert.deepEqual([up === nothing, down === nothing], [upMiB === 0, downMiB === 0]);
   } finally {

@@ -1,15 +1,9 @@
-/**
- * Things to undo when this process ends in whatever way it can still notice. QEMU itself dies with
- * its parent.
- */
+/** Clean-up when this process ends in any way that it can handle. QEMU ends with its parent. */
 
 const actions = new Set<() => void>();
 let installed = false;
 
-/**
- * Registers synchronous clean-up for the case that the orderly one is never reached; returns its
- * withdrawal.
- */
+/** Registers synchronous clean-up for an early exit. Returns a function that cancels it. */
 export function onExit(action: () => void): () => void {
   install();
   actions.add(action);
@@ -25,7 +19,7 @@ function install(): void {
     ["SIGTERM", 15],
     ["SIGHUP", 1],
   ] as const) {
-    // Not once: whoever runs this process may send a second one while it cleans up.
+    // Not `once`: the parent may send a second signal during the clean-up.
     process.on(signal, () => process.exit(128 + number));
   }
 }
@@ -35,7 +29,7 @@ function runAll(): void {
     try {
       action();
     } catch {
-      // The others still have their turn.
+      // The other actions still run.
     }
   }
   actions.clear();

@@ -1,29 +1,29 @@
 /**
- * What an end of a link has received and sent, by its kernel's own counters. What iperf3's client
- * says of a flow is not a measure: if the receiver's program got no turn, it reports every packet
- * that was sent as one that arrived.
+ * Packets that an end of a link has received and sent, by its kernel's own counters. The result of
+ * iperf3's client is not a measure: if the receiver's program gets no CPU time, it reports every
+ * sent packet as received.
  */
 
 /** Totals since boot. */
 export interface NetCounters {
   /**
-   * UDP datagrams that sockets took, and that were dropped for want
-   * of room in them or a wrong checksum.
+   * UDP datagrams that sockets received; below: those dropped because a socket was full or the
+   * checksum was wrong.
    */
   readonly datagramsIn: number;
   readonly datagramErrors: number;
   readonly datagramsOut: number;
-  /** Of the interface. */
+  /** Packets of the interface. */
   readonly packetsIn: number;
   readonly droppedIn: number;
   readonly packetsOut: number;
   readonly droppedOut: number;
 }
 
-/** Shows what `parseCounters` reads; in the guest, or in a namespace. */
+/** Command that prints the input of `parseCounters`; in the guest, or in a namespace. */
 export const SHOW_COUNTERS = "cat /proc/net/snmp /proc/net/dev";
 
-/** @throws Error if the text does not hold them */
+/** @throws Error if the text lacks them */
 export function parseCounters(text: string, device: string): NetCounters {
   const [names, values] = [...text.matchAll(/^Udp: (.+)$/gm)].map((m) => m[1]!.split(" "));
   const words = new RegExp(`^ *${device}:(.+)$`, "m").exec(text)?.[1]?.trim().split(/ +/);
@@ -34,7 +34,7 @@ export function parseCounters(text: string, device: string): NetCounters {
   const [packetsIn, droppedIn, packetsOut, droppedOut] = [1, 3, 9, 11].map((i) => Number(words[i]));
   const counters = {
     datagramsIn: udp("InDatagrams"),
-    // RcvbufErrors are among them.
+    // Includes RcvbufErrors.
     datagramErrors: udp("InErrors"),
     datagramsOut: udp("OutDatagrams"),
     ...{ packetsIn: packetsIn!, droppedIn: droppedIn! },
@@ -44,7 +44,7 @@ export function parseCounters(text: string, device: string): NetCounters {
   return counters;
 }
 
-/** What was added from `before` to `after`. */
+/** Returns the difference from `before` to `after`. */
 export function added(before: NetCounters, after: NetCounters): NetCounters {
   const entries = Object.entries(after) as [keyof NetCounters, number][];
   return Object.fromEntries(

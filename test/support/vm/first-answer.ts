@@ -1,22 +1,21 @@
 /**
- * Every count of lost packets begins after a first answer. Before it the kernels
- * ask for each other's hardware address: what is sent meanwhile waits or is
- * dropped by them, and that says nothing of the NIC.
+ * Counts of lost packets start after a first reply. Before it, the kernels resolve each other's
+ * hardware address: packets wait or are dropped meanwhile, which is not a fault of the NIC.
  */
 import { patience } from "./time.ts";
 
-/** A boot, a reload or a reset is long over by then, and an address given up is asked for again. */
+/** A boot, a reload or a reset is finished by then, and a failed address resolution is repeated. */
 const WAIT_SECONDS = 15;
 
 export interface Waiting {
-  /** The program; in the guest it is on the path. */
+  /** The ping program; in the guest it is on the path. */
   readonly ping?: string;
   readonly seconds?: number;
 }
 
 /**
- * Commands for a shell: pings `address` until it answers for the first time. The shell exits with
- * status 1, and a line that says so, if it does not.
+ * Returns shell commands that ping `address` until its first reply. The shell exits with status 1
+ * and a message if there is none.
  */
 export function untilAnswered(address: string, options: Waiting = {}): string {
   const { ping = "ping", seconds = Math.ceil(patience(WAIT_SECONDS * 1000) / 1000) } = options;

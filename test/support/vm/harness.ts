@@ -1,7 +1,6 @@
 /**
- * Boots a guest and drives it: scripts through an agent port, QEMU through QMP, the console as
- * text. Every wait has a deadline; everything started or made goes with `close`, or with this
- * process.
+ * Boots a guest and controls it: scripts through an agent port, QEMU through QMP, the console as
+ * text. Every wait has a deadline. `close`, or the end of this process, ends everything.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -27,7 +26,7 @@ export { isAlive, Netns, type TapAddress } from "./netns.ts";
 export type { QemuExit } from "./qemu-process.ts";
 export { DeadlineError, isDebugKernel, patience, sleep, until, within } from "./time.ts";
 
-/** What a guest is made of; for the kernel that all tests run in, or another one. */
+/** Prepares the parts of a guest, for the kernel of all tests or for another one. */
 export function prepareGuest(suite = GUEST_KERNEL): Promise<GuestParts> {
   return guestParts.prepareGuest(suite);
 }
@@ -36,24 +35,24 @@ export function buildModule(source?: string, suite = GUEST_KERNEL): Promise<stri
   return guestParts.buildModule(source, suite);
 }
 
-/** A `virtio-net-pci` on a TAP: what our NIC is compared with. */
+/** A `virtio-net-pci` on a TAP, for comparison with our NIC. */
 export interface VirtioNic {
   readonly tap: string;
   readonly netns: string;
   readonly mac: string;
-  /** Checksum and segmentation offloads, both ways. Default: on. */
+  /** Checksum and segmentation offloads in both directions. Default: on. */
   readonly offloads?: boolean;
 }
 
 export interface GuestOptions {
-  /** vfio-user servers that listen already: paths of their sockets, in PCI order. */
+  /** Sockets of running vfio-user servers, in PCI order. */
   readonly sockets?: readonly string[];
-  /** For the sockets' devices: answer every write, as an original driver needs. */
+  /** For the sockets' devices: answer every write, as an original driver requires. */
   readonly originalDriver?: boolean;
   readonly virtioNics?: readonly VirtioNic[];
-  /** More `-device`s. */
+  /** Additional `-device`s. */
   readonly devices?: readonly Device[];
-  /** More arguments for QEMU. */
+  /** Additional arguments for QEMU. */
   readonly qemuArguments?: readonly string[];
   /** Default 512. */
   readonly memoryMiB?: number;
@@ -62,15 +61,16 @@ export interface GuestOptions {
   /** .ko files that the guest's init loads, in order. */
   readonly modules?: readonly (string | { readonly path: string; readonly parameters?: string })[];
   /**
-   * Path in the guest → content, or the path of a file on the host. /extra/start runs before the
-   * agent.
+   * Path in the guest → content, or the path of a file on the
+   * host. /extra/start runs before the agent.
    */
   readonly extraFiles?: Readonly<Record<string, string | Uint8Array>>;
   /**
-   * Another kernel and tools: a Debian suite (default: that of BPFHV_GUEST_KERNEL, else trixie).
+   * Another kernel with its tools: a Debian suite (default:
+   * that of BPFHV_GUEST_KERNEL, else trixie).
    */
   readonly suite?: string;
-  /** More of the kernel's command line. */
+  /** Additional kernel parameters. */
   readonly append?: string;
   /** Default 60 s. */
   readonly bootTimeoutMs?: number;
@@ -78,17 +78,17 @@ export interface GuestOptions {
 
 const BOOT_MS = patience(60_000);
 const COMMAND_MS = 30_000;
-/** For QEMU to end after it was asked to. */
+/** Time for QEMU to end after the request. */
 const QUIT_MS = 5_000;
 /**
- * An emulated CPU has no speculation to mitigate, and pays for it. The self-tests of the kernel's
- * cryptography take it a sixth of a boot, and no test here stands on them.
+ * An emulated CPU has no speculation to mitigate, but pays for it. The self-tests of the kernel's
+ * cryptography take a sixth of a boot, and are not needed here.
  */
 const KERNEL_LINE =
   "console=ttyS0 panic=1 quiet mitigations=off " +
   "cryptomgr.notests initcall_blacklist=jent_mod_init,crypto_kdf108_init";
 
-/** Boots a guest and waits until its agent answers. */
+/** Boots a guest and waits for its agent. */
 export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
   const parts = await prepareGuest(options.suite);
   const folder = mkdtempSync(join(tmpdir(), `bpfhv-vm-${process.pid}-`));
@@ -126,7 +126,7 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
   }
 }
 
-/** Opened here, not by QEMU, so that each may be in another network namespace. */
+/** Opened here instead of by QEMU, so that each may be in another network namespace. */
 function attachTap({ tap, netns }: VirtioNic): number {
   return openTap({ name: tap, netns, vnetHeader: 10, offloads: 0 }).fd;
 }
@@ -141,7 +141,7 @@ async function composeCommand(
   return qemuCommand({
     qemu: parts.qemu,
     accelerator: await detectAccelerator(parts),
-    // An eighth of it is KASAN's own, and more goes to quarantine and leak records.
+    // An eighth of it is KASAN's own, and quarantine and leak records take more.
     memoryMiB: (options.memoryMiB ?? 512) * (isDebugKernel ? 2 : 1),
     cpus: options.smp ?? 1,
     boot: {
@@ -164,7 +164,7 @@ async function composeCommand(
   });
 }
 
-/** What a driver and QEMU negotiate beside plain frames. */
+/** Features that a driver and QEMU negotiate besides plain frames. */
 const VIRTIO_OFFLOADS = [
   ...["csum", "guest_csum", "gso", "host_tso4", "host_tso6", "host_ecn", "host_ufo", "host_uso"],
   ...["guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo", "guest_uso4", "guest_uso6"],
@@ -232,12 +232,12 @@ export class Guest {
     return this.#qemu.pid;
   }
 
-  /** How many times the guest's init has come up: 1 after `startGuest`. */
+  /** Number of times that the guest's init has started: 1 after `startGuest`. */
   get boots(): number {
     return this.#agent.boots;
   }
 
-  /** Settles when QEMU ends, never rejects. */
+  /** Settles when QEMU ends; never rejects. */
   get exit(): Promise<QemuExit> {
     return this.#qemu.exit;
   }
@@ -251,25 +251,26 @@ export class Guest {
     return this.#qmp.events;
   }
 
-  /** All that the guest's kernel and init printed. */
+  /** Returns the output of the guest's kernel and init. */
   serialLog(): string {
     return this.#qemu.serial;
   }
 
-  /** All that QEMU said on standard error. */
+  /** Returns QEMU's standard error. */
   qemuLog(): string {
     return this.#qemu.stderr;
   }
 
   /**
-   * Runs a shell script in the guest; status 137 if it took too long. Rejects if no answer comes:
-   * the guest hangs, reboots, or QEMU ends. Long-lived programs: `iperf3 -s >/dev/null 2>&1 &`.
+   * Runs a shell script in the guest; status 137 after a timeout. Rejects if no
+   * reply comes: the guest hangs, reboots, or QEMU ends. Start long-lived programs
+   * like this: `iperf3 -s >/dev/null 2>&1 &`.
    */
   run(script: string, { timeoutMs = COMMAND_MS } = {}): Promise<CommandResult> {
     return this.#agent.run(script, patience(timeoutMs));
   }
 
-  /** As `run`, but a status other than 0 is an error, and the output is the result. */
+  /** Runs a script and returns its output. A status other than 0 is an error. */
   async check(script: string, options: { timeoutMs?: number } = {}): Promise<string> {
     const { status, output } = await this.run(script, options);
     if (status !== 0) throw new Error(`in the guest: ${script}: status ${status}: ${output}`);
@@ -285,40 +286,40 @@ export class Guest {
     return this.#qmp.execute(command, args, timeoutMs);
   }
 
-  /** Waits until init has come up `count` times; rejects when QEMU ends first. */
+  /** Waits until init has started `count` times; rejects if QEMU ends first. */
   waitForBoot(count: number, timeoutMs = BOOT_MS): Promise<void> {
     const died = this.exit.then(() => Promise.reject<never>(new Error("QEMU ended")));
     const what = () => `boot ${count}; console: ${this.#qemu.serial.slice(-500)}`;
     return within(timeoutMs, what, Promise.race([this.#agent.booted(count), died]));
   }
 
-  /** The guest's own orderly way: `reboot -f`, back through firmware. */
+  /** Reboots from within the guest: `reboot -f`, through firmware. */
   async reboot(timeoutMs = BOOT_MS): Promise<void> {
     const count = this.boots + 1;
     await this.check("(sleep 0.2; reboot -f) >/dev/null 2>&1 &");
     await this.waitForBoot(count, timeoutMs);
   }
 
-  /** The reset button. */
+  /** Resets the machine. */
   async reset(timeoutMs = BOOT_MS): Promise<void> {
     const count = this.boots + 1;
     await this.qmp("system_reset");
     await this.waitForBoot(count, timeoutMs);
   }
 
-  /** The guest turns itself off, and QEMU ends. */
+  /** Powers the guest off from within, which ends QEMU. */
   async powerOff(timeoutMs = BOOT_MS): Promise<QemuExit> {
     await this.check("(sleep 0.2; poweroff -f) >/dev/null 2>&1 &");
     return within(timeoutMs, "QEMU ends after the guest's power-off", this.exit);
   }
 
-  /** Kills QEMU; this guest's process and no other. */
+  /** Kills QEMU: this guest's process only. */
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<QemuExit> {
     this.#qemu.kill(signal);
     return within(QUIT_MS, `QEMU ends after ${signal}`, this.exit);
   }
 
-  /** Ends QEMU however it can and removes what belongs to it. May be called again. */
+  /** Ends QEMU in any way and removes its files. May be called again. */
   async close(): Promise<QemuExit> {
     if (!this.#closed) {
       this.#closed = true;

@@ -1,6 +1,6 @@
 /**
- * A UNIX socket that waits for QEMU to connect: the harness listens first, so there is no race with
- * its start.
+ * A UNIX socket that QEMU connects to. The harness listens
+ * first, so there is no race with QEMU's start.
  */
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
@@ -8,7 +8,7 @@ import { within } from "./time.ts";
 
 export interface Listening {
   readonly path: string;
-  /** The one connection. */
+  /** Accepts the only connection. */
   accept(timeoutMs: number): Promise<Socket>;
   close(): void;
 }

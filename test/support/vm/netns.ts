@@ -1,19 +1,19 @@
 /**
- * Network namespaces with TAP interfaces: the host side of a guest's NIC, away from the machine's
- * own network.
+ * Network namespaces with TAP interfaces: the host side of a guest's NIC, separate from the
+ * machine's own network.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { onExit } from "./cleanup.ts";
 
 const PREFIX = "bpfhv";
-/** `ip` and `sysctl` answer at once or not at all. */
+/** Time limit of `ip` and `sysctl`. */
 const COMMAND_MS = 10_000;
 
 export interface TapAddress {
   /** Interface name, up to 15 bytes. */
   readonly name: string;
-  /** With its prefix length: "10.99.0.1/24". */
+  /** Address with its prefix length: "10.99.0.1/24". */
   readonly address: string;
   /** Bytes; the kernel's default is 1500. */
   readonly mtu?: number;
@@ -22,7 +22,7 @@ export interface TapAddress {
 
 let made = 0;
 
-/** A namespace of this process; goes with `close`, or when the process ends. */
+/** A namespace of this process, which `close` or the end of the process removes. */
 export class Netns {
   readonly name: string;
   readonly #children = new Set<ChildProcess>();
@@ -34,17 +34,17 @@ export class Netns {
     ip("netns", "add", name);
     this.#forget = onExit(() => this.#remove());
     ip("-n", name, "link", "set", "lo", "up");
-    // Neighbour and router discovery would mix unasked packets into what is counted.
+    // Neighbour and router discovery would add unrelated packets to the counts.
     this.exec(["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || true"]);
   }
 
-  /** `label` tells several of one process apart. */
+  /** `label` distinguishes several of one process. */
   static make(label = "ns"): Netns {
     removeOrphans();
     return new Netns(`${PREFIX}-${process.pid}-${label}${made++}`);
   }
 
-  /** Makes a persistent TAP with an address, up. The NIC or QEMU attaches to it by name. */
+  /** Creates a persistent TAP with an address, up. The NIC or QEMU attaches to it by name. */
   addTap({ name, address, mtu, multiQueue }: TapAddress): void {
     const kind = ["mode", "tap", ...(multiQueue ? ["multi_queue"] : [])];
     ip("-n", this.name, "tuntap", "add", "dev", name, ...kind);
@@ -52,14 +52,13 @@ export class Netns {
     ip("-n", this.name, "link", "set", name, ...(mtu ? ["mtu", String(mtu)] : []), "up");
   }
 
-  /** Removes a TAP while whatever is attached to it stays attached. */
+  /** Removes a TAP while a process is attached to it. */
   removeTap(name: string): void {
     ip("-n", this.name, "link", "del", name);
   }
 
   /**
-   * Runs a program inside to its end; returns its output. @throws with its error output when it
-   * fails
+   * Runs a program inside to its end and returns its output. @throws its error output if it fails
    */
   exec(words: readonly string[], timeoutMs = COMMAND_MS): string {
     return execFileSync("ip", ["netns", "exec", this.name, ...words], {
@@ -70,7 +69,9 @@ export class Netns {
     });
   }
 
-  /** Starts a program inside; it is killed when the namespace is closed, or this process ends. */
+  /**
+   * Starts a program inside, which is killed when the namespace is closed, or this process ends.
+   */
   spawn(words: readonly string[]): ChildProcess {
     const prefix = ["--pdeathsig", "KILL", "ip", "netns", "exec", this.name];
     const child = spawn("setpriv", [...prefix, ...words], { stdio: ["ignore", "pipe", "pipe"] });
@@ -97,7 +98,7 @@ function ip(...words: string[]): void {
   execFileSync("ip", words, { timeout: COMMAND_MS, stdio: ["ignore", "ignore", "pipe"] });
 }
 
-/** Namespaces whose process was killed before it could remove them. */
+/** Removes namespaces of processes that were killed. */
 function removeOrphans(): void {
   for (const name of namespaces()) {
     const pid = new RegExp(`^${PREFIX}-(\\d+)-`).exec(name)?.[1];

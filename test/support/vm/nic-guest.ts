@@ -1,6 +1,4 @@
-/**
- * A guest with one bpfhv NIC on a TAP of a namespace: what the tests of the NIC's life start from.
- */
+/** A guest with one bpfhv NIC on a TAP of a namespace, for the tests of a NIC's life. */
 import { type Device, vfioUserDevice } from "../../../src/vm/qemu-command.ts";
 import { assertNoAlarm, assertNoLeak } from "./alarms.ts";
 import {
@@ -35,14 +33,14 @@ export class NicGuest {
     this.#ping = ping;
   }
 
-  /** Boots; the module is there but not loaded. */
+  /** Boots a guest with the module, but does not load it. */
   static async start(
     options: {
       serve?: readonly string[];
       guest?: Partial<GuestOptions>;
       multiQueue?: boolean;
       label?: string;
-      /** A root port that the NIC is plugged into. */
+      /** A root port for the NIC. */
       bus?: Device;
     } = {},
   ): Promise<NicGuest> {
@@ -69,7 +67,7 @@ export class NicGuest {
     }
   }
 
-  /** Loads the module and gives its interface the address. */
+  /** Loads the module and configures its interface's address. */
   async load(parameters = ""): Promise<void> {
     await this.guest.check(`insmod ${MODULE} ${parameters}`);
     await this.configure();
@@ -79,17 +77,14 @@ export class NicGuest {
     await this.guest.check(`ip addr add ${PEER}/24 dev eth0 && ip link set eth0 up`);
   }
 
-  /** Pings both ways. @returns how many were lost */
+  /** Pings both ways. @returns the number of lost pings */
   async pings(count = 10): Promise<number> {
     const out = await this.link.pingFromGuest(count);
     const back = this.link.pingFromHost(count);
     return out.sent - out.received + (back.sent - back.received);
   }
 
-  /**
-   * Keeps pinging the guest from the host, as fast as `intervalMs`, until the returned function is
-   * called.
-   */
+  /** Pings the guest from the host every `intervalMs` until the returned function is called. */
   floodFromHost(intervalMs = 5): () => void {
     const words = [this.#ping, "-q", "-i", `${intervalMs / 1000}`, "-s", "200", PEER];
     const child = this.netns.spawn(words);
@@ -100,8 +95,8 @@ export class NicGuest {
   }
 
   /**
-   * After a flood: until the guest has taken what it left in the TAP's queue, which drops what
-   * comes while it is full.
+   * Waits after a flood until the guest has received the rest of the TAP's queue, which drops
+   * packets while it is full.
    */
   async calm(): Promise<void> {
     let before = -1;
@@ -113,14 +108,12 @@ export class NicGuest {
     });
   }
 
-  /**
-   * Ends all of it; in a debug kernel, not without a word of what it found. @returns how QEMU ended
-   */
+  /** Ends everything. In a debug kernel it reports alarms. @returns how QEMU ended */
   async close(): Promise<{ aborted: boolean; serveCode: number | null }> {
     try {
       if (isDebugKernel) await this.#judge();
     } finally {
-      // However the judgement is: what still runs would keep this process.
+      // In any case: a running QEMU would keep this process alive.
       await this.guest.close();
       await this.nic.stop();
       this.netns.close();
@@ -139,7 +132,7 @@ function pluggedInto(bus: Device | undefined, socket: string): Partial<GuestOpti
   return { devices: [bus, vfioUserDevice(socket, { id: "nic0", bus: String(bus.id) })] };
 }
 
-/** Of the module as built for the kernel of a Debian suite. */
+/** Returns the path of the module for the kernel of a Debian suite. */
 export async function modulePath(suite?: string): Promise<string> {
   const path = (await buildModule(undefined, suite)).find((file) => file.endsWith("/bpfhv.ko"));
   if (path === undefined) throw new Error("the module was not built");

@@ -1,4 +1,4 @@
-/** `bpfhv serve` as a child process, for tests and the demo: started, asked, stopped. */
+/** `bpfhv serve` as a child process, for tests and the demo: start, query, stop. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -45,10 +45,7 @@ export class ServedNic {
     });
   }
 
-  /**
-   * Starts one and waits until it answers.
-   * @param args those of `bpfhv serve`, without `--socket`
-   */
+  /** Starts one and waits for its reply. `args` are those of `bpfhv serve`, without `--socket`. */
   static async start(...args: readonly string[]): Promise<ServedNic> {
     const nic = new ServedNic(mkdtempSync(join(tmpdir(), "bpfhv-nic-")), args);
     const died = nic.exit.then(({ code }) => {
@@ -73,7 +70,7 @@ export class ServedNic {
     return this.#child.pid as number;
   }
 
-  /** What it wrote to its log. */
+  /** Returns its log. */
   get log(): string {
     return this.#log;
   }
@@ -91,14 +88,14 @@ export class ServedNic {
     return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1]);
   }
 
-  /** Memory of its own, in KiB: without what it shares with guests. */
+  /** Memory of its own in KiB, without what it shares with guests. */
   get anonymousKiB(): number {
     return Number(/RssAnon:\s+(\d+)/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))?.[1]);
   }
 
   /**
-   * Bytes of guests' memory that it has mapped. The number of mappings says little, because
-   * adjacent ones merge.
+   * Bytes of guests' memory that it has mapped. The number of
+   * mappings says little: adjacent ones merge.
    */
   get guestBytesMapped(): number {
     const maps = readFileSync(`/proc/${this.pid}/maps`, "utf8").split("\n");

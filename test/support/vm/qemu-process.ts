@@ -1,6 +1,6 @@
 /**
- * The QEMU process of a test: its console, its errors, how it ended. Dies with this process,
- * whatever happens.
+ * The QEMU process of a test: its console, its errors, its
+ * exit. It ends with this process in any case.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { DeadlineError, sleep } from "./time.ts";
@@ -9,11 +9,11 @@ export interface QemuExit {
   readonly code: number | null;
   /** SIGABRT and the like, unless `killed`. */
   readonly signal: NodeJS.Signals | null;
-  /** We did it ourselves. */
+  /** Killed by this class. */
   readonly killed: boolean;
-  /** QEMU ended itself by a signal: a bug in it, or in what its device's server did. */
+  /** QEMU ended by a signal of its own: a bug in it, or in its device's server. */
   readonly aborted: boolean;
-  /** What it said on standard error. */
+  /** QEMU's standard error. */
   readonly stderr: string;
 }
 
@@ -25,9 +25,7 @@ export class QemuProcess {
   #killed = false;
   #ended = false;
 
-  /**
-   * `fds` become descriptors 3, 4, … of QEMU; the caller keeps its own copies and closes them.
-   */
+  /** `fds` become descriptors 3, 4, … of QEMU. The caller closes its own copies. */
   constructor(command: readonly string[], fds: readonly number[]) {
     const child = spawn("setpriv", ["--pdeathsig", "KILL", ...command], {
       stdio: ["ignore", "pipe", "pipe", ...fds],

@@ -1,4 +1,4 @@
-/** QEMU's control protocol, QMP: JSON lines over a socket. */
+/** QMP, QEMU's control protocol: JSON lines over a socket. */
 import type { Socket } from "node:net";
 import { within } from "./time.ts";
 
@@ -29,7 +29,7 @@ export class Qmp {
     socket.on("close", () => this.#fail());
   }
 
-  /** Runs a command; the first must be qmp_capabilities. Rejects with QEMU's own words. */
+  /** Runs a command; the first must be qmp_capabilities. Rejects with QEMU's error text. */
   execute(command: string, args: object = {}, timeoutMs = 10_000): Promise<unknown> {
     const id = this.#nextId++;
     const answer = new Promise<unknown>((resolve, reject) => {

@@ -1,13 +1,13 @@
 /**
- * Which tests can run here; those that cannot are skipped with the reason, unless BPFHV_REQUIRE
- * names what they need.
+ * Conditions of tests. A test that cannot run is skipped with the reason, unless BPFHV_REQUIRE
+ * names its condition.
  */
 import { existsSync } from "node:fs";
 import { prepareGuest } from "./harness.ts";
 
 /**
- * For `test(…, { skip })`: false if a VM with TAPs can run, else why not.
- * @throws if BPFHV_REQUIRE has "vm" and there is none
+ * For `test(…, { skip })`: false if a VM with TAPs can run, else the reason.
+ * @throws if BPFHV_REQUIRE has "vm" and it cannot
  */
 export async function withoutVm(): Promise<string | false> {
   const reason = await whyNoVm();
@@ -30,5 +30,5 @@ export function isRequired(what: "vm" | "tap" | "bpf"): boolean {
   return (process.env.BPFHV_REQUIRE ?? "").split(",").includes(what);
 }
 
-/** Long runs are asked for by `script/test --full`. */
+/** `script/test --full` requests long runs. */
 export const isFull = process.env.BPFHV_FULL === "1";

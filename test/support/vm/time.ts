@@ -1,16 +1,16 @@
-/** Deadlines: nothing in these tests waits without one. */
+/** Deadlines. Every wait of these tests has one. */
 import { availableParallelism, loadavg } from "node:os";
 
 /** The kernel of all guests: a Debian suite, or `debug`, as script/lib/provision knows them. */
 export const GUEST_KERNEL = process.env.BPFHV_GUEST_KERNEL ?? "trixie";
-/** Is it the one that looks for mistakes, at the price of its speed? */
+/** True for the kernel with debugging, which is slow. */
 export const isDebugKernel = GUEST_KERNEL === "debug";
-/** A machine that has more to do than it has CPUs gives a guest its share only. */
+/** On a machine with more runnable tasks than CPUs a guest gets only its share. */
 const LOAD = Math.min(4, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
-/** Waits for a guest are so many times as long in the debug kernel, or on a busy machine. */
+/** Factor of waits for a guest, with the debug kernel or on a busy machine. */
 const PATIENCE = isDebugKernel ? 6 : LOAD;
 
-/** For a time limit in milliseconds: what it is with this kernel, on this machine now. */
+/** Scales a time limit in milliseconds by this kernel and the machine's load. */
 export const patience = (ms: number): number => Math.ceil(ms * PATIENCE);
 
 export class DeadlineError extends Error {
@@ -19,8 +19,8 @@ export class DeadlineError extends Error {
 }
 
 /**
- * Settles as the promise does, or rejects after `ms` with what was waited for (told late, so that
- * it may be current).
+ * Settles as the promise does, or rejects after `ms` with the
+ * description, which is evaluated at that time.
  */
 export function within<T>(ms: number, what: string | (() => string), promise: Promise<T>) {
   return new Promise<T>((resolve, reject) => {
@@ -37,8 +37,8 @@ export function sleep(ms: number): Promise<void> {
 }
 
 /**
- * Polls until `probe` gives something other than undefined or false; a slow kernel gets its factor
- * of `ms`.
+ * Polls until `probe` returns something other than undefined or
+ * false; `ms` is scaled for a slow kernel.
  */
 export async function until<T>(
   ms: number,

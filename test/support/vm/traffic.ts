@@ -1,19 +1,19 @@
-/** Traffic between a guest and a namespace of the host, measured: iperf3 and ping, both ways. */
+/** Measures traffic between a guest and a namespace of the host: iperf3 and ping, both ways. */
 
 import { added, type NetCounters, parseCounters, SHOW_COUNTERS } from "./datagrams.ts";
 import { untilAnswered } from "./first-answer.ts";
 import type { Guest, GuestParts, Netns } from "./harness.ts";
 import { patience, until } from "./time.ts";
 
-/** One direction of small UDP packets. */
+/** Small UDP packets in one direction. */
 export interface UdpResult {
   /** Datagrams per second that the receiver's socket took: what a program could read. */
   readonly pps: number;
-  /** Packets per second that the receiver's interface took in, whatever became of them. */
+  /** Packets per second that the receiver's interface received. */
   readonly nicPps: number;
-  /** Datagrams per second that the sender's socket let out. */
+  /** Datagrams per second that the sender's socket sent. */
   readonly offeredPps: number;
-  /** How long the sender sent. */
+  /** Duration of the flow. */
   readonly seconds: number;
   readonly sender: NetCounters;
   readonly receiver: NetCounters;
@@ -38,11 +38,11 @@ export type Direction = "from guest" | "to guest";
 
 /** Payload of a "small" packet in bytes. */
 const SMALL = 64;
-/** iperf3 sets up and tears down, and an emulated guest is slow at both. */
+/** iperf3's setup and teardown, both slow in an emulated guest. */
 const SLACK_MS = 30_000;
-/** What is in the queues of a link is through by then. */
+/** By then the queues of a link are empty. */
 const SETTLE_MS = 10_000;
-/** Neighbour discovery goes on. */
+/** Neighbour discovery continues. */
 const QUIET_PACKETS = 5;
 
 /** A guest and the host side of one of its NICs. */
@@ -57,8 +57,8 @@ export class Link {
   #devices: [string, string] | null = null;
 
   /**
-   * `host` and `peer` are the two ends' IPv4 addresses. Starts an
-   * iperf3 server on `port` of the host's.
+   * `host` and `peer` are the two ends' IPv4 addresses. Starts
+   * an iperf3 server on the host's `port`.
    */
   constructor(
     options: { guest: Guest; netns: Netns; parts: GuestParts; host: string; peer: string },
@@ -71,7 +71,7 @@ export class Link {
     this.peer = options.peer;
     this.#port = port;
     const server = [options.parts.iperf3, "-s", "-B", options.host, "-p", String(port)];
-    // Unread pipes would fill and stop it.
+    // Unread pipes would fill and block it.
     const child = options.netns.spawn(server);
     child.stdout?.resume();
     child.stderr?.resume();
@@ -85,8 +85,8 @@ export class Link {
   }
 
   /**
-   * Small packets, as many as the sender can make, or `rate` (in the words of iperf3: "4M"),
-   * counted by the receiver's kernel.
+   * Sends small packets at the sender's full rate, or at `rate` (in iperf3's syntax: "4M"), counted
+   * by the receiver's kernel.
    */
   async udp(direction: Direction, seconds: number, rate = "0"): Promise<UdpResult> {
     const before = await this.#counters();
@@ -117,8 +117,8 @@ export class Link {
   }
 
   /**
-   * The counters once what a flow left in queues has arrived: the
-   * next one must not be credited with it.
+   * Returns the counters after the queues of a flow are
+   * empty: they must not count for the next one.
    */
   async #settled(): Promise<{ guest: NetCounters; host: NetCounters }> {
     let last = await this.#counters();
@@ -146,7 +146,7 @@ export class Link {
   }
 
   /**
-   * From the guest to the host, counted from the first answer on. @throws Error if there is none
+   * Pings the host from the guest, counted from the first reply on. @throws Error if there is none
    */
   async pingFromGuest(count: number, interval = 0.02): Promise<PingResult> {
     const { output } = await this.#guest.run(
@@ -157,7 +157,7 @@ export class Link {
   }
 
   /**
-   * From the host to the guest, counted from the first answer on. @throws Error if there is none
+   * Pings the guest from the host, counted from the first reply on. @throws Error if there is none
    */
   pingFromHost(count: number, interval = 0.02): PingResult {
     const { ping } = this.#parts;
@@ -167,20 +167,20 @@ export class Link {
   }
 }
 
-/** Of a line of `ip -o addr`. */
+/** Returns the interface in a line of `ip -o addr`. */
 function deviceIn(line: string): string {
   const name = /^\d+: (\S+)/.exec(line)?.[1];
   if (name === undefined) throw new Error(`no interface in "${line}"`);
   return name;
 }
 
-/** How long the last answer that counts may take at least. */
+/** Least time that the last counted reply may take. */
 const LAST_ANSWER_MS = 300;
 
 /**
- * A command that prints the sequence number of each answer, and the round trip. Ping waits for a
- * last answer no longer than an interval or two round trips, whatever -W says, so a late one would
- * count as lost: it sends more than count, and those behind are not judged.
+ * Returns a command that prints the sequence number of each reply, and the round trip. Ping waits
+ * for a last reply only an interval or two round trips, whatever -W says, so a late one would count
+ * as lost: it sends more than `count`, and the additional ones do not count.
  */
 function answers(ping: string, address: string, count: number, interval: number): string {
   const more = Math.ceil(patience(LAST_ANSWER_MS) / 1000 / interval);
@@ -188,7 +188,7 @@ function answers(ping: string, address: string, count: number, interval: number)
   return `${ping} -n -c ${count + more} -i ${interval} -W 2 ${address} | sed -n '${filter}'`;
 }
 
-/** @param count the answers to be judged: those of the first so many */
+/** @param count number of replies to check, from the first on */
 function parsePing(output: string, count: number): PingResult {
   const sent = /(\d+) packets transmitted/.exec(output);
   const answered = new Set([...output.matchAll(/^seq (\d+)$/gm)].map(([, seq]) => Number(seq)));

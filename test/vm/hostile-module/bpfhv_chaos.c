@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * A hostile guest, for tests of the host: does random things to a bpfhv device.
+ * A hostile guest for tests of the host: makes random accesses to a bpfhv device.
  *
  *     insmod bpfhv_chaos.ko device=0000:00:03.0 seed=1 count=100000
  *
- * No driver may be bound to the device. What the module hands out as buffers and
- * contexts is its own memory, or no memory at all: the guest has to live, so that
- * it can be asked how the host did. Loading it takes as long as the accesses do;
- * the last line in the log says that they are over.
+ * No driver may be bound to the device. Buffers and contexts are the module's own memory, or
+ * unmapped addresses: the guest must survive, so that the test can check the host. Loading takes as
+ * long as the accesses do; the last line in the log reports their end.
  */
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
@@ -20,7 +19,7 @@
 #define CONTEXT_PAGES	8
 #define CONTEXT_SIZE	(CONTEXT_PAGES * 4096)
 #define MAX_QUEUES	(2 * BPFHV_MAX_PAIRS)
-/* Where sring keeps its control words, and where its descriptors begin. */
+/* Offset of sring's control words and descriptors. */
 #define PRIVATE		sizeof(struct bpfhv_context)
 #define DESCRIPTORS	(PRIVATE + 512)
 #define DESCRIPTOR_SIZE	24
@@ -33,7 +32,7 @@ module_param(seed, ulong, 0444);
 MODULE_PARM_DESC(seed, "Same seed, same accesses");
 static ulong count = 100000;
 module_param(count, ulong, 0444);
-MODULE_PARM_DESC(count, "How many accesses");
+MODULE_PARM_DESC(count, "Number of accesses");
 
 struct chaos {
 	struct pci_dev *pdev;
@@ -47,7 +46,7 @@ struct chaos {
 
 #define LIST_OFFSET	(MAX_QUEUES * CONTEXT_SIZE)
 #define BUFFER_OFFSET	(LIST_OFFSET + 4096)
-/* The host may write as much as a blob or a context (of up to 1024 buffers) from any buffer on. */
+/* The host may write as much as a blob or a context (of up to 1024 buffers) at any buffer. */
 #define MEMORY_SIZE	(BUFFER_OFFSET + 32 * 4096)
 
 static struct chaos chaos;
@@ -69,7 +68,7 @@ static u32 any(struct chaos *c)
 	return value & 1 ? ~0U : value & 2 ? 0 : ~(value & 0xffff);
 }
 
-/* An address in our buffers, or one that no guest has memory at. */
+/* Returns an address in our buffers, or one without guest memory. */
 static u64 an_address(struct chaos *c)
 {
 	switch (random(c, 4)) {
@@ -98,7 +97,7 @@ static void write_address(struct chaos *c, u32 low, u64 address)
 	writel(upper_32_bits(address), c->bar[0] + low + 4);
 }
 
-/* The halves of an address are only written together: see an_address(). */
+/* The halves of an address are written only together: see an_address(). */
 static bool is_address(u32 reg)
 {
 	return reg == BPFHV_REG_CTX_PADDR_LO || reg == BPFHV_REG_CTX_PADDR_HI ||
@@ -148,7 +147,7 @@ static void scribble(struct chaos *c)
 	*(u64 *)descriptor = any(c);
 	*(u64 *)(descriptor + 8) = an_address(c);
 	*(u32 *)(descriptor + 16) = random(c, 2) ? random(c, 2048) : any(c);
-	/* Make the host look at it: the producer's index comes first. */
+	/* Make the host process it: advance the producer's index. */
 	*(u32 *)(context + PRIVATE) += 1 + random(c, 4);
 }
 
@@ -198,7 +197,7 @@ static void let_go(struct chaos *c)
 
 static int take(struct chaos *c)
 {
-	static const u8 bars[] = { 0, 1, 3 };	/* 2 has the interrupt table: QEMU's */
+	static const u8 bars[] = { 0, 1, 3 };	/* 2 has QEMU's interrupt table */
 	unsigned int domain, bus, slot, function, i;
 	int err;
 

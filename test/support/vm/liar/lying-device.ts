@@ -1,9 +1,10 @@
 /**
- * Our NIC as a PCI device that lies.
+ * Our NIC as a misbehaving PCI device.
  *
- * It never writes into guest memory that the guest has not published to it, or has reclaimed. A
- * real host can, and no driver can prevent that, so a test would learn nothing. Hence nothing is
- * received into buffers while rings or programs lie, and a device that is "gone" does nothing.
+ * It never writes into guest memory that the guest has not given to it for that purpose,
+ * or has reclaimed. A real host can, no driver can prevent it, and a test would show
+ * nothing. So while rings or programs lie, no packet is received into buffers, and a
+ * device that is "gone" accesses no memory.
  */
 import { BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../../src/abi/index.ts";
 import { nicAsPciDevice } from "../../../../src/frontends/vfio-user.ts";
@@ -20,13 +21,15 @@ import { REGISTER_LIES, type RegisterLie } from "./register-lies.ts";
 import { scribble } from "./ring-lies.ts";
 
 const ALL_ONES = 0xffffffff;
-/** Milliseconds between lies that need no access by the guest. */
+/** Period in milliseconds of lies that need no access by the guest. */
 const TICK_MS = 4;
 const UPGRADE_MS = 40;
-/** One read in so many is wrong among random registers. */
+/** One in this many reads is wrong in mode "random registers". */
 const WRONG_READ = 24;
 
-/** If a write to one of these is lost, or a "stop", a NIC uses memory that the guest reclaimed. */
+/**
+ * If writes of these, or of a "stop", were lost, a NIC would use memory that the guest reclaimed.
+ */
 const ADDRESSING: ReadonlySet<number> = new Set<number>([
   REG.QUEUE_SELECT,
   REG.CTX_PADDR_LO,
@@ -45,7 +48,7 @@ export class Liar {
   #tickedAt = 0;
   #upgradedAt = 0;
   #withholds = false;
-  /** The guest's contexts, or its programs, are not what they should be. */
+  /** The guest's contexts or programs are wrong. */
   #ringsLie = false;
   #programsLie = false;
 
@@ -59,7 +62,7 @@ export class Liar {
     return MODES[Atomics.load(this.#shared, MODE)] ?? "honest";
   }
 
-  /** May packets be written into the guest's buffers? */
+  /** True if packets may be written into the guest's buffers. */
   get mayReceive(): boolean {
     return !this.#ringsLie && !this.#programsLie;
   }
@@ -107,7 +110,7 @@ export class Liar {
   }
 
   #impossible(offset: number, value: number): number {
-    // The first thing that a driver reads: another probe, another lie.
+    // The first read of a probe selects its lie.
     if (offset === REG.VERSION) {
       this.#register = this.#random.pick(REGISTER_LIES);
       this.told("impossible registers");
@@ -119,7 +122,7 @@ export class Liar {
     return lie.value;
   }
 
-  /** The driver asks how long the set is that it will fetch next. */
+  /** Selects a blob when the driver reads the length of the set that it fetches next. */
   #chooseBlob(mode: Mode): number {
     this.#programsLie = true;
     this.#blob = this.#blobFor(mode);
@@ -169,7 +172,7 @@ export class Liar {
     return true;
   }
 
-  /** No more than was announced, for which the guest made room. */
+  /** Writes at most the announced length, for which the guest made room. */
   #deliverBlob(high: number): void {
     const { host, state } = this.#nic;
     const bytes = this.#blob.subarray(0, this.#announced);
@@ -178,7 +181,7 @@ export class Liar {
     if (at !== 0) new Uint8Array(viewAt(at, bytes.length)).set(bytes);
   }
 
-  /** What is lied without being asked. */
+  /** Tells periodic lies. */
   tick(): void {
     const now = performance.now();
     if (now - this.#tickedAt < TICK_MS) return;
@@ -220,15 +223,15 @@ export class Liar {
 
   #announce(): void {
     this.#nic.state.upgradePending = true;
-    // A driver of version 1 knows no events, only the vector.
+    // A driver of version 1 has no events, only the vector.
     if (this.#nic.state.abilities === 0) this.#nic.host?.fire(this.#nic.queues.length);
     else this.#nic.raise(EVENT.STAGED);
   }
 }
 
-/** A port that keeps to itself what must not reach the guest, and what the guest waits for. */
+/** A port that drops what must not reach the guest, and what the guest waits for. */
 export class LiarsPort extends ForwardingPort {
-  /** Known only after the NIC, which is made of ports. */
+  /** Set after construction: the NIC is made of ports. */
   liar: Liar | null = null;
   #silent = false;
 
@@ -240,7 +243,7 @@ export class LiarsPort extends ForwardingPort {
     const mode = this.liar?.mode ?? "honest";
     this.#silent = mode === "silence";
     if (this.#silent) return 0;
-    // What lying rings hold is not worth the wire.
+    // What lying rings hold is not worth sending.
     return this.liar?.mayReceive === false ? batch.packets : this.port.send(batch);
   }
 

@@ -1,7 +1,4 @@
-/**
- * A lying host, seen from the test: started, told what to lie about, asked how often it did,
- * stopped.
- */
+/** A misbehaving host as tests use it: start, set a mode, count its lies, stop. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -59,7 +56,7 @@ export class LyingNic {
     Atomics.store(this.#words, MODE, MODES.indexOf(mode));
   }
 
-  /** Lies of that kind so far. */
+  /** Number of lies of that mode so far. */
   told(mode: Mode): number {
     return Atomics.load(this.#words, TOLD + MODES.indexOf(mode));
   }

@@ -1,6 +1,6 @@
 /**
- * Programs that the verifier accepts, since they touch nothing but their context, and that lie:
- * what they return is made of random numbers or of one wrong constant.
+ * Programs that the verifier accepts, because they access only their context, and that lie: their
+ * results are random numbers or one wrong constant.
  */
 import {
   BUF,
@@ -17,17 +17,17 @@ import {
 import { Assembler, at, R0, R1, R2, R3, shifted } from "../../../../src/ebpf/assembler.ts";
 import type { Random } from "./random.ts";
 
-/** A word of the private area that every device leaves to its programs: the generator's state. */
+/** A private word that every device leaves to its programs: the generator's state. */
 const STATE = at(PRIVATE_OFFSET + 8, 4);
 /** Buffers that a lying collector fills. */
 const BUFFERS = 4;
 
-/** R2 = the next random number (Numerical Recipes' generator). */
+/** Emits R2 = the next random number (generator of Numerical Recipes). */
 function next(p: Assembler): void {
   p.load(R2, R1, STATE).alu32.mul(R2, 1664525).alu32.add(R2, 1013904223).store(R1, STATE, R2);
 }
 
-/** rxc, txc: "here is a packet", of buffers that nobody knows. */
+/** rxc, txc: report a packet of unknown buffers. */
 function collector(random: Random): Uint8Array {
   const p = new Assembler();
   const bufs = random.pick([0, 1, 1, 1, 2, 4, 63, 64, 65, -1, null]);
@@ -53,7 +53,7 @@ function collector(random: Random): Uint8Array {
   return p.exit().assemble();
 }
 
-/** rxi, txi: "there is work", always or at random. */
+/** rxi, txi: report work, always or at random. */
 function promiser(random: Random): Uint8Array {
   const p = new Assembler();
   next(p);
@@ -62,7 +62,7 @@ function promiser(random: Random): Uint8Array {
   return p.exit().assemble();
 }
 
-/** rxp, txp: publishes nothing, and says that it did, or that it cannot. */
+/** rxp, txp: publish nothing, and report success or failure. */
 function publisher(random: Random): Uint8Array {
   const p = new Assembler();
   p.store(R1, CONTEXT.oflags, random.pick([0, OFLAG_KICK_NEEDED, -1]));
@@ -79,7 +79,7 @@ const LIARS: Readonly<Record<string, (random: Random) => Uint8Array>> = {
   txi: promiser,
 };
 
-/** The set with one to three programs replaced by liars. */
+/** Returns the set with one to three programs replaced by lying ones. */
 export function lyingSet(random: Random, set: ProgramSet): ProgramSet {
   const code = new Map<ProgramId, Uint8Array>(set.code);
   for (let n = 1 + random.below(3); n > 0; n--) {

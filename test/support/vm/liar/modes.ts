@@ -1,35 +1,35 @@
 /**
- * What a lying host does, chosen by the test, and how often it did: words shared with the host's
- * thread.
+ * Modes of a misbehaving host, selected by the test, and its counts of
+ * lies: words shared with the host's thread.
  */
 
 export const MODES = [
   "honest",
   /** One impossible register per probe. */
   "impossible registers",
-  /** Any read may give anything, and any write may be lost. */
+  /** Any read may return anything, and any write may be lost. */
   "random registers",
   /** Program sets that must be refused. */
   "forbidden programs",
-  /** Program sets with bits turned over. */
+  /** Program sets with flipped bits. */
   "flipped programs",
-  /** Programs that the verifier accepts, and that lie. */
+  /** Programs that the verifier accepts and that lie. */
   "lying programs",
-  /** Contexts scribbled on, interrupts without work. */
+  /** Corrupted contexts, and interrupts without work. */
   "rings",
-  /** Interrupts without work, only. */
+  /** Only interrupts without work. */
   "interrupts",
-  /** Offers no features from here on, and then all again: an upgrade each time. */
+  /** Offers no features, and then all again: an upgrade each time. */
   "no features",
-  /** One upgrade after the other. */
+  /** Consecutive upgrades. */
   "upgrade storm",
-  /** Upgrades to sets of all the kinds above. */
+  /** Upgrades to sets of all the modes above. */
   "bad upgrades",
-  /** Every read gives all ones. */
+  /** Every read returns all ones. */
   "gone",
-  /** Nothing that the guest sends is ever completed. */
+  /** Never completes what the guest sends. */
   "silence",
-  /** No read is answered, nor anything else done that the guest asks for. */
+  /** Answers no read, and does nothing else that the guest requests. */
   "mute",
 ] as const;
 
@@ -38,6 +38,6 @@ export type Mode = (typeof MODES)[number];
 /** Words of the shared array. */
 export const MODE = 0;
 export const STOP = 1;
-/** Lies told, by mode, from here on. */
+/** Number of lies, by mode, from here on. */
 export const TOLD = 8;
 export const SHARED_BYTES = 4 * (TOLD + MODES.length);

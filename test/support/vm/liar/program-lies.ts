@@ -1,7 +1,7 @@
 /**
- * Program sets that must be refused: blobs that are none, and sets of which one program the guest
- * kernel's verifier must not let pass. Every bad piece of code comes first in its program, so
- * nothing hides it.
+ * Program sets that must be refused: invalid blobs, and sets with one program that
+ * the guest kernel's verifier must refuse. Each piece of invalid code comes first
+ * in its program, so that nothing hides it.
  */
 import { createHash } from "node:crypto";
 import {
@@ -18,7 +18,7 @@ import {
 } from "../../../../src/abi/index.ts";
 import type { Random } from "./random.ts";
 
-/** One instruction as it lies in memory (RFC 9669, section 3). */
+/** Returns one encoded instruction (RFC 9669, section 3). */
 function insn(code: number, registers = 0, offset = 0, imm = 0): Uint8Array {
   const bytes = new Uint8Array(8);
   const view = new DataView(bytes.buffer);
@@ -29,7 +29,7 @@ function insn(code: number, registers = 0, offset = 0, imm = 0): Uint8Array {
   return bytes;
 }
 
-/** dst in the low, src in the high half. */
+/** dst in the low half, src in the high half. */
 const regs = (dst: number, src = 0): number => dst | (src << 4);
 const MOV_IMM = 0xb7;
 const MOV_REG = 0xbf;
@@ -42,12 +42,12 @@ const CALL = 0x85;
 const EXIT = 0x95;
 const ATOMIC = 0xdb;
 
-/** Operation codes that no version of the instruction set has. */
+/** Opcodes that no version of the instruction set has. */
 const UNKNOWN = [0xff, 0xf4, 0xf7, 0xe4, 0xf5].map((code) => [insn(code)]);
 
 const BAD_CODE: readonly (readonly Uint8Array[])[] = [
   ...UNKNOWN,
-  // Calls: helpers, a function of the same program, a kernel function, through a register.
+  // Calls: of helpers, of a function of the program, of a kernel function, through a register.
   ...[1, 2, 5, 25, 0x7fffffff, -1].map((helper) => [insn(CALL, 0, 0, helper)]),
   [insn(CALL, regs(0, 1), 0, 0)],
   [insn(CALL, regs(0, 2), 0, 1)],
@@ -56,7 +56,7 @@ const BAD_CODE: readonly (readonly Uint8Array[])[] = [
   ...[1, 2, 3, 4, 5, 6, 15].map((kind) => [insn(WIDE, regs(2, kind), 0, 3), insn(0)]),
   // Packet access of classic BPF.
   ...[0x20, 0x28, 0x30, 0x40, 0x48, 0x50].map((code) => [insn(code, regs(0, 2), 0, 0)]),
-  // Outside of the context, by offset and by an index that nothing bounds.
+  // Outside of the context, by offset and by an unbounded index.
   [insn(LOAD_WORD, regs(0, 1), 0x7ff0)],
   [insn(LOAD_WORD, regs(0, 1), -4)],
   [insn(STORE_WORD, regs(1), 0x7ff0, 1)],
@@ -69,19 +69,19 @@ const BAD_CODE: readonly (readonly Uint8Array[])[] = [
   // Outside of the stack.
   [insn(STORE_WORD, regs(10), 0, 1)],
   [insn(STORE_WORD, regs(10), -520, 1)],
-  // Addresses made of numbers.
+  // Addresses from numbers.
   [insn(MOV_IMM, regs(2), 0, 0), insn(LOAD_WORD, regs(0, 2))],
   [insn(MOV_IMM, regs(2), 0, -4096), insn(STORE_WORD, regs(2), 0, 1)],
   [insn(0x04, regs(1), 0, 4)],
-  // Registers that hold nothing, that must not change, or that do not exist.
+  // Registers that are uninitialised, read-only, or do not exist.
   [insn(MOV_REG, regs(0, 7))],
   [insn(EXIT)],
   [insn(MOV_IMM, regs(10), 0, 0)],
   [insn(MOV_IMM, regs(15), 0, 0)],
-  // Fields that must be zero, an atomic that does not exist.
+  // Fields that must be zero, and an atomic that does not exist.
   [insn(MOV_IMM, regs(0), 7, 0)],
   [insn(ATOMIC, regs(1, 1), 16, 0x77)],
-  // Jumps: forever, out of the program, into the middle of an instruction.
+  // Jumps: endless, out of the program, into the middle of an instruction.
   [insn(JUMP, 0, -1)],
   [insn(JUMP, 0, 0x7ff0)],
   [insn(JUMP, 0, -2)],
@@ -97,7 +97,7 @@ function changed(set: ProgramSet, id: ProgramId, code: Uint8Array | null): Progr
   return { form: set.form, code: all };
 }
 
-/** A set with one program that begins with something forbidden, or that runs off its end. */
+/** Returns a set with one program that begins with invalid code, or that runs off its end. */
 function badProgram(random: Random, set: ProgramSet): ProgramSet {
   const id = PROGRAM_IDS[random.pick(NEEDED)];
   const code = set.code.get(id) as Uint8Array;
@@ -107,7 +107,7 @@ function badProgram(random: Random, set: ProgramSet): ProgramSet {
   return changed(set, id, Buffer.concat([...random.pick(BAD_CODE), code]));
 }
 
-/** Field of the blob's header or first program → what it says instead. */
+/** Field of the blob's header or first program → its wrong values. */
 const BAD_FIELDS: readonly (readonly [number, readonly number[]])[] = [
   [BLOB_HEADER.magic.offset, [0, 0x4c425643, 0xffffffff]],
   [BLOB_HEADER.length.offset, [0, 47, 48, 0x7fffffff, 0xffffffff]],
@@ -120,7 +120,7 @@ const BAD_FIELDS: readonly (readonly [number, readonly number[]])[] = [
   ],
 ];
 
-/** The hash that the blob should have; a liar can compute it as well as anybody. */
+/** Returns the blob with a correct hash, which a misbehaving host can compute, too. */
 function rehashed(blob: Uint8Array): Uint8Array {
   if (blob.length > BLOB_HEADER.size) {
     const hash = createHash("sha256").update(blob.subarray(BLOB_HEADER.size)).digest();
@@ -137,7 +137,7 @@ function badBlob(random: Random, set: ProgramSet, generation: number): Uint8Arra
   return random.oneIn(4) ? blob : rehashed(blob);
 }
 
-/** A blob that ends early, whether its header says so or not. */
+/** Returns a truncated blob, with or without the matching length in its header. */
 function shortBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
   const whole = buildBlob(set, generation);
   const end = BLOB_HEADER.size + random.below(whole.length - BLOB_HEADER.size);
@@ -148,7 +148,7 @@ function shortBlob(random: Random, set: ProgramSet, generation: number): Uint8Ar
   return random.oneIn(4) ? blob : rehashed(blob);
 }
 
-/** More instructions than there may be. */
+/** Returns a program with too many instructions. */
 function longProgram(random: Random, set: ProgramSet, generation: number): Uint8Array {
   const code = new Uint8Array((MAX_INSTRUCTIONS + 1) * 8);
   for (let i = 0; i < code.length; i += 8) code.set(insn(MOV_IMM), i);
@@ -156,14 +156,14 @@ function longProgram(random: Random, set: ProgramSet, generation: number): Uint8
   return buildBlob(changed(set, PROGRAM_IDS[random.pick(NEEDED)], code), generation);
 }
 
-/** A blob with another hash than its own. */
+/** Returns a blob with a wrong hash. */
 function misnamedBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
   const blob = buildBlob(set, generation);
   blob[BLOB_HASH_OFFSET + random.below(32)] ^= 1 << random.below(8);
   return blob;
 }
 
-/** A blob that a driver must refuse. */
+/** Returns a blob that a driver must refuse. */
 export function refusableBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
   switch (random.below(16)) {
     case 0:
@@ -183,8 +183,8 @@ export function refusableBlob(random: Random, set: ProgramSet, generation: numbe
 }
 
 /**
- * A blob with a few bits turned over and mostly a hash to it: refused, or as harmless as what the
- * verifier accepts.
+ * Returns a blob with a few flipped bits, mostly with a matching hash: it is refused, or as
+ * harmless as other accepted programs.
  */
 export function flippedBlob(random: Random, set: ProgramSet, generation: number): Uint8Array {
   const blob = buildBlob(set, generation);

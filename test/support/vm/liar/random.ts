@@ -1,4 +1,4 @@
-/** Pseudo-random choices: same seed, same lies. */
+/** Pseudo-random choices: the same seed gives the same lies. */
 
 export class Random {
   #state: number;
@@ -28,7 +28,7 @@ export class Random {
     return this.below(n) === 0;
   }
 
-  /** A value at which checks break: small, all ones, one bit, or anything. */
+  /** Returns a value at which checks may fail: small, all ones, one bit, or anything. */
   word(): number {
     const any = this.u32();
     switch (this.below(5)) {

@@ -1,4 +1,4 @@
-/** Impossible registers: each makes a probe fail, whatever the others read as. */
+/** Impossible register values: each makes a probe fail, whatever the other registers hold. */
 import {
   ABILITY,
   BLOB_HEADER,
@@ -13,7 +13,7 @@ import { OFFERED_ABILITIES } from "../../../../src/nic/negotiation.ts";
 
 const ALL_ONES = 0xffffffff;
 
-/** Register → what it reads as instead; "ignored": what is written to it has no effect. */
+/** Register → its wrong value; "ignored": writes have no effect. */
 export interface RegisterLie {
   readonly register: number;
   readonly value: number | "ignored";
@@ -30,12 +30,12 @@ export const REGISTER_LIES: readonly RegisterLie[] = [
   ...lies(REG.NUM_TX_BUFS, 0, MIN_QUEUE_BUFS - 1, MAX_QUEUE_BUFS + 1, ALL_ONES),
   ...lies(REG.RX_CTX_SIZE, 0, 1, MIN_CONTEXT_SIZE - 1, MAX_CONTEXT_SIZE + 1, ALL_ONES),
   ...lies(REG.TX_CTX_SIZE, 0, 1, MIN_CONTEXT_SIZE - 1, MAX_CONTEXT_SIZE + 1, ALL_ONES),
-  // Contexts that end where the programs' private area begins: the verifier sees programs run over.
+  // Contexts that end at the programs' private area: the verifier detects accesses beyond.
   ...lies(REG.RX_CTX_SIZE, MIN_CONTEXT_SIZE),
   ...lies(REG.TX_CTX_SIZE, MIN_CONTEXT_SIZE),
   ...lies(REG.DOORBELL_SIZE, 0, 1, 3, 5, 4096, 0x80000000, ALL_ONES),
   ...lies(REG.BLOB_LEN, 0, BLOB_HEADER.size - 1, BLOB_HEADER.size, 0x80000000, ALL_ONES),
-  // Without these nothing can be verified, and nothing else may run.
+  // Without these, programs cannot be verified, and others must not run.
   ...lies(REG.EXT_ID, 0, 0x31585643, ALL_ONES),
   ...lies(
     REG.EXT_OFFER,
@@ -46,6 +46,6 @@ export const REGISTER_LIES: readonly RegisterLie[] = [
   ...lies(REG.EXT_ACK, 0, 1),
   // Another set than the blob's.
   ...lies(REG.SET_CUR, 0, 7, ALL_ONES),
-  // A blob that never comes.
+  // A blob that is never written.
   ...lies(REG.BLOB_HI, "ignored"),
 ];

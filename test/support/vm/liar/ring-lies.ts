@@ -1,4 +1,4 @@
-/** Scribbling on contexts while the guest uses them. */
+/** Corrupts contexts while the guest uses them. */
 import { BUF, BUFS_OFFSET, CONTEXT, MAX_BUFS, PRIVATE_OFFSET } from "../../../../src/abi/index.ts";
 import { SRING, SRING_DESC } from "../../../../src/devices/sring/layout.ts";
 import { GSO_TX_DESC } from "../../../../src/devices/sring_gso/layout.ts";
@@ -16,23 +16,20 @@ import type { Random } from "./random.ts";
 const PAGE = 4096;
 
 /**
- * Where a device's context may be lied in. Offsets are from the start of the private area, in
- * bytes.
+ * Parts of a device's context that may be corrupted. Offsets are from
+ * the start of the private area, in bytes.
  */
 interface Shape {
   /** Words before the descriptors. */
   readonly controlWords: number;
-  /** Control words worth being wrong by a little. */
+  /** Control words for which slightly wrong values are effective. */
   readonly indices: readonly number[];
   readonly descriptors: number;
   readonly descriptorSize: number;
-  /**
-   * Words of a descriptor but those of its address: the guest's memory is the guest's, and not what
-   * this is about.
-   */
+  /** Words of a descriptor except its address: the guest's memory must not be overwritten. */
   readonly cookies: readonly number[];
   readonly lengths: readonly number[];
-  /** Words of what a guest keeps beside its descriptors. */
+  /** Words that a guest keeps beside its descriptors. */
   readonly kept: (bufs: number) => { readonly from: number; readonly words: number };
 }
 
@@ -55,7 +52,7 @@ const SHAPES: Readonly<Record<string, Shape>> = {
     descriptors: SRING.size,
     descriptorSize: GSO_TX_DESC.size,
     cookies: [GSO_TX_DESC.cookie.offset, GSO_TX_DESC.cookie.offset + 4],
-    // With them, flags, offsets of checksums, sizes of segments.
+    // Includes flags, offsets of checksums, sizes of segments.
     lengths: [16, 20, 24, 28],
     kept: NOTHING_KEPT,
   },
@@ -70,7 +67,7 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   },
 };
 
-/** The 32-bit word of the queue's context, if the guest has one registered. */
+/** Returns the 32-bit word of the queue's context, if the guest has registered one. */
 function wordOf(nic: Nic, queue: number, offset: number): Int32Array | null {
   const context = nic.queues[queue].current?.context.record;
   if (context === undefined || nic.host === null || offset + 4 > context.size) return null;
@@ -82,7 +79,7 @@ function wordOf(nic: Nic, queue: number, offset: number): Int32Array | null {
   return host === 0 ? null : new Int32Array(viewAt(host, 4));
 }
 
-/** A place in the context and what to put there, given what is there. */
+/** An offset in the context, and its new value as a function of the old one. */
 interface Scribble {
   readonly offset: number;
   readonly value: (before: number) => number;
@@ -125,7 +122,7 @@ function publicLie(random: Random): Scribble {
   return { offset, value: () => random.word() };
 }
 
-/** One lie about one queue's ring. @returns false if the guest has no context there. */
+/** Corrupts one queue's ring once. @returns false if the guest has no context there */
 export function scribble(nic: Nic, random: Random): boolean {
   const queue = random.below(nic.queues.length);
   const bufs = queue < nic.config.pairs ? nic.config.rxBufs : nic.config.txBufs;

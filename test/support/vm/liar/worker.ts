@@ -24,9 +24,9 @@ export interface LiarWorkerData {
   readonly shared: SharedArrayBuffer;
 }
 
-/** So often the loop looks at the shared words. */
+/** Period in which the loop polls the shared words. */
 const LOOK_MS = 4;
-/** A word that nobody notifies. */
+/** A word that is never notified. */
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
 class LyingFrontend implements Control {
@@ -54,10 +54,7 @@ class LyingFrontend implements Control {
     return messages;
   }
 
-  /**
-   * What the guest asks stays where it is; nothing else is done the while, so that CPUs are
-   * others'.
-   */
+  /** Leaves the guest's requests unanswered and does nothing else, so that it takes no CPU time. */
   #keepSilent(): number {
     this.#liar.told("mute");
     Atomics.wait(NEVER, 0, 0, LOOK_MS);
@@ -78,7 +75,7 @@ function serve({
   shared,
 }: LiarWorkerData): void {
   const device = findFormat(name);
-  if (device === undefined) throw new Error(`there is no device ${name}`);
+  if (device === undefined) throw new Error(`unknown device ${name}`);
   const words = new Int32Array(shared);
   const ports = openPorts(port, count, false).map((each) => new LiarsPort(each));
   let fire: (vector: number) => void = () => {};
