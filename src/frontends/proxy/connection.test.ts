@@ -472,7 +472,7 @@ describe("packets", () => {
     });
   });
 
-  test("a table without the context stops the queue; the next one with it starts it where it was", () => {
+  test("queue pauses when a table lacks its context, and resumes at its position with the next one", () => {
     withBench((bench) => {
       bench.configure();
       for (const type of [10, 11]) done(bench.ask(type), type);
@@ -488,6 +488,23 @@ describe("packets", () => {
       done(bench.ask(5, table([0, 2 ** 20, 0]), [bench.memfd]), 5);
       assert.equal(bench.pair.drainTx(), 1);
       assert.deepEqual(bench.port.sent, [frameOf(0), frameOf(1)]);
+    });
+  });
+
+  test("queue pauses when its context is replaced by other memory, until the old memory is back", () => {
+    withBench((bench) => {
+      bench.configure();
+      for (const type of [10, 11]) done(bench.ask(type), type);
+      const other = createMemfd("other", 2 ** 20, { seal: true });
+      const parts = table([0, 0x20000, 0], [0x20000, 2 ** 20 - 0x20000, 0x20000]);
+      done(bench.ask(5, parts, [bench.memfd, other]), 5);
+      close(other);
+      assert.equal(bench.pair.tx.ring, null);
+      assert.equal(bench.frontend.backend.counters.contextsLost, 1);
+      done(bench.ask(5, table([0, 2 ** 20, 0]), [bench.memfd]), 5);
+      publish(bench, 0, frameOf(0));
+      assert.equal(bench.pair.drainTx(), 1);
+      assert.deepEqual(bench.port.sent, [frameOf(0)]);
     });
   });
 });
