@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { REG } from "../../src/abi/index.ts";
+import { BAR_REGISTERS, REG } from "../../src/abi/index.ts";
+import { readBar, writeBar } from "../../src/nic/bars.ts";
 import { REGISTER_ROWS, type Row } from "../../src/nic/register-table.ts";
+import { Bench } from "../support/guest.ts";
 
 const PAGE = fileURLToPath(new URL("../../../docs/abi-extension.md", import.meta.url));
 
@@ -40,4 +42,25 @@ test("docs/abi-extension.md has the register table line by line", () => {
   const documented = lines.filter((text) => /^\| \d+(, \d+)? \| [A-Z]/.test(text));
   const expected = REGISTER_ROWS.map(line);
   assert.deepEqual(documented, expected, `the table is:\n${expected.join("\n")}`);
+});
+
+test("registers answer as their access says when every word is read and written", () => {
+  const bench = new Bench();
+  const { nic } = bench;
+  for (const { access, registers } of REGISTER_ROWS) {
+    const pair = registers.length === 2;
+    for (const { name } of registers) {
+      const refused = nic.refusals.counts.register;
+      writeBar(nic, BAR_REGISTERS, REG[name], 4, 0x1234);
+      if (access === "RO" || access === "") {
+        assert.equal(nic.refusals.counts.register, refused + 1, name);
+        assert.ok(nic.refusals.last.includes(name), nic.refusals.last);
+      }
+      if (pair) assert.equal(readBar(nic, BAR_REGISTERS, REG[name], 4), 0x1234, name);
+      if (access === "WO" || access === "") {
+        assert.equal(readBar(nic, BAR_REGISTERS, REG[name], 4), 0, name);
+      }
+    }
+  }
+  bench.close();
 });
