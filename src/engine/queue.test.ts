@@ -188,6 +188,24 @@ test("both rings pause when the guest's memory map lacks them, and resume when i
   });
 });
 
+test("a queue sends nothing of its new ring when the guest's memory map lacks its retiring ring", () => {
+  withBench((bench) => {
+    const { tx } = bench.pair;
+    bench.open();
+    bench.publish(0);
+    tx.retire();
+    bench.register();
+    tx.attach(bench.settings);
+    bench.publish(1);
+    // Only the retiring context is absent.
+    tx.retiring!.detach();
+    tx.retiring!.absent = true;
+    assert.deepEqual(bench.transmitted(), []);
+    tx.memoryChanged(bench.memory, bench.settings);
+    assert.deepEqual(bench.transmitted(), [0, 1]);
+  });
+});
+
 /** A port on one end of a pipe that has no room at first. */
 class BlockingPort extends TestPort {
   override readonly fd: number;

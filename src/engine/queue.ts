@@ -205,7 +205,9 @@ export class TxQueue extends Queue<TxRing> {
   /** The ring to send from: the retiring one until it is empty; null if there is none. */
   get sending(): TxRing | null {
     if (this.retiring === null) return this.ring;
-    const { ring } = this.retiring;
-    return ring === null || ring.broken || ring.fill() === 0 ? this.ring : ring;
+    const { ring, broken } = this.retiring;
+    if (broken) return this.ring;
+    // While its memory is absent, newer packets wait, so that order is kept.
+    return ring !== null && ring.fill() === 0 ? this.ring : ring;
   }
 }

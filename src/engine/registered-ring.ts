@@ -83,7 +83,7 @@ export class RegisteredRing<Ring extends HostRing> {
     else this.context = mapped;
   }
 
-  /** The guest's indices made no sense. */
+  /** The guest's indices were invalid. */
   get broken(): boolean {
     return this.ring?.broken ?? this.stopped;
   }
