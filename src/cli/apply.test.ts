@@ -136,6 +136,40 @@ test("apply --watch applies the file whenever it changes, and goes on after a mi
   }
 });
 
+test("a NIC whose port cannot be opened fails alone, and the API says why", async () => {
+  const own = join(folder, "one-fails.toml");
+  const [good, bad] = ["good", "bad"].map((name) => join(folder, `${name}.sock`));
+  const ports = [`socket = "${good}"`, `socket = "${bad}"\nport = "tap:bpfhv-none"`];
+  writeFileSync(own, ports.map((lines) => `[[nic]]\n${lines}\n`).join(""));
+  const words = [MAIN, "serve", "--config", own, "--log-level", "silent"];
+  const child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", "pipe"] });
+  let err = "";
+  child.stderr.on("data", (chunk) => {
+    err += chunk;
+  });
+  const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+  try {
+    await until("the good one", () => statusOf(good).catch(() => null));
+    const { body } = await ask(controlPath(good), { path: "/v1/nics" });
+    const { nics } = body as { nics: { name: string; state: string; failure: string | null }[] };
+    assert.deepEqual(
+      nics.map(({ name, state }) => [name, state]),
+      [
+        ["good", "running"],
+        ["bad", "failed"],
+      ],
+    );
+    assert.match(nics[1].failure ?? "", /bpfhv-none: no such interface/);
+    const asked = await ask(controlPath(good), { path: "/v1/nics/bad" });
+    assert.equal(asked.status, 503);
+    assert.match((asked.body as { error: string }).error, /no such interface/);
+  } finally {
+    child.kill("SIGTERM");
+  }
+  assert.equal(await ended, 1);
+  assert.match(err, /^bpfhv: 1 of 2 NICs failed .*no such interface/);
+});
+
 test("a server of several NICs ends in order when it is asked to", async () => {
   const ended = new Promise<number | null>((resolve) => server.once("exit", resolve));
   server.kill("SIGTERM");

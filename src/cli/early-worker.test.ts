@@ -68,6 +68,10 @@ test("serve starts its worker before it imports what reads the command line, or 
     "module waiting-worker.js",
   ]);
   assert.ok(events.indexOf("module serve.js") > start);
+  // HTTP is loaded when packets may flow already.
+  for (const name of ["api.js", "http-server.js", "open-api.js"]) {
+    assert.ok(!events.includes(`module ${name}`), name);
+  }
 });
 
 test("other commands start no worker", () => {

@@ -36,18 +36,22 @@ export function addServeOptions(command: Command): Command {
 }
 
 function fieldOption(name: FieldName): Option {
-  const { option, about, default: byDefault, defaultWords, words, schema, hidden } = fieldOf(name);
-  const result = new Option(option, about);
-  if (defaultWords !== undefined) result.description += ` (default: ${defaultWords})`;
-  else if (schema.type !== "boolean" && typeof byDefault !== "function") {
-    const shown = words === undefined ? byDefault : words.write(byDefault);
-    if (shown !== "") result.description += ` (default: ${shown})`;
-  }
+  const { option, words, schema, hidden } = fieldOf(name);
+  const result = new Option(option, helpOf(name));
   if (schema.type === "integer") {
     result.argParser(whole(option.split(" ", 1)[0], schema.minimum, schema.maximum));
   } else if (schema.type === "string" && schema.enum !== undefined) result.choices(schema.enum);
   else if (words !== undefined) result.argParser(words.read);
   return result.hideHelp(hidden === true);
+}
+
+function helpOf(name: FieldName): string {
+  const { about, optionAbout = about, default: value, defaultWords, words, schema } = fieldOf(name);
+  const range = schema.type === "integer" ? `, ${schema.minimum} to ${schema.maximum}` : "";
+  if (defaultWords !== undefined) return `${optionAbout}${range} (default: ${defaultWords})`;
+  const shown = words === undefined || typeof value === "function" ? value : words.write(value);
+  const hasDefault = schema.type !== "boolean" && shown !== "";
+  return `${optionAbout}${range}${hasDefault ? ` (default: ${shown})` : ""}`;
 }
 
 /** The NICs that the command line describes, itself or by its file. @throws Usage */

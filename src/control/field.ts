@@ -43,6 +43,8 @@ export interface Field<V extends Value, Spec> {
   readonly defaultWords?: string;
   /** As in `--mtu <bytes>`. */
   readonly option: string;
+  /** In the help text in place of `about`, if the option takes other words. */
+  readonly optionAbout?: string;
   /** The value in the words of the command line; default: by the type. */
   readonly words?: { readonly read: (text: string) => V; readonly write: (value: V) => string };
   /** What the schema cannot say. @throws Error that says what is wrong, and what to do */

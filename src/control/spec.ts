@@ -10,7 +10,7 @@ import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { isOffloadWord, OFFLOAD_WORDS } from "../memory/offloads.ts";
 import { PORT_KINDS, parsePort } from "../net/create.ts";
 import { POLICY_KINDS, parsePolicy } from "../net/policies/index.ts";
-import { antiSpoof } from "../net/policies/spoof-guard.ts";
+import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
 import { formatMac, LINUX_MTU, MAX_MTU, MIN_MTU, parseMac } from "../nic/config.ts";
 import type { Field, Schema, Value } from "./field.ts";
 import { machineMac } from "./mac.ts";
@@ -108,7 +108,7 @@ export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpe
   policies: {
     about: `between ring and port, in this order: ${POLICY_KINDS}`,
     schema: list(MAX_POLICIES),
-    ...{ default: [], option: "--anti-spoof <rules>" },
+    ...{ default: [], option: "--anti-spoof <rules>", optionAbout: ANTI_SPOOF_HELP },
     words: {
       read: (rules) => [`${antiSpoof.name}:${rules}`],
       write: ([policy = ""]) => policy.slice(antiSpoof.name.length + 1),
