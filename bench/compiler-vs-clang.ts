@@ -1,7 +1,7 @@
 /**
- * Our compiler beside clang -O2 -mcpu=v3 on the HELPERFREE programs of each device for 256 buffers:
- * instructions, and instructions executed in one call that finds one packet of work. Run with
- * `node dist/bench/compiler-vs-clang.js`.
+ * Compares our compiler with clang -O2 -mcpu=v3 on the HELPERFREE programs of each device for 256
+ * buffers: instructions, and instructions executed in one call that finds one packet of work. Run
+ * with `node dist/bench/compiler-vs-clang.js`.
  */
 import { PROGRAM_IDS, type ProgramName, type ProgramSet } from "../src/abi/index.ts";
 import type { RingFormat } from "../src/devices/format.ts";
@@ -15,9 +15,9 @@ const BASE = 0x10_0000;
 const NAMES = ["txp", "txc", "txi", "txr", "rxp", "rxc", "rxi", "rxr"] as const;
 
 /**
- * The context that a program finds: one buffer to publish, of two published before one completed.
- * The programs' own `txp` or `rxp` publish, so that any ring format will do; what the host writes
- * is written by hand.
+ * Returns the context for a program: one buffer to publish, or one completed of two
+ * published. The device's own `txp` or `rxp` publish, so that this works with any ring
+ * format. The host's writes are explicit.
  */
 function contextFor(device: RingFormat, set: ProgramSet, name: ProgramName): Uint8Array {
   const direction = name.startsWith("tx") ? "tx" : "rx";

@@ -1,7 +1,7 @@
 /**
  * Run time of programs: machine code by clang -O2, our WebAssembly, our interpreter, and for
  * comparison clang without vectors and the kernel's JIT. One C source for all, each program in a
- * process of its own, taken in turns, medians of the rounds. The ratio is to clang -O2.
+ * separate process, in turns, medians of the iterations. The ratio is to clang -O2.
  *
  *     node dist/bench/jit.js [--rounds 25] [--json FILE]
  */
@@ -21,17 +21,16 @@ const SOURCE = fileURLToPath(new URL("../../bench/jit/programs.c", import.meta.u
 const BASE = 0x1_0000_0000;
 const MEMORY = 8192;
 /**
- * Nanoseconds that one measurement takes, about: shorter than a time slice, so that few are
- * interrupted.
+ * Approximate nanoseconds of one measurement: less than a time slice, so that few are interrupted.
  */
 const BUDGET = 2e6;
 /** The interpreter gets this part of the runs. */
 const INTERPRETER_SHARE = 0.01;
-/** Milliseconds until V8 has surely optimised a program, in its own threads. */
+/** Milliseconds after which V8 has optimised a program, in its own threads. */
 const WARM = 1500;
 /**
- * Times native code. clang makes vectors of `wide`, and the JIT does not: no ring format has such a
- * loop.
+ * Limits as multiples of native code. clang vectorises `wide`, and the JIT
+ * does not: no ring format has such a loop.
  */
 const AIM = { short: 3, long: 1.5, wide: 6 } as const;
 
@@ -47,7 +46,7 @@ const PROGRAMS: Readonly<Record<string, keyof typeof AIM>> = {
 const WAYS = ["native", "scalar", "kernel", "jit", "interpreter"] as const;
 type Way = (typeof WAYS)[number];
 
-/** A way to run a program: nanoseconds for `runs` of them, and the low half of the last R0. */
+/** Runs a program `runs` times: returns nanoseconds, and the low half of the last R0. */
 type Runner = (runs: number) => { nanoseconds: number; r0: number };
 
 function compile(folder: string): void {
@@ -87,7 +86,7 @@ function engineRunner(engine: RunnerName, code: Uint8Array): Runner {
   const regions = [{ name: "memory", base: BASE, bytes }];
   const machine = createRunner(engine, code, { regions, memory, stepLimit: 1e9 });
   const run = machine.bind(BASE);
-  // Each engine is called from a place of its own, as a driver calls its programs.
+  // Each runner is called from its own call site, as a driver calls its programs.
   const repeat = engine === "jit" ? repeatJit : repeatInterpreter;
   return (runs) => {
     const start = process.hrtime.bigint();
@@ -131,13 +130,13 @@ function median(values: readonly number[]): number {
 interface Row {
   readonly program: string;
   readonly kind: keyof typeof AIM;
-  /** Nanoseconds per run, by round. */
+  /** Nanoseconds per run, by iteration. */
   readonly raw: Readonly<Record<Way, number[]>>;
 }
 
 /**
- * In a process that runs nothing else: what V8 makes of a call depends on what else is called from
- * the place.
+ * Measures in a separate process: V8's code for a call
+ * depends on the other targets of its call site.
  */
 function measure(program: string, folder: string, rounds: number): Row {
   const { code } = readElf(readFileSync(join(folder, "programs.o"))).find(
@@ -167,7 +166,7 @@ function measure(program: string, folder: string, rounds: number): Row {
       raw[way].push(result.nanoseconds / count);
       results.set(way, result.r0);
     }
-    // What programs return does not depend on how often they have run.
+    // A program's result does not depend on the number of its runs.
     if (new Set(results.values()).size > 1) throw new Error(`${program}: ${[...results]}`);
   }
   return { program, kind: PROGRAMS[program]!, raw };

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Runs every compiled `*.test.js` below the given rooms (default: src, test/unit, test/fuzz).
+// Runs every compiled `*.test.js` in the given folders (default: src, test/unit, test/fuzz).
 // Node 20's test runner takes files, not globs, so the files are found here.
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
@@ -22,11 +22,11 @@ function find(folder) {
 const rooms = wanted.length > 0 ? wanted : ["src", "test/unit", "test/fuzz"];
 const files = rooms
   .flatMap((room) => find(join(root, "dist", room.replace(/\.ts$/, ".js"))))
-  // The compiler leaves behind what it made of sources that have moved since.
+  // The build folder may still hold compiled tests whose sources have moved.
   .filter((file) => existsSync(join(root, relative(join(root, "dist"), file).replace(/js$/, "ts"))))
   .sort();
 if (files.length === 0) {
-  console.error(`no compiled tests below ${rooms.join(", ")}: run 'npm run build' first`);
+  console.error(`no compiled tests in ${rooms.join(", ")}: run 'npm run build' first`);
   process.exit(1);
 }
 const run = spawnSync(process.execPath, ["--enable-source-maps", "--test", ...flags, ...files], {

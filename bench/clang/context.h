@@ -1,6 +1,6 @@
 /*
- * The context of a queue for programs in C (ABI version 1), and what they share. BUFS, a power of
- * two, is given on the command line. Every access to a context is volatile, as in src/devices: one
+ * The context of a queue for programs in C (ABI version 1), and their common macros. BUFS, a power
+ * of two, is set on the command line. Every access to a context is volatile, as in src/devices: one
  * access in the source is one in the program.
  */
 typedef unsigned char u8;
@@ -35,9 +35,9 @@ struct header { u8 flags, gso_type; u16 hdr_len, gso_size, csum_start, csum_offs
 #define AFTER(value, loaded) ({ u32 x_ = (value) ^ (loaded); asm volatile("" : "+r"(x_)); x_ ^ (loaded); })
 
 /*
- * With V1 defined: programs in the shape of the original's. They call the driver's helpers, by the
- * constant address of a function, and the header is on their stack. CSUM_ONLY: its reduced
- * variant, which knows checksums alone.
+ * With V1 defined: programs like the original's, which call the driver's helpers
+ * by the constant address of a function, with the header on the stack. CSUM_ONLY:
+ * the reduced variant, with checksums only.
  */
 #define HELPER(n) ((void *)(0x4b8f0000 + (n)))
 static int (*const rx_pkt_alloc)(volatile void *ctx) = HELPER(0);

@@ -1,7 +1,7 @@
 /**
- * Our devices with programs that clang compiled from the C beside this file, for the same ring
+ * Our devices with programs that clang compiled from the C files in this folder, for the same ring
  * sizes. `BPFHV_CREATE=1 node --test dist/test/unit/clang.test.js` made the objects in `objects/`
- * with the flags below and Debian's clang 19.1.7, so that tests run without clang; if clang is
+ * with the flags below and Debian's clang 19.1.7, so that tests run without clang. If clang is
  * installed, tests build them again.
  */
 import { execFileSync, spawnSync } from "node:child_process";
@@ -23,13 +23,13 @@ import { readElf } from "../../src/ebpf/elf-reader.ts";
 
 const FOLDER = fileURLToPath(new URL("../../../bench/clang/", import.meta.url));
 const FLAGS = ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"];
-/** Sizes of which there are objects. */
+/** Ring sizes with objects. */
 export const CLANG_SIZES = [16, 64, 256, 8192] as const;
 
 export const objectPath = (device: string, bufs: number): string =>
   join(FOLDER, "objects", `${device}-${bufs}.o`);
 
-/** The clang of this machine and its version; undefined if none compiles to eBPF. */
+/** Returns this machine's clang and its version; undefined if none compiles to eBPF. */
 export function findClang(): { readonly tool: string; readonly version: string } | undefined {
   for (const tool of ["clang-19", "clang"]) {
     const { status, stdout } = spawnSync(tool, ["-print-targets"], { encoding: "utf8" });
@@ -46,8 +46,8 @@ interface OriginalShape {
 }
 
 /**
- * sring_gso in the shape of the original's programs: the packet's metadata go through helpers, with
- * pointers to the stack. The second is its reduced variant, which knows checksums alone.
+ * sring_gso like the original's programs: helpers transfer the packet's metadata, with pointers to
+ * the stack. The second is the reduced variant, with checksums only.
  */
 const ORIGINAL_SHAPES: Readonly<Record<string, OriginalShape>> = {
   sring_gso_v1: { flags: ["-DV1"], features: sringGso.features },
@@ -57,7 +57,7 @@ const ORIGINAL_SHAPES: Readonly<Record<string, OriginalShape>> = {
   },
 };
 
-/** The object that clang makes of a device's programs. */
+/** Compiles a device's programs with clang to an object. */
 export function buildObject(tool: string, device: string, bufs: number): Uint8Array {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-clang-"));
   try {
@@ -80,18 +80,18 @@ export function programSet(object: Uint8Array, form: ProgramForm = "helperfree")
 
 const hasSource = ({ name }: RingFormat): boolean => existsSync(join(FOLDER, `${name}.c`));
 
-/** Our devices that have a C file here, with the objects' programs in place of ours. */
+/** Our devices with a C file here, with the objects' programs in place of ours. */
 export const CLANG_DEVICES: readonly RingFormat[] = FORMATS.filter(hasSource).map((device) => ({
   ...device,
   programs: ({ bufs }) => programSet(readFileSync(objectPath(device.name, bufs))),
 }));
 
-/** sring_gso with version 1 programs in the shape of the original's. */
+/** sring_gso with version 1 programs like the original's. */
 export const ORIGINAL_SHAPE_DEVICES: readonly RingFormat[] = Object.entries(ORIGINAL_SHAPES).map(
   ([name, { features }]) => ({
     ...{ ...sringGso, name, features },
     programs: ({ bufs }) => programSet(readFileSync(objectPath(name, bufs)), "v1"),
   }),
 );
-/** Sizes of which there are objects of those. */
+/** Ring sizes of those with objects. */
 export const ORIGINAL_SHAPE_SIZES = [16, 64, 256] as const;

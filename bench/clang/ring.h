@@ -1,4 +1,4 @@
-/* What programs of sring and sring_gso share, on their `ctx`: src/devices/sring/guest-ring.ts. */
+/* Common code of sring and sring_gso, on their `ctx`: src/devices/sring/guest-ring.ts. */
 
 #ifdef V1
 #define ADD_THEN_BARRIER(word, n) ((word) += (n), smp_mb_full())
@@ -53,6 +53,6 @@ SECTION(rxi) int rxi_program(ctx *c)
 	return 1;
 }
 
-/* Of reclaiming: the next driver may arm nothing when it opens. */
+/* Called by reclaim: the next driver may arm nothing when it opens. */
 INLINE void interrupt_on_first_received(ctx *c) { c->intr = 1; }
 INLINE void interrupt_on_first_sent(ctx *c) { c->intr = c->prod; }

@@ -1,6 +1,6 @@
 /*
- * sring's HELPERFREE programs in C, with the same order of accesses as src/devices/sring/guest.ts
- * and the same constants: what bench/compiler-vs-clang.ts compares our compiler with.
+ * sring's HELPERFREE programs in C, with the accesses of src/devices/sring/guest.ts in the same
+ * order and the same constants. bench/compiler-vs-clang.ts compares our compiler with them.
  */
 #include "context.h"
 

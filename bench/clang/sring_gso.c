@@ -1,13 +1,13 @@
 /*
- * sring_gso's HELPERFREE programs in C, with the same order of accesses as
- * src/devices/sring_gso/guest.ts; with V1 and CSUM_ONLY see context.h.
+ * sring_gso's HELPERFREE programs in C, with the accesses of src/devices/sring_gso/guest.ts in the
+ * same order. For V1 and CSUM_ONLY see context.h.
  */
 #include "context.h"
 
 #define DESC_EOP 1
 #define DESC_NEEDS_CSUM 2
 
-/* In a descriptor that is received, the words at 24 and 26 have changed places. */
+/* In a received descriptor the words at 24 and 26 are exchanged. */
 struct desc { u64 cookie, paddr; u16 len, flags, csum_start, csum_offset, at24, at26, gso_type, reserved; };
 typedef volatile struct {
 	PUBLIC;

@@ -1,6 +1,6 @@
 /*
- * vring_packed's HELPERFREE programs in C, with the same order of accesses as
- * src/devices/vring_packed/guest.ts.
+ * vring_packed's HELPERFREE programs in C, with the accesses of
+ * src/devices/vring_packed/guest.ts in the same order.
  */
 #include "context.h"
 

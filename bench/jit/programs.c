@@ -1,13 +1,13 @@
 /*
- * Programs for bench/jit.ts: compiled to eBPF, and to machine code by the same compiler with the
- * same optimisation. Each takes the address of 8192 bytes, and returns what it computed.
+ * Programs for bench/jit.ts, compiled to eBPF and to machine code by the same compiler with the
+ * same optimisation. Each takes the address of 8192 bytes and returns its result.
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-/* Not the section's own name: clang would take the two for one symbol. */
+/* Distinct from the section's name: clang would take both for one symbol. */
 #define PROGRAM(name) __attribute__((section(#name), used)) u64 run_##name(u8 *m)
 
 /* short: what a datapath does per packet */
@@ -107,7 +107,7 @@ PROGRAM(sieve)
 
 	for (u32 i = 2; i < 4096; i++) {
 		m[4096 + i] = 0;
-		/* or clang would call memset, which there is none of in eBPF */
+		/* prevents a call of memset, which eBPF lacks */
 		__asm__ volatile("" ::: "memory");
 	}
 	for (u32 i = 2; i < 4096; i++) {
@@ -145,8 +145,8 @@ static int compare(const void *a, const void *b)
 }
 
 /*
- * native NAME RUNS: prints nanoseconds for so many runs (the median of several measurements), and
- * the low half of the last result
+ * native NAME RUNS: prints nanoseconds for this many runs (the median of several measurements), and
+ * the low half of the last result.
  */
 int main(int argc, char **argv)
 {
@@ -163,7 +163,7 @@ int main(int argc, char **argv)
 		return 2;
 	for (int i = 0; i < 8192; i++)
 		m[i] = (u8)(i * 31 + 7);
-	/* The first time is that of a process which has just been started. */
+	/* The first measurement is discarded: the process has just started. */
 	for (int slice = 0; slice <= SLICES; slice++) {
 		clock_gettime(CLOCK_MONOTONIC, &a);
 		for (long n = atol(argv[2]); n > 0; n--)

@@ -1,4 +1,4 @@
-# Sourced by the scripts: where things are, and how progress is reported.
+# Sourced by the scripts: paths, and progress reports.
 # shellcheck shell=bash
 set -euo pipefail
 

@@ -8,13 +8,13 @@ repeat_runs() {
   local runs=$1 done=0 bad=0 status=0 stopped='' logs start log summary
   shift
   logs=$(mktemp -d "${TMPDIR:-/tmp}/bpfhv-repeat-XXXXXX")
-  # What is running hears of it, too, and ends in order.
+  # The running command gets the signal, too, and ends in order.
   trap 'stopped=130' INT
   trap 'stopped=143' TERM
   while [ $done -lt "$runs" ] && [ -z "$stopped" ]; do
     log="$logs/$((done + 1)).log" start=$SECONDS status=0
     "$@" >"$log" 2>&1 </dev/null || status=$?
-    # Half a run says nothing.
+    # An interrupted run is not counted.
     [ -z "$stopped" ] && [ $status -ne 130 ] && [ $status -ne 143 ] || {
       stopped=${stopped:-$status}
       break
@@ -31,7 +31,7 @@ repeat_runs() {
   trap - INT TERM
   printf '\n%d runs, %d of them failed%s\n' "$done" "$bad" "${stopped:+, stopped before the end}"
   if [ $bad -gt 0 ]; then
-    # Once a run, however often it is named there.
+    # Counts a failure once per run, even if it is reported repeatedly.
     for log in "$logs"/*.log; do { grep "^failed: " "$log" || true; } | sort -u; done |
       sed 's/^failed: //' | sort | uniq -c | sort -rn | sed 's/^ *\([0-9]*\) \(.*\)/\1 times  \2/'
     printf 'logs of the runs that failed: %s\n' "$logs"

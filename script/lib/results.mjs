@@ -1,10 +1,10 @@
-// A reporter for node --test, for script/test: one line for each thing that it adds up, in words
-// separated by tabs. "time MS FILE" is the wall time of a whole file, its start included.
+// A reporter of node --test for script/test: one line per result, in words separated by tabs. "time
+// MS FILE" is the wall time of a whole file, including its start.
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const dist = fileURLToPath(new URL("../../dist", import.meta.url));
-// Whether or not the source map was applied: dist/test/vm/boot.test.js, test/vm/boot.test.ts.
+// With and without the source map: dist/test/vm/boot.test.js, test/vm/boot.test.ts.
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const short = (file) =>
   relative(file.startsWith(dist) ? dist : root, file).replace(/\.test\.[jt]s$/, "");
@@ -17,7 +17,7 @@ export default async function* results(source) {
       yield line("time", Math.round(data.details.duration_ms), short(data.file));
     } else if (type === "test:fail") {
       const { failureType, cause } = data.details.error;
-      // Named by the subtests themselves.
+      // The subtests name themselves.
       if (failureType === "subtestsFailed") continue;
       yield line("fail", short(data.file), isFile ? cause : data.name);
     } else if (type === "test:pass" && data.skip) {
