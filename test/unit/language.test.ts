@@ -15,9 +15,6 @@ const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const GLOSSARY = "docs/glossary.md";
 const MAX_COLUMNS = 100;
 
-/** Folders that still hold such phrases. One that holds none any more has to leave this list. */
-const NOT_YET: readonly string[] = ["test/vm/"];
-
 /** The glossary itself, this test's samples, and the compiler's golden files. */
 const EXEMPT = [
   ...[GLOSSARY, "test/unit/language.test.ts", "src/compiler/testdata/", "LICENSE"],
@@ -116,7 +113,6 @@ function longComments(file: string): Finding[] {
     .map((line) => ({ line: line + 1, shown: `comment of ${columns(lines[line])} columns` }));
 }
 
-const notYet = (file: string): boolean => NOT_YET.some((path) => file.startsWith(path));
 const found = new Map<string, Finding[]>();
 const phrases = readGlossary();
 for (const file of files) {
@@ -166,16 +162,9 @@ test("finder reports nothing when a phrase has another sense", () => {
 test("comments, messages, test names and pages use the glossary's terms", {
   skip: withoutGit,
 }, () => {
-  const wrong = files
-    .filter((file) => !notYet(file))
-    .flatMap((file) => found.get(file)!.map(({ line, shown }) => `${file}:${line}: ${shown}`));
+  const wrong = files.flatMap((file) =>
+    found.get(file)!.map(({ line, shown }) => `${file}:${line}: ${shown}`),
+  );
   assert.ok(files.length > 500, `${files.length} files`);
   assert.deepEqual(wrong, []);
-});
-
-test("folders that are allowed to hold phrases do hold some", { skip: withoutGit }, () => {
-  const clean = NOT_YET.filter(
-    (path) => !files.some((file) => file.startsWith(path) && (found.get(file)?.length ?? 0) > 0),
-  );
-  assert.deepEqual(clean, [], "clean now: take these out of NOT_YET in this test");
 });
