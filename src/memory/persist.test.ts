@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { openSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import fc from "fast-check";
-import { dup, openFds } from "../../test/support/os.ts";
+import { dup, openFds, openFdsOnce } from "../../test/support/os.ts";
 import { refuseSpoilt, restored, saved } from "../../test/support/records.ts";
 import { createEventFd } from "../os/eventfd.ts";
 import { close, fstat } from "../os/fd.ts";
@@ -30,7 +30,7 @@ function withFiles(action: (files: number[]) => void): void {
   } finally {
     for (const fd of files) close(fd);
   }
-  assert.equal(openFds(), before, "no descriptor left");
+  assert.equal(openFdsOnce(before), before, "no descriptor left");
 }
 
 const restoreTable = (table: RegionTable) => (record: unknown, fds: ClaimedFds) =>

@@ -14,6 +14,19 @@ export function openFds(): number {
   return readdirSync("/proc/self/fd").length - 1;
 }
 
+const CLOSED_LATE_MS = 10_000;
+
+/**
+ * Number of open descriptors, once it is what the test expects. A thread closes those of peers that
+ * could block (`closePeer`): on a loaded machine some milliseconds after the call.
+ */
+export function openFdsOnce(expected: number): number {
+  const clock = new Int32Array(new SharedArrayBuffer(4));
+  const end = performance.now() + CLOSED_LATE_MS;
+  while (openFds() !== expected && performance.now() < end) Atomics.wait(clock, 0, 0, 1);
+  return openFds();
+}
+
 /**
  * A process starts and ends in a fraction of this, even with
  * ten times as many runnable tasks as CPUs.
