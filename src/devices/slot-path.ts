@@ -39,15 +39,20 @@ export class SlotPath implements TxPath, RxPath {
   }
 
   gather(batch: Batch): number {
-    const { words, buffers } = this.#config;
+    const { words, buffers, bufs } = this.#config;
     const control = this.#control;
+    const mask = bufs - 1;
+    const slots = this.#slots;
+    const slotWords = this.#slotWords;
+    const len = this.#len;
+    const paddr = this.#paddr;
     buffers.beginSend();
     let index = control.cons;
     for (let left = control.available(); left > 0 && batch.packets < batch.maxPackets; left--) {
-      const slot = this.#slot(index);
-      const length = words.get(slot + this.#len);
-      const low = words.get(slot + this.#paddr);
-      const high = words.get(slot + this.#paddr + 1);
+      const slot = slots + (index & mask) * slotWords;
+      const length = words.get(slot + len);
+      const low = words.get(slot + paddr);
+      const high = words.get(slot + paddr + 1);
       index = (index + 1) | 0;
       const valid = length >= MIN_PACKET && length <= MAX_PACKET;
       const address = valid ? buffers.toSend(low, high, length) : 0;
@@ -64,16 +69,21 @@ export class SlotPath implements TxPath, RxPath {
   }
 
   offer(batch: Batch, max: number): number {
-    const { words, buffers } = this.#config;
+    const { words, buffers, bufs } = this.#config;
     const control = this.#control;
+    const mask = bufs - 1;
+    const slots = this.#slots;
+    const slotWords = this.#slotWords;
+    const len = this.#len;
+    const paddr = this.#paddr;
     buffers.beginReceive();
     const limit = Math.min(batch.maxSegments, max);
     let index = control.cons;
     for (let left = control.available(); left > 0 && batch.segments < limit; left--) {
-      const slot = this.#slot(index);
-      const length = words.get(slot + this.#len);
-      const low = words.get(slot + this.#paddr);
-      const high = words.get(slot + this.#paddr + 1);
+      const slot = slots + (index & mask) * slotWords;
+      const length = words.get(slot + len);
+      const low = words.get(slot + paddr);
+      const high = words.get(slot + paddr + 1);
       index = (index + 1) | 0;
       const valid = length >= MIN_PACKET && length <= MAX_PACKET;
       const address = valid ? buffers.toReceive(low, high, length, batch.segments) : 0;
