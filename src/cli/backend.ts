@@ -207,8 +207,9 @@ async function backend(flags: BackendFlags): Promise<void> {
     });
     const events = new Events();
     const nic = runningNic(specOf(flags), worker, events);
-    await run(worker, life, () => {
-      life.atEnd(openApi(flags.path, nic, events, access));
+    await run(worker, life, async () => {
+      // Loads modules, which the other user may not read.
+      await openApi(flags.path, nic, events, { access, life });
       dropTo(account, (text) => log.warn(text));
       life.followNpx();
     });
@@ -226,13 +227,13 @@ function tapOf({ interface: name, netns, tapAddress: address }: BackendFlags) {
 async function run(
   worker: WorkerHandle<BackendOptions>,
   life: Lifetime,
-  opened: () => void,
+  opened: () => Promise<void>,
 ): Promise<void> {
   void life.asked.then(() => worker.stop()).catch(() => {});
   process.on("SIGUSR2", () => void worker.request("signal-upgrade").catch(() => {}));
   try {
     await worker.started();
-    if (!worker.hasEnded) opened();
+    if (!worker.hasEnded) await opened();
     await worker.ended;
   } finally {
     await worker.stop().catch(() => {});
@@ -267,15 +268,18 @@ function runningNic(spec: NicSpec, worker: WorkerHandle<BackendOptions>, events:
   });
 }
 
-/** Listens for clients of the API, and accepts them. @returns ends both */
-function openApi(path: string, nic: RunningNic, events: Events, access: SocketAccess) {
+/** Listens for clients of the API, and accepts them. */
+async function openApi(
+  path: string,
+  nic: RunningNic,
+  events: Events,
+  { access, life }: { readonly access: SocketAccess; readonly life: Lifetime },
+): Promise<void> {
   const socket = new ControlSocket(path, access);
-  const opened = import("../control/api.ts").then(({ serveApi }) => {
-    const served = { version, events, nics: () => [nic] };
-    return socket.isClosed ? undefined : serveApi({ served, own: nic, socket });
-  });
-  return () => {
-    socket.close();
-    void opened.then((api) => api?.close());
-  };
+  life.atEnd(() => socket.close());
+  const { serveApi } = await import("../control/api.ts");
+  if (socket.isClosed) return;
+  const served = { version, events, nics: () => [nic] };
+  const api = serveApi({ served, own: nic, socket });
+  life.atEnd(() => api.close());
 }

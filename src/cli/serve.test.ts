@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -133,6 +133,33 @@ test("with --user no thread keeps root's rights, nor can gain any", {
   }
   const again = await started([], at);
   again.kill("SIGTERM");
+});
+
+test("with --user the API answers when the user may not read the server's own files", {
+  skip: needsRoot,
+}, async () => {
+  const root = fileURLToPath(new URL("../../..", import.meta.url));
+  const own = mkdtempSync(join(root, "dist", "private-"));
+  const at = join(folder, "private.sock");
+  try {
+    for (const part of ["dist/src", "src", "package.json"]) {
+      cpSync(join(root, part), join(own, part), { recursive: true });
+    }
+    const main = join(own, "dist/src/cli/main.js");
+    const child = spawn(process.execPath, [main, "serve", "--socket", at, "--user", "nobody"], {
+      stdio: "ignore",
+    });
+    const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+    try {
+      const answered = until("an answer", () => statusOf(at).catch(() => null));
+      await Promise.race([answered, ended.then((code) => assert.fail(`it ended: ${code}`))]);
+    } finally {
+      child.kill("SIGTERM");
+      await ended;
+    }
+  } finally {
+    rmSync(own, { recursive: true, force: true });
+  }
 });
 
 /** What it logs up to its first line about waiting for QEMU. */

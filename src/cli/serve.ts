@@ -100,6 +100,7 @@ async function run({ group, flags, account, log, life, served }: Serving): Promi
   if (flags.pidFile !== undefined) writePid(flags.pidFile, life);
   await group.each((nic) => nic.prove());
   if (group.running.length === 0) return group.ended;
+  if (account !== undefined) await Promise.all(group.running.map((nic) => nic.loadApi()));
   // Not before: the compiler reads files that the other user may not read. Clients are accepted
   // after it.
   dropTo(account, (text) => log.warn(text));

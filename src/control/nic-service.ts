@@ -34,6 +34,7 @@ export class NicService implements GroupedNic {
   readonly #options: NicServiceOptions;
   readonly #proving: Promise<ProvedPrograms>;
   #control: ControlSocket | undefined;
+  #api: Promise<typeof import("./api.ts")> | undefined;
   #closeApi: (() => void) | undefined;
   /** Of the NIC's socket; 0: it is not there, or its worker has removed it. */
   #inode = 0;
@@ -112,9 +113,15 @@ export class NicService implements GroupedNic {
     return proof;
   }
 
-  /** Lets clients of the API in. HTTP is loaded here: no packet waits for it. */
+  /** Loads HTTP. A process that becomes another user, which may not read our files, does it before. */
+  loadApi(): Promise<typeof import("./api.ts")> {
+    this.#api ??= import("./api.ts");
+    return this.#api;
+  }
+
+  /** Accepts clients of the API. If HTTP is not loaded yet, it is now: no packet waits for it. */
   async openApi(served: Served): Promise<void> {
-    const { serveApi } = await import("./api.ts");
+    const { serveApi } = await this.loadApi();
     const socket = this.#control;
     if (socket === undefined || socket.isClosed) return;
     const api = serveApi({ served, own: this.nic, socket });
