@@ -1,7 +1,7 @@
 /**
- * Loads, stores and atomics. The region that the address probably points into is tested in line;
- * any other one, and every fault, is found by a function of the module, which the programs'
- * functions share.
+ * Loads, stores and atomics. The region that the address probably points into is
+ * tested in line. A function of the module, shared by the programs' functions,
+ * handles all other regions and every fault.
  */
 
 import { plainAtomic } from "../arithmetic.ts";
@@ -15,7 +15,7 @@ import type { Range } from "./range.ts";
 import { TRAP } from "./traps.ts";
 import { ATOMIC, Code, LOAD, LOAD_SIGNED, STORE, TYPE } from "./wasm.ts";
 
-/** Kinds of access, as the shared function is told. */
+/** Types of access, as passed to the shared function. */
 const READ = 0;
 const WRITE = 1;
 const ATOMIC_WRITE = 2;
@@ -23,28 +23,26 @@ const TWO_32 = 2 ** 32;
 /** Regions that are tested in line. */
 const MAX_INLINE = 3;
 
-/** What an access needs to know of the function that it is in. */
+/** Context of an access: its function. */
 export interface AccessContext {
   readonly code: Code;
   readonly registers: Registers;
   /** An i64 local for addresses. */
   readonly scratch: number;
-  /** Whether this is the program's first function, whose frame is where it always is. */
+  /** True in the program's first function, whose frame has a constant address. */
   readonly first: boolean;
   readonly layout: Layout;
-  /** What a register may hold now. */
+  /** Range of a register's values at the instruction. */
   readonly known: (register: number) => Range;
-  /** The window that an access has been found to be in, by its slot. */
+  /** The window that an access was proved to be in, by its slot. */
   readonly proven: (index: number) => Window | undefined;
   /** Index of the shared function. */
   readonly resolve: number;
-  /** Stores the counter of instructions as it stands before the instruction. */
+  /** Stores the instruction counter as of the instruction. */
   readonly sync: () => void;
 }
 
-/**
- * One access: what to put on the stack behind the address, and what to do then at address + offset.
- */
+/** One access: the operands to push after the address, and the operation at address + offset. */
 interface Access {
   readonly base: number;
   readonly offset: number;
@@ -56,7 +54,7 @@ interface Access {
 }
 
 type Reach = Pick<Access, "offset" | "size" | "kind">;
-/** A load or store as its instruction has it; `base` is a register. */
+/** A load or store as encoded in its instruction; `base` is a register. */
 type Plain = Reach & Pick<Access, "base">;
 
 export function emitMemory(
@@ -106,7 +104,7 @@ function emitAtomic(
   const modify = op === "cmpxchg" ? "cmpxchg" : plainAtomic(op);
   const value = (register: number) => {
     code.get(r[register]!);
-    // The 4-byte forms compare all 64 bits of what is expected with the zero-extended word.
+    // The 4-byte forms compare all 64 bits of the expected value with the zero-extended word.
     if (bits === 32) code.op("i32_wrap_i64", "i64_extend_i32_u");
   };
   const operands = () => {
@@ -146,12 +144,12 @@ function putFirst<T>(items: readonly T[], item: T): T[] {
   return [...items].sort((a, b) => Number(b === item) - Number(a === item));
 }
 
-/** Whether the window can hold such an access at all. */
+/** True if the window can hold such an access at any offset. */
 export function admits({ length, writable }: Window, { size, kind }: Reach): boolean {
   return length >= size && (kind === READ || writable);
 }
 
-/** Whether a load or store is in bounds whatever its base register holds of what it may. */
+/** True if a load or store is in bounds for all values of its base register. */
 export function isCertain(layout: Layout, frame: Window | undefined, i: Instruction, base: Range) {
   const access = plainOf(i);
   if (access === undefined) return false;
@@ -159,7 +157,7 @@ export function isCertain(layout: Layout, frame: Window | undefined, i: Instruct
   return own || certainWindow(layout, frame, i, base) !== undefined;
 }
 
-/** The window that it is surely in then. */
+/** Returns the window that certainly holds the access; undefined if there is none. */
 function certainWindow(
   layout: Layout,
   frame: Window | undefined,
@@ -172,7 +170,7 @@ function certainWindow(
   return windows.find((w) => admits(w, access) && holds(w, access, base));
 }
 
-/** Of other instructions, atomics among them, undefined. */
+/** Returns the load or store of an instruction; undefined for all others, including atomics. */
 export function plainOf(i: Instruction): Plain | undefined {
   const { operation } = i.encoding;
   if (operation.kind !== "load" && operation.kind !== "store") return undefined;
@@ -181,7 +179,7 @@ export function plainOf(i: Instruction): Plain | undefined {
   return { base: loads ? i.src : i.dst, offset: i.offset, size: operation.size, kind };
 }
 
-/** Whether the access is in the window whatever the base register holds of what it may. */
+/** True if the window holds the access for all values of the base register. */
 function holds(window: Window, { offset, size, kind }: Reach, range: Range): boolean {
   if (kind === ATOMIC_WRITE && (range.low + offset) % size !== 0) return false;
   if (kind === ATOMIC_WRITE && range.step % size !== 0) return false;
@@ -190,8 +188,8 @@ function holds(window: Window, { offset, size, kind }: Reach, range: Range): boo
 }
 
 /**
- * Leaves the address on the stack. Tested in line: a call that comes back would cost the registers
- * that live across it, and V8 does not unroll loops that have one.
+ * Pushes the address. The test is in line: a call that returns would spill the registers that are
+ * live across it, and V8 does not unroll loops with a call.
  */
 function emitSearch(context: AccessContext, access: Access, windows: readonly Window[]): void {
   const { code } = context;
@@ -203,18 +201,18 @@ function emitSearch(context: AccessContext, access: Access, windows: readonly Wi
     code.op("else");
   }
   emitResolve(context, access);
-  // Told that the call does not come back, V8 keeps registers.
+  // Without a return of the call, V8 keeps registers.
   if (inline.length === windows.length) code.op("unreachable");
   for (const _ of inline) code.op("end");
 }
 
-/** Leaves 1 on the stack if the window holds the access. */
+/** Pushes 1 if the window holds the access. */
 function emitIsInside(context: AccessContext, access: Access, window: Window): void {
   const { code, registers, scratch, layout } = context;
   const { size, kind } = access;
   code.get(registers[access.base]!);
   if (window === layout.stack) {
-    // The frame of a called function starts where its R10 says.
+    // The frame of a called function is at its R10.
     code.i64(BigInt(access.offset + STACK_SIZE)).op("i64_add");
     code.get(registers[FRAME_POINTER]!).op("i64_sub").tee(scratch);
     code
@@ -238,15 +236,15 @@ function emitIsInside(context: AccessContext, access: Access, window: Window): v
 }
 
 /**
- * Leaves an address on the stack for an access that is certainly in the window. Accesses through
- * one register leave the same one if they can, so that V8 computes it once.
- * @returns what the access adds to it, as WebAssembly does: unsigned, without wrapping
+ * Pushes an address for an access that is certainly in the window. Accesses through one register
+ * push the same one if possible, so that V8 computes it once.
+ * @returns the access's offset, which WebAssembly adds unsigned, without wrapping
  */
 function emitCertain(context: AccessContext, access: Access, window: Window): number {
   const { code, registers, known } = context;
   const shift = window.offset - window.base;
   const { low, high } = known(access.base);
-  // The high half is the same in all that the register may hold.
+  // All values of the register have the same high half.
   const upper = Math.floor(low / TWO_32) * TWO_32;
   const rest = upper + shift + access.offset;
   if (rest >= 0 && high < upper + TWO_32) {
@@ -258,14 +256,14 @@ function emitCertain(context: AccessContext, access: Access, window: Window): nu
   return apart ? access.offset : 0;
 }
 
-/** Leaves where an access in the window is in the linear memory. */
+/** Pushes the offset in the linear memory of an access in the window. */
 function emitAddress(context: AccessContext, access: Access, window: Window): void {
-  // The offset may be negative, or lead to the window from below: the sum is made here, as it
-  // wraps.
+  // The offset may be negative, or the base may be below the window: the
+  // sum is computed here, because it wraps.
   emitShifted(context, access, window.offset - window.base + access.offset);
 }
 
-/** Leaves the base register plus a number, as 32 bits. */
+/** Pushes the base register plus a number, as 32 bits. */
 function emitShifted({ code, registers }: AccessContext, { base }: Access, by: number): void {
   code.get(registers[base]!).op("i32_wrap_i64");
   code.i32(Number(BigInt.asIntN(32, BigInt(by)))).op("i32_add");
@@ -291,7 +289,7 @@ function emitOwnFrame({ code, registers, first, layout }: AccessContext, access:
   access.perform(0);
 }
 
-/** Leaves what the shared function finds, or ends the run there. */
+/** Calls the shared function, which returns the offset in the linear memory or ends the run. */
 function emitResolve({ code, registers, resolve, sync }: AccessContext, access: Access): void {
   sync();
   code.get(registers[access.base]!).i64(BigInt(access.offset)).op("i64_add");
@@ -299,7 +297,7 @@ function emitResolve({ code, registers, resolve, sync }: AccessContext, access: 
   code.call(resolve);
 }
 
-/** Parameters: address, R10, size, kind, slot; result: where that is in the linear memory. */
+/** Parameters: address, R10, size, type, slot; result: the offset in the linear memory. */
 export const RESOLVE = {
   params: [TYPE.i64, TYPE.i64, TYPE.i64, TYPE.i32, TYPE.i32],
   results: [TYPE.i32],

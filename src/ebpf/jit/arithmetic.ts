@@ -1,4 +1,4 @@
-/** What WebAssembly computes for arithmetic, moves, byte swaps and comparisons. */
+/** Emits arithmetic, moves, byte swaps and comparisons. */
 import type { Instruction } from "../instruction.ts";
 import type { AluOp, JumpOp, Operation } from "../opcode.ts";
 import type { Code, Op } from "./wasm.ts";
@@ -8,7 +8,7 @@ type Of<K extends Operation["kind"]> = Extract<Operation, { kind: K }>;
 /** Locals that hold R0..R10. */
 export type Registers = readonly number[];
 
-/** Operations that WebAssembly has; it masks shift counts as RFC 9669 does. */
+/** Operations with a WebAssembly equivalent, which masks shift counts as RFC 9669 does. */
 const PLAIN: Readonly<Partial<Record<AluOp, string>>> = {
   add: "add",
   sub: "sub",
@@ -65,7 +65,7 @@ function operand(
 
 /**
  * RFC 9669, section 4.1: division by zero gives 0, modulo zero the dividend, and the least integer
- * divided by -1 itself; WebAssembly traps for all but the remainder by -1.
+ * divided by -1 itself. WebAssembly traps in all these cases except the remainder by -1.
  */
 function emitDivision(
   code: Code,
@@ -116,7 +116,7 @@ export function emitMovsx(
   code.set(r[i.dst]!);
 }
 
-/** Memory is little endian, in WebAssembly always: "le" only truncates. */
+/** WebAssembly's memory is little endian, so "le" only truncates. */
 export function emitSwap(
   code: Code,
   r: Registers,
@@ -150,13 +150,13 @@ export function emitSwap(
   code.get(x).i64(32n).op("i64_rotl").set(x);
 }
 
-/** Exchanges neighbouring groups of `bits` bits; `mask` has the lower of each two. */
+/** Exchanges adjacent groups of `bits` bits; `mask` selects the lower one of each pair. */
 function swapNeighbours(code: Code, x: number, bits: bigint, mask: bigint): void {
   code.get(x).i64(bits).op("i64_shr_u").i64(mask).op("i64_and");
   code.get(x).i64(mask).op("i64_and").i64(bits).op("i64_shl", "i64_or").set(x);
 }
 
-/** Leaves 1 on the stack if the jump is taken, else 0. */
+/** Pushes 1 if the jump is taken, else 0. */
 export function emitCondition(
   code: Code,
   r: Registers,

@@ -1,4 +1,4 @@
-/** Calls: of helpers, which are imports, and of functions of the program. */
+/** Emits calls: of helpers, which are imports, and of functions of the program. */
 
 import { FRAME_POINTER, type Instruction, targetOf } from "../instruction.ts";
 import type { Operation } from "../opcode.ts";
@@ -8,7 +8,7 @@ import { COUNTER_OFFSET } from "./linear-memory.ts";
 import { TRAP } from "./traps.ts";
 import { type Code, LOAD } from "./wasm.ts";
 
-/** Indices of what functions call. */
+/** Indices of callees. */
 export interface Callees {
   readonly trap: number;
   readonly byNumber: number;
@@ -19,16 +19,16 @@ export interface Callees {
   readonly locals: ReadonlyMap<number, number>;
 }
 
-/** What a call needs to know of the function that it is in. */
+/** Context of a call: its function. */
 export interface CallContext {
   readonly code: Code;
   readonly registers: Registers;
-  /** An i64 local: instructions that are left of the step limit. */
+  /** An i64 local: instructions left of the step limit. */
   readonly fuel: number;
   readonly callees: Callees;
-  /** Whether this is the program's first function. */
+  /** True in the program's first function. */
   readonly first: boolean;
-  /** Stores what is left of the step limit, `more` instructions not having run. */
+  /** Stores the rest of the step limit; `more` counted instructions have not run. */
   readonly sync: (more: number) => void;
   /** Ends the run. */
   readonly trap: (kind: number, index: number, address?: bigint) => void;
@@ -37,7 +37,7 @@ export interface CallContext {
 /** R1 to R5. */
 const PARAMETERS = [1, 2, 3, 4, 5] as const;
 
-/** @param later instructions behind the call that are counted already */
+/** @param later instructions after the call that are already counted */
 export function emitCall(
   context: CallContext,
   i: Instruction,

@@ -1,5 +1,6 @@
 /**
- * A program as a WebAssembly module: one function for the program, and one for each that it calls.
+ * Compiles a program to a WebAssembly module: one function for the
+ * program, and one for each that it calls.
  */
 import { EbpfError } from "../errors.ts";
 import { type Instruction, targetOf } from "../instruction.ts";
@@ -11,11 +12,11 @@ import { compileFunction, type Entry, type Unit } from "./function.ts";
 import { frameBytes } from "./layout.ts";
 import { type Signature, TYPE, WasmModule } from "./wasm.ts";
 
-// Functions may share code, which then is compiled once for each.
+// Functions may share code, which is then compiled once for each of them.
 const MAX_COMPILED = 100_000;
-// V8's time grows with the square of the blocks that are nested.
+// V8's time grows with the square of the number of nested blocks.
 const MAX_JUMPS = 4000;
-/** As many as kernels take. */
+/** The kernel's limit. */
 const MAX_FUNCTIONS = 256;
 
 const HELPER: Signature = { params: Array(5).fill(TYPE.i64), results: [TYPE.i64] };
@@ -48,7 +49,8 @@ export function compileModule(unit: Unit, entry: Entry, memoryPages: number): Ui
 }
 
 /**
- * @throws EbpfError UNSUPPORTED for what no engine runs, and for functions that share too much code
+ * @throws EbpfError UNSUPPORTED for instructions that no runner supports,
+ * and for functions that share too much code
  */
 export function checkCompilable(instructions: readonly Instruction[]): void {
   let jumps = 0;
@@ -60,14 +62,14 @@ export function checkCompilable(instructions: readonly Instruction[]): void {
     throw new EbpfError("UNSUPPORTED", `${jumps} conditional jumps: ${MAX_JUMPS} are compiled`);
   }
   const functions = calledFunctions(instructions);
-  // Each is looked for in the whole program.
+  // The search for each function visits the whole program.
   if (functions.length > MAX_FUNCTIONS) {
     throw new EbpfError(
       "UNSUPPORTED",
       `${functions.length} functions: ${MAX_FUNCTIONS} are compiled`,
     );
   }
-  // No function is longer than the program: only many calls take a closer look.
+  // No function is longer than the program, so only many calls need a closer check.
   if ((functions.length + 1) * instructions.length <= MAX_COMPILED) return;
   let size = 0;
   for (const entry of [0, ...functions]) {
@@ -83,16 +85,16 @@ function checkSupported(operation: Operation, index: number): void {
   const refuse = (why: string): never => {
     throw new EbpfError("UNSUPPORTED", why, index);
   };
-  if (operation.kind === "packet") refuse("legacy packet access is not run here");
+  if (operation.kind === "packet") refuse("legacy packet access is not supported");
   if (operation.kind === "call" && operation.target === "btf") {
-    refuse("calls by BTF id need a kernel");
+    refuse("calls by BTF id need the kernel");
   }
   if (operation.kind === "wide" && operation.value !== "value") {
     refuse(`a 64-bit load of ${operation.value} needs a loader`);
   }
 }
 
-/** Slots of the functions that the program calls. */
+/** Returns the slots of the functions that the program calls. */
 function calledFunctions(instructions: readonly Instruction[]): number[] {
   const targets = instructions.flatMap((i) =>
     i.encoding.operation.kind === "call" ? (targetOf(i) ?? []) : [],

@@ -1,6 +1,6 @@
 /**
- * Exit conditions that compare an induction variable with an invariant: for how many iterations the
- * loop certainly continues.
+ * Exit conditions that compare an induction variable with an invariant: the number of iterations
+ * for which the loop certainly continues.
  */
 import type { Instruction } from "../instruction.ts";
 import type { JumpOp } from "../opcode.ts";
@@ -16,15 +16,15 @@ const ONE = number(1n);
 const minus = (a: Linear, b: Linear): Linear => plus(a, b, -1n);
 
 /**
- * Values from `from` on with which the loop continues, modulo 2^64; `length` is 0 for all 2^64 and
- * for none.
+ * Values from `from` on for which the loop continues, modulo 2^64; `length` is 0 for all 2^64
+ * values and for none.
  */
 interface Interval {
   readonly from: Linear;
   readonly length: Linear;
 }
 
-/** What a register is compared with, to the numbers that the comparison holds for. */
+/** Maps the limit of a comparison to the values for which it holds. */
 const HOLDS: Readonly<Partial<Record<JumpOp, (limit: Linear) => Interval>>> = {
   ne: (limit) => ({ from: plus(limit, ONE), length: number(-1n) }),
   lt: (limit) => ({ from: number(0n), length: limit }),
@@ -67,7 +67,7 @@ export function stayInLoop(
   return { first: minus(value, from), growth, length };
 }
 
-/** Whether a 32-bit comparison equals the 64-bit one, for what the registers may hold. */
+/** True if a 32-bit comparison equals the 64-bit one, for all values of the registers. */
 function isWhole(op: JumpOp, a: Range, b: Range): boolean {
   return Math.max(a.high, b.high) < (op.startsWith("s") ? TWO_31 : TWO_32);
 }

@@ -1,6 +1,6 @@
 /**
- * The control flow of one function: basic blocks, their order, dominators, and what makes a graph
- * reducible.
+ * The control-flow graph of one function: basic blocks in
+ * reverse postorder, dominators, reducibility.
  */
 import { type Instruction, targetOf } from "../instruction.ts";
 import { endsFlow } from "../structure.ts";
@@ -8,22 +8,22 @@ import { endsFlow } from "../structure.ts";
 export interface Block {
   /** Straight-line code; only the last instruction may jump. Never empty. */
   readonly instructions: readonly Instruction[];
-  /** Where the jump at its end leads, by number in reverse postorder; -1 for none. */
+  /** Target of the jump at its end, in reverse postorder; -1 for none. */
   taken: number;
-  /** Where control goes otherwise; -1 for none. */
+  /** The other successor; -1 for none. */
   next: number;
 }
 
-/** Blocks that can be reached, numbered in reverse postorder: block 0 is the entry. */
+/** Reachable blocks, numbered in reverse postorder: block 0 is the entry. */
 export interface Flow {
   readonly blocks: readonly Block[];
   /** Immediate dominator of each; the entry's is itself. */
   readonly dominator: Int32Array;
-  /** Blocks that an edge from a later or the same block leads to. */
+  /** Loop headers: targets of an edge from a later or the same block. */
   readonly isLoop: Uint8Array;
   /** Blocks with two or more edges from earlier ones. */
   readonly isMerge: Uint8Array;
-  /** Whether each loop is entered only through its head. */
+  /** True if each loop is entered only through its header. */
   readonly reducible: boolean;
   /** Longest chain of dominators. */
   readonly depth: number;
@@ -85,7 +85,7 @@ function splitBlocks(program: readonly Instruction[]): Map<number, Block> {
 function inReversePostorder(bySlot: ReadonlyMap<number, Block>, entry: number): Block[] {
   const postorder: number[] = [];
   const seen = new Set([entry]);
-  // An explicit stack: programs of 16384 blocks in a row would overflow the machine's.
+  // An explicit stack: 16384 consecutive blocks would overflow the machine's.
   const stack = [{ slot: entry, rest: successors(bySlot.get(entry)!) }];
   for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
     const slot = top.rest.pop();

@@ -1,5 +1,5 @@
 /**
- * One function of a program as one of WebAssembly: its blocks, the counter of instructions, calls.
+ * Compiles one function of a program to WebAssembly: its blocks, the instruction counter, calls.
  */
 
 import { FRAME_POINTER, type Instruction, REGISTERS, wideValue } from "../instruction.ts";
@@ -35,7 +35,7 @@ import {
   type ValueType,
 } from "./wasm.ts";
 
-/** Sums that are tested for one loop: of its accesses, and of its exit. */
+/** Sums tested for one loop: those of its accesses, and that of its exit. */
 const MAX_LIMITS = MAX_WALKS + 1;
 const NONE: ReadonlyMap<number, Window> = new Map();
 
@@ -94,9 +94,9 @@ class FunctionCompiler implements BlockEmitter {
   readonly #zeroed: number;
   readonly #signature: Signature;
   readonly #registers: Registers;
-  /** Instructions that are left of the step limit. */
+  /** Instructions left of the step limit. */
   readonly #fuel: number;
-  /** For tests of bounds in front of loops. */
+  /** For hoisted bounds checks. */
   readonly #limits: readonly number[];
   readonly #access: AccessContext;
   readonly #calls: CallContext;
@@ -107,14 +107,14 @@ class FunctionCompiler implements BlockEmitter {
   /** At the current instruction. */
   #known: Ranges = nothingKnown();
   /**
-   * Windows of accesses, by slot: of the loop whose bounds were tested last, and of those that are
-   * tested already.
+   * Windows of accesses, by slot: those of the loop with the latest
+   * hoisted checks, and those proved before.
    */
   #hoisted: ReadonlyMap<number, Window> = NONE;
   #proven: ReadonlyMap<number, Window> = NONE;
-  /** Of the loop that was looked at last. */
+  /** Facts of the loop analysed last. */
   #facts: (LoopFacts & { readonly row: Row }) | undefined;
-  /** Instructions of the current block that are counted already and have not run yet. */
+  /** Instructions of the current block that are counted, but have not run yet. */
   #ahead = 0;
 
   constructor(unit: Unit, callees: Callees, flow: Flow, entry: Entry | "local", zeroed: number) {
@@ -253,7 +253,7 @@ class FunctionCompiler implements BlockEmitter {
     }
   }
 
-  /** Stores what is left of the step limit, `more` instructions not having run. */
+  /** Stores the rest of the step limit; `more` counted instructions have not run. */
   #sync(more: number): void {
     const code = this.#code.i32(0).get(this.#fuel);
     if (more > 0) code.i64(BigInt(more)).op("i64_add");

@@ -1,4 +1,5 @@
-// What only compiled programs can get wrong; the rest is in ../engine.test.ts and ../fuzz.
+// Tests of compiled programs only; ../runner.test.ts and
+// ../../../test/support/ebpf-fuzz cover all runners.
 import assert from "node:assert/strict";
 import test from "node:test";
 import { Assembler, at, R0, R1, R2, R3, R4, R5, R6 } from "../assembler.ts";
@@ -10,7 +11,7 @@ import { analyseFlow } from "./flow.ts";
 import { Jit } from "./jit.ts";
 import { LinearMemory } from "./linear-memory.ts";
 
-/** Both engines' R0 for some R1. */
+/** Compares R0 of both runners for some R1. */
 function agree(code: Uint8Array, inputs: readonly bigint[]): void {
   const [jit, interpreter] = [new Jit(code), new Interpreter(code)];
   for (const r1 of inputs) {
@@ -19,7 +20,7 @@ function agree(code: Uint8Array, inputs: readonly bigint[]): void {
   }
 }
 
-test("a loop with two entries runs", () => {
+test("program runs when a loop has two entries", () => {
   const p = new Assembler().alu64.mov(R3, 10).jump.set(R1, 1, "second");
   p.label("first").alu64.add(R0, 1);
   p.label("second").alu64.add(R0, 100).alu64.sub(R3, 1).jump.ne(R3, 0, "first").exit();
@@ -28,7 +29,7 @@ test("a loop with two entries runs", () => {
   agree(code, [0n, 1n]);
 });
 
-test("a thousand branches in a row neither overflow a stack nor go wrong", () => {
+test("program with a thousand consecutive branches compiles and runs", () => {
   const p = new Assembler().alu64.mov(R2, R1);
   for (let n = 0; n < 1200; n++) p.alu64.add(R2, n).jump.gt(R2, 700_000, "out");
   p.alu64.mov(R0, R2).exit().label("out").alu64.mov(R0, -1).exit();
@@ -37,7 +38,7 @@ test("a thousand branches in a row neither overflow a stack nor go wrong", () =>
   agree(code, [0n, 1_000_000n]);
 });
 
-test("a thousand joins nest and end where they should", () => {
+test("program with a thousand nested joins runs", () => {
   const p = new Assembler();
   for (let n = 0; n < 1000; n++) {
     p.jump
@@ -60,7 +61,7 @@ function sumOfWords(more: (p: Assembler) => void): Assembler {
   return p.alu64.add(R2, 4).jump.ne(R2, 600, "head");
 }
 
-test("an iteration sees what the one before it left in registers", () => {
+test("iteration uses the registers of the previous one", () => {
   const more: ((p: Assembler) => void)[] = [
     (p) => p.alu64.add(R5, R2),
     (p) => p.alu64.mov(R6, R5).alu64.mov(R5, R2),
@@ -85,7 +86,7 @@ test("an iteration sees what the one before it left in registers", () => {
   }
 });
 
-test("call() takes any r1, also after another one", () => {
+test("call() accepts another r1 than the last time", () => {
   const jit = new Jit(new Assembler().alu64.mov(R0, R1).alu64.rsh(R0, 8).exit().assemble());
   const values = [5 * 2 ** 40, 256, 0, 2 ** 40, 0xffff_ff00, 5 * 2 ** 40];
   assert.deepEqual(
@@ -94,7 +95,7 @@ test("call() takes any r1, also after another one", () => {
   );
 });
 
-test("bind() gives a function for each r1, and they keep apart", () => {
+test("bind() returns an independent function for each r1", () => {
   for (const engine of RUNNERS) {
     const code = new Assembler().alu64.mov(R0, R1).alu64.add(R0, 1).exit().assemble();
     const machine = createRunner(engine, code);
@@ -111,7 +112,7 @@ test("bind() works when a helper ends the program", () => {
   assert.deepEqual([run(), run()], [9, 9]);
 });
 
-test("the step limit holds when it is at most the length of a straight program", () => {
+test("step limit holds when it is at most the length of a straight program", () => {
   const code = new Assembler().alu64.add(R0, 1).alu64.add(R0, 1).exit().assemble();
   for (const stepLimit of [2, 3]) {
     const outcomes = RUNNERS.map((engine) => {
@@ -127,7 +128,7 @@ test("the step limit holds when it is at most the length of a straight program",
   }
 });
 
-test("a region that lies elsewhere is refused, and left to the interpreter", () => {
+test("interpreter runs the program when a region is outside the linear memory", () => {
   const code = new Assembler().alu64.mov(R0, 3).exit().assemble();
   const options = { regions: [{ name: "context", base: 0x10000, bytes: new Uint8Array(8) }] };
   assert.throws(
@@ -142,7 +143,7 @@ test("a region that lies elsewhere is refused, and left to the interpreter", () 
   assert.equal(engine.run(), 3n);
 });
 
-test("functions that share too much code are left to the interpreter", () => {
+test("interpreter runs the program when functions share too much code", () => {
   const p = new Assembler();
   for (let n = 0; n < 60; n++) p.callLocal(`f${n}`);
   p.exit();
@@ -153,7 +154,7 @@ test("functions that share too much code are left to the interpreter", () => {
   assert.ok(fastestRunner(code) instanceof Interpreter);
 });
 
-test("a program with very many functions is left to the interpreter", () => {
+test("interpreter runs the program when it has too many functions", () => {
   const p = new Assembler();
   for (let n = 0; n < 7000; n++) p.callLocal(`f${n}`).exit().label(`f${n}`);
   const code = p.alu64.mov(R0, 0).exit().assemble();
@@ -161,7 +162,7 @@ test("a program with very many functions is left to the interpreter", () => {
   assert.ok(fastestRunner(code) instanceof Interpreter);
 });
 
-test("so many jumps that V8 would take long are left to the interpreter", () => {
+test("interpreter runs the program when it has too many jumps for V8", () => {
   const p = new Assembler();
   for (let n = 0; n < 4001; n++) p.jump.eq(R1, n, "out");
   const code = p.label("out").exit().assemble();
@@ -169,7 +170,7 @@ test("so many jumps that V8 would take long are left to the interpreter", () => 
   assert.ok(fastestRunner(code) instanceof Interpreter);
 });
 
-test("a linear memory gives aligned bytes until they are used up", () => {
+test("linear memory allocates aligned bytes until it is exhausted", () => {
   const memory = new LinearMemory(100_000);
   assert.equal(memory.allocate(10, 4096).byteOffset % 4096, 0);
   assert.equal(memory.allocate(10).byteOffset % 8, 0);

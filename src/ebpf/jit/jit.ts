@@ -1,4 +1,4 @@
-/** The engine that compiles programs to WebAssembly, for the machine's own speed. */
+/** The runner that compiles programs to WebAssembly. */
 
 import { noHelper } from "../faults.ts";
 import type { Instruction } from "../instruction.ts";
@@ -21,7 +21,7 @@ import { instantiate } from "./webassembly.ts";
 
 export interface JitOptions extends RunnerOptions {
   /**
-   * Holds the regions' bytes. Programs that share one share its stack: a helper must not run
+   * Holds the regions' bytes. Programs with a common memory share its stack: a helper must not run
    * another one of them. Default: a memory for the stack alone.
    */
   readonly memory?: LinearMemory;
@@ -33,7 +33,7 @@ type Fixed = () => number;
 
 const TWO_32 = 2 ** 32;
 
-/** Thrown through compiled code by a helper after which the program ends. */
+/** Thrown through compiled code by a helper that ends the program. */
 class Unwind {
   readonly result: bigint;
   constructor(result: bigint) {
@@ -42,9 +42,9 @@ class Unwind {
 }
 
 /**
- * A program, compiled when it first runs. It differs from the interpreter in one thing: the step
- * limit is tested at heads of loops, calls and the last exit, so a run may go over it by a path
- * without loops.
+ * A program, compiled at its first run. It differs from the interpreter in one
+ * respect: the step limit is tested at loop headers, calls and the last exit, so a
+ * run may exceed it by a path without loops.
  */
 export class Jit implements Runner {
   readonly #unit: Unit;
@@ -54,12 +54,12 @@ export class Jit implements Runner {
   readonly #helpers: ReadonlyMap<number, Helper>;
   readonly #options: JitOptions;
   readonly #traps: TrapContext;
-  /** What is left of the step limit, in two halves. */
+  /** Rest of the step limit, in two halves. */
   readonly #left: Int32Array;
   #run: Run | undefined;
   #call: Call | undefined;
   #fixed: Fixed | undefined;
-  /** The R1 that `#fixed` is for. */
+  /** The R1 of `#fixed`. */
   #fixedR1 = -1;
 
   /** @throws EbpfError if the code is not a valid program, or UNSUPPORTED */
@@ -99,13 +99,13 @@ export class Jit implements Runner {
   }
 
   call(r1: number): number {
-    // A function of its own for the rare case, so that this one stays small enough to be inlined.
+    // The rare case is a separate function, so that V8 inlines this one.
     return r1 === this.#fixedR1 ? this.#fixed!() : this.#callAny(r1);
   }
 
   /**
-   * Compiles at once, for accesses to the one context; if no helper ends programs, to WebAssembly's
-   * own function.
+   * Compiles at once, for accesses to one context. Returns WebAssembly's
+   * own function if no helper ends programs.
    */
   bind(r1: number): () => number {
     if (this.#options.unwinds !== undefined) return () => this.call(r1);
@@ -119,8 +119,8 @@ export class Jit implements Runner {
   }
 
   #callAny(r1: number): number {
-    // A helper that ends the program throws: V8 inlines no call of WebAssembly in a function that
-    // catches.
+    // A helper that ends the program throws. V8 inlines no call of
+    // WebAssembly in a function with a catch.
     if (this.#fixed === undefined && this.#options.unwinds === undefined) return this.bind(r1)();
     try {
       this.#call ??= this.#compile({ kind: "call" }) as Call;
@@ -158,7 +158,7 @@ export class Jit implements Runner {
     return instantiate(compileModule(this.#unit, entry, pages), imports).main;
   }
 
-  /** A helper as compiled code calls it: WebAssembly hands over signed values. */
+  /** Wraps a helper for compiled code: WebAssembly passes signed values. */
   #import(number: number, helper: Helper): Helper {
     const { unwinds } = this.#options;
     const u = (value: bigint) => BigInt.asUintN(64, value);

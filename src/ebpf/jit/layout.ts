@@ -1,4 +1,4 @@
-/** Where a program's regions lie in the linear memory, and which one an address probably means. */
+/** Places a program's regions in the linear memory, and guesses the region of an address. */
 
 import { EbpfError } from "../errors.ts";
 import type { Instruction } from "../instruction.ts";
@@ -8,7 +8,7 @@ import { STACK_BASE, STACK_SIZE, STACK_TOP } from "../runner.ts";
 import { writesDst } from "../structure.ts";
 import { type LinearMemory, STACK_OFFSET } from "./linear-memory.ts";
 
-/** A region as compiled code sees it. */
+/** A region in the linear memory. */
 export interface Window {
   /** Program's address of its first byte. */
   readonly base: number;
@@ -43,8 +43,8 @@ export function layOut(regions: readonly Region[], memory: LinearMemory): Layout
 export type Guesses = (Window | undefined)[];
 
 /**
- * At a function's entry. Guesses decide which region is tried first, never what is right: a wrong
- * one costs a few comparisons more.
+ * Guesses at a function's entry. They select the region that is tested first, and do not affect
+ * results: a wrong one costs a few comparisons.
  */
 export function entryGuesses({ windows, stack }: Layout): Guesses {
   const guesses: Guesses = Array.from({ length: REGISTERS }, () => undefined);
@@ -53,7 +53,9 @@ export function entryGuesses({ windows, stack }: Layout): Guesses {
   return guesses;
 }
 
-/** After an instruction: copies and sums point where what they are made of points. */
+/**
+ * Updates guesses after an instruction: copies and sums point into the region of their operands.
+ */
 export function updateGuesses(guesses: Guesses, i: Instruction, layout: Layout): void {
   const { operation } = i.encoding;
   if (operation.kind === "call") guesses[0] = undefined;
@@ -74,8 +76,8 @@ function windowOf(address: number, { windows, stack }: Layout): Window | undefin
 }
 
 /**
- * Bytes of the own frame that the function may touch: all if its frame's address is stored or
- * passed on.
+ * Returns the bytes of its frame that the function may access:
+ * all if its address is stored or passed on.
  */
 export function frameBytes(instructions: readonly Instruction[]): number {
   let bytes = 0;

@@ -1,12 +1,12 @@
 /**
- * The memory that compiled programs work on. WebAssembly reaches its own memory and nothing else,
- * so contexts must lie in it: allocated here, or, for memory that others share, pages of a file
- * mapped over a part of it (`mapFileOver` of src/os).
+ * The memory of compiled programs. WebAssembly accesses only its own memory, so contexts must be in
+ * it: allocated here, or, for shared memory, pages of a file mapped over a part of it
+ * (`mapFileOver` of src/os).
  */
 import { MAX_FRAMES, STACK_SIZE } from "../runner.ts";
 import { createWasmMemory, type WasmMemory } from "./webassembly.ts";
 
-/** The counter of executed instructions lies at 0, the stack behind it. */
+/** The counter of executed instructions is at 0, the stack follows. */
 export const COUNTER_OFFSET = 0;
 export const STACK_OFFSET = 64;
 const FIRST_FREE = STACK_OFFSET + STACK_SIZE * MAX_FRAMES;
@@ -16,15 +16,15 @@ export class LinearMemory {
   readonly buffer: ArrayBuffer;
   #next = FIRST_FREE;
 
-  /** @param size bytes to allocate from; the stack comes on top. At most 4 GiB. */
+  /** @param size bytes to allocate from, in addition to the stack. At most 4 GiB. */
   constructor(size: number) {
     this.wasm = createWasmMemory(size + FIRST_FREE);
     this.buffer = this.wasm.buffer;
   }
 
   /**
-   * Fresh bytes at a multiple of `align` (a power of two, at least 8). @throws RangeError if none
-   * are left
+   * Allocates bytes at a multiple of `align` (a power of two, at least
+   * 8). @throws RangeError if none are left
    */
   allocate(size: number, align = 8): Uint8Array {
     const at = Math.ceil(this.#next / align) * align;

@@ -1,6 +1,6 @@
 /**
- * Registers as linear functions of their earlier values, along straight code, modulo 2^64. For a
- * loop's body this finds the invariants and the induction variables.
+ * Registers as linear functions of their earlier values, along straight-line code, modulo 2^64. For
+ * a loop body this finds the invariants and the induction variables.
  */
 import { type Instruction, REGISTERS } from "../instruction.ts";
 import type { AluOp, Operation } from "../opcode.ts";
@@ -42,13 +42,13 @@ function isZero(sum: Linear): boolean {
   return isNumber(sum) && sum.constant === 0n;
 }
 
-/** Equal but for their constants. */
+/** True if two functions differ only in their constants. */
 export function parallel(a: Linear, b: Linear): boolean {
   if (a.factors.size !== b.factors.size) return false;
   return [...a.factors].every(([register, by]) => b.factors.get(register) === by);
 }
 
-/** Each register as itself. */
+/** Returns each register as itself. */
 function themselves(): Sums {
   return Array.from({ length: REGISTERS }, (_, n) => ({
     factors: new Map([[n, 1n]]),
@@ -56,7 +56,7 @@ function themselves(): Sums {
   }));
 }
 
-/** What is known behind an instruction. @param known what registers may hold before it */
+/** Updates the sums after an instruction. @param known ranges of the registers before it */
 function followSums(sums: Sums, i: Instruction, known: Ranges): void {
   const { operation } = i.encoding;
   if (operation.kind === "alu") sums[i.dst] = afterAlu(sums, i, operation, known);
@@ -95,7 +95,7 @@ function afterAlu(
 
 const TWO_32 = 2 ** 32;
 
-/** Whether a 32-bit operation equals the 64-bit one, for what the registers may hold. */
+/** True if a 32-bit operation equals the 64-bit one, for all values of the registers. */
 function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
   if (op === "mov") return b.high < TWO_32;
   if (a.high >= TWO_32) return false;
@@ -105,8 +105,8 @@ function isExact(op: AluOp, a: Range, b: Range, imm: number): boolean {
 }
 
 /**
- * One iteration of a loop with a straight body: registers as functions of their values at its
- * start.
+ * One iteration of a loop with a straight-line body: registers as
+ * functions of their values at its start.
  */
 export interface Iteration {
   /** Before each instruction, and at the end. */
@@ -144,7 +144,7 @@ export function analyseIteration(instructions: readonly Instruction[], known: Ra
   return { before, ranges, growth };
 }
 
-/** A function's stride; undefined if it is not constant. */
+/** Returns a function's stride; undefined if it is not constant. */
 export function growthOf(sum: Linear, growth: Sums): Linear | undefined {
   let total = ZERO;
   for (const [register, by] of sum.factors) {
@@ -155,7 +155,7 @@ export function growthOf(sum: Linear, growth: Sums): Linear | undefined {
   return total;
 }
 
-/** Whether a function is invariant. */
+/** True if a function is invariant. */
 export function staysSame(sum: Linear, growth: Sums): boolean {
   const by = growthOf(sum, growth);
   return by !== undefined && isZero(by);

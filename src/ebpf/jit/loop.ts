@@ -1,4 +1,4 @@
-/** What is known of a loop with a short body. */
+/** Facts about a loop with a short body. */
 import type { Instruction } from "../instruction.ts";
 import { isCertain } from "./access.ts";
 import { stayInLoop } from "./exit.ts";
@@ -10,14 +10,14 @@ import type { Ranges } from "./ranges.ts";
 import type { Row } from "./row.ts";
 import type { Stay } from "./stay.ts";
 
-/** Where the loop is. */
+/** Context of a loop. */
 export interface Surroundings {
   readonly layout: Layout;
   /** The function's frame, if it is always at the same address. */
   readonly frame: Window | undefined;
   /** At the start of the body. */
   readonly guesses: Guesses;
-  /** What registers may hold at the start of any iteration. */
+  /** Ranges of the registers at the start of any iteration. */
   readonly known: Ranges;
 }
 
@@ -36,7 +36,7 @@ export function analyseLoop({ blocks }: Flow, row: Row, around: Surroundings): L
   return { stays, windows, exit: loopExit(blocks, row, iteration) };
 }
 
-/** What says that the loop's only exit is not taken; undefined if it has several exits. */
+/** Returns the test that the loop's only exit is not taken; undefined if it has several exits. */
 function loopExit(blocks: Flow["blocks"], { blocks: row, exits }: Row, iteration: Iteration) {
   const n = exits.findIndex((exit) => exit >= 0);
   if (exits.some((exit, other) => exit >= 0 && other !== n)) return undefined;

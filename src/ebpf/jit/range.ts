@@ -1,6 +1,6 @@
 /**
- * What numbers a register may hold: intervals with a step, of unsigned 64-bit values below 2^52 or
- * of all of them.
+ * Ranges of a register's values: intervals with a step, of unsigned
+ * 64-bit values below 2^52 or of all values.
  */
 import type { AluOp } from "../opcode.ts";
 
@@ -9,11 +9,11 @@ export interface Range {
   readonly low: number;
   /** Infinity if nothing is known. */
   readonly high: number;
-  /** 0 of a constant. */
+  /** 0 for a constant. */
   readonly step: number;
 }
 
-// Sums and products of two exact numbers below this are told from larger ones.
+// Sums and products of two exact numbers below this are distinct from larger ones.
 const MAX = 2 ** 52;
 const TWO_32 = 2 ** 32;
 export const ANY: Range = { low: 0, high: Infinity, step: 1 };
@@ -30,12 +30,12 @@ function range(low: number, high: number, step: number): Range {
   return { low, high: high - ((high - low) % by), step: by };
 }
 
-/** From 0 on. */
+/** Returns 0..high. */
 export function upTo(high: number): Range {
   return range(0, high, 1);
 }
 
-/** The low 32 bits. */
+/** Returns the low 32 bits. */
 export function truncated(a: Range): Range {
   return a.high < TWO_32 ? a : ANY_32;
 }
@@ -60,9 +60,7 @@ export function same(a: Range, b: Range): boolean {
   return a.low === b.low && a.high === b.high && a.step === b.step;
 }
 
-/**
- * Widening: `after`, which includes `before`, with bounds that have moved set to one of `stops`.
- */
+/** Widens `after`, which includes `before`: sets moved bounds to one of `stops`. */
 export function widen(before: Range, after: Range, stops: readonly number[]): Range {
   const low = after.low < before.low ? after.low % Math.max(after.step, 1) : after.low;
   if (after.high <= before.high) return range(low, after.high, after.step);
@@ -77,7 +75,7 @@ export function compute(op: AluOp, bits: 32 | 64, a: Range, b: Range): Range {
   const [x, y] = [truncated(a), truncated(b)];
   if (op === "arsh" && x.high >= 2 ** 31) return ANY_32;
   const isShift = op === "lsh" || op === "rsh" || op === "arsh";
-  // Five bits of a count matter. Otherwise a result that fits is the same as that of 64 bits.
+  // A count has five significant bits. Other results that fit equal those of 64 bits.
   if (isShift && (!isConstant(y) || y.low >= 32)) return ANY_32;
   return truncated(compute64?.(x, y) ?? ANY);
 }
@@ -114,7 +112,7 @@ function lowestBit(m: number): number {
   return bit;
 }
 
-/** All bits up to the highest one of either. */
+/** Sets all bits up to the highest one of either operand. */
 const or: Compute = (a, b) => {
   const most = Math.max(a.high, b.high);
   if (most > MAX) return ANY;
@@ -123,7 +121,7 @@ const or: Compute = (a, b) => {
   return upTo(beyond - 1);
 };
 
-/** Shift counts beyond 51 leave nothing that is followed. */
+/** Shift counts above 51 leave nothing that is tracked. */
 const power = (b: Range): Range => (isConstant(b) && b.low < 52 ? constant(2 ** b.low) : ANY);
 
 const COMPUTE: Readonly<Partial<Record<AluOp, Compute>>> = {
@@ -149,7 +147,7 @@ export function immediate(imm: number, bits: 32 | 64): Range {
   return bits === 32 ? constant(imm >>> 0) : constant(imm);
 }
 
-/** The part of `a` in low..high; undefined if it is empty. */
+/** Returns the part of `a` in low..high; undefined if it is empty. */
 export function within(a: Range, low: number, high: number): Range | undefined {
   const step = Math.max(a.step, 1);
   const from = low > a.low ? a.low + Math.ceil((low - a.low) / step) * step : a.low;
@@ -157,7 +155,7 @@ export function within(a: Range, low: number, high: number): Range | undefined {
   return from > to ? undefined : range(from, to, a.step);
 }
 
-/** `a` without one value, if that is at an end. */
+/** Returns `a` without one value, which only has effect at an end. */
 export function without(a: Range, value: Range): Range | undefined {
   if (!isConstant(value)) return a;
   const step = Math.max(a.step, 1);

@@ -1,7 +1,7 @@
 /**
- * What registers may hold at the start of each block: intervals that are followed along the graph
- * until nothing changes, as in P. and R. Cousot, "Abstract interpretation" (POPL 1977). Accesses
- * that are in bounds for all of these values need no test.
+ * Ranges of the registers at the start of each block: an abstract interpretation of the graph to a
+ * fixed point, as in P. and R. Cousot, "Abstract interpretation" (POPL 1977). Accesses that are in
+ * bounds for all of these values need no test.
  */
 import { FRAME_POINTER, type Instruction, REGISTERS, wideValue } from "../instruction.ts";
 import type { JumpOp, Operation } from "../opcode.ts";
@@ -27,7 +27,7 @@ export type Ranges = Range[];
 
 /** Iterations after which bounds that still change are widened to everything. */
 const MAX_ITERATIONS = 12;
-/** Instructions followed, however the graph is formed. */
+/** Limit of instructions followed, for graphs of any form. */
 const BUDGET = 200_000;
 
 export function nothingKnown(): Ranges {
@@ -42,7 +42,7 @@ export function analyseRanges(flow: Flow, entry: Ranges): (Ranges | undefined)[]
   const visits = new Int32Array(flow.blocks.length);
   let budget = BUDGET;
   at[0] = entry;
-  // In reverse postorder, so that a block is followed when all that leads forward to it has been.
+  // In reverse postorder, so that a block is followed after its forward predecessors.
   const pending = new Uint8Array(flow.blocks.length);
   pending[0] = 1;
   for (let b = 0; b < pending.length; b++) {
@@ -66,7 +66,7 @@ export function analyseRanges(flow: Flow, entry: Ranges): (Ranges | undefined)[]
   }
   return at;
 
-  /** @returns whether the state there has changed */
+  /** @returns true if the state there has changed */
   function merge(to: number, arriving: Ranges): boolean {
     const before = at[to];
     if (before === undefined) {
@@ -86,8 +86,8 @@ export function analyseRanges(flow: Flow, entry: Ranges): (Ranges | undefined)[]
 }
 
 /**
- * Per register the constants that it is compared with, and their neighbours: bounds that loops stop
- * at.
+ * Returns, per register, the constants that it is compared with and
+ * their neighbours: the bounds for widening.
  */
 function stopsOf({ blocks }: Flow): number[][] {
   const stops: Set<number>[] = Array.from({ length: REGISTERS }, () => new Set());
@@ -101,7 +101,7 @@ function stopsOf({ blocks }: Flow): number[][] {
   return stops.map((set) => [...set].sort((a, b) => a - b));
 }
 
-/** What is known behind an instruction. */
+/** Updates ranges after an instruction. */
 export function follow(state: Ranges, i: Instruction): void {
   const { operation } = i.encoding;
   switch (operation.kind) {
@@ -143,7 +143,7 @@ function afterAlu(state: Ranges, i: Instruction, operation: Extract<Operation, {
   if (source === "reg") return compute(op, bits, a, state[i.src]!);
   if (bits === 64 && i.imm < 0) {
     if (op === "add") return compute("sub", bits, a, constant(-i.imm));
-    // The result has no bit that the dividend has not.
+    // The result has only bits of the dividend.
     if (op === "and") return upTo(a.high);
   }
   return compute(op, bits, a, immediate(i.imm, bits));
@@ -171,8 +171,8 @@ const MIRRORED: Readonly<Partial<Record<JumpOp, JumpOp>>> = {
 };
 
 /**
- * What is known if the jump at the end of a block is taken, or is not; undefined if that is
- * impossible.
+ * Returns the ranges if the jump at the end of a block is taken, or
+ * is not; undefined if that is impossible.
  */
 function refined(state: Ranges, i: Instruction, taken: boolean): Ranges | undefined {
   const { operation } = i.encoding;
@@ -181,8 +181,8 @@ function refined(state: Ranges, i: Instruction, taken: boolean): Ranges | undefi
   const a = state[i.dst]!;
   const b = source === "reg" ? state[i.src]! : immediate(i.imm, bits);
   const signed = operation.op.startsWith("s") && operation.op !== "set";
-  // Signed comparisons of non-negative numbers, and 32-bit ones of short numbers, equal the plain
-  // ones.
+  // Signed comparisons of non-negative numbers, and 32-bit ones of
+  // short numbers, equal unsigned 64-bit ones.
   const most = Math.max(a.high, b.high);
   if (bits === 32 && most >= (signed ? 2 ** 31 : 2 ** 32)) return state;
   if (signed && most === Infinity) return state;
@@ -201,7 +201,7 @@ function refined(state: Ranges, i: Instruction, taken: boolean): Ranges | undefi
   return result;
 }
 
-/** Values of `a` for which `a op b` can hold. */
+/** Returns the values of `a` for which `a op b` can hold. */
 function refine(a: Range, op: JumpOp, b: Range): Range | undefined {
   switch (op) {
     case "eq":
@@ -221,7 +221,10 @@ function refine(a: Range, op: JumpOp, b: Range): Range | undefined {
   }
 }
 
-/** Where a program starts: all registers are 0 but R10, and those that the caller sets. */
+/**
+ * Returns the ranges at a program's start: all registers are 0,
+ * except R10 and those that the caller sets.
+ */
 export function entryRanges(r10: number, r1: Range, r2: Range): Ranges {
   const entry: Ranges = Array(REGISTERS).fill(constant(0));
   entry[FRAME_POINTER] = constant(r10);
