@@ -126,6 +126,21 @@ test("a queue is served only when it is enabled, registered and allowed to use m
   });
 });
 
+test("a queue serves no ring when its context was replaced or unregistered", () => {
+  withBench((bench) => {
+    const { tx } = bench.pair;
+    bench.open();
+    bench.register();
+    assert.equal(tx.ring, null, "the old context is released");
+    tx.attach(bench.settings);
+    bench.publish(0);
+    assert.deepEqual(bench.transmitted(), [0]);
+    tx.forget();
+    assert.equal(tx.ring, null);
+    assert.deepEqual(bench.transmitted(), [0]);
+  });
+});
+
 test("a queue sends all of its retiring ring before its new ring when a ring is replaced", () => {
   withBench((bench) => {
     const { tx } = bench.pair;

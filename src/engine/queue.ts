@@ -35,6 +35,8 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
   /** The guest enabled the direction: rings are attached as soon as they can be served. */
   enabled = false;
   current: RegisteredRing<Ring> | null = null;
+  /** `current.ring`, null while it is not served; kept here because each poll reads it. */
+  ring: Ring | null = null;
   retiring: RegisteredRing<Ring> | null = null;
   readonly #attached: (features: number) => void;
 
@@ -46,11 +48,6 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
   }
 
   protected abstract readonly makeRing: (format: RingFormat, config: QueueConfig) => Ring;
-
-  /** The current ring; null while it is not served. */
-  get ring(): Ring | null {
-    return this.current === null ? null : this.current.ring;
-  }
 
   /** The guest has registered a context. Its memory may be absent at present. */
   get registered(): boolean {
@@ -75,6 +72,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     this.current?.release();
     this.format.initialise(this.direction, context.words, this.bufs);
     this.current = new RegisteredRing<Ring>(context, this.format, this.bufs);
+    this.ring = null;
   }
 
   /** Unregisters all contexts. Nothing touches their memory from here on. */
@@ -82,6 +80,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     this.retired();
     this.current?.release();
     this.current = null;
+    this.ring = null;
   }
 
   /** Continues with the rings of another process, which `attach` serves. */
@@ -101,6 +100,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     this.retired();
     this.retiring = this.current;
     this.current = null;
+    this.ring = null;
   }
 
   /** Unregisters the retiring ring. */
@@ -135,15 +135,18 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
   /** Attaches the rings of an enabled queue, each at its position. */
   attach(settings: RingSettings | null): void {
     if (!this.enabled || settings === null) return;
-    const { ring: before } = this;
     this.retiring?.attach(this.makeRing, settings, this.counters);
     this.current?.attach(this.makeRing, settings, this.counters);
-    if (this.ring !== before) this.#attached(settings.features);
+    const ring = this.current?.ring ?? null;
+    if (ring === this.ring) return;
+    this.ring = ring;
+    this.#attached(settings.features);
   }
 
   detach(): void {
     this.retiring?.detach();
     this.current?.detach();
+    this.ring = null;
   }
 
   /**
@@ -156,6 +159,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     const before = this.absent;
     this.retiring?.memoryChanged(memory);
     this.current?.memoryChanged(memory);
+    if (this.current?.absent) this.ring = null;
     this.attach(settings);
     return this.absent && !before;
   }
