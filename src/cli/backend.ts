@@ -198,15 +198,19 @@ async function backend(flags: BackendFlags): Promise<void> {
       setUpTap(tapOf(flags));
       life.atEnd(() => removeTap(tapOf(flags)));
     }
+    const spec = specOf(flags);
+    const events = new Events();
     const worker = new WorkerHandle({
       name: flags.path,
       task: { ...options, losesRights: account !== undefined },
       worker: backendWorker(),
-      log: (level, text) => log[level](text),
+      log: (level, text) => {
+        log[level](text);
+        events.publish("log", spec.name, { level, text });
+      },
       print: (text) => out.write(text),
     });
-    const events = new Events();
-    const nic = runningNic(specOf(flags), worker, events);
+    const nic = runningNic(spec, worker, events);
     await run(worker, life, async () => {
       // Loads modules, which the other user may not read.
       await openApi(flags.path, nic, events, { access, life });

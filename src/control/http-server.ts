@@ -74,8 +74,8 @@ export class HttpServer {
   readonly #malformed = new WeakSet<Socket>();
   /** The answer that is due on each socket. */
   readonly #due = new WeakMap<Socket, ServerResponse>();
-  /** Sockets whose client sent more than one request at a time: the first answer is the last. */
-  readonly #pipelining = new WeakSet<Socket>();
+  /** Sockets that get no further answer: refused, or their client sent requests without waiting. */
+  readonly #silenced = new WeakSet<Socket>();
   readonly #server: Server;
   #unanswered = 0;
   #streams = 0;
@@ -118,8 +118,11 @@ export class HttpServer {
     const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd: number } };
     if (handle === undefined || !mayConnect(handle.fd, this.#socket.file)) {
       this.counters.refusedPeers++;
+      // Its request is read before the end, or it would hear of a broken pipe instead.
+      this.#silenced.add(socket);
       socket.end(bareAnswer(403, "this user may not use this control socket: see --socket-group"));
-      return void socket.destroySoon();
+      setTimeout(() => socket.destroy(), LINGER_MS).unref();
+      return;
     }
     this.counters.clients++;
     this.#clients.add(socket);
@@ -151,13 +154,13 @@ export class HttpServer {
   #requested(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
     const due = this.#due.get(socket);
-    if (due === undefined && !this.#pipelining.has(socket)) {
+    if (due === undefined && !this.#silenced.has(socket)) {
       this.#due.set(socket, response);
       response.once("close", () => this.#due.delete(socket));
       void this.#serve(request, response);
       return;
     }
-    this.#pipelining.add(socket);
+    this.#silenced.add(socket);
     socket.pause();
     if (due === undefined || due.writableEnded) socket.destroySoon();
     // An endless answer: a stream of events.
@@ -200,7 +203,7 @@ export class HttpServer {
   #stream(response: ServerResponse, begin: (client: StreamClient) => void): void {
     const { streams, streamBytes, heartbeatMs } = this.#limits;
     const { socket } = response;
-    if (socket === null || this.#pipelining.has(socket)) {
+    if (socket === null || this.#silenced.has(socket)) {
       return send(response, { status: 400, body: { error: "send one request at a time" } }, true);
     }
     if (this.#streams >= streams) {
