@@ -113,7 +113,7 @@ export class NicService implements GroupedNic {
     return proof;
   }
 
-  /** Loads HTTP. A process that becomes another user, which may not read our files, does it before. */
+  /** Loads HTTP. Call it before a change of user: the other user may not read our files. */
   loadApi(): Promise<typeof import("./api.ts")> {
     this.#api ??= import("./api.ts");
     return this.#api;
