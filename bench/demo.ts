@@ -9,7 +9,6 @@
 import { writeFileSync } from "node:fs";
 import { cpus, loadavg, release } from "node:os";
 import { parseArgs } from "node:util";
-import { runEmbedded } from "../src/cli/embedded.ts";
 import { findFormat } from "../src/devices/registry.ts";
 import {
   buildModule,
@@ -31,6 +30,7 @@ import {
   type Sample,
   table,
 } from "./demo-results.ts";
+import { describe, runEmbedded } from "./embedded.ts";
 
 interface Contender {
   readonly nic: string;
@@ -289,15 +289,7 @@ function runWithoutVm(reason: string): void {
   const result = runEmbedded();
   const lost = result.sent - result.received;
   expect(lost === 0 && result.wrong === 0, `${lost} packets lost, ${result.wrong} wrong`);
-  const { tx, rx } = result.instructionsPerPacket;
-  process.stdout.write(
-    `\nbpfhv/sring, a user-space guest over shared memory, programs in the interpreter\n` +
-      `  packets     ${result.sent} sent, ${result.received} received, ${result.wrong} changed or out of order\n` +
-      `  from guest  ${(result.fromGuestPps / 1000).toFixed(0)} kp/s\n` +
-      `  to guest    ${(result.toGuestPps / 1000).toFixed(0)} kp/s\n` +
-      `  round trip  ${(result.rttMs * 1000).toFixed(1)} us\n` +
-      `  eBPF        ${tx.toFixed(1)} instructions a packet sent, ${rx.toFixed(1)} received\n`,
-  );
+  process.stdout.write(`\n${describe(result)}\n`);
   const { fromGuestPps, toGuestPps, rttMs } = result;
   const row = {
     ...{ nic: "bpfhv/sring (in process)", offloads: false, lost },

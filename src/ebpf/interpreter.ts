@@ -51,6 +51,7 @@ interface Frame {
 }
 
 export class Interpreter implements Runner {
+  readonly name = "interpreter";
   /** R0..R10. */
   readonly #r = new BigUint64Array(REGISTERS);
   /** The same buffer as low and high halves: register n is at 2n and 2n + 1. */

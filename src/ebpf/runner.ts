@@ -41,12 +41,16 @@ export interface RunnerOptions {
   readonly unwinds?: (helper: number, result: bigint) => boolean;
 }
 
+export const RUNNERS = ["interpreter", "jit"] as const;
+export type RunnerName = (typeof RUNNERS)[number];
+
 /**
  * A loaded program. Where RFC 9669 leaves a choice, all runners agree: at the start registers and
  * stack are zero except R1, R2 and R10; a called function sees the caller's registers, and R1..R9
  * are restored afterwards; a run ends with the exception that a helper throws.
  */
 export interface Runner {
+  readonly name: RunnerName;
   /** Instructions executed by the last run. */
   readonly executed: number;
   /** Valid while the program runs: inside its helpers. */

@@ -3,10 +3,9 @@
 import { EbpfError } from "./errors.ts";
 import { Interpreter } from "./interpreter.ts";
 import { Jit, type JitOptions } from "./jit/jit.ts";
-import type { Runner } from "./runner.ts";
+import type { Runner, RunnerName } from "./runner.ts";
 
-export const RUNNERS = ["interpreter", "jit"] as const;
-export type RunnerName = (typeof RUNNERS)[number];
+export { RUNNERS, type RunnerName } from "./runner.ts";
 
 /** @throws EbpfError if the code is not a valid program, or unsupported by the runner */
 export function createRunner(name: RunnerName, code: Uint8Array, options: JitOptions = {}): Runner {

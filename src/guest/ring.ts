@@ -118,6 +118,12 @@ export class GuestRing {
     this.#reclaim = load(direction === "rx" ? "rxr" : "txr");
   }
 
+  /** What runs each of the ring's programs. */
+  get runners(): readonly Runner["name"][] {
+    const programs = [this.#publish, this.#collect, this.#arm, this.#reclaim];
+    return programs.map(({ engine }) => engine.name);
+  }
+
   /** Returns all buffers to the driver. */
   reset(): void {
     this.#busy.fill(0);

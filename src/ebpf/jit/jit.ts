@@ -47,6 +47,7 @@ class Unwind {
  * run may exceed it by a path without loops.
  */
 export class Jit implements Runner {
+  readonly name = "jit";
   readonly #unit: Unit;
   /** Of all frames, also those that no function has now: their bytes are the program's own. */
   readonly memory: Memory;

@@ -4,13 +4,14 @@
  * little about a real guest; that every packet arrives, in order and unchanged, says more.
  */
 
-import { proofOf, proveDevice } from "../devices/proof.ts";
-import { DEFAULT_FORMAT, findFormat } from "../devices/registry.ts";
-import { GuestDriver } from "../guest/driver.ts";
-import { LocalMemory } from "../guest/memory.ts";
-import { LoopbackPort } from "../net/loopback.ts";
-import { DEFAULT_BUFS } from "../nic/config.ts";
-import { LocalNic } from "../nic/local.ts";
+import { proofOf, proveDevice } from "../src/devices/proof.ts";
+import { DEFAULT_FORMAT, findFormat } from "../src/devices/registry.ts";
+import type { Runner } from "../src/ebpf/runner.ts";
+import { GuestDriver } from "../src/guest/driver.ts";
+import { LocalMemory } from "../src/guest/memory.ts";
+import { LoopbackPort } from "../src/net/loopback.ts";
+import { DEFAULT_BUFS } from "../src/nic/config.ts";
+import { LocalNic } from "../src/nic/local.ts";
 
 export interface EmbeddedResult {
   readonly sent: number;
@@ -23,6 +24,24 @@ export interface EmbeddedResult {
   readonly rttMs: number;
   /** Instructions of the guest's programs per packet. */
   readonly instructionsPerPacket: { readonly tx: number; readonly rx: number };
+  /** What ran the guest's programs. */
+  readonly runners: readonly Runner["name"][];
+}
+
+/** Describes the result for people. */
+export function describe(result: EmbeddedResult): string {
+  const { sent, received, wrong, fromGuestPps, toGuestPps, rttMs, runners } = result;
+  const { tx, rx } = result.instructionsPerPacket;
+  const compiled = runners.every((name) => name === "jit");
+  return [
+    `bpfhv/${DEFAULT_FORMAT}, a user-space guest over shared memory`,
+    `  programs    ${compiled ? "compiled to WebAssembly" : "in the interpreter, some or all"}`,
+    `  packets     ${sent} sent, ${received} received, ${wrong} changed or out of order`,
+    `  from guest  ${(fromGuestPps / 1000).toFixed(0)} kp/s`,
+    `  to guest    ${(toGuestPps / 1000).toFixed(0)} kp/s`,
+    `  round trip  ${(rttMs * 1000).toFixed(1)} us`,
+    `  eBPF        ${tx.toFixed(1)} instructions a packet sent, ${rx.toFixed(1)} received`,
+  ].join("\n");
 }
 
 /** 60 to 1499 bytes, numbered, filled with what depends on the number. */
@@ -87,6 +106,7 @@ export function runEmbedded(options: { device?: string; packets?: number } = {})
     tx: driver.tx[0].executed / sent,
     rx: driver.rx[0].executed / received,
   };
+  const runners = [...driver.tx[0].runners, ...driver.rx[0].runners];
   local.nic.detach();
   memory.close();
   return {
@@ -97,6 +117,7 @@ export function runEmbedded(options: { device?: string; packets?: number } = {})
     toGuestPps: (total / time.back) * 1000,
     rttMs,
     instructionsPerPacket,
+    runners,
   };
 }
 
