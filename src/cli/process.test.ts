@@ -20,6 +20,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { threadStates } from "../../test/support/os.ts";
 import { changeSpec, statusOf } from "../control/client.ts";
 import { controlPath } from "../control/socket-path.ts";
 
@@ -265,9 +266,7 @@ test("backend with --user leaves no thread a way to gain privileges", {
   const words = ["backend", "-p", at, "-b", "sink", "--reconnect", "--user", "nobody"];
   const { child, ended, err } = run(words);
   await until("an answer", () => status(at));
-  const tasks = `/proc/${child.pid}/task`;
-  for (const id of readdirSync(tasks)) {
-    const thread = readFileSync(`${tasks}/${id}/status`, "utf8");
+  for (const thread of threadStates(child.pid!)) {
     for (const line of [/^Uid:\t65534\t65534\t/m, /^NoNewPrivs:\t1$/m, /^CapPrm:\t0+$/m]) {
       assert.match(thread, line);
     }

@@ -4,13 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { until } from "../../test/support/os.ts";
+import { threadStates, until } from "../../test/support/os.ts";
 import { statusOf } from "../control/client.ts";
 import { controlPath } from "../control/socket-path.ts";
 
@@ -109,8 +109,7 @@ test("with --user no thread keeps root's rights, nor can gain any", {
   const at = join(folder, "dropped.sock");
   const child = await started(["--user", "nobody", "--net", "source"], at);
   try {
-    const tasks = `/proc/${child.pid}/task`;
-    const threads = readdirSync(tasks).map((id) => readFileSync(`${tasks}/${id}/status`, "utf8"));
+    const threads = threadStates(child.pid!);
     assert.ok(threads.length > 1);
     for (const thread of threads) {
       assert.match(thread, /^Uid:\t(\d+)\t\1\t\1\t\1$/m);
@@ -124,7 +123,7 @@ test("with --user no thread keeps root's rights, nor can gain any", {
     // Threads that Node.js starts before any of our code runs keep their bounding set.
     const empty = threads.filter((thread) => /^CapBnd:\t0+$/m.test(thread));
     assert.ok(empty.length >= 2, "the main thread and the NIC's");
-    assert.match(readFileSync(`${tasks}/${child.pid}/status`, "utf8"), /^CapBnd:\t0+$/m);
+    assert.match(readFileSync(`/proc/${child.pid}/status`, "utf8"), /^CapBnd:\t0+$/m);
     const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
     child.kill("SIGTERM");
     assert.equal(await ended, 0);

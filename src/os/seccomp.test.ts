@@ -23,8 +23,11 @@ const inWorker = await new Promise((resolve, reject) => {
       "require('node:child_process').spawnSync('/bin/true').error?.code)",
     { eval: true, execArgv: [] },
   );
-  worker.once("message", resolve);
   worker.once("error", reject);
+  // Its thread has ended then, and is not among those that are read.
+  let answer;
+  worker.once("message", (code) => (answer = code));
+  worker.once("exit", () => resolve(answer));
 });
 const threads = readdirSync("/proc/self/task").map((id) =>
   /NoNewPrivs:\\t1/.test(readFileSync("/proc/self/task/" + id + "/status", "utf8")),

@@ -1,6 +1,6 @@
 /** Support for all tests: open descriptors, load-dependent time limits, isolated checks. */
 import { execFileSync, fork } from "node:child_process";
-import { mkdtempSync, openSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { check } from "../../src/os/errors.ts";
@@ -190,4 +190,18 @@ export function lingering(seconds: number): { readonly fd: number; readonly othe
   scratch.setUint32(at + 4, seconds, true);
   check(libc.syscall6(SYS_SETSOCKOPT, fd, SOL_SOCKET, SO_LINGER, address, 8, 0), "setsockopt", "");
   return { fd, others: [listener, peer] };
+}
+
+/** `/proc/PID/task/TID/status` of each thread that has not ended meanwhile. */
+export function threadStates(pid: number): string[] {
+  const tasks = `/proc/${pid}/task`;
+  return readdirSync(tasks).flatMap((id) => {
+    try {
+      return readFileSync(`${tasks}/${id}/status`, "utf8");
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "ENOENT" || code === "ESRCH") return [];
+      throw error;
+    }
+  });
 }
