@@ -42,9 +42,10 @@ take_lock() {
 
 # Debian packages that the host itself needs. Does nothing if they are installed.
 need_packages() {
-  local missing=()
+  local missing=() package status
   for package in "$@"; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) || status=
+    [[ $status == *'ok installed' ]] || missing+=("$package")
   done
   [ ${#missing[@]} -eq 0 ] && return
   [ "$(id -u)" -eq 0 ] || die "please install, as root: apt-get install ${missing[*]}"

@@ -1,6 +1,7 @@
 /** The scripts refuse invalid options before they install, build or boot anything. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -60,4 +61,26 @@ test("progress of scripts is bold on a terminal only, and never with NO_COLOR", 
   assert.equal(run({}, false), "==> hello\n");
   assert.ok(run({}, true).startsWith("\x1b[1m==>\x1b[0m hello"));
   assert.match(run({ NO_COLOR: "1" }, true), /^==> hello/);
+});
+
+test("no script pipes into a reader that stops early", () => {
+  // With pipefail, the writer's SIGPIPE is the pipeline's status: 141, if it was slower to write.
+  const scripts = execFileSync("git", ["ls-files", "script", ".ci"], {
+    cwd: ROOT,
+    encoding: "utf8",
+  });
+  const early = /\|\s*(head\b|grep\s+-\w*q|sed\s+(-n\s+)?['"]?\d*q)/;
+  const found: string[] = [];
+  let read = 0;
+  for (const name of scripts.trim().split("\n")) {
+    const text = readFileSync(`${ROOT}${name}`, "utf8");
+    if (!/^#!.*\bbash|shellcheck shell=bash|pipefail/m.test(text)) continue;
+    read++;
+    const lines = text.replaceAll("\\\n", " ").split("\n");
+    found.push(
+      ...lines.filter((l) => early.test(l) && !/\|\| true/.test(l)).map((l) => `${name}: ${l}`),
+    );
+  }
+  assert.ok(read >= 8, `${read} scripts read`);
+  assert.deepEqual(found, []);
 });
