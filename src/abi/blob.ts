@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { struct, u32 } from "./layout.ts";
-import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramSet } from "./programs.ts";
+import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramId, type ProgramSet } from "./programs.ts";
 import { BLOB_MAGIC } from "./registers.ts";
 
 export const BLOB_HEADER = struct("bpfhv_blob", 48, {
@@ -49,6 +49,33 @@ export function buildBlob(set: ProgramSet, generation: number): Uint8Array {
   const hash = createHash("sha256").update(blob.subarray(BLOB_HEADER.size)).digest();
   blob.set(hash, BLOB_HASH_OFFSET);
   return blob;
+}
+
+/**
+ * @param bytes which nobody else changes meanwhile
+ * @returns a copy of each program's code; undefined if length, hash or a program's bounds are wrong
+ */
+export function parseBlob(bytes: Uint8Array): Map<ProgramId, Uint8Array> | undefined {
+  if (bytes.length < BLOB_HEADER.size) return undefined;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const word = (at: number): number => view.getUint32(at, true);
+  if (word(BLOB_HEADER.magic.offset) !== BLOB_MAGIC) return undefined;
+  if (word(BLOB_HEADER.length.offset) !== bytes.length) return undefined;
+  const hash = createHash("sha256").update(bytes.subarray(BLOB_HEADER.size)).digest();
+  if (hash.compare(bytes, BLOB_HASH_OFFSET, BLOB_HEADER.size) !== 0) return undefined;
+  const code = new Map<ProgramId, Uint8Array>();
+  let at = BLOB_HEADER.size;
+  for (let n = word(BLOB_HEADER.programs.offset); n > 0; n--) {
+    if (at + BLOB_PROGRAM.size > bytes.length) return undefined;
+    const id = word(at + BLOB_PROGRAM.id.offset) as ProgramId;
+    const length = word(at + BLOB_PROGRAM.instructions.offset) * 8;
+    at += BLOB_PROGRAM.size;
+    if (at + length > bytes.length) return undefined;
+    // Not slice: a Buffer's shares memory.
+    code.set(id, new Uint8Array(bytes.subarray(at, at + length)));
+    at += length;
+  }
+  return at === bytes.length ? code : undefined;
 }
 
 function codeOf(set: ProgramSet, name: keyof typeof PROGRAM_IDS): Uint8Array {

@@ -1,11 +1,12 @@
 /**
  * The programs that a NIC ships: compiled and proved in the main thread, before clients are
- * accepted.
+ * accepted, or taken from the cache of those that were.
  */
 import type { RingFormat } from "../devices/format.ts";
 import type { ProgramSets } from "../devices/program-set.ts";
 import { failure } from "../errors.ts";
 import type { NicOptions } from "./handle.ts";
+import { readSets, setKey, writeSets } from "./set-cache.ts";
 
 export interface ProvedPrograms {
   readonly sets: ProgramSets;
@@ -13,12 +14,18 @@ export interface ProvedPrograms {
   readonly proof: string;
 }
 
+/** What `proofOf` says if all are. */
+const PROVED = "proved";
+
 /** @throws CommandError if they must not be shipped */
 export async function provedPrograms(
   format: RingFormat,
   { nic }: NicOptions,
   allowUnverified: boolean,
 ): Promise<ProvedPrograms> {
+  const key = setKey(format.name, nic);
+  const kept = key === undefined ? undefined : readSets(key);
+  if (kept !== undefined) return { sets: kept, proof: PROVED };
   // Compiler and verifier are loaded, and run, while the worker comes up.
   const [{ proofOf, proveInTurns, UnprovedError }, { programSets }] = await Promise.all([
     import("../devices/proof.ts"),
@@ -26,7 +33,9 @@ export async function provedPrograms(
   ]);
   try {
     const proof = proofOf(format, await proveInTurns(format, nic), allowUnverified);
-    return { sets: programSets(format, nic), proof };
+    const sets = programSets(format, nic);
+    if (key !== undefined && proof === PROVED) writeSets(key, sets);
+    return { sets, proof };
   } catch (error) {
     throw error instanceof UnprovedError ? failure(error.message) : error;
   }

@@ -5,17 +5,12 @@
  *
  * Programs are compiled to WebAssembly, so contexts are in a WebAssembly memory.
  */
-import { createHash } from "node:crypto";
 import {
   ABI_VERSION,
   ABILITY,
   BAR_DOORBELLS,
   BAR_PROGRAM,
   BAR_REGISTERS,
-  BLOB_HASH_OFFSET,
-  BLOB_HEADER,
-  BLOB_MAGIC,
-  BLOB_PROGRAM,
   CONTEXT_PAGE,
   CTRL,
   EXT_ID_VALUE,
@@ -25,6 +20,7 @@ import {
   type ProgramForm,
   type ProgramId,
   type ProgramSet,
+  parseBlob,
   programSetProblem,
   REG,
   STATUS,
@@ -259,8 +255,9 @@ export class GuestDriver {
     const length = this.#read(REG.BLOB_LEN);
     const address = this.#memory.allocate(length);
     this.#writeAddress(REG.BLOB_LO, address);
-    const blob = this.#memory.bytes(address, length).slice();
-    return checked({ form: "helperfree", code: parseBlob(blob.buffer) });
+    const code = parseBlob(this.#memory.bytes(address, length).slice());
+    if (code === undefined) throw new GuestError("program blob: wrong length, bounds or SHA-256");
+    return checked({ form: "helperfree", code });
   }
 
   #fetchWindow(): ProgramSet {
@@ -319,26 +316,4 @@ function checked(set: ProgramSet): ProgramSet {
   const problem = programSetProblem(set);
   if (problem !== null) throw new GuestError(problem);
   return set;
-}
-
-/** @throws GuestError if the blob is invalid */
-function parseBlob(shared: ArrayBuffer): Map<ProgramId, Uint8Array> {
-  const bytes = new Uint8Array(shared.slice(0));
-  const view = new DataView(bytes.buffer);
-  const word = (at: number): number => view.getUint32(at, true);
-  const hash = createHash("sha256").update(bytes.subarray(BLOB_HEADER.size)).digest();
-  const given = bytes.subarray(BLOB_HASH_OFFSET, BLOB_HASH_OFFSET + 32);
-  if (word(BLOB_HEADER.magic.offset) !== BLOB_MAGIC || hash.compare(given) !== 0) {
-    throw new GuestError("program blob: wrong length or SHA-256");
-  }
-  const code = new Map<ProgramId, Uint8Array>();
-  let at = BLOB_HEADER.size;
-  for (let n = word(BLOB_HEADER.programs.offset); n > 0; n--) {
-    const id = word(at + BLOB_PROGRAM.id.offset) as ProgramId;
-    const length = word(at + BLOB_PROGRAM.instructions.offset) * 8;
-    at += BLOB_PROGRAM.size;
-    code.set(id, bytes.slice(at, at + length));
-    at += length;
-  }
-  return code;
 }

@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { cacheFolder } from "../os/cache-folder.ts";
 import type { GuestParts } from "./guest-parts.ts";
 import type { Accelerator } from "./qemu-command.ts";
 
@@ -57,11 +58,6 @@ function isAccessible(path: string): boolean {
   } catch {
     return false;
   }
-}
-
-function cacheFolder(): string {
-  const { BPFHV_CACHE, XDG_CACHE_HOME, HOME } = process.env;
-  return BPFHV_CACHE ?? join(XDG_CACHE_HOME ?? join(HOME ?? "/root", ".cache"), "bpfhv");
 }
 
 function bootId(): string {
