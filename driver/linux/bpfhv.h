@@ -16,6 +16,7 @@
 #include <linux/filter.h>
 #include <linux/hrtimer.h>
 #include <linux/kref.h>
+#include <linux/kthread.h>
 #include <linux/netdevice.h>
 #include <linux/pci.h>
 #include <linux/u64_stats_sync.h>
@@ -160,6 +161,7 @@ struct bpfhv_priv {
 	int ctrl_irq;		/* 0: it has no vector */
 	struct delayed_work ctrl_work;
 	struct work_struct reset_work;
+	struct kthread_worker *loader;	/* the thread that makes generations */
 	struct bpfhv_queue queues[2 * BPFHV_MAX_PAIRS];	/* RX, then TX */
 };
 
@@ -240,10 +242,12 @@ struct bpfhv_code {
 int bpfhv_fetch(struct bpfhv_priv *bp, struct bpfhv_code *code);
 void bpfhv_free_code(struct bpfhv_code *code);
 
-/* progs.c: handles one program or one context per call */
+/* progs.c: handles one program or one context per call, in the loader's thread */
+#define BPFHV_WHERE_UNKNOWN	0xffffff	/* as in VERDICT_INFO */
+
 int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd);
-int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
-			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where);
+int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
+			const struct bpfhv_code *code, u32 *where);
 void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 
 /* legacy.c: the same for version 1 sets and for kernels without kern_sys_bpf() */
@@ -259,8 +263,13 @@ int bpfhv_add_fuel(const struct bpfhv_code *code, struct bpf_insn *to, u32 *at);
 
 const char *bpfhv_prog_name(enum bpfhv_prog_id id);
 
-/* gen.c */
+/* loader.c */
+int bpfhv_loader_start(struct bpfhv_priv *bp);
+void bpfhv_loader_stop(struct bpfhv_priv *bp);
 struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp);
+
+/* gen.c */
+struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp);
 void bpfhv_gen_put(struct bpfhv_gen *gen);
 void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen);
 void bpfhv_gen_announce(const struct bpfhv_gen *gen);

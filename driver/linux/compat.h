@@ -112,4 +112,10 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define napi_build_skb(data, size)	build_skb(data, size)
 #endif
 
+/* A macro since 6.14. Before, the worker's thread runs once it is created. */
+#include <linux/kthread.h>
+#ifndef kthread_run_worker
+#define kthread_run_worker(flags, format, ...)	kthread_create_worker(flags, format, ##__VA_ARGS__)
+#endif
+
 #endif /* BPFHV_COMPAT_H */

@@ -7,7 +7,6 @@
  * neither sees nor can forge a kernel address.
  */
 #include <linux/fdtable.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "bpfhv.h"
@@ -55,11 +54,15 @@ static void bpfhv_report_refusal(const struct bpfhv_gen *gen, enum bpfhv_prog_id
 	struct bpfhv_priv *bp = gen->bp;
 	u32 code = err == -ENOMEM ? BPFHV_VERDICT_MEMORY : BPFHV_VERDICT_REFUSED;
 
-	netdev_err(bp->netdev, "program %s refused at instruction %u: error %d\n",
-		   bpfhv_prog_name(id), where, err);
+	if (where == BPFHV_WHERE_UNKNOWN)
+		netdev_err(bp->netdev, "program %s refused by the kernel: error %d\n",
+			   bpfhv_prog_name(id), err);
+	else
+		netdev_err(bp->netdev, "program %s refused at instruction %u: error %d\n",
+			   bpfhv_prog_name(id), where, err);
 	if (!bp->abilities)
 		return;
-	bpfhv_write(bp, BPFHV_REG_VERDICT_INFO, id << 24 | (where & 0xffffff));
+	bpfhv_write(bp, BPFHV_REG_VERDICT_INFO, id << 24 | where);
 	bpfhv_write_sync(bp, BPFHV_REG_SET_VERDICT, gen->id << 8 | code);
 }
 
@@ -84,7 +87,7 @@ static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 		    id == BPFHV_PROG_RXH || id == BPFHV_PROG_TXH)
 			continue;
 		if (gen->verified)
-			err = bpfhv_verified_load(bp, r, map_fd, id, &code[id], &where);
+			err = bpfhv_verified_load(r, map_fd, id, &code[id], &where);
 		else
 			err = bpfhv_unverified_load(r, id, &code[id], &where);
 		if (err)
@@ -164,7 +167,8 @@ static int bpfhv_may_run(struct bpfhv_priv *bp, bool verified)
 	return -EACCES;
 }
 
-static struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
+/* Fetches the device's current set and prepares it to run. In the loader's thread only. */
+struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 {
 	struct bpfhv_code code[BPFHV_PROG_MAX] = {};
 	bool verified = bp->abilities & BPFHV_ABILITY_HELPERFREE;
@@ -196,25 +200,6 @@ static struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 		bpfhv_gen_put(gen);
 		return ERR_PTR(err);
 	}
-	return gen;
-}
-
-/*
- * Fetches the device's current set and prepares it to run.
- *
- * All signals are blocked meanwhile: the verifier returns -EAGAIN if a signal is pending, which is
- * meant for restarted system calls. The task that binds the driver or switches features may be a
- * shell whose child exits just then.
- */
-struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
-{
-	struct bpfhv_gen *gen;
-	sigset_t all, before;
-
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	gen = bpfhv_gen_load(bp);
-	sigprocmask(SIG_SETMASK, &before, NULL);
 	return gen;
 }
 

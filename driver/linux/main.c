@@ -256,11 +256,14 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		err = bpfhv_init_queues(bp);
 	if (err)
 		goto free_netdev;
+	err = bpfhv_loader_start(bp);
+	if (err)
+		goto delete_queues;
 	bpfhv_negotiate(bp);
 	gen = bpfhv_gen_create(bp);
 	if (IS_ERR(gen)) {
 		err = PTR_ERR(gen);
-		goto delete_queues;
+		goto stop_loader;
 	}
 	bpfhv_gen_use(bp, gen);
 	bpfhv_init_netdev(bp);
@@ -288,6 +291,8 @@ free_irqs:
 	bpfhv_free_irqs(bp);
 drop_gen:
 	bpfhv_gen_use(bp, NULL);
+stop_loader:
+	bpfhv_loader_stop(bp);
 delete_queues:
 	bpfhv_delete_queues(bp);
 free_netdev:
@@ -307,6 +312,7 @@ static void bpfhv_remove(struct pci_dev *pdev)
 	bpfhv_free_irqs(bp);
 	cancel_delayed_work_sync(&bp->ctrl_work);
 	cancel_work_sync(&bp->reset_work);
+	bpfhv_loader_stop(bp);
 	bpfhv_gen_use(bp, NULL);
 	bpfhv_delete_queues(bp);
 	bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, 0);

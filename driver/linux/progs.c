@@ -7,6 +7,10 @@
  * exact size, and proves that the program stays inside it and terminates. The host's compiler need
  * not be trusted. The socket filter's packet argument is not used.
  *
+ * bpf() hands out descriptors. All of this runs in the loader's thread, whose table no user process
+ * shares: a process that mapped a context could change live descriptors, and with them have the
+ * host write anywhere in the guest's memory.
+ *
  * Map values are vmalloc memory, so the device gets the list of their pages.
  */
 #include <linux/bpf.h>
@@ -14,11 +18,9 @@
 #include <linux/cred.h>
 #include <linux/dma-mapping.h>
 #include <linux/fdtable.h>
-#include <linux/mman.h>
 #include <linux/mm.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
 #include "bpfhv.h"
@@ -26,8 +28,6 @@
 #ifdef BPFHV_HAVE_KERN_SYS_BPF
 
 #define BPFHV_PROLOGUE	2	/* instructions before the host's own */
-#define BPFHV_LOG_SIZE	(256 * 1024)
-#define BPFHV_LOG_LINES	6
 
 /*
  * Calls bpf() with the capabilities that it needs and no others, whatever the loading task has.
@@ -100,14 +100,31 @@ static int bpfhv_map_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 }
 
 /*
- * Creates the ring's context of r->ctx_size bytes. On success *fd is the map, which programs are
- * loaded with; the caller closes it. On failure bpfhv_verified_free() cleans up.
+ * Refuses writes from user space for the map's whole life. Root, who can get any map by its id, is
+ * left with programs of its own: they are not restricted by this. -EBUSY: somebody has already
+ * mapped it writable.
  */
-int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
+static int bpfhv_freeze(int fd)
 {
 	union bpf_attr attr;
-	struct bpf_map *map;
-	int err;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.map_fd = fd;
+	return bpfhv_sys_bpf(BPF_MAP_FREEZE, &attr);
+}
+
+/* Returns true if the map behind the descriptor is the one that was created. */
+static bool bpfhv_is_context(const struct bpf_map *map, u32 size)
+{
+	return map->map_type == BPF_MAP_TYPE_ARRAY && map->key_size == sizeof(u32) &&
+	       map->value_size == size && map->max_entries == 1 &&
+	       map->map_flags == BPF_F_MMAPABLE && READ_ONCE(map->frozen);
+}
+
+static int bpfhv_create_map(struct bpfhv_ring *r)
+{
+	union bpf_attr attr;
+	int fd, err;
 
 	memset(&attr, 0, sizeof(attr));
 	attr.map_type = BPF_MAP_TYPE_ARRAY;
@@ -116,7 +133,26 @@ int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 	attr.max_entries = 1;
 	attr.map_flags = BPF_F_MMAPABLE;
 	strscpy(attr.map_name, "bpfhv_context", sizeof(attr.map_name));
-	*fd = bpfhv_sys_bpf(BPF_MAP_CREATE, &attr);
+	fd = bpfhv_sys_bpf(BPF_MAP_CREATE, &attr);
+	if (fd < 0)
+		return fd;
+	err = bpfhv_freeze(fd);
+	if (!err)
+		return fd;
+	close_fd(fd);
+	return err;
+}
+
+/*
+ * Creates the ring's context of r->ctx_size bytes. On success *fd is the map, which programs are
+ * loaded with; the caller closes it. On failure bpfhv_verified_free() cleans up.
+ */
+int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
+{
+	struct bpf_map *map;
+	int err;
+
+	*fd = bpfhv_create_map(r);
 	if (*fd < 0)
 		return *fd;
 	map = bpf_map_get(*fd);
@@ -125,6 +161,9 @@ int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 		goto close;
 	}
 	r->map = map;
+	err = -EBADF;
+	if (!bpfhv_is_context(map, r->ctx_size))
+		goto close;
 	r->ctx = (void *)container_of(map, struct bpf_array, map)->value;
 	err = offset_in_page(r->ctx) ? -EINVAL : bpfhv_map_pages(bp, r);
 	if (!err)
@@ -177,57 +216,18 @@ static struct bpf_insn *bpfhv_add_prologue(const struct bpfhv_code *code, int ma
 	return insns;
 }
 
-/* Logs the end of the verifier's log, and finds the last instruction it checked. */
-static void bpfhv_print_log(struct bpfhv_priv *bp, char *log, u32 *where)
+/* Returns true if the program was verified against the ring's context, and knows no other map. */
+static bool bpfhv_uses_context(const struct bpf_prog *prog, const struct bpfhv_ring *r)
 {
-	char *line, *lines[BPFHV_LOG_LINES] = {};
-	unsigned int n = 0, i, insn;
-
-	while ((line = strsep(&log, "\n"))) {
-		if (!*line || !strncmp(line, "processed ", 10))
-			continue;
-		if (sscanf(line, "%u: (", &insn) == 1 && insn >= BPFHV_PROLOGUE)
-			*where = insn - BPFHV_PROLOGUE;
-		lines[n++ % BPFHV_LOG_LINES] = line;
-	}
-	for (i = n > BPFHV_LOG_LINES ? n - BPFHV_LOG_LINES : 0; i < n; i++)
-		netdev_err(bp->netdev, "verifier: %.200s\n", lines[i % BPFHV_LOG_LINES]);
+	return prog->aux->used_map_cnt == 1 && prog->aux->used_maps[0] == r->map;
 }
 
 /*
- * Loads a refused program again, to get the log. The verifier writes it to user memory only. A
- * worker has no user memory: there only the error code is reported.
+ * On failure *where is the offending instruction, or BPFHV_WHERE_UNKNOWN: the verifier writes its
+ * log to user memory only, and this thread has none.
  */
-static void bpfhv_log_refusal(struct bpfhv_priv *bp, union bpf_attr *attr, u32 *where)
-{
-	unsigned long user;
-	char *log;
-	int fd;
-
-	if (!current->mm)
-		return;
-	log = kvzalloc(BPFHV_LOG_SIZE, GFP_KERNEL);
-	if (!log)
-		return;
-	user = vm_mmap(NULL, 0, BPFHV_LOG_SIZE, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, 0);
-	if (!IS_ERR_VALUE(user)) {
-		attr->log_buf = user;
-		attr->log_size = BPFHV_LOG_SIZE;
-		attr->log_level = 1;
-		fd = bpfhv_sys_bpf(BPF_PROG_LOAD, attr);
-		if (fd >= 0)
-			close_fd(fd);
-		else if (!copy_from_user(log, (void __user *)user, BPFHV_LOG_SIZE - 1))
-			bpfhv_print_log(bp, log, where);
-		vm_munmap(user, BPFHV_LOG_SIZE);
-	}
-	kvfree(log);
-}
-
-/* On failure *where is the offending instruction, if known. */
-int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
-			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where)
+int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
+			const struct bpfhv_code *code, u32 *where)
 {
 	struct bpf_insn *insns;
 	struct bpf_prog *prog;
@@ -237,6 +237,7 @@ int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 	err = bpfhv_check_helperfree(code, where);
 	if (err)
 		return err;
+	*where = BPFHV_WHERE_UNKNOWN;
 	insns = bpfhv_add_prologue(code, map_fd);
 	if (!insns)
 		return -ENOMEM;
@@ -247,9 +248,6 @@ int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 	attr.license = (unsigned long)"Dual MIT/GPL";
 	snprintf(attr.prog_name, sizeof(attr.prog_name), "bpfhv_%s", bpfhv_prog_name(id));
 	fd = bpfhv_sys_bpf(BPF_PROG_LOAD, &attr);
-	*where = 0;
-	if (fd < 0)
-		bpfhv_log_refusal(bp, &attr, where);
 	kvfree(insns);
 	if (fd < 0)
 		return fd;
@@ -259,7 +257,7 @@ int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
 	if (IS_ERR(prog))
 		return PTR_ERR(prog);
 	r->prog[id] = prog;
-	return 0;
+	return bpfhv_uses_context(prog, r) ? 0 : -EBADF;
 }
 
 void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r)
@@ -285,8 +283,8 @@ int bpfhv_verified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r, int *fd)
 	return -EOPNOTSUPP;
 }
 
-int bpfhv_verified_load(struct bpfhv_priv *bp, struct bpfhv_ring *r, int map_fd,
-			enum bpfhv_prog_id id, const struct bpfhv_code *code, u32 *where)
+int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
+			const struct bpfhv_code *code, u32 *where)
 {
 	return -EOPNOTSUPP;
 }

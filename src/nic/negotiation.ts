@@ -49,6 +49,9 @@ const VERDICT_REASONS: Record<number, string> = {
   [VERDICT.ABORT]: "gave up",
 };
 
+/** In VERDICT_INFO: only the guest's kernel knows which instruction it refused. */
+const UNKNOWN_INSTRUCTION = 0xffffff;
+
 export function takeVerdict(nic: Nic, verdict: number): void {
   const code = verdict & 0xff;
   if (code === VERDICT.READY) return;
@@ -58,6 +61,7 @@ export function takeVerdict(nic: Nic, verdict: number): void {
   }
   const { verdictInfo } = nic.state;
   const program = PROGRAM_NAMES[(verdictInfo >>> 24) - 1] ?? `${verdictInfo >>> 24}`;
-  const where = `program ${program}, instruction ${verdictInfo & 0xffffff}`;
-  nic.refusals.add("enable", `the guest ${reason} (${where})`);
+  const index = verdictInfo & UNKNOWN_INSTRUCTION;
+  const where = index === UNKNOWN_INSTRUCTION ? "" : `, instruction ${index}`;
+  nic.refusals.add("enable", `the guest ${reason} (program ${program}${where})`);
 }

@@ -170,7 +170,8 @@ const EXTENSION: readonly Row[] = [
   ),
   writeOnly(
     "VERDICT_INFO",
-    "details, written before it: program << 24 + instruction",
+    "details, written before it: program << 24 + instruction; 0xffffff: the driver does not know " +
+      "which",
     ({ state }, info) => {
       state.verdictInfo = info;
     },

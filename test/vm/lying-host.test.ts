@@ -155,7 +155,7 @@ describe("misbehaving host", { skip, timeout: patience(isFull ? 2_400_000 : 220_
     const [bound, explained] = await probes(
       "forbidden programs",
       count,
-      "refused at instruction|fetching the programs failed|has no program",
+      "refused at instruction|refused by the kernel|fetching the programs failed|has no program",
     );
     assert.equal(nic.told("forbidden programs"), count);
     assert.equal(bound, 0, "sets that were accepted");
