@@ -246,7 +246,8 @@ static bool bpfhv_rx_arm(struct bpfhv_queue *q, struct bpfhv_ring *r, int ret, i
 
 /*
  * The interrupt is armed while this CPU still owns the NAPI: no other CPU can run a program of this
- * ring, and an interrupt before the poll completes makes it run again.
+ * ring, and an interrupt before the poll completes makes it run again. napi_disable() waits only for
+ * a poll that has not completed, so nothing touches a ring, a timer or a work item after that.
  *
  * A burst is polled in softirq context, for latency. A longer one moves to a worker. Softirqs run
  * before every task: a host that sends faster than this CPU receives would starve the applications,
@@ -275,16 +276,14 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	if (done < budget && !bpfhv_rx_arm(q, r, ret, done)) {
 		q->burst = 0;
 		bpfhv_rx_complete(q, done);
-		/* After delivery, because nothing waits for these completions. */
-		bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
 		return done;
 	}
-	bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
 	if (q->burst < BPFHV_RX_BURST)
 		return budget;
 	q->burst = 0;
-	napi_complete_done(napi, budget - 1);
+	/* In this order: once NAPI is complete, the work may have been cancelled for the last time. */
 	mod_delayed_work(system_unbound_wq, &q->poll_work, 0);
+	napi_complete_done(napi, budget - 1);
 	return budget - 1;
 }
 

@@ -268,15 +268,15 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
  */
 void bpfhv_tx_drain(struct bpfhv_queue *q)
 {
+	struct netdev_queue *txq = bpfhv_netdev_txq(q);
 	struct bpfhv_ring *r = q->cur;
 	u32 i;
 
 	/* No transmit runs any more, so nothing starts the timer again. */
 	hrtimer_cancel(&q->tx_timer);
-	local_bh_disable();
+	__netif_tx_lock_bh(txq);
 	if (!q->bp->gone)
 		bpfhv_tx_reclaim(q, r->n_bufs, 0);
-	local_bh_enable();
 	for (i = 0; i < r->n_bufs; i++) {
 		struct bpfhv_slot *slot = &r->slots[i];
 
@@ -291,5 +291,6 @@ void bpfhv_tx_drain(struct bpfhv_queue *q)
 	}
 	bpfhv_ring_reset(r);
 	q->kick_pending = false;
-	netdev_tx_reset_queue(bpfhv_netdev_txq(q));
+	netdev_tx_reset_queue(txq);
+	__netif_tx_unlock_bh(txq);
 }
