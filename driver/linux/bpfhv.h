@@ -129,7 +129,7 @@ struct bpfhv_queue {
 	struct delayed_work poll_work;
 	struct bpfhv_stats stats;
 	struct u64_stats_sync sync;
-	char irq_name[IFNAMSIZ + 8];
+	char irq_name[48];
 };
 
 struct bpfhv_priv {
@@ -149,7 +149,8 @@ struct bpfhv_priv {
 	u32 rx_bufs, tx_bufs;
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
-	bool dying;		/* removed or shut down: the workers return at once */
+	bool dying;		/* under work_lock: no work may be queued */
+	spinlock_t work_lock;
 	unsigned long last_ctrl;	/* when EVENT and STATUS were last read */
 	unsigned long last_reset;
 	u64 resets;
@@ -159,8 +160,9 @@ struct bpfhv_priv {
 	unsigned int upgrade_count;
 	unsigned long dump_queues;	/* bit 0: log the dump before the next reset */
 	int ctrl_irq;		/* 0: it has no vector */
+	char irq_name[48];
 	struct delayed_work ctrl_work;
-	struct work_struct reset_work;
+	struct delayed_work reset_work;
 	struct kthread_worker *loader;	/* the thread that makes generations */
 	struct bpfhv_queue queues[2 * BPFHV_MAX_PAIRS];	/* RX, then TX */
 };
@@ -220,6 +222,9 @@ static inline u32 bpfhv_outstanding(const struct bpfhv_ring *r)
 }
 
 /* hw.c */
+void bpfhv_schedule(struct bpfhv_priv *bp, struct delayed_work *work, unsigned long delay);
+void bpfhv_start_work(struct bpfhv_priv *bp);
+void bpfhv_stop_work(struct bpfhv_priv *bp);
 u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg);
 void bpfhv_write(struct bpfhv_priv *bp, u32 reg, u32 value);
 void bpfhv_write_sync(struct bpfhv_priv *bp, u32 reg, u32 value);
@@ -313,6 +318,10 @@ bool bpfhv_rx_refill(struct bpfhv_queue *q);
 void bpfhv_rx_drain(struct bpfhv_queue *q);
 void bpfhv_rx_poll_work(struct work_struct *work);
 enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer);
+
+/* irq.c */
+int bpfhv_request_irqs(struct bpfhv_priv *bp);
+void bpfhv_free_irqs(struct bpfhv_priv *bp);
 
 /* netdev.c */
 extern const struct net_device_ops bpfhv_netdev_ops;

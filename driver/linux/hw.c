@@ -13,6 +13,44 @@
 
 #include "bpfhv.h"
 
+/*
+ * Queues work to run after `delay` jiffies, whether it was queued before or not, in any context.
+ * All work of a NIC is queued here. Once bpfhv_stop_work() was called nothing is: an interrupt, a
+ * failing program or a read of a device that is gone may still ask for it while the NIC is removed.
+ */
+void bpfhv_schedule(struct bpfhv_priv *bp, struct delayed_work *work, unsigned long delay)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&bp->work_lock, flags);
+	if (!bp->dying)
+		mod_delayed_work(system_wq, work, delay);
+	spin_unlock_irqrestore(&bp->work_lock, flags);
+}
+
+static void bpfhv_allow_work(struct bpfhv_priv *bp, bool allow)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&bp->work_lock, flags);
+	WRITE_ONCE(bp->dying, !allow);
+	spin_unlock_irqrestore(&bp->work_lock, flags);
+}
+
+void bpfhv_start_work(struct bpfhv_priv *bp)
+{
+	bpfhv_allow_work(bp, true);
+}
+
+/* Waits for the work, which takes RTNL: the caller must not hold it. */
+void bpfhv_stop_work(struct bpfhv_priv *bp)
+{
+	/* First: the work queues itself and each other. */
+	bpfhv_allow_work(bp, false);
+	cancel_delayed_work_sync(&bp->ctrl_work);
+	cancel_delayed_work_sync(&bp->reset_work);
+}
+
 u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
 {
 	u32 value;
@@ -23,7 +61,7 @@ u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
 	if (unlikely(value == ~0U && readl(bp->regs + BPFHV_REG_STATUS) == ~0U) && !bp->gone) {
 		WRITE_ONCE(bp->gone, true);
 		netdev_err(bp->netdev, "the device is gone\n");
-		mod_delayed_work(system_wq, &bp->ctrl_work, 0);
+		bpfhv_schedule(bp, &bp->ctrl_work, 0);
 	}
 	return value;
 }
@@ -96,7 +134,7 @@ void bpfhv_request_reset(struct bpfhv_queue *q, const char *why)
 	WRITE_ONCE(q->broken, true);
 	if (net_ratelimit())
 		netdev_err(q->bp->netdev, "queue %u stopped: %s\n", q->index, why);
-	schedule_work(&q->bp->reset_work);
+	bpfhv_schedule(q->bp, &q->bp->reset_work, 0);
 }
 
 /*

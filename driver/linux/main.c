@@ -2,11 +2,10 @@
 /*
  * bpfhv: a network device whose datapath is eBPF programs shipped by the host.
  *
- * The PCI side: probe, interrupts, remove, shutdown.
+ * The PCI side: probe, remove, shutdown, suspend.
  */
 #include <linux/dma-mapping.h>
 #include <linux/etherdevice.h>
-#include <linux/interrupt.h>
 #include <linux/module.h>
 
 #include "bpfhv.h"
@@ -20,98 +19,6 @@ bool bpfhv_version1;
 module_param_named(version1, bpfhv_version1, bool, 0444);
 MODULE_PARM_DESC(version1,
 		 "Use version 1 of the ABI only, as the original driver does (default: no)");
-
-static unsigned int bpfhv_max_vectors = 2 * BPFHV_MAX_PAIRS + 1;
-module_param_named(vectors, bpfhv_max_vectors, uint, 0444);
-MODULE_PARM_DESC(vectors,
-		 "Maximum number of interrupt vectors of a device; timers replace the others (default: all)");
-
-static irqreturn_t bpfhv_queue_irq(int irq, void *data)
-{
-	struct bpfhv_queue *q = data;
-
-	bpfhv_count(q, interrupts, 1);
-	napi_schedule_irqoff(&q->napi);
-	return IRQ_HANDLED;
-}
-
-static irqreturn_t bpfhv_ctrl_irq(int irq, void *data)
-{
-	struct bpfhv_priv *bp = data;
-	unsigned long next = READ_ONCE(bp->last_ctrl) + BPFHV_CTRL_GAP;
-
-	/*
-	 * The work waits for the host several times, under RTNL: its rate must not be the host's
-	 * choice.
-	 */
-	mod_delayed_work(system_wq, &bp->ctrl_work,
-			 time_before(jiffies, next) ? next - jiffies : 0);
-	return IRQ_HANDLED;
-}
-
-static void bpfhv_free_irqs(struct bpfhv_priv *bp)
-{
-	unsigned int i;
-
-	for (i = 0; i < bpfhv_n_queues(bp); i++) {
-		if (bp->queues[i].irq)
-			free_irq(bp->queues[i].irq, &bp->queues[i]);
-		bp->queues[i].irq = 0;
-	}
-	if (bp->ctrl_irq)
-		free_irq(bp->ctrl_irq, bp);
-	bp->ctrl_irq = 0;
-	pci_free_irq_vectors(bp->pdev);
-}
-
-static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
-{
-	struct bpfhv_priv *bp = q->bp;
-	/* Plain MSI with fewer messages than queues: the first one is shared. */
-	bool own = q->index < bp->n_vectors;
-	int irq = pci_irq_vector(bp->pdev, own ? q->index : 0), err;
-
-	snprintf(q->irq_name, sizeof(q->irq_name), BPFHV_NAME "-%s-%u",
-		 q->tx ? "tx" : "rx", q->tx ? q->index - bp->n_pairs : q->index);
-	err = request_irq(irq, bpfhv_queue_irq, bp->pdev->msi_enabled ? IRQF_SHARED : 0,
-			  q->irq_name, q);
-	if (!err)
-		q->irq = irq;
-	return err;
-}
-
-/*
- * Requests one vector for each queue and one for the device, numbered as in the ABI. If there are
- * fewer, the last ones go without: a timer polls their queues, and the device is polled once a
- * second. Guests without interrupt remapping get one vector of plain MSI: there all queues share
- * the first vector.
- */
-static int bpfhv_request_irqs(struct bpfhv_priv *bp)
-{
-	unsigned int n = bpfhv_n_queues(bp), i;
-	unsigned int most = clamp(bpfhv_max_vectors, 1U, n + 1);
-	struct pci_dev *pdev = bp->pdev;
-	int got, err = 0;
-
-	got = pci_alloc_irq_vectors(pdev, 1, most, PCI_IRQ_MSIX | PCI_IRQ_MSI);
-	if (got < 0) {
-		dev_err(&pdev->dev, "no MSI-X or MSI vectors: error %d\n", got);
-		return got;
-	}
-	bp->n_vectors = got;
-	if (got <= n && !pdev->msi_enabled)
-		dev_warn(&pdev->dev, "%d of %u vectors: timers replace the others\n", got, n + 1);
-	if (got > n) {
-		err = request_irq(pci_irq_vector(pdev, n), bpfhv_ctrl_irq, 0, BPFHV_NAME "-ctrl", bp);
-		if (!err)
-			bp->ctrl_irq = pci_irq_vector(pdev, n);
-	}
-	for (i = 0; i < (pdev->msi_enabled ? n : min_t(unsigned int, got, n)) && !err; i++)
-		err = bpfhv_request_queue_irq(&bp->queues[i]);
-	if (err)
-		bpfhv_free_irqs(bp);
-	return err;
-}
 
 static int bpfhv_map_bars(struct bpfhv_priv *bp)
 {
@@ -243,10 +150,11 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	bp = netdev_priv(dev);
 	bp->netdev = dev;
 	bp->pdev = pdev;
-	bp->dying = true;	/* until the NIC is registered */
+	bp->dying = true;
+	spin_lock_init(&bp->work_lock);
 	bp->last_ctrl = jiffies - BPFHV_CTRL_GAP;
 	INIT_DELAYED_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
-	INIT_WORK(&bp->reset_work, bpfhv_reset_work);
+	INIT_DELAYED_WORK(&bp->reset_work, bpfhv_reset_work);
 	pci_set_drvdata(pdev, bp);
 
 	err = bpfhv_map_bars(bp);
@@ -272,22 +180,24 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = bpfhv_request_irqs(bp);
 	if (err)
 		goto drop_gen;
+	/* Before the NIC can be set up: a reset that its queues ask for must not be lost. */
+	bpfhv_start_work(bp);
 	err = register_netdev(dev);
 	if (err)
-		goto free_irqs;
+		goto stop_work;
 	bpfhv_set_xps(bp);
 	rtnl_lock();
 	/* register_netdev() or a user who switched features since may have replaced the set. */
 	if (bp->gen)
 		bpfhv_gen_announce(bp->gen);
 	bpfhv_want_later_features(bp);
-	bp->dying = false;
 	rtnl_unlock();
-	/* Handles events that came before the interrupt was requested. */
-	mod_delayed_work(system_wq, &bp->ctrl_work, 0);
+	/* Handles events that came before, when the work could not. */
+	bpfhv_schedule(bp, &bp->ctrl_work, 0);
 	return 0;
 
-free_irqs:
+stop_work:
+	bpfhv_stop_work(bp);
 	bpfhv_free_irqs(bp);
 drop_gen:
 	bpfhv_gen_use(bp, NULL);
@@ -296,7 +206,6 @@ stop_loader:
 delete_queues:
 	bpfhv_delete_queues(bp);
 free_netdev:
-	cancel_delayed_work_sync(&bp->ctrl_work);
 	free_netdev(dev);
 	return err;
 }
@@ -305,13 +214,9 @@ static void bpfhv_remove(struct pci_dev *pdev)
 {
 	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
 
-	rtnl_lock();
-	bp->dying = true;
-	rtnl_unlock();
+	bpfhv_stop_work(bp);
 	unregister_netdev(bp->netdev);
 	bpfhv_free_irqs(bp);
-	cancel_delayed_work_sync(&bp->ctrl_work);
-	cancel_work_sync(&bp->reset_work);
 	bpfhv_loader_stop(bp);
 	bpfhv_gen_use(bp, NULL);
 	bpfhv_delete_queues(bp);
@@ -325,8 +230,8 @@ static void bpfhv_shutdown(struct pci_dev *pdev)
 {
 	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
 
+	bpfhv_stop_work(bp);
 	rtnl_lock();
-	bp->dying = true;
 	netif_device_detach(bp->netdev);
 	bpfhv_down(bp);
 	rtnl_unlock();
@@ -339,8 +244,8 @@ static int __maybe_unused bpfhv_suspend(struct device *dev)
 {
 	struct bpfhv_priv *bp = dev_get_drvdata(dev);
 
+	bpfhv_stop_work(bp);
 	rtnl_lock();
-	bp->dying = true;
 	netif_device_detach(bp->netdev);
 	bpfhv_down(bp);
 	rtnl_unlock();
@@ -352,15 +257,15 @@ static int __maybe_unused bpfhv_resume(struct device *dev)
 	struct bpfhv_priv *bp = dev_get_drvdata(dev);
 	int err;
 
+	bpfhv_start_work(bp);
 	rtnl_lock();
 	pci_set_master(bp->pdev);
-	bp->dying = false;
 	bpfhv_acknowledge(bp);
 	err = bpfhv_renew(bp);
 	if (!err)
 		bpfhv_set_features_from_selected(bp);
 	rtnl_unlock();
-	mod_delayed_work(system_wq, &bp->ctrl_work, 0);
+	bpfhv_schedule(bp, &bp->ctrl_work, 0);
 	return err;
 }
 

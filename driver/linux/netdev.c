@@ -265,7 +265,8 @@ void bpfhv_ctrl_work(struct work_struct *work)
 	u32 status, events = 0;
 
 	rtnl_lock();
-	if (bp->dying)
+	/* Interrupts come before registration, too; probe queues this again after it. */
+	if (READ_ONCE(bp->dying) || bp->netdev->reg_state != NETREG_REGISTERED)
 		goto out;
 	if (bp->abilities & BPFHV_ABILITY_EVENT) {
 		events = bpfhv_read(bp, BPFHV_REG_EVENT);
@@ -279,15 +280,15 @@ void bpfhv_ctrl_work(struct work_struct *work)
 	if ((status & BPFHV_STATUS_UPGRADE) && bpfhv_may_upgrade(bp))
 		bpfhv_upgrade(bp);
 	else if (status & BPFHV_STATUS_UPGRADE)
-		schedule_delayed_work(&bp->ctrl_work, HZ);
+		bpfhv_schedule(bp, &bp->ctrl_work, HZ);
 	if (events & BPFHV_EVENT_NEEDS_RESET)
-		schedule_work(&bp->reset_work);
+		bpfhv_schedule(bp, &bp->reset_work, 0);
 	if (events & BPFHV_EVENT_LINK_OR_MTU)
 		bpfhv_update_mtu(bp);
 	if (bp->running)
 		bpfhv_update_link(bp);
 	if (!bp->ctrl_irq)
-		schedule_delayed_work(&bp->ctrl_work, HZ);
+		bpfhv_schedule(bp, &bp->ctrl_work, HZ);
 out:
 	WRITE_ONCE(bp->last_ctrl, jiffies);
 	rtnl_unlock();
@@ -296,11 +297,14 @@ out:
 /* Resets at most once a second, so that a misbehaving host cannot keep a CPU busy. */
 void bpfhv_reset_work(struct work_struct *work)
 {
-	struct bpfhv_priv *bp = container_of(work, struct bpfhv_priv, reset_work);
+	struct bpfhv_priv *bp = container_of(to_delayed_work(work), struct bpfhv_priv,
+					     reset_work);
 	unsigned long next = bp->last_reset + HZ;
 
-	if (bp->resets && time_before(jiffies, next))
-		schedule_timeout_uninterruptible(next - jiffies);
+	if (bp->resets && time_before(jiffies, next)) {
+		bpfhv_schedule(bp, &bp->reset_work, next - jiffies);
+		return;
+	}
 	rtnl_lock();
 	bp->last_reset = jiffies;
 	bp->resets++;
@@ -323,7 +327,7 @@ static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 	netdev_err(dev, "transmit queue %u timed out: %u of %u buffers outstanding\n",
 		   txqueue, bpfhv_outstanding(q->cur), q->cur->n_bufs);
 	set_bit(0, &bp->dump_queues);
-	schedule_work(&bp->reset_work);
+	bpfhv_schedule(bp, &bp->reset_work, 0);
 }
 
 static void bpfhv_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *s)
