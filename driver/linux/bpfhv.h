@@ -255,6 +255,9 @@ int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
 			const struct bpfhv_code *code, u32 *where);
 void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 
+/* pure.c */
+int bpfhv_check_pure(const struct bpfhv_code *code, u32 *where);
+
 /* legacy.c: the same for version 1 sets and for kernels without kern_sys_bpf() */
 int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,

@@ -2,11 +2,11 @@
 /*
  * The loader: a thread for each NIC, in which generations are made.
  *
- * It is no user process, for three reasons. The descriptors of maps and programs are in its table
- * of open files, where no process that only switches a feature can use them. No signal ends it in
- * the middle: the verifier returns -EAGAIN if one is pending, which is meant for restarted system
- * calls. And verifying costs as much time as the host likes: the thread has the lowest priority,
- * except while somebody waits for it, who may hold RTNL.
+ * A user process does not do this, for three reasons. The descriptors of maps and programs are in
+ * the thread's table of open files, where no process that only switches a feature can use them. No
+ * signal ends it in the middle: the verifier returns -EAGAIN if one is pending, which is meant for
+ * restarted system calls. And verifying costs as much time as the host likes: the thread has the
+ * lowest priority, except while somebody waits for it, who may hold RTNL.
  */
 #include <linux/sched.h>
 

@@ -174,32 +174,6 @@ close:
 	return err;
 }
 
-/*
- * Rejects what a HELPERFREE program must not contain, although the verifier allows it to root:
- * calls (helpers reach into the kernel), and wide loads that stand for maps, BTF objects or kernel
- * symbols of the loading task.
- */
-static int bpfhv_check_helperfree(const struct bpfhv_code *code, u32 *where)
-{
-	u32 i;
-
-	for (i = 0; i < code->len; i++) {
-		const struct bpf_insn *insn = &code->insns[i];
-		u8 class = BPF_CLASS(insn->code);
-
-		*where = i;
-		if ((class == BPF_JMP || class == BPF_JMP32) && BPF_OP(insn->code) == BPF_CALL)
-			return -EPERM;
-		if (class != BPF_LD)
-			continue;
-		if (insn->code != (BPF_LD | BPF_IMM | BPF_DW) || insn->src_reg ||
-		    i + 1 >= code->len)
-			return -EPERM;
-		i++;
-	}
-	return 0;
-}
-
 static struct bpf_insn *bpfhv_add_prologue(const struct bpfhv_code *code, int map_fd)
 {
 	const struct bpf_insn prologue[BPFHV_PROLOGUE] = {
@@ -234,7 +208,7 @@ int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
 	union bpf_attr attr;
 	int fd, err;
 
-	err = bpfhv_check_helperfree(code, where);
+	err = bpfhv_check_pure(code, where);
 	if (err)
 		return err;
 	*where = BPFHV_WHERE_UNKNOWN;

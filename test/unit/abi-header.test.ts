@@ -1,6 +1,6 @@
 /** The module's header agrees with src/abi: compiles asserts made from src/abi against it. */
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -41,6 +41,7 @@ import {
   VERDICT,
 } from "../../src/abi/index.ts";
 import { REGISTER_ROWS } from "../../src/nic/register-table.ts";
+import { withoutCc } from "../support/cc.ts";
 
 const HEADER = fileURLToPath(new URL("../../../driver/linux/bpfhv_abi.h", import.meta.url));
 
@@ -129,25 +130,14 @@ function compile(expectations: Expectations): { status: number | null; stderr: s
   }
 }
 
-function hasCompiler(): boolean {
-  try {
-    execFileSync("cc", ["--version"], { stdio: "ignore", timeout: 60_000 });
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-const skip = hasCompiler() ? false : "no C compiler (cc) here";
-
 test(`module's header agrees with src/abi in ${EXPECTATIONS.length} names, offsets and sizes`, {
-  skip,
+  skip: withoutCc,
 }, () => {
   const { status, stderr } = compile(EXPECTATIONS);
   assert.equal(status, 0, stderr);
 });
 
-test("compiler reports a difference between header and src/abi", { skip }, () => {
+test("compiler reports a difference between header and src/abi", { skip: withoutCc }, () => {
   const { status, stderr } = compile([["BPFHV_REG_CTRL", 5]]);
   assert.notEqual(status, 0);
   assert.match(stderr, /BPFHV_REG_CTRL/);

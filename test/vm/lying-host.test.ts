@@ -163,6 +163,13 @@ describe("misbehaving host", { skip, timeout: patience(isFull ? 2_400_000 : 220_
     await recovers();
   });
 
+  test("set is refused when a program may run long although the kernel would verify it", async () => {
+    const [bound, explained] = await probes("long programs", 1, "rxc refused at instruction 0");
+    assert.equal(nic.told("long programs"), 1);
+    assert.deepEqual([bound, explained], [0, 1]);
+    await recovers();
+  });
+
   test("set with flipped bits is refused or harmless", { skip: skipTraffic }, async () => {
     nic.mode = "flipped programs";
     await run(

@@ -15,7 +15,7 @@ import { viewAt } from "../../../../src/os/libc.ts";
 import type { PciDevice } from "../../../../src/vfio-user/index.ts";
 import { lyingSet } from "./lying-programs.ts";
 import { MODE, MODES, type Mode, TOLD } from "./modes.ts";
-import { flippedBlob, refusableBlob } from "./program-lies.ts";
+import { flippedBlob, longBlob, refusableBlob } from "./program-lies.ts";
 import type { Random } from "./random.ts";
 import { REGISTER_LIES, type RegisterLie } from "./register-lies.ts";
 import { scribble } from "./ring-lies.ts";
@@ -141,6 +141,9 @@ export class Liar {
       case "forbidden programs":
         this.told(mode);
         return refusableBlob(random, programs, running.id);
+      case "long programs":
+        this.told(mode);
+        return longBlob(programs, running.id);
       case "flipped programs":
         this.told(mode);
         return flippedBlob(random, programs, running.id);

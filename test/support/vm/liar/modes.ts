@@ -11,6 +11,8 @@ export const MODES = [
   "random registers",
   /** Program sets that must be refused. */
   "forbidden programs",
+  /** A program that runs for as long as the kernel's limit for any program allows. */
+  "long programs",
   /** Program sets with flipped bits. */
   "flipped programs",
   /** Programs that the verifier accepts and that lie. */

@@ -88,6 +88,9 @@ const BAD_CODE: readonly (readonly Uint8Array[])[] = [
   [insn(JUMP, 0, 1), insn(WIDE, regs(2), 0, 0), insn(0)],
 ];
 
+/** Endless until the kernel's own limit, which is seconds: its verifier accepts it since 6.9. */
+const MAY_GOTO = [insn(0xe5, 0, 1), insn(JUMP, 0, -2)];
+
 const NEEDED = PROGRAM_NAMES.filter((name) => !OPTIONAL_PROGRAMS.includes(name));
 
 function changed(set: ProgramSet, id: ProgramId, code: Uint8Array | null): ProgramSet {
@@ -161,6 +164,13 @@ function misnamedBlob(random: Random, set: ProgramSet, generation: number): Uint
   const blob = buildBlob(set, generation);
   blob[BLOB_HASH_OFFSET + random.below(32)] ^= 1 << random.below(8);
   return blob;
+}
+
+/** Returns a blob with a program that runs long, and that the kernel's verifier may accept. */
+export function longBlob(set: ProgramSet, generation: number): Uint8Array {
+  const id = PROGRAM_IDS.rxc;
+  const code = Buffer.concat([...MAY_GOTO, set.code.get(id) as Uint8Array]);
+  return buildBlob(changed(set, id, code), generation);
 }
 
 /** Returns a blob that a driver must refuse. */
