@@ -103,7 +103,9 @@ struct bpfhv_stats {
 	u64 interrupts;
 	u64 stops;		/* TX: queue stopped for lack of slots */
 	u64 no_memory;		/* RX: refills that ran out of memory */
-	u64 softened;		/* TX: offloads lost by an upgrade, done in software */
+	u64 softened;		/* TX: finished in software, as the set could not send them */
+	u64 linearized;		/* TX: copied, as they had more pieces than the ring takes */
+	u64 held;		/* TX: kept until the ring had room */
 };
 
 #define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
@@ -119,6 +121,7 @@ struct bpfhv_queue {
 	bool tx;
 	bool broken;		/* stopped until the NIC is next up */
 	bool kick_pending;	/* TX: kick requested, sent at the end of the burst */
+	struct sk_buff_head held;	/* TX: packets to send before others, under the tx lock */
 	unsigned int idle_polls;
 	struct hrtimer tx_timer;
 	struct hrtimer rx_timer;	/* RX: replaces the interrupt if there is no vector */
@@ -298,17 +301,25 @@ struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_priv *bp, struct sk_buff
 int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
 
 /* tx_map.c */
+u32 bpfhv_tx_bufs(const struct sk_buff *skb);
 void bpfhv_tx_unmap(struct bpfhv_queue *q, struct bpfhv_slot *slot);
 int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
 int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
 		    unsigned int *bytes);
 
+/* tx_hold.c */
+void bpfhv_tx_hold(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
+void bpfhv_tx_send_held(struct bpfhv_queue *q, struct bpfhv_ring *r);
+void bpfhv_tx_drop_held(struct bpfhv_queue *q);
+
 /* tx.c */
+unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int budget);
+bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb, bool more);
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
 int bpfhv_tx_poll(struct napi_struct *napi, int budget);
 void bpfhv_tx_reclaim_from_rx(struct bpfhv_queue *q);
 enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer);
-void bpfhv_tx_drain(struct bpfhv_queue *q);
+void bpfhv_tx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r);
 
 /* rx_skb.c */
 int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out);

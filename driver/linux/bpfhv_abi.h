@@ -128,6 +128,8 @@ enum bpfhv_prog_id {
 
 #define BPFHV_MAX_INSNS		16384
 #define BPFHV_MAX_BUFS		64
+/* Segments of one large packet: the host drops packets of more. */
+#define BPFHV_MAX_SEGMENTS	2048
 #define BPFHV_MIN_QUEUE_BUFS	16
 #define BPFHV_MAX_QUEUE_BUFS	8192
 #define BPFHV_MAX_PAIRS		8

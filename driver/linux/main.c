@@ -57,6 +57,7 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 		q->doorbell = bp->doorbells + i * stride;
 		u64_stats_init(&q->sync);
 		if (q->tx) {
+			__skb_queue_head_init(&q->held);
 			bpfhv_napi_add_tx(bp->netdev, &q->napi, bpfhv_tx_poll);
 			bpfhv_hrtimer_setup(&q->tx_timer, bpfhv_tx_timer);
 		} else {

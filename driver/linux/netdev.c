@@ -160,7 +160,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	netif_tx_disable(bp->netdev);
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++) {
-		bpfhv_tx_drain(bpfhv_txq(bp, i));
+		bpfhv_tx_drain(bpfhv_txq(bp, i), bpfhv_txq(bp, i)->cur);
 		bpfhv_rx_drain(bpfhv_rxq(bp, i));
 	}
 	bpfhv_stop_queues(bp);
@@ -323,9 +323,15 @@ static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
 	struct bpfhv_queue *q = bpfhv_txq(bp, txqueue);
+	struct netdev_queue *txq = bpfhv_netdev_txq(q);
+	u32 outstanding, n_bufs;
 
+	__netif_tx_lock(txq, smp_processor_id());
+	outstanding = bpfhv_outstanding(q->cur);
+	n_bufs = q->cur->n_bufs;
+	__netif_tx_unlock(txq);
 	netdev_err(dev, "transmit queue %u timed out: %u of %u buffers outstanding\n",
-		   txqueue, bpfhv_outstanding(q->cur), q->cur->n_bufs);
+		   txqueue, outstanding, n_bufs);
 	set_bit(0, &bp->dump_queues);
 	bpfhv_schedule(bp, &bp->reset_work, 0);
 }
@@ -367,4 +373,5 @@ const struct net_device_ops bpfhv_netdev_ops = {
 	.ndo_set_mac_address = eth_mac_addr,
 	.ndo_fix_features = bpfhv_fix_features,
 	.ndo_set_features = bpfhv_set_features,
+	.ndo_features_check = passthru_features_check,
 };

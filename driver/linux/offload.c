@@ -27,15 +27,18 @@ netdev_features_t bpfhv_netdev_features(u32 features)
 	netdev_features_t to = NETIF_F_HIGHDMA;
 
 	if (features & BPFHV_F_SG)
-		to |= NETIF_F_SG;
+		to |= NETIF_F_SG | NETIF_F_FRAGLIST;
 	if (features & BPFHV_F_TX_CSUM) {
 		to |= NETIF_F_HW_CSUM;
 		if (features & BPFHV_F_TSO_V4)
-			to |= NETIF_F_TSO;
+			to |= NETIF_F_TSO | NETIF_F_TSO_ECN;
 		if (features & BPFHV_F_TSO_V6)
-			to |= NETIF_F_TSO6;
+			to |= NETIF_F_TSO6 | NETIF_F_TSO_ECN;
 		if ((features & BPFHV_F_UFO) && BPFHV_HAVE_USO)
 			to |= NETIF_F_GSO_UDP_L4;
+		/* The host trusts the metadata of no packet, so a forwarded one may have any. */
+		if (to & NETIF_F_GSO_MASK)
+			to |= NETIF_F_GSO_ROBUST;
 	}
 	if (features & BPFHV_F_RX_CSUM) {
 		to |= NETIF_F_RXCSUM;
@@ -67,12 +70,13 @@ netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t f
 
 static void bpfhv_show_features(struct bpfhv_priv *bp)
 {
-	netdev_features_t managed = bpfhv_managed_features(), sent;
+	netdev_features_t managed = bpfhv_managed_features();
+	netdev_features_t fixed = NETIF_F_GSO_ROBUST;
+	netdev_features_t sent = bp->features & ~(NETIF_F_RXCSUM | NETIF_F_GRO_HW);
 	struct net_device *dev = bp->netdev;
 
-	sent = managed & ~(NETIF_F_RXCSUM | NETIF_F_GRO_HW);
-	dev->hw_features = (dev->hw_features & ~managed) | bpfhv_supported_features(bp);
-	dev->vlan_features = (dev->vlan_features & ~managed) | (bp->features & sent);
+	dev->hw_features = (dev->hw_features & ~managed) | (bpfhv_supported_features(bp) & ~fixed);
+	dev->vlan_features = (dev->vlan_features & ~managed) | sent;
 }
 
 /* Called under RTNL, after features were negotiated. */
@@ -84,7 +88,7 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 	if (dev->reg_state == NETREG_REGISTERED)
 		netdev_update_features(dev);
 	else
-		dev->features = bp->features;
+		dev->features |= bp->features;
 }
 
 /* Called under RTNL, after registration: requests also what only later sets support. */
@@ -146,21 +150,26 @@ bool bpfhv_tx_can_send(const struct bpfhv_priv *bp, struct sk_buff *skb)
 {
 	netdev_features_t features = bp->features;
 
-	return !netif_needs_gso(skb, features) &&
-	       (skb->ip_summed != CHECKSUM_PARTIAL || (features & NETIF_F_HW_CSUM)) &&
+	/* The host refuses large packets whose checksum is finished, and those of more segments. */
+	if (skb_is_gso(skb) &&
+	    (!skb_gso_ok(skb, features) || skb->ip_summed != CHECKSUM_PARTIAL ||
+	     skb->len > (u32)skb_shinfo(skb)->gso_size * BPFHV_MAX_SEGMENTS))
+		return false;
+	return (skb->ip_summed != CHECKSUM_PARTIAL || (features & NETIF_F_HW_CSUM)) &&
 	       (!skb_is_nonlinear(skb) || (features & NETIF_F_SG));
 }
 
 /*
- * Finishes in software a packet that was validated before features were lost. Returns a list of
- * packets that the set can send, or NULL if memory ran out and the packet was dropped.
+ * Finishes in software a packet that the set cannot send, most often because it was validated
+ * before features were lost. Returns a list of packets that the set can send, or NULL if memory ran
+ * out and the packet was dropped.
  */
 struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_priv *bp, struct sk_buff *skb)
 {
 	netdev_features_t features = bp->features & ~NETIF_F_GSO_MASK;
 	struct sk_buff *segments, *one;
 
-	if (netif_needs_gso(skb, bp->features)) {
+	if (skb_is_gso(skb)) {
 		segments = skb_gso_segment(skb, features);
 		if (IS_ERR_OR_NULL(segments))
 			goto drop;

@@ -11,27 +11,27 @@
 
 #include "bpfhv.h"
 
-static bool bpfhv_tx_sg(const struct bpfhv_priv *bp)
-{
-	return bp->selected & BPFHV_F_SG;
-}
-
-/* Slots that the next packet may need, bounded so that small rings still work. */
+/* Slots that most packets need at most, bounded so that small rings still work. */
 static u32 bpfhv_tx_room(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
-	u32 most = bpfhv_tx_sg(q->bp) ? MAX_SKB_FRAGS + 1 : 1;
+	u32 most = (q->bp->selected & BPFHV_F_SG) ? MAX_SKB_FRAGS + 1 : 1;
 
 	return min(most, r->n_bufs / 2);
+}
+
+/* Returns true if the stack must wait: held packets come first. */
+static bool bpfhv_tx_blocked(struct bpfhv_queue *q, struct bpfhv_ring *r)
+{
+	return r->n_free < bpfhv_tx_room(q, r) || unlikely(!skb_queue_empty(&q->held));
 }
 
 /*
  * Reclaims up to max completed packets. The loop ends whatever the host does: each outstanding
  * buffer completes at most once.
  */
-static unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, int max, int budget)
+unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int budget)
 {
 	unsigned int packets = 0, bytes = 0;
-	struct bpfhv_ring *r = q->cur;
 	int ret = 0;
 
 	while (packets < max && bpfhv_outstanding(r) && !q->broken) {
@@ -54,9 +54,8 @@ static unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, int max, int budget)
  * Requests an interrupt after half of what is outstanding. Returns non-zero if that many are
  * complete already, so that no interrupt will come.
  */
-static int bpfhv_tx_arm(struct bpfhv_queue *q)
+static int bpfhv_tx_arm(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
-	struct bpfhv_ring *r = q->cur;
 	u32 out = bpfhv_outstanding(r);
 
 	if (!out || q->broken)
@@ -110,22 +109,26 @@ enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)
  * Ensures that what is outstanding is reclaimed: by the timer, or by an interrupt if the stack
  * waits for it. Returns as bpfhv_tx_arm().
  */
-static int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct netdev_queue *txq)
+static int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r,
+				     struct netdev_queue *txq)
 {
 	if (netif_xmit_stopped(txq) && q->irq)
-		return bpfhv_tx_arm(q);
+		return bpfhv_tx_arm(q, r);
 	/* A callback on another CPU may be past its reclaim: start the timer again. */
-	if (bpfhv_outstanding(q->cur) && !q->broken && !hrtimer_is_queued(&q->tx_timer))
+	if (bpfhv_outstanding(r) && !q->broken && !hrtimer_is_queued(&q->tx_timer))
 		hrtimer_start(&q->tx_timer, ns_to_ktime(BPFHV_TX_DELAY_NS),
 			      HRTIMER_MODE_REL_PINNED);
 	return 0;
 }
 
-static void bpfhv_tx_wake_if_room(struct bpfhv_queue *q, struct netdev_queue *txq)
+/* After a reclaim: sends what is held, and wakes the queue if there is room for more. */
+static void bpfhv_tx_resume(struct bpfhv_queue *q, struct bpfhv_ring *r, struct netdev_queue *txq)
 {
-	struct bpfhv_ring *r = q->cur;
-
-	if (netif_tx_queue_stopped(txq) && !q->broken && r->n_free >= bpfhv_tx_room(q, r))
+	if (!netif_tx_queue_stopped(txq) || q->broken)
+		return;
+	bpfhv_tx_send_held(q, r);
+	bpfhv_tx_kick(q);
+	if (!bpfhv_tx_blocked(q, r))
 		netif_tx_wake_queue(txq);
 }
 
@@ -133,26 +136,31 @@ static void bpfhv_tx_wake_if_room(struct bpfhv_queue *q, struct netdev_queue *tx
 void bpfhv_tx_reclaim_from_rx(struct bpfhv_queue *q)
 {
 	struct netdev_queue *txq = bpfhv_netdev_txq(q);
+	struct bpfhv_ring *r;
 
-	if (!bpfhv_outstanding(q->cur) || !__netif_tx_trylock(txq))
+	if (!__netif_tx_trylock(txq))
 		return;
-	bpfhv_tx_reclaim(q, q->cur->n_bufs, 1);
-	bpfhv_tx_wake_if_room(q, txq);
+	r = q->cur;
+	if (bpfhv_outstanding(r)) {
+		bpfhv_tx_reclaim(q, r, r->n_bufs, 1);
+		bpfhv_tx_resume(q, r, txq);
+	}
 	__netif_tx_unlock(txq);
 }
 
-static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct netdev_queue *txq)
+static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct bpfhv_ring *r,
+				  struct netdev_queue *txq)
 {
-	struct bpfhv_ring *r = q->cur;
-
-	if (likely(r->n_free >= bpfhv_tx_room(q, r) || q->broken))
+	if (likely(!bpfhv_tx_blocked(q, r) || q->broken))
 		return;
 	netif_tx_stop_queue(txq);
 	bpfhv_count(q, stops, 1);
 	/* Completions may have come before the interrupt was armed: reclaim again. */
-	if (bpfhv_tx_arm(q))
-		bpfhv_tx_reclaim(q, r->n_bufs, 0);
-	if (r->n_free >= bpfhv_tx_room(q, r))
+	if (bpfhv_tx_arm(q, r)) {
+		bpfhv_tx_reclaim(q, r, r->n_bufs, 0);
+		bpfhv_tx_send_held(q, r);
+	}
+	if (!bpfhv_tx_blocked(q, r))
 		netif_tx_start_queue(txq);
 }
 
@@ -160,24 +168,23 @@ static void bpfhv_tx_stop_if_full(struct bpfhv_queue *q, struct netdev_queue *tx
  * Ends a burst: kicks the host for all its packets, even if the last one failed, and ensures that
  * the completions are reclaimed.
  */
-static void bpfhv_tx_flush(struct bpfhv_queue *q)
+static void bpfhv_tx_flush(struct bpfhv_queue *q, struct bpfhv_ring *r, struct netdev_queue *txq)
 {
 	bpfhv_tx_kick(q);
-	bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
+	bpfhv_tx_reclaim(q, r, BPFHV_TX_RECLAIM_XMIT, 0);
 	/* No interrupt will come: the poll reclaims, wakes the queue, and arms again. */
-	if (unlikely(bpfhv_tx_schedule_reclaim(q, bpfhv_netdev_txq(q))))
+	if (unlikely(bpfhv_tx_schedule_reclaim(q, r, txq)))
 		napi_schedule(&q->napi);
 }
 
-/* Sends or drops one packet. Returns true if the burst ends here. */
-static bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
-			  bool more)
+/*
+ * Sends one packet, for which the ring has room, or drops it. Returns true if the burst ends here.
+ */
+bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb, bool more)
 {
 	unsigned int len = skb->len;
 
 	if (unlikely(q->broken))
-		goto drop;
-	if (unlikely(skb_shinfo(skb)->nr_frags + 1 > r->n_free && (!r->n_free || skb_linearize(skb))))
 		goto drop;
 	skb_tx_timestamp(skb);
 	if (unlikely(bpfhv_tx_publish(q, r, skb)))
@@ -192,25 +199,6 @@ drop:
 	return true;
 }
 
-/* Rare: a packet from before an upgrade. Segments that do not fit the ring are dropped. */
-static void bpfhv_tx_send_fallback(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
-{
-	struct sk_buff *next;
-
-	skb = bpfhv_tx_sw_fallback(q->bp, skb);
-	if (skb)
-		bpfhv_count(q, softened, 1);
-	else
-		bpfhv_count(q, dropped, 1);
-	for (; skb; skb = next) {
-		next = skb->next;
-		skb_mark_not_on_list(skb);
-		if (r->n_free < bpfhv_tx_room(q, r))
-			bpfhv_tx_reclaim(q, r->n_bufs, 0);
-		bpfhv_tx_send(q, r, skb, next);
-	}
-}
-
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
@@ -220,19 +208,20 @@ netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	bool flush = true;
 
 	if (bpfhv_outstanding(r) >= BPFHV_TX_RECLAIM_XMIT / 2 || r->n_free < bpfhv_tx_room(q, r))
-		bpfhv_tx_reclaim(q, BPFHV_TX_RECLAIM_XMIT, 0);
-	bpfhv_tx_stop_if_full(q, txq);
+		bpfhv_tx_reclaim(q, r, BPFHV_TX_RECLAIM_XMIT, 0);
+	bpfhv_tx_stop_if_full(q, r, txq);
 	if (unlikely(netif_tx_queue_stopped(txq))) {
 		bpfhv_tx_kick(q);
 		return NETDEV_TX_BUSY;
 	}
-	if (likely(bpfhv_tx_can_send(bp, skb)))
+	if (likely(q->broken ||
+		   (bpfhv_tx_can_send(bp, skb) && bpfhv_tx_bufs(skb) <= r->n_free)))
 		flush = bpfhv_tx_send(q, r, skb, netdev_xmit_more());
 	else
-		bpfhv_tx_send_fallback(q, r, skb);
-	bpfhv_tx_stop_if_full(q, txq);
+		bpfhv_tx_hold(q, r, skb);
+	bpfhv_tx_stop_if_full(q, r, txq);
 	if (flush || netif_xmit_stopped(txq))
-		bpfhv_tx_flush(q);
+		bpfhv_tx_flush(q, r, txq);
 	return NETDEV_TX_OK;
 }
 
@@ -250,9 +239,9 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 	else if (!__netif_tx_trylock(txq))
 		return 0;
 	r = q->cur;
-	packets = bpfhv_tx_reclaim(q, r->n_bufs, budget);
-	bpfhv_tx_wake_if_room(q, txq);
-	again = bpfhv_work_pending(q, bpfhv_tx_schedule_reclaim(q, txq), packets);
+	packets = bpfhv_tx_reclaim(q, r, r->n_bufs, budget);
+	bpfhv_tx_resume(q, r, txq);
+	again = bpfhv_work_pending(q, bpfhv_tx_schedule_reclaim(q, r, txq), packets);
 	__netif_tx_unlock(txq);
 
 	if (again && budget)
@@ -262,21 +251,11 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 	return 0;
 }
 
-/*
- * Releases everything outstanding. The device is disabled, so no buffer is in use. What was
- * completed before is counted as sent, the rest as dropped.
- */
-void bpfhv_tx_drain(struct bpfhv_queue *q)
+/* Frees the packets that the host has not completed. */
+static void bpfhv_tx_drop_outstanding(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
-	struct netdev_queue *txq = bpfhv_netdev_txq(q);
-	struct bpfhv_ring *r = q->cur;
 	u32 i;
 
-	/* No transmit runs any more, so nothing starts the timer again. */
-	hrtimer_cancel(&q->tx_timer);
-	__netif_tx_lock_bh(txq);
-	if (!q->bp->gone)
-		bpfhv_tx_reclaim(q, r->n_bufs, 0);
 	for (i = 0; i < r->n_bufs; i++) {
 		struct bpfhv_slot *slot = &r->slots[i];
 
@@ -290,6 +269,25 @@ void bpfhv_tx_drain(struct bpfhv_queue *q)
 		}
 	}
 	bpfhv_ring_reset(r);
+}
+
+/*
+ * Releases everything outstanding and held. The device is disabled, so no buffer is in use. What
+ * was completed before is counted as sent, the rest as dropped.
+ *
+ * The lock: a receive poll on another CPU may still be in bpfhv_tx_reclaim_from_rx().
+ */
+void bpfhv_tx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r)
+{
+	struct netdev_queue *txq = bpfhv_netdev_txq(q);
+
+	/* No transmit runs any more, so nothing starts the timer again. */
+	hrtimer_cancel(&q->tx_timer);
+	__netif_tx_lock_bh(txq);
+	if (!q->bp->gone)
+		bpfhv_tx_reclaim(q, r, r->n_bufs, 0);
+	bpfhv_tx_drop_outstanding(q, r);
+	bpfhv_tx_drop_held(q);
 	q->kick_pending = false;
 	netdev_tx_reset_queue(txq);
 	__netif_tx_unlock_bh(txq);

@@ -8,6 +8,27 @@
 
 #include "bpfhv.h"
 
+/*
+ * Returns the buffers that a packet takes; more than BPFHV_MAX_BUFS if it cannot be mapped as it
+ * is. Ring formats may have 16 bits for a length.
+ */
+u32 bpfhv_tx_bufs(const struct sk_buff *skb)
+{
+	u32 n = 1 + skb_shinfo(skb)->nr_frags;
+	const struct sk_buff *part;
+
+	if (unlikely(skb_headlen(skb) > U16_MAX))
+		return BPFHV_MAX_BUFS + 1;
+	if (likely(!skb_has_frag_list(skb)))
+		return n;
+	skb_walk_frags(skb, part) {
+		if (skb_has_frag_list(part))
+			return BPFHV_MAX_BUFS + 1;
+		n += !!skb_headlen(part) + skb_shinfo(part)->nr_frags;
+	}
+	return n;
+}
+
 void bpfhv_tx_unmap(struct bpfhv_queue *q, struct bpfhv_slot *slot)
 {
 	struct device *dev = &q->bp->pdev->dev;
@@ -34,56 +55,76 @@ static void bpfhv_tx_undo(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 done)
 	}
 }
 
-static int bpfhv_tx_map_one(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
-			    int frag, u32 i)
+static int bpfhv_tx_map_buf(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 i, const void *head,
+			    const skb_frag_t *frag, u32 len)
 {
 	struct device *dev = &q->bp->pdev->dev;
 	u32 id = r->free_ids[r->n_free - 1];
 	struct bpfhv_slot *slot = &r->slots[id];
 	struct bpfhv_buf *buf = &r->ctx->bufs[i];
 
-	if (frag < 0) {
-		slot->len = skb_headlen(skb);
-		slot->dma = dma_map_single(dev, skb->data, slot->len, DMA_TO_DEVICE);
-	} else {
-		const skb_frag_t *f = &skb_shinfo(skb)->frags[frag];
-
-		slot->len = skb_frag_size(f);
-		slot->dma = skb_frag_dma_map(dev, f, 0, slot->len, DMA_TO_DEVICE);
-	}
+	if (frag)
+		slot->dma = skb_frag_dma_map(dev, frag, 0, len, DMA_TO_DEVICE);
+	else
+		slot->dma = dma_map_single(dev, (void *)head, len, DMA_TO_DEVICE);
 	if (unlikely(dma_mapping_error(dev, slot->dma)))
 		return -ENOMEM;
-	slot->paged = frag >= 0;
-	slot->skb = i ? NULL : skb;
+	slot->len = len;
+	slot->paged = frag;
+	slot->skb = NULL;
 	slot->n_bufs = 0;
 	bpfhv_slot_alloc(r);
 	buf->cookie = cpu_to_le64(id);
 	buf->paddr = cpu_to_le64(slot->dma);
 	buf->vaddr = 0;
-	buf->len = cpu_to_le32(slot->len);
+	buf->len = cpu_to_le32(len);
 	buf->reserved = 0;
 	return 0;
 }
 
+/* Appends the head and the fragments of one skb. Its head may be empty in a frag_list. */
+static int bpfhv_tx_map_part(struct bpfhv_queue *q, struct bpfhv_ring *r,
+			     const struct sk_buff *part, u32 *used)
+{
+	int i, err = 0;
+
+	if (likely(skb_headlen(part))) {
+		err = bpfhv_tx_map_buf(q, r, *used, part->data, NULL, skb_headlen(part));
+		*used += !err;
+	}
+	for (i = 0; i < skb_shinfo(part)->nr_frags && !err; i++) {
+		const skb_frag_t *frag = &skb_shinfo(part)->frags[i];
+
+		err = bpfhv_tx_map_buf(q, r, *used, NULL, frag, skb_frag_size(frag));
+		*used += !err;
+	}
+	return err;
+}
+
 /*
- * Fills bufs[] with the packet. Returns the number of buffers, or a negative error with nothing
- * held.
+ * Fills bufs[] with the packet, for which the ring has room. Returns the number of buffers, or a
+ * negative error with nothing held.
  */
 static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
 {
-	struct bpfhv_slot *first = NULL;
-	int frag, used = 0, err;
+	struct bpfhv_slot *first = &r->slots[r->free_ids[r->n_free - 1]];
+	struct sk_buff *part;
+	u32 used = 0;
+	int err;
 
-	for (frag = -1; frag < skb_shinfo(skb)->nr_frags; frag++) {
-		err = bpfhv_tx_map_one(q, r, skb, frag, used);
-		if (unlikely(err)) {
-			bpfhv_tx_undo(q, r, used);
-			return err;
+	err = bpfhv_tx_map_part(q, r, skb, &used);
+	if (unlikely(skb_has_frag_list(skb))) {
+		skb_walk_frags(skb, part) {
+			if (err)
+				break;
+			err = bpfhv_tx_map_part(q, r, part, &used);
 		}
-		if (!used)
-			first = &r->slots[r->free_ids[r->n_free]];
-		used++;
 	}
+	if (unlikely(err)) {
+		bpfhv_tx_undo(q, r, used);
+		return err;
+	}
+	first->skb = skb;
 	first->n_bufs = used;
 	return used;
 }
