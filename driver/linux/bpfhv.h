@@ -124,12 +124,10 @@ struct bpfhv_queue {
 	struct sk_buff_head held;	/* TX: packets to send before others, under the tx lock */
 	unsigned int idle_polls;
 	struct hrtimer tx_timer;
-	struct hrtimer rx_timer;	/* RX: replaces the interrupt if there is no vector */
-	unsigned int burst;	/* RX: packets received since the last idle poll */
+	struct hrtimer rx_timer;	/* RX: polls without an interrupt: no vector, no memory */
 	bool reply_expected;	/* RX: the next poll looks for one */
 	u8 reply_polls;	/* RX: that may still be in vain */
 	struct page_pool *pool;
-	struct delayed_work poll_work;
 	struct bpfhv_stats stats;
 	struct u64_stats_sync sync;
 	char irq_name[48];
@@ -330,7 +328,6 @@ int bpfhv_rx_setup(struct bpfhv_queue *q);
 void bpfhv_rx_teardown(struct bpfhv_queue *q);
 bool bpfhv_rx_refill(struct bpfhv_queue *q);
 void bpfhv_rx_drain(struct bpfhv_queue *q);
-void bpfhv_rx_poll_work(struct work_struct *work);
 enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer);
 
 /* irq.c */

@@ -79,6 +79,15 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define bpfhv_napi_add_tx(dev, napi, poll)	netif_napi_add_tx(dev, napi, poll)
 #endif
 
+/* Threads poll unless the user decides otherwise. Called before the device is registered. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+#define bpfhv_set_threaded(dev)		netif_threaded_enable(dev)
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
+#define bpfhv_set_threaded(dev)		dev_set_threaded(dev, true)
+#else
+#define bpfhv_set_threaded(dev)		((void)(dev))
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 #define bpfhv_hrtimer_setup(timer, fn) do {					\
 	hrtimer_init(timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);		\

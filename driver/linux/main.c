@@ -61,7 +61,6 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 			bpfhv_napi_add_tx(bp->netdev, &q->napi, bpfhv_tx_poll);
 			bpfhv_hrtimer_setup(&q->tx_timer, bpfhv_tx_timer);
 		} else {
-			INIT_DELAYED_WORK(&q->poll_work, bpfhv_rx_poll_work);
 			bpfhv_hrtimer_setup(&q->rx_timer, bpfhv_rx_timer);
 			bpfhv_napi_add(bp->netdev, &q->napi, bpfhv_rx_poll);
 		}
@@ -101,6 +100,7 @@ static void bpfhv_init_netdev(struct bpfhv_priv *bp)
 	bpfhv_update_mtu(bp);
 	bpfhv_set_features_from_selected(bp);
 	netif_carrier_off(dev);
+	bpfhv_set_threaded(dev);
 }
 
 /* Assigns CPUs to queue pairs evenly. The user can change this by XPS settings. */

@@ -65,11 +65,9 @@ static void bpfhv_disable_napi(struct bpfhv_priv *bp)
 
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		napi_disable(&bp->queues[i].napi);
-		/* Only a poll starts these, and they do nothing on a stopped queue. */
-		if (!bp->queues[i].tx) {
+		/* Only a poll starts it. */
+		if (!bp->queues[i].tx)
 			hrtimer_cancel(&bp->queues[i].rx_timer);
-			cancel_delayed_work_sync(&bp->queues[i].poll_work);
-		}
 	}
 }
 

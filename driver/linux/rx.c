@@ -10,9 +10,8 @@
 
 #include "bpfhv.h"
 
-#define BPFHV_REFILL_RETRY	(HZ / 10)
-/* Consecutive packets handled in softirq context before a worker takes over. */
-#define BPFHV_RX_BURST		64
+/* Time until the next poll if there was no memory for buffers. */
+#define BPFHV_REFILL_RETRY_NS	(100 * NSEC_PER_MSEC)
 
 int bpfhv_rx_setup(struct bpfhv_queue *q)
 {
@@ -121,31 +120,12 @@ bool bpfhv_rx_refill(struct bpfhv_queue *q)
 	return true;
 }
 
-/* Runs the poll in a task, which the scheduler weighs against others. */
-void bpfhv_rx_poll_work(struct work_struct *work)
-{
-	struct bpfhv_queue *q = container_of(to_delayed_work(work), struct bpfhv_queue,
-					     poll_work);
-
-	local_bh_disable();
-	napi_schedule(&q->napi);
-	local_bh_enable();
-}
-
 enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer)
 {
 	struct bpfhv_queue *q = container_of(timer, struct bpfhv_queue, rx_timer);
 
 	napi_schedule_irqoff(&q->napi);
 	return HRTIMER_NORESTART;
-}
-
-/* Ends the poll. A queue without a vector is polled again by its timer. */
-static void bpfhv_rx_complete(struct bpfhv_queue *q, int done)
-{
-	if (unlikely(!q->irq) && !hrtimer_is_queued(&q->rx_timer))
-		hrtimer_start(&q->rx_timer, ns_to_ktime(BPFHV_RX_POLL_NS), HRTIMER_MODE_REL_PINNED);
-	napi_complete_done(&q->napi, done);
 }
 
 static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
@@ -235,24 +215,40 @@ static void bpfhv_rx_note_reply(struct bpfhv_queue *q, int done)
 }
 
 /* Arms the interrupt. Returns true if there is work, so that no interrupt will come. */
-static bool bpfhv_rx_arm(struct bpfhv_queue *q, struct bpfhv_ring *r, int ret, int done)
+static bool bpfhv_rx_arm(struct bpfhv_queue *q, struct bpfhv_ring *r, int done)
 {
-	if (ret == -EAGAIN)
-		ret = 1;
-	else
-		ret = q->broken ? 0 : bpfhv_run_intr(r, BPFHV_PROG_RXI, 1);
-	return bpfhv_work_pending(q, ret, done);
+	return bpfhv_work_pending(q, q->broken ? 0 : bpfhv_run_intr(r, BPFHV_PROG_RXI, 1), done);
+}
+
+/* Polls the queue after a time, unless something else does before. */
+static void bpfhv_rx_poll_later(struct bpfhv_queue *q, u64 ns)
+{
+	if (!hrtimer_is_queued(&q->rx_timer))
+		hrtimer_start(&q->rx_timer, ns_to_ktime(ns), HRTIMER_MODE_REL_PINNED);
 }
 
 /*
- * The interrupt is armed while this CPU still owns the NAPI: no other CPU can run a program of this
- * ring, and an interrupt before the poll completes makes it run again. napi_disable() waits only for
- * a poll that has not completed, so nothing touches a ring, a timer or a work item after that.
+ * Ends the poll, and arms the interrupt if NAPI agrees: not while a task polls the queue or
+ * interrupts are deferred (napi_defer_hard_irqs), because a later poll comes without one.
  *
- * A burst is polled in softirq context, for latency. A longer one moves to a worker. Softirqs run
- * before every task: a host that sends faster than this CPU receives would starve the applications,
- * and all packets would be dropped at their sockets (receive livelock).
+ * To arm runs a program of the ring, which only the owner of the NAPI may do. So this CPU owns it
+ * again meanwhile; if another one does by now, that one will arm. An interrupt before the second
+ * completion makes the poll run again. napi_disable() waits for the owner only: nothing touches a
+ * ring or a timer without ownership.
  */
+static void bpfhv_rx_complete(struct bpfhv_queue *q, int done)
+{
+	if (!napi_complete_done(&q->napi, done) || !napi_schedule_prep(&q->napi))
+		return;
+	if (bpfhv_rx_arm(q, q->cur, done)) {
+		__napi_schedule(&q->napi);
+		return;
+	}
+	if (unlikely(!q->irq))
+		bpfhv_rx_poll_later(q, BPFHV_RX_POLL_NS);
+	napi_complete(&q->napi);
+}
+
 int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 {
 	struct bpfhv_queue *q = container_of(napi, struct bpfhv_queue, napi);
@@ -266,25 +262,14 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	done = bpfhv_rx_clean(q, budget, &ret);
 	bpfhv_rx_note_reply(q, done);
 	bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
-	/*
-	 * Memory ran out. Without buffers no packet and no interrupt comes, so a worker polls
-	 * again.
-	 */
+	/* Memory ran out. Without buffers no packet and no interrupt comes. */
 	if (unlikely(r->n_free >= bpfhv_rx_refill_threshold(r)) && !bpfhv_rx_refill(q))
-		schedule_delayed_work(&q->poll_work, BPFHV_REFILL_RETRY);
-	q->burst += done;
-	if (done < budget && !bpfhv_rx_arm(q, r, ret, done)) {
-		q->burst = 0;
-		bpfhv_rx_complete(q, done);
-		return done;
-	}
-	if (q->burst < BPFHV_RX_BURST)
+		bpfhv_rx_poll_later(q, BPFHV_REFILL_RETRY_NS);
+	/* The program may request another run before the interrupt is armed. */
+	if (done == budget || (ret == -EAGAIN && bpfhv_work_pending(q, 1, done)))
 		return budget;
-	q->burst = 0;
-	/* In this order: once NAPI is complete, the work may have been cancelled for the last time. */
-	mod_delayed_work(system_unbound_wq, &q->poll_work, 0);
-	napi_complete_done(napi, budget - 1);
-	return budget - 1;
+	bpfhv_rx_complete(q, done);
+	return done;
 }
 
 /*
