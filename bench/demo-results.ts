@@ -3,6 +3,7 @@
  * their spread, without meaningless digits.
  */
 import type { UdpResult } from "../test/support/vm/traffic.ts";
+import { median } from "./harness/statistics.ts";
 
 /** One NIC in one iteration. */
 export interface Sample {
@@ -52,13 +53,6 @@ export interface Ratio {
   readonly median: Readonly<Record<Measure, number>>;
   /** Ratios by iteration. */
   readonly rounds: readonly Readonly<Record<Measure, number>>[];
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  if (sorted.length % 2 === 1) return sorted[middle]!;
-  return (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
 const ofEach = (value: (measure: Measure) => number): Record<Measure, number> =>

@@ -3,8 +3,11 @@
  * offloads), the same traffic over each in alternating iterations, then one table.
  *
  *     node dist/bench/demo.js [--rounds N] [--seconds N] [--devices LIST] [--json FILE]
+ *                             [--first N] [--twice]
  *
- * script/demo checks the options before it prepares anything.
+ * The last two are for the bench of the same traffic (rows/virtio-net.ts): which NIC begins, and
+ * virtio-net measured a second time, as if it were another NIC. script/demo checks the options
+ * before it prepares anything.
  */
 import { writeFileSync } from "node:fs";
 import { cpus, loadavg, release } from "node:os";
@@ -20,17 +23,9 @@ import {
 import { ServedNic } from "../test/support/vm/nic.ts";
 import { withoutVm } from "../test/support/vm/requirements.ts";
 import { Link } from "../test/support/vm/traffic.ts";
-import {
-  legend,
-  MEASURES,
-  median,
-  medians,
-  type Row,
-  ratios,
-  type Sample,
-  table,
-} from "./demo-results.ts";
+import { legend, MEASURES, medians, type Row, ratios, type Sample, table } from "./demo-results.ts";
 import { describe, runEmbedded } from "./embedded.ts";
+import { median } from "./harness/statistics.ts";
 
 interface Contender {
   readonly nic: string;
@@ -41,6 +36,8 @@ interface Contender {
   readonly mac: string;
   readonly subnet: string;
   readonly samples: Sample[];
+  /** Another measurement of that contender's NIC: a control. */
+  readonly sameAs?: Contender;
 }
 
 const { values: flags } = parseArgs({
@@ -49,6 +46,8 @@ const { values: flags } = parseArgs({
     seconds: { type: "string", default: "2" },
     devices: { type: "string", default: "sring" },
     json: { type: "string" },
+    first: { type: "string", default: "0" },
+    twice: { type: "boolean", default: false },
   },
 });
 const [rounds, seconds] = [Number(flags.rounds), Number(flags.seconds)];
@@ -67,7 +66,7 @@ function expect(held: boolean, what: string): void {
 }
 
 /** Ours in the requested order, then virtio-net without and with offloads. */
-const contenders: Contender[] = [
+const cards: Contender[] = [
   ...flags.devices.split(",").map((device) => ({
     nic: `bpfhv/${device}`,
     device,
@@ -81,7 +80,11 @@ const contenders: Contender[] = [
   subnet: `10.77.${i + 1}`,
   samples: [],
 }));
-const ours = contenders.filter(({ device }) => device !== undefined);
+const again = cards
+  .filter(({ device }) => flags.twice && device === undefined)
+  .map((card) => ({ ...card, nic: `${card.nic} again`, samples: [], sameAs: card }));
+const contenders: Contender[] = [...cards, ...again];
+const ours = cards.filter(({ device }) => device !== undefined);
 
 /** Number of pings in a burst each way, and of bursts per iteration. */
 const BURST = 20;
@@ -124,7 +127,7 @@ const STEPS: readonly ((link: Link, sample: Sample, seconds: number) => Promise<
  * one, so that no link always runs first.
  */
 async function measure(links: readonly Link[], round: number, seconds: number): Promise<Sample[]> {
-  const order = links.map((_, i) => (i + round) % links.length);
+  const order = links.map((_, i) => (i + round + Number(flags.first)) % links.length);
   const samples = links.map(() => ({
     ...(Object.fromEntries(MEASURES.map((m) => [m, 0])) as unknown as Sample),
     lost: 0,
@@ -182,7 +185,7 @@ async function run(): Promise<void> {
   const module = modules.find((path) => path.endsWith("/bpfhv.ko"));
   if (module === undefined) throw new Error("the module was not built");
   const netns = Netns.make("demo");
-  for (const [i, { subnet }] of contenders.entries()) {
+  for (const [i, { subnet }] of cards.entries()) {
     netns.addTap({ name: `tap${i}`, address: `${subnet}.1/24` });
   }
   const nics: ServedNic[] = [];
@@ -195,7 +198,7 @@ async function run(): Promise<void> {
     say("booting a Debian guest on stock QEMU");
     const guest = await startGuest({
       sockets: nics.map(({ socket }) => socket),
-      virtioNics: contenders.slice(ours.length).map(({ mac, offloads }, i) => ({
+      virtioNics: cards.slice(ours.length).map(({ mac, offloads }, i) => ({
         tap: `tap${i + ours.length}`,
         netns: netns.name,
         mac,
@@ -205,10 +208,14 @@ async function run(): Promise<void> {
     });
     try {
       await guest.check("insmod /modules/bpfhv.ko");
-      for (const contender of contenders) await configure(guest, contender);
-      const links = contenders.map(
-        ({ subnet }) => new Link({ guest, netns, parts, host: `${subnet}.1`, peer: `${subnet}.2` }),
+      for (const card of cards) await configure(guest, card);
+      const linkOf = new Map(
+        cards.map((card) => {
+          const [host, peer] = [`${card.subnet}.1`, `${card.subnet}.2`];
+          return [card, new Link({ guest, netns, parts, host, peer })];
+        }),
       );
+      const links = contenders.map((each) => linkOf.get(each.sameAs ?? each)!);
       await traffic(links, rounds, seconds);
       const rows = await results(guest);
       await reloadModule(guest, links[0]);

@@ -7,17 +7,26 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 
-/** Runs script/demo. Its preparations would show on standard error. */
-function demo(...words: string[]) {
-  return spawnSync("/bin/bash", [`${ROOT}script/demo`, ...words], {
+/** Runs a script. Its preparations would show on standard error. */
+function script(name: string, words: readonly string[]) {
+  return spawnSync("/bin/bash", [`${ROOT}script/${name}`, ...words], {
     encoding: "utf8",
     env: { PATH: "/usr/bin:/bin", HOME: "/nonexistent", BPFHV_CACHE: "/nonexistent" },
     timeout: 10_000,
   });
 }
 
+function assertRefused(name: string, refused: readonly (readonly [string[], RegExp])[]): void {
+  for (const [words, reason] of refused) {
+    const { status, stdout, stderr } = script(name, words);
+    assert.match(stderr, new RegExp(`^script/${name}: [^\\n]+\\n$`), words.join(" "));
+    assert.match(stderr, reason);
+    assert.deepEqual([status, stdout], [2, ""]);
+  }
+}
+
 test("script/demo refuses wrong options in one line, with status 2", () => {
-  const refused: [string[], RegExp][] = [
+  assertRefused("demo", [
     [["--nope"], /unknown option --nope/],
     [["extra"], /unknown option extra/],
     [["--rounds", "x"], /--rounds x: use a whole number from 1 to 1000/],
@@ -28,20 +37,29 @@ test("script/demo refuses wrong options in one line, with status 2", () => {
     [["--devices", "sring,e1000"], /there are sring, sring_gso, vring_packed/],
     [["--devices", ","], /--devices is empty/],
     [["--json", "/nonexistent/x"], /a file in a folder/],
-  ];
-  for (const [words, reason] of refused) {
-    const { status, stdout, stderr } = demo(...words);
-    assert.match(stderr, /^script\/demo: [^\n]+\n$/, words.join(" "));
-    assert.match(stderr, reason);
-    assert.deepEqual([status, stdout], [2, ""]);
-  }
+  ]);
 });
 
-test("script/demo --help prints its usage and prepares nothing", () => {
-  for (const words of [["--help"], ["-h"], ["--rounds", "1", "--help"]]) {
-    const { status, stdout, stderr } = demo(...words);
-    assert.match(stdout, /^usage: script\/demo /);
-    assert.deepEqual([status, stderr], [0, ""]);
+test("script/bench refuses wrong options and names in one line, with status 2", () => {
+  assertRefused("bench", [
+    [["--nope"], /unknown option --nope/],
+    [["nothing"], /no bench "nothing": script\/bench --list shows them/],
+    [["../rows/jit"], /no bench/],
+    [["--rounds", "0"], /--rounds 0: use a whole number from 1 to 1000/],
+    [["jit", "--rounds"], /--rounds needs a value/],
+    [["--against="], /--against is empty/],
+    [["--write", "--against", "HEAD"], /--write with --against/],
+    [["--json=/nonexistent/x"], /a file in a folder/],
+  ]);
+});
+
+test("script/demo and script/bench print their usage with --help and prepare nothing", () => {
+  for (const name of ["demo", "bench"]) {
+    for (const words of [["--help"], ["-h"], ["--rounds", "1", "--help"]]) {
+      const { status, stdout, stderr } = script(name, words);
+      assert.ok(stdout.startsWith(`usage: script/${name} `));
+      assert.deepEqual([status, stderr], [0, ""]);
+    }
   }
 });
 

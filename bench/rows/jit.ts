@@ -1,23 +1,24 @@
 /**
  * Run time of programs: machine code by clang -O2, our WebAssembly, our interpreter, and for
- * comparison clang without vectors and the kernel's JIT. One C source for all, each program in a
- * separate process, in turns, medians of the iterations. The ratio is to clang -O2.
- *
- *     node dist/bench/jit.js [--rounds 25] [--json FILE]
+ * comparison clang without vectors and the kernel's JIT. One C source for all. Each process
+ * measures one program, because V8's code for a call depends on the other targets of its call
+ * site. The ratio is to clang -O2.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
-import { readElf } from "../src/ebpf/elf-reader.ts";
-import { LinearMemory } from "../src/ebpf/jit/linear-memory.ts";
-import { createRunner, type RunnerName } from "../src/ebpf/runners.ts";
-import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../src/os/bpf.ts";
+import { readElf } from "../../src/ebpf/elf-reader.ts";
+import { LinearMemory } from "../../src/ebpf/jit/linear-memory.ts";
+import { createRunner, type RunnerName } from "../../src/ebpf/runners.ts";
+import { BpfMemory, bpfProblem, loadSocketFilter, testRun } from "../../src/os/bpf.ts";
+import { findClang } from "../clang/devices.ts";
+import type { Bench, Result, Sample, SampleOptions } from "../harness/bench.ts";
+import { digits, markdown } from "../harness/report.ts";
+import { median } from "../harness/statistics.ts";
 
-const SELF = fileURLToPath(import.meta.url);
-const SOURCE = fileURLToPath(new URL("../../bench/jit/programs.c", import.meta.url));
+const SOURCE = fileURLToPath(new URL("../../../bench/jit/programs.c", import.meta.url));
 const BASE = 0x1_0000_0000;
 const MEMORY = 8192;
 /**
@@ -27,14 +28,16 @@ const BUDGET = 2e6;
 /** The interpreter gets this part of the runs. */
 const INTERPRETER_SHARE = 0.01;
 /** Milliseconds after which V8 has optimised a program, in its own threads. */
-const WARM = 1500;
+const WARM = { quick: 300, full: 1500 } as const;
+/** Turns of all ways in a process. */
+const TURNS = { quick: 5, full: 9 } as const;
 /**
  * Limits as multiples of native code. clang vectorises `wide`, and the JIT
  * does not: no ring format has such a loop.
  */
-const AIM = { short: 3, long: 1.5, wide: 6 } as const;
+export const AIM = { short: 3, long: 1.5, wide: 6 } as const;
 
-const PROGRAMS: Readonly<Record<string, keyof typeof AIM>> = {
+export const PROGRAMS: Readonly<Record<string, keyof typeof AIM>> = {
   checksum20: "short",
   classify: "short",
   publish: "short",
@@ -49,22 +52,24 @@ type Way = (typeof WAYS)[number];
 /** Runs a program `runs` times: returns nanoseconds, and the low half of the last R0. */
 type Runner = (runs: number) => { nanoseconds: number; r0: number };
 
-function compile(folder: string): void {
+/** Compiles once for all processes of a run, which share TMPDIR. */
+function compile(): string {
+  const folder = join(tmpdir(), "jit");
+  const object = join(folder, "programs.o");
+  if (existsSync(object)) return folder;
+  mkdirSync(folder, { recursive: true });
   clang(["-O2", "-o", join(folder, "native"), SOURCE]);
   const scalar = ["-fno-vectorize", "-fno-slp-vectorize"];
   clang(["-O2", ...scalar, "-o", join(folder, "scalar"), SOURCE]);
-  clang(["-O2", "-target", "bpf", "-mcpu=v3", "-c", "-o", join(folder, "programs.o"), SOURCE]);
+  clang(["-O2", "-target", "bpf", "-mcpu=v3", "-c", "-o", object, SOURCE]);
+  return folder;
 }
 
 function clang(args: readonly string[]): void {
   const { status, error, stderr } = spawnSync("clang", args, { encoding: "utf8" });
-  if (error !== undefined) skip("there is no clang: apt-get install clang");
-  if (status !== 0) skip(`clang ${args.join(" ")}: ${stderr}`);
-}
-
-function skip(why: string): never {
-  console.log(`bench/jit: skipped: ${why}`);
-  process.exit(0);
+  if (error !== undefined || status !== 0) {
+    throw new Error(`clang ${args.join(" ")}: ${error?.message ?? stderr}`);
+  }
 }
 
 function nativeRunner(path: string, name: string): Runner {
@@ -123,107 +128,82 @@ function kernelRunner(code: Uint8Array): Runner | undefined {
   };
 }
 
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
-}
-
-interface Row {
-  readonly program: string;
-  readonly kind: keyof typeof AIM;
-  /** Nanoseconds per run, by iteration. */
-  readonly raw: Readonly<Record<Way, number[]>>;
-}
-
-/**
- * Measures in a separate process: V8's code for a call
- * depends on the other targets of its call site.
- */
-function measure(program: string, folder: string, rounds: number): Row {
+function sample(program: string, { quick }: SampleOptions): Sample {
+  const folder = compile();
   const { code } = readElf(readFileSync(join(folder, "programs.o"))).find(
     ({ name }) => name === program,
   )!;
   const jit = engineRunner("jit", code);
   const interpreter = engineRunner("interpreter", code);
+  const native = nativeRunner(join(folder, "native"), program);
   const runners: Readonly<Record<Way, Runner | undefined>> = {
-    native: nativeRunner(join(folder, "native"), program),
+    ...{ native, jit, interpreter, kernel: kernelRunner(code) },
     scalar: nativeRunner(join(folder, "scalar"), program),
-    kernel: kernelRunner(code),
-    jit,
-    interpreter,
   };
-  const until = Date.now() + WARM;
+  const until = Date.now() + WARM[quick ? "quick" : "full"];
   while (Date.now() < until) jit(50);
   for (let n = 0; n < 20; n++) interpreter(5);
   const each = median(Array.from({ length: 9 }, () => jit(50).nanoseconds / 50));
   const runs = Math.max(4, Math.round(BUDGET / each));
-  const raw: Row["raw"] = { native: [], scalar: [], kernel: [], jit: [], interpreter: [] };
-  for (let round = 0; round < rounds; round++) {
+  const times: Record<Way | "again", number[]> = {
+    ...{ native: [], scalar: [], kernel: [], jit: [], interpreter: [], again: [] },
+  };
+  for (let turn = 0; turn < TURNS[quick ? "quick" : "full"]; turn++) {
     const results = new Map<string, number>();
     for (const way of WAYS) {
       const count = way === "interpreter" ? Math.ceil(runs * INTERPRETER_SHARE) : runs;
       const result = runners[way]?.(count);
       if (result === undefined) continue;
-      raw[way].push(result.nanoseconds / count);
+      times[way].push(result.nanoseconds / count);
       results.set(way, result.r0);
     }
+    times.again.push(native(runs).nanoseconds / runs);
     // A program's result does not depend on the number of its runs.
     if (new Set(results.values()).size > 1) throw new Error(`${program}: ${[...results]}`);
   }
-  return { program, kind: PROGRAMS[program]!, raw };
+  const measured = WAYS.filter((way) => times[way].length > 0);
+  return {
+    values: Object.fromEntries(measured.map((way) => [`${program}/${way}`, median(times[way])])),
+    controls: { [`${program}/native`]: [median(times.native), median(times.again)] },
+    facts: { clang: /version (\S+)/.exec(findClang()?.version ?? "")?.[1] ?? "unknown" },
+  };
 }
 
-function measureAlone(program: string, folder: string, rounds: string): Row {
-  const args = [SELF, "--program", program, "--folder", folder, "--rounds", rounds];
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${program}: ${stderr}`);
-  return JSON.parse(stdout) as Row;
-}
-
-function table(rows: readonly Row[]): string {
-  const lines = rows.map(({ program, kind, raw }) => {
-    const of = (way: Way) => (raw[way].length === 0 ? Number.NaN : median(raw[way]));
-    const ns = (way: Way) => (Number.isNaN(of(way)) ? "-" : of(way).toFixed(1)).padStart(11);
-    return [
-      program.padEnd(13),
-      kind.padEnd(5),
-      ...WAYS.map(ns),
-      `${(of("jit") / of("native")).toFixed(2)} (aim ${AIM[kind]})`.padStart(15),
-      (of("jit") / of("scalar")).toFixed(2).padStart(11),
-      (of("interpreter") / of("jit")).toFixed(0).padStart(16),
-    ].join(" ");
-  });
-  const head = [
-    `${"".padEnd(19)}${"nanoseconds per run".padStart(60)}`,
+function table({ rows }: Result): string {
+  const find = (program: string, way: Way) => rows.find(({ name }) => name === `${program}/${way}`);
+  return markdown([
     [
-      "program".padEnd(13),
-      "kind ",
-      ...WAYS.map((way) => way.padStart(11)),
-      "jit/native".padStart(15),
-      "jit/scalar".padStart(11),
-      "interpreter/jit".padStart(16),
-    ].join(" "),
-  ];
-  return [...head, ...lines].join("\n");
+      ...["", "clang -O2", "no vectors", "kernel", "WebAssembly", "to clang -O2", "aim"],
+      "interpreter",
+    ],
+    ...Object.entries(PROGRAMS).map(([program, kind]) => {
+      const ns = (way: Way) => digits(find(program, way)?.value ?? Number.NaN, 2);
+      const jit = find(program, "jit");
+      const ratio = `${(jit?.ratio ?? Number.NaN).toFixed(2)}${jit?.counted ? "" : " (not counted)"}`;
+      return [
+        ...[program, ns("native"), ns("scalar"), ns("kernel"), ns("jit")],
+        ...[ratio, String(AIM[kind]), ns("interpreter")],
+      ];
+    }),
+  ]);
 }
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "25" },
-    json: { type: "string" },
-    program: { type: "string" },
-    folder: { type: "string", default: "" },
-  },
-});
-if (values.program !== undefined) {
-  console.log(JSON.stringify(measure(values.program, values.folder, Number(values.rounds))));
-} else {
-  const folder = mkdtempSync(join(tmpdir(), "bpfhv-bench-"));
-  try {
-    compile(folder);
-    const rows = Object.keys(PROGRAMS).map((name) => measureAlone(name, folder, values.rounds));
-    console.log(table(rows));
-    if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows));
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
+export const bench: Bench = {
+  name: "jit",
+  about: "nanoseconds per run of programs: clang -O2, our WebAssembly, our interpreter",
+  rounds: 5,
+  limit: 0.15,
+  seconds: 30,
+  parts: Object.keys(PROGRAMS),
+  rows: Object.entries(PROGRAMS).flatMap(([program, kind]) =>
+    WAYS.map((way) => ({
+      ...{ name: `${program}/${way}`, unit: "ns", control: `${program}/native` },
+      ...(way === "native" ? {} : { baseline: `${program}/native` }),
+      ...(way === "jit" ? { aim: { of: "ratio", most: AIM[kind] } as const } : {}),
+    })),
+  ),
+  problem: () =>
+    findClang() === undefined ? "no clang that makes eBPF: apt-get install clang" : undefined,
+  sample,
+  tables: { "": table },
+};
