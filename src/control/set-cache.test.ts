@@ -89,7 +89,7 @@ test("folder or file is not used when another account could have written it", (t
   assert.equal(readSets(key, folder), undefined);
 });
 
-test("cache that cannot be written is no error, and leaves nothing behind", () => {
+test("cache leaves nothing behind and fails nothing when it cannot be written", () => {
   writeFileSync(folder, "");
   writeSets(key, sets, folder);
   assert.equal(readFileSync(folder, "utf8"), "");

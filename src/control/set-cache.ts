@@ -2,7 +2,7 @@
  * Program sets of built-in ring formats that were compiled and proved before, by content: whoever
  * starts a NIC again loads neither compiler nor verifier. The key is a hash of everything that the
  * sets are made from and by; each set is a program blob with a hash of its own. A folder or file
- * that another user could have written is not used, and a cache that cannot be used is no error:
+ * that another user could have written is not used, and a cache that cannot be used fails nothing:
  * the sets are made anew.
  */
 import { createHash } from "node:crypto";
