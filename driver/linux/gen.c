@@ -43,6 +43,13 @@ void bpfhv_ring_reset(struct bpfhv_ring *r)
 	r->n_free = r->n_bufs;
 }
 
+/* What is outstanding is in this driver's own table, and it runs no packet programs. */
+static bool bpfhv_is_run(enum bpfhv_prog_id id)
+{
+	return id != BPFHV_PROG_RXR && id != BPFHV_PROG_TXR &&
+	       id != BPFHV_PROG_RXH && id != BPFHV_PROG_TXH;
+}
+
 static bool bpfhv_is_rx_prog(enum bpfhv_prog_id id)
 {
 	return id <= BPFHV_PROG_RXH;
@@ -82,9 +89,7 @@ static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 		return err;
 	}
 	for (id = BPFHV_PROG_RXP; id < BPFHV_PROG_MAX && !err; id++) {
-		/* rxh and txh are not used by this driver */
-		if (!code[id].insns || bpfhv_is_rx_prog(id) == tx ||
-		    id == BPFHV_PROG_RXH || id == BPFHV_PROG_TXH)
+		if (!code[id].insns || bpfhv_is_rx_prog(id) == tx || !bpfhv_is_run(id))
 			continue;
 		if (gen->verified)
 			err = bpfhv_verified_load(r, map_fd, id, &code[id], &where);
@@ -194,7 +199,7 @@ struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 	for (i = 0; i < n && !err; i++)
 		err = bpfhv_ring_create(gen, &gen->rings[i], i >= bp->n_pairs, code);
 	for (id = 0; id < BPFHV_PROG_MAX; id++)
-		gen->n_progs += !!code[id].insns;
+		gen->n_progs += code[id].insns && bpfhv_is_run(id);
 	bpfhv_free_code(code);
 	if (err) {
 		bpfhv_gen_put(gen);

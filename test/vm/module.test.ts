@@ -50,7 +50,7 @@ describe("guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000)
 
   test("reports in log and ethtool that the kernel verified the programs", async () => {
     await vm.load();
-    assert.match(await dmesg(), /eth0: programs verified by the kernel \(8 programs, 2 queues\)/);
+    assert.match(await dmesg(), /eth0: programs verified by the kernel \(6 programs, 2 queues\)/);
     assert.match(await vm.guest.check("ethtool -i eth0"), /set 1, verified/);
     assert.equal(await counter("verified"), 1);
     await bothWays();
