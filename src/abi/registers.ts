@@ -37,7 +37,7 @@ export const REG = {
   SET_VERDICT: 120,
   VERDICT_INFO: 124,
   Q_CMD: 128,
-  Q_STATE: 132,
+  Q_DRAINED: 132,
   BLOB_LO: 136,
   BLOB_HI: 140,
   BLOB_LEN: 144,
@@ -91,10 +91,11 @@ export const ABILITY = {
 export const EVENT = { LINK_OR_MTU: 1, STAGED: 2, WITHDRAWN: 4, NEEDS_RESET: 8 } as const;
 
 /** Commands of Q_CMD: `command << 16 | queue`. */
-export const Q_CMD = { TX_CUT: 1, RX_CUT: 2, STOP_OLD: 3, RETIRE: 4 } as const;
+export const Q_CMD = { TX_CUT: 1, RX_CUT: 2, RETIRE: 4 } as const;
 
-/** Codes of SET_VERDICT: `generation << 8 | code`. */
+/** Codes of SET_VERDICT: `generation << 8 | code`, and what it reads. */
 export const VERDICT = { READY: 0, REFUSED: 1, MEMORY: 2, FEATURE: 3, ABORT: 4 } as const;
+export const ANSWER = { PENDING: 0, GO: 1, WITHDRAWN: 2 } as const;
 
 /** Red Hat's vendor id, which the original uses. */
 export const PCI_VENDOR = 0x1b36;

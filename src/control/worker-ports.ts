@@ -19,9 +19,6 @@ export interface WorkerPortsOptions {
   readonly policies?: readonly PolicySpec[];
 }
 
-/** The longest queue of a TAP is a thousand packets; a source has no end. */
-const MAX_WAITING = 2048;
-
 export class WorkerPorts {
   /** Of each pair; policies count what they drop in them, too. */
   readonly txCounters: readonly QueueCounters[];
@@ -53,7 +50,7 @@ export class WorkerPorts {
    */
   exchange(spec: PortSpec, pairs: readonly QueuePair[], loop: Loop): void {
     const next = this.#open(spec);
-    for (const pair of pairs) takeWaiting(pair);
+    for (const pair of pairs) pair.takeWaiting();
     loop.forgetPorts();
     for (const [i, pair] of pairs.entries()) pair.setPort(next[i]);
     this.#left.push(...takeNotices(this.#ports));
@@ -73,13 +70,4 @@ export class WorkerPorts {
 
 function takeNotices(ports: readonly Port[]): string[] {
   return ports.map((port) => port.takeNotice()).filter((text) => text !== "");
-}
-
-/** Drains a port into the guest, as far as the guest has buffers. */
-function takeWaiting(pair: QueuePair): void {
-  for (let left = MAX_WAITING; left > 0; ) {
-    const moved = pair.fillRx();
-    if (moved === 0) return;
-    left -= moved;
-  }
 }

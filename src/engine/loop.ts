@@ -223,7 +223,7 @@ export class Loop {
       const { fd, linkUp } = pair.port;
       if (linkUp !== this.#watches[i].linkUp) this.#housekeepingDue = true;
       this.#watches[i].linkUp = linkUp;
-      const blocked = pair.txBlocked && pair.tx.ring !== null;
+      const blocked = pair.txBlocked && pair.tx.sending !== null;
       const events = (pair.canReceive ? EPOLLIN : 0) | (blocked ? EPOLLOUT : 0);
       this.#watch(i, linkUp && events !== 0 ? fd : -1, events);
     }

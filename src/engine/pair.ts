@@ -6,7 +6,7 @@
  *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back; interrupt?
  */
 
-import type { RxRing } from "../devices/format.ts";
+import type { RxRing, TxRing } from "../devices/format.ts";
 import {
   BATCHES,
   BYTES,
@@ -26,12 +26,16 @@ import { Batch } from "../memory/index.ts";
 import { receiveOffloads } from "../memory/offloads.ts";
 import type { Port } from "../net/port.ts";
 import { RxQueue, TxQueue } from "./queue.ts";
+import type { RingSettings } from "./registered-ring.ts";
 
 /** Packets per direction and turn. More would delay the other direction and the control socket. */
 export const BUDGET = 64;
 
 /** First offer of buffers: most turns receive fewer packets; each buffer costs a translation. */
 const FIRST_OFFER = 4;
+
+/** The longest queue of a TAP is a thousand packets; a source has no end. */
+const MAX_WAITING = 2048;
 
 /** Segments of a batch: enough for BUDGET packets of a guest's stack, and for any single packet. */
 const MAX_SEGMENTS = 20 * BUDGET;
@@ -58,6 +62,8 @@ export class QueuePair {
   #interruptDue = false;
   readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
   #receiveOffloads = 0;
+  /** The port may hold packets that need offloads which it was told to bring no more. */
+  #mayHoldOlder = false;
   readonly #fire: (vector: number) => void;
 
   constructor({ port, rxVector, txVector, fire, rxCounters, txCounters }: QueuePairOptions) {
@@ -99,7 +105,18 @@ export class QueuePair {
     countMoved(counters, batch, consumed);
     if (port.dropped !== droppedBefore) counters[DROP_PORT] += port.dropped - droppedBefore;
     queue.backOff.polled(brokenDescriptors(counters), consumed);
-    return consumed;
+    return queue.retiring === null ? consumed : this.#polledRetiring(tx, consumed);
+  }
+
+  /** After a poll while a ring retires: as soon as that is drained, the current one is polled. */
+  #polledRetiring(tx: TxRing, consumed: number): number {
+    const { retiring } = this.tx;
+    if (retiring === null || retiring.drained || retiring.ring !== tx) return consumed;
+    retiring.polled(this.#batch.packets, consumed);
+    if (!retiring.drained) return consumed;
+    // The guest waits for this, whatever its interrupt setting in the old ring.
+    this.#interruptTx();
+    return consumed + this.drainTx();
   }
 
   /** Port to guest. @returns packets moved. */
@@ -139,6 +156,41 @@ export class QueuePair {
     if (port.dropped !== dropped) counters[DROP_PORT] += port.dropped - dropped;
     if (port.tooLong !== tooLong) counters[DROP_TOO_LONG] += port.tooLong - tooLong;
     return batch.packets;
+  }
+
+  /**
+   * The guest moves on to the next transmit ring: what is in the current one is sent first.
+   * @param features of the current ring
+   */
+  cutTx(features: number, settings: RingSettings | null): void {
+    this.tx.cut(features, settings);
+  }
+
+  /**
+   * The guest moves on to the next receive ring: the current one is touched no more. Packets that
+   * the port holds and that need offloads which the next set lacks are received before.
+   */
+  cutRx(features: number, settings: RingSettings | null): void {
+    if (this.#mayHoldOlder) this.takeWaiting();
+    this.#mayHoldOlder = false;
+    this.rx.cut(features, settings);
+    this.rx.retiring?.finish();
+    this.#interruptRx();
+  }
+
+  /** Drains the port into the guest, as far as the guest has buffers. */
+  takeWaiting(): void {
+    for (let left = MAX_WAITING; left > 0; ) {
+      const moved = this.fillRx();
+      if (moved === 0) return;
+      left -= moved;
+    }
+  }
+
+  /** The port shall bring no more than this, and what it has queued before is still received. */
+  lowerReceiveOffloads(offloads: number): void {
+    this.#mayHoldOlder = (this.#receiveOffloads & ~offloads) !== 0;
+    this.port.setReceiveOffloads(offloads & this.#receiveOffloads, this.#receiveOffloads);
   }
 
   /** Sets the OFFLOAD_* that received packets may need of the guest, for later ports, too. */
@@ -191,6 +243,8 @@ export class QueuePair {
     const rx = this.rx.ring;
     const tx = this.tx.sending;
     const txBackingOff = this.tx.backOff.leftMs > 0;
+    // The current ring is polled when the retiring one is drained: its kick may be spent.
+    if (this.tx.draining && !this.txBlocked && !txBackingOff) work = true;
     if (tx !== null && !this.txBlocked && !txBackingOff && tx.enableKicks()) work = true;
     if (rx !== null && this.rxStarved && !this.rxBackingOff && rx.enableKicks()) {
       this.rxStarved = false;
@@ -214,10 +268,11 @@ export class QueuePair {
   lookAgain(): void {
     if (this.rx.ring?.interruptOverdue()) this.#interruptRx();
     if (this.tx.ring?.interruptOverdue()) this.#interruptTx();
+    if (this.tx.retiring?.ring?.interruptOverdue()) this.#interruptTx();
   }
 
   disarmKicks(): void {
-    this.tx.ring?.disableKicks();
+    this.tx.sending?.disableKicks();
     this.rx.ring?.disableKicks();
   }
 

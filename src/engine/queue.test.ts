@@ -40,12 +40,22 @@ class RingBench {
 
   /** Registers a new context for the transmit queue; `publish` writes to it from here on. */
   register(): void {
-    const { tx } = this.pair;
-    this.#address = this.memory.allocate(tx.contextSize, PAGE);
+    this.pair.tx.register(this.#map());
+  }
+
+  /** Registers another context beside the current one, and moves on to it. */
+  replace(): void {
+    this.pair.tx.registerNext(this.#map(), sring, BUFS);
+    this.pair.cutTx(0, this.settings);
+  }
+
+  #map(): MappedContext {
+    const { contextSize } = this.pair.tx;
+    this.#address = this.memory.allocate(contextSize, PAGE);
     this.#published = 0;
-    const context = mapContiguous(this.memory, this.#address, tx.contextSize);
+    const context = mapContiguous(this.memory, this.#address, contextSize);
     assert.ok(typeof context === "object", String(context));
-    tx.register(context as MappedContext);
+    return context as MappedContext;
   }
 
   open(): void {
@@ -148,10 +158,7 @@ test("a queue sends all of its retiring ring before its new ring when a ring is 
     bench.publish(0, 1, 2, 3);
     bench.port.room = 2;
     assert.deepEqual(bench.transmitted(), [0, 1]);
-    tx.retire();
-    assert.equal(tx.registered, false);
-    bench.register();
-    tx.attach(bench.settings);
+    bench.replace();
     bench.publish(4, 5);
     assert.equal(tx.fill, 4, "of both rings");
     assert.equal(tx.dump().length, 2);
@@ -172,9 +179,7 @@ test("a drain sends both rings and leaves none when the port takes everything", 
   withBench((bench) => {
     bench.open();
     bench.publish(0, 1);
-    bench.pair.tx.retire();
-    bench.register();
-    bench.pair.tx.attach(bench.settings);
+    bench.replace();
     bench.publish(2, 3);
     drainTransmit(bench.pair, 0);
     assert.deepEqual(bench.port.sent.map(numberOf), [0, 1, 2, 3]);
@@ -189,9 +194,7 @@ test("both rings pause when the guest's memory map lacks them, and resume when i
     const { tx } = bench.pair;
     bench.open();
     bench.publish(0);
-    tx.retire();
-    bench.register();
-    tx.attach(bench.settings);
+    bench.replace();
     bench.publish(1);
     bench.memory.setVisible(false);
     assert.equal(tx.memoryChanged(bench.memory, bench.settings), true);
@@ -208,9 +211,7 @@ test("a queue sends nothing of its new ring when the guest's memory map lacks it
     const { tx } = bench.pair;
     bench.open();
     bench.publish(0);
-    tx.retire();
-    bench.register();
-    tx.attach(bench.settings);
+    bench.replace();
     bench.publish(1);
     // Only the retiring context is absent.
     tx.retiring!.detach();
@@ -282,9 +283,7 @@ test("a queue sends both of its rings when it is restored in the middle of a rep
     bench.publish(0, 1, 2, 3);
     bench.port.room = 2;
     assert.deepEqual(bench.transmitted(), [0, 1]);
-    tx.retire();
-    bench.register();
-    tx.attach(bench.settings);
+    bench.replace();
     bench.publish(4, 5);
     const record: unknown = JSON.parse(JSON.stringify(saveQueue(tx)));
     const next = new QueuePair({ port: bench.port, rxVector: 0, txVector: 1, fire: () => {} });
@@ -305,8 +304,7 @@ test("nothing stays mapped when a queue's second ring is refused", () => {
   withBench((bench) => {
     const { tx } = bench.pair;
     bench.open();
-    tx.retire();
-    bench.register();
+    bench.replace();
     const record = saveQueue(tx);
     const retiring = { ...record.retiring, format: "other" };
     const next = new QueuePair({ port: bench.port, rxVector: 0, txVector: 1, fire: () => {} });

@@ -1,7 +1,8 @@
 /**
  * One queue of a NIC in one direction: its rings and its counters. A queue has one current ring.
- * While that is being replaced the queue also has a retiring ring, which the guest publishes
- * nothing more to and which is served until it is empty.
+ * While that is being replaced the queue also has the next ring, which the guest prepares and the
+ * host does not look at; after the cut the next ring is the current one, and the queue has a
+ * retiring ring, which the guest publishes nothing more to and which is served until it is empty.
  *
  * No I/O is in flight between turns of the loop, so `detach`, `disable` and `forget` are complete
  * when they return.
@@ -38,6 +39,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
   /** `current.ring`, null while it is not served; kept here because each poll reads it. */
   ring: Ring | null = null;
   retiring: RegisteredRing<Ring> | null = null;
+  next: RegisteredRing<Ring> | null = null;
   readonly #attached: (features: number) => void;
 
   constructor(options: QueueOptions) {
@@ -75,9 +77,22 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     this.ring = null;
   }
 
+  /** Initialises a context for the next set, beside the current one, or in place of another. */
+  registerNext(context: MappedContext, format: RingFormat, bufs: number): void {
+    this.forgetNext();
+    format.initialise(this.direction, context.words, bufs);
+    this.next = new RegisteredRing<Ring>(context, format, bufs);
+  }
+
+  forgetNext(): void {
+    this.next?.release();
+    this.next = null;
+  }
+
   /** Unregisters all contexts. Nothing touches their memory from here on. */
   forget(): void {
     this.retired();
+    this.forgetNext();
     this.current?.release();
     this.current = null;
     this.ring = null;
@@ -93,14 +108,35 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     // A ring is made by this queue when it is attached.
     this.current = current as RegisteredRing<Ring> | null;
     this.retiring = retiring as RegisteredRing<Ring> | null;
+    this.retiring?.retire(null);
   }
 
-  /** Makes the current ring the retiring one: a context for another ring can be registered. */
-  retire(): void {
+  /**
+   * The guest has moved on to the next ring: the current one retires.
+   * @param features of the retiring ring; the next one has its own
+   */
+  cut(features: number, settings: RingSettings | null): void {
     this.retired();
     this.retiring = this.current;
-    this.current = null;
+    this.retiring?.retire(features);
+    this.#takeNext();
+    // The back-off was due to what the guest published to the retiring ring.
+    this.backOff.end();
+    this.attach(settings);
+  }
+
+  /** Makes the next ring, if there is one, the current one of a queue that is disabled. */
+  adoptNext(): void {
+    if (this.next === null) return;
+    this.current?.release();
+    this.#takeNext();
+  }
+
+  #takeNext(): void {
+    this.current = this.next;
+    this.next = null;
     this.ring = null;
+    if (this.current !== null) this.configure(this.current.format, this.current.bufs);
   }
 
   /** Unregisters the retiring ring. */
@@ -140,11 +176,12 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     const ring = this.current?.ring ?? null;
     if (ring === this.ring) return;
     this.ring = ring;
-    this.#attached(settings.features);
+    this.#attached(this.current?.features ?? settings.features);
   }
 
   detach(): void {
     this.retiring?.detach();
+    this.next?.detach();
     this.current?.detach();
     this.ring = null;
   }
@@ -159,6 +196,7 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     const before = this.absent;
     this.retiring?.memoryChanged(memory);
     this.current?.memoryChanged(memory);
+    this.next?.memoryChanged(memory);
     if (this.current?.absent) this.ring = null;
     this.attach(settings);
     return this.absent && !before;
@@ -206,12 +244,17 @@ export class TxQueue extends Queue<TxRing> {
   protected readonly makeRing = (format: RingFormat, config: QueueConfig): TxRing =>
     format.tx(config);
 
-  /** The ring to send from: the retiring one until it is empty; null if there is none. */
+  /** The ring to send from: the retiring one until it is drained; null if there is none. */
   get sending(): TxRing | null {
-    if (this.retiring === null) return this.ring;
-    const { ring, broken } = this.retiring;
-    if (broken) return this.ring;
+    const { retiring } = this;
+    if (retiring === null || retiring.drained) return this.ring;
     // While its memory is absent, newer packets wait, so that order is kept.
-    return ring !== null && ring.fill() === 0 ? this.ring : ring;
+    return retiring.ring;
+  }
+
+  /** A retiring ring is served, which may hold packets. */
+  get draining(): boolean {
+    const { retiring } = this;
+    return retiring !== null && !retiring.drained && retiring.ring !== null;
   }
 }

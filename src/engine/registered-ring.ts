@@ -37,6 +37,15 @@ export class RegisteredRing<Ring extends HostRing> {
   absent: boolean;
   /** Restored as broken: it is served no more, as long as it would have stayed attached. */
   stopped = false;
+  /** Feature bits that it was negotiated with, while the queue has rings of two sets. */
+  features: number | null = null;
+  /** A retiring ring: nothing of it is left to do, and it is never attached again. */
+  drained = false;
+  /** A retiring ring: packets that it may still hold. A guest could go on publishing. */
+  #left = 0;
+  #position = -1;
+  /** Packets that were sent since it retires. */
+  sent = 0;
 
   constructor(context: MappedContext | AbsentContext, format: RingFormat, bufs: number) {
     this.context = context;
@@ -52,9 +61,12 @@ export class RegisteredRing<Ring extends HostRing> {
   ): void {
     const context = this.context.words;
     if (this.absent || context === null || this.stopped || this.ring !== null) return;
+    if (this.drained) return;
     const { format, bufs, position } = this;
-    const maxPacket = longestReceived(features, mtu);
-    const ring = make(format, { context, bufs, memory, features, maxPacket, counters });
+    const selected = this.features ?? features;
+    const maxPacket = longestReceived(selected, mtu);
+    const config = { context, bufs, memory, features: selected, maxPacket, counters };
+    const ring = make(format, config);
     if (position === null) ring.resync();
     else ring.restore(position);
     // An awake loop polls the ring, and asks for kicks before it sleeps.
@@ -67,6 +79,34 @@ export class RegisteredRing<Ring extends HostRing> {
     if (this.ring === null) return;
     this.position = this.ring.save();
     this.ring = null;
+  }
+
+  /** The guest publishes nothing more to it. */
+  retire(features: number | null): void {
+    this.features = features;
+    this.#left = this.bufs;
+    this.#position = this.ring?.save() ?? this.position ?? -1;
+    if (this.broken) this.finish();
+  }
+
+  /** Nothing of it is left to do: its memory is never touched again. */
+  finish(): void {
+    this.drained = true;
+    this.detach();
+  }
+
+  /**
+   * Call after each poll of a retiring transmit ring. It is drained when a poll finds nothing, and
+   * at the latest after as many packets as it has descriptors.
+   */
+  polled(gathered: number, consumed: number): void {
+    if (this.ring === null) return;
+    this.sent += consumed;
+    const position = this.ring.save();
+    const idle = gathered === 0 && position === this.#position;
+    this.#position = position;
+    this.#left -= gathered === 0 ? 1 : consumed;
+    if (idle || this.#left < 0 || this.ring.broken) this.finish();
   }
 
   /** Compares the guest's memory map with the mapping; detaches the ring if they differ. */

@@ -43,6 +43,7 @@ const REFUSED_BY_NIC = {
   blob: "requests for the program blob refused",
   features: "feature selections refused",
   enable: "enables refused, or the guest gave up",
+  upgrade: "steps of a set's replacement refused",
 } as const;
 const REFUSED_BY_SERVER = pick(COUNTERS, [
   ...(["refusedMalformed", "refusedUnknown", "refusedState", "refusedRegion"] as const),

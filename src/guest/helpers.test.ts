@@ -34,6 +34,7 @@ function withRing(
           bufs: BUFS,
           bufferSize: 512,
           buffers: page,
+          generation: 1,
         },
         programs: { form: "v1", code: changed },
       }),

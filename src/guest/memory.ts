@@ -28,6 +28,7 @@ export class LocalMemory implements GuestMemory {
   readonly #file: MemoryFile;
   #ranges: MemoryRange[];
   #next = 0;
+  readonly #released: { readonly address: number; readonly size: number }[] = [];
 
   /** @param size bytes, rounded up to pages */
   constructor(size: number) {
@@ -74,11 +75,18 @@ export class LocalMemory implements GuestMemory {
    * @throws RangeError if none are left
    */
   allocate(size: number, align = 64): number {
+    const free = this.#released.findIndex((each) => each.size === size && align <= 64);
+    if (free >= 0) return this.#released.splice(free, 1)[0].address;
     const at = Math.ceil(this.#next / align) * align;
     if (at + size > this.#mapping.length)
       throw new RangeError(`the guest's memory is exhausted: ${size} bytes needed`);
     this.#next = at + size;
     return BASE + at;
+  }
+
+  /** Gives back what was allocated without an alignment of its own. */
+  release(address: number, size: number): void {
+    this.#released.push({ address, size });
   }
 
   /** Returns the guest's view of its memory. @throws RangeError if the range exceeds the memory */

@@ -50,11 +50,15 @@ export interface RingOptions {
   readonly bufferSize: number;
   /** Guest address of buffer 0. The others follow. */
   readonly buffers: number;
+  /** Of the programs. */
+  readonly generation: number;
 }
 
 export class GuestRing {
   readonly bufs: number;
   readonly bufferSize: number;
+  /** Of its programs. */
+  readonly generation: number;
   /** Buffers owned by the driver. */
   free: number;
   kickNeeded = false;
@@ -83,6 +87,7 @@ export class GuestRing {
     const { context, memory, programs, direction, bufs } = options;
     this.bufs = bufs;
     this.bufferSize = options.bufferSize;
+    this.generation = options.generation;
     this.#buffers = options.buffers;
     this.#words = new Int32Array(context.buffer, context.byteOffset, context.length >> 2);
     const header = METADATA.flags.offset;
@@ -198,6 +203,12 @@ export class GuestRing {
   arm(min: number): boolean {
     this.#words[MIN_COMPLETED] = min;
     return this.#run(this.#arm) !== 0;
+  }
+
+  /** Runs what is in no hurry yet: compiled before the first packet comes. */
+  warm(): void {
+    this.#run(this.#collect);
+    this.arm(0);
   }
 
   get outstanding(): number {

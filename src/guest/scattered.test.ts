@@ -222,21 +222,25 @@ test("blobs and page lists are read whole when they are split at any byte", () =
     const { record } = nic.queues[0].current!.context;
     assert.deepEqual(record, { kind: "pages", address, pages, size });
   }
-  const to = bench.memory.allocate(nic.blob.length);
-  for (let at = 1; at < nic.blob.length; at += FULL ? 1 : 7) {
-    bench.memory.bytes(to, nic.blob.length).fill(0);
+  const to = bench.memory.allocate(nic.running.blob(nic.form).length);
+  for (let at = 1; at < nic.running.blob(nic.form).length; at += FULL ? 1 : 7) {
+    bench.memory.bytes(to, nic.running.blob(nic.form).length).fill(0);
     bench.cut([to + at]);
     deliverBlob(nic, to);
-    assert.deepEqual(bench.memory.bytes(to, nic.blob.length).slice(), nic.blob, `split at ${at}`);
+    assert.deepEqual(
+      bench.memory.bytes(to, nic.running.blob(nic.form).length).slice(),
+      nic.running.blob(nic.form),
+      `split at ${at}`,
+    );
   }
   const refused = nic.refusals.counts.blob;
-  bench.memory.bytes(to, nic.blob.length).fill(0);
+  bench.memory.bytes(to, nic.running.blob(nic.form).length).fill(0);
   bench.cut([to + 100, to + 101], { hole: 1 });
   deliverBlob(nic, to);
   assert.equal(nic.refusals.counts.blob, refused + 1);
   assert.match(nic.refusals.last, /the memory at 0x[0-9a-f]+ is not shared/);
   assert.ok(
-    bench.memory.bytes(to, nic.blob.length).every((byte) => byte === 0),
+    bench.memory.bytes(to, nic.running.blob(nic.form).length).every((byte) => byte === 0),
     "nothing written",
   );
   bench.close();

@@ -19,8 +19,8 @@ export abstract class BasePort implements Port {
   abstract send(batch: Batch): number;
   abstract receive(batch: Batch): void;
 
-  setReceiveOffloads(offloads: number): void {
-    this.offloads = offloads;
+  setReceiveOffloads(offloads: number, accepted = offloads): void {
+    this.offloads = accepted;
   }
 
   discard(): void {}

@@ -46,8 +46,8 @@ export abstract class ForwardingPort implements Port {
     this.port.receive(batch);
   }
 
-  setReceiveOffloads(offloads: number): void {
-    this.port.setReceiveOffloads(offloads);
+  setReceiveOffloads(offloads: number, accepted = offloads): void {
+    this.port.setReceiveOffloads(offloads, accepted);
   }
 
   discard(): void {

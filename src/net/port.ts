@@ -28,10 +28,11 @@ export interface Port {
   /** Receives into the batch's free segments while `nextBuffer()` is not 0. */
   receive(batch: Batch): void;
   /**
-   * Sets the OFFLOAD_* that received packets may need of the guest. Packets that need others are
-   * dropped.
+   * Sets the OFFLOAD_* that received packets may need of the guest.
+   * @param accepted packets that need others than these are dropped; more than `offloads` while the
+   * port may hold packets of before
    */
-  setReceiveOffloads(offloads: number): void;
+  setReceiveOffloads(offloads: number, accepted?: number): void;
   /** Drops and counts the packets that it holds for the guest, before it is replaced. */
   discard(): void;
   /** Messages for the log since the last call; "": none. */

@@ -60,7 +60,9 @@ export class TapPort extends BasePort {
   /** Segment s of a batch is entry s + 1; its packet's header takes the entry before the first. */
   readonly #table: Uint32Array;
   readonly #header: Uint16Array;
+  /** Offloads that the kernel was asked for, and those that it granted. */
   #taken = -1;
+  #granted = 0;
   readonly #toldSending = new Set<number>();
   readonly #toldReceiving = new Set<number>();
 
@@ -75,11 +77,13 @@ export class TapPort extends BasePort {
     this.#entry(SINGLE + 1, this.#native.address + OVERFLOW_AT, 1);
   }
 
-  override setReceiveOffloads(offloads: number): void {
-    if (offloads === this.#taken) return;
+  override setReceiveOffloads(offloads: number, accepted = offloads): void {
+    // What the kernel queued for offloads of before is what it had been granted.
+    const before = this.offloads & accepted & ~offloads;
     try {
-      this.offloads = setTapOffloads(this.#tap, offloads);
+      if (offloads !== this.#taken) this.#granted = setTapOffloads(this.#tap, offloads);
       this.#taken = offloads;
+      this.offloads = this.#granted | before;
     } catch (error) {
       if (!(error instanceof OsError)) throw error;
       this.#refusedOffloads(error);
@@ -89,6 +93,7 @@ export class TapPort extends BasePort {
   /** Reports the error and continues without offloads: packets that need one are dropped. */
   #refusedOffloads({ errno, message }: OsError): void {
     this.offloads = 0;
+    this.#granted = 0;
     this.#taken = -1;
     if (errno === EBADFD) this.linkUp = false;
     this.notice = `${this.name}: offloads cannot be set: ${REASONS.get(errno) ?? message}`;

@@ -10,6 +10,7 @@ import type { Port } from "../net/port.ts";
 import { readBar, writeBar } from "./bars.ts";
 import type { NicConfig } from "./config.ts";
 import { Nic } from "./nic.ts";
+import { replaceSet } from "./replace.ts";
 
 export interface LocalNicOptions {
   readonly device: RingFormat;
@@ -19,6 +20,14 @@ export interface LocalNicOptions {
   /** Receives MSI-X vectors. */
   readonly interrupt?: (vector: number) => void;
   readonly config?: Partial<Omit<NicConfig, "device" | "pairs">>;
+}
+
+export interface LocalChoice {
+  readonly rxBufs?: number;
+  readonly txBufs?: number;
+  readonly features?: number;
+  readonly limitMs?: number;
+  readonly mayLose?: boolean;
 }
 
 export class LocalNic {
@@ -54,6 +63,15 @@ export class LocalNic {
     this.nic.ship(programSets(device, config));
     this.nic.attach({ memory, fire: (vector) => this.interrupt(vector) });
     this.nic.busMasterChanged(true);
+  }
+
+  /** Offers another set to the guest's driver, as `bpfhv upgrade` does. */
+  replace(device: RingFormat, choice: LocalChoice = {}): void {
+    const { rxBufs, txBufs } = { rxBufs: 256, txBufs: 256, ...choice };
+    const { features = device.features, limitMs = 10_000, mayLose = false } = choice;
+    const programs = programSets(device, { rxBufs, txBufs });
+    const set = { format: device, rxBufs, txBufs, features };
+    replaceSet(this.nic, { set, programs, limitMs, mayLose });
   }
 
   read(bar: number, offset: number): number {

@@ -6,7 +6,7 @@
  * A guest's accesses can only disable its own NIC: whatever is invalid is ignored and counted in
  * `refusals`.
  */
-import { ABILITY, EVENT, type ProgramForm, type ProgramSet, STATUS } from "../abi/index.ts";
+import { ABILITY, EVENT, type ProgramForm, STATUS } from "../abi/index.ts";
 import type { ProgramSets } from "../devices/program-set.ts";
 import { drainTransmit } from "../engine/drain.ts";
 import type { QueuePair } from "../engine/pair.ts";
@@ -18,6 +18,7 @@ import { Generation } from "./generation.ts";
 import { Link } from "./link.ts";
 import { Refusals } from "./refusals.ts";
 import { type HandshakeStep, newNicState } from "./state.ts";
+import { Upgrade } from "./upgrade.ts";
 
 /** Transmission stops while a CPU of the guest waits: the port gets what it takes at once. */
 const STOP_DRAIN_MS = 0;
@@ -36,13 +37,16 @@ export class Nic {
   readonly queues: readonly Queue[];
   readonly link: Link;
   readonly refusals = new Refusals();
-  readonly running: Generation;
+  running: Generation;
   /** The generation that is to replace the running one. */
-  readonly wanted: Generation | null = null;
+  wanted: Generation | null = null;
+  readonly upgrade: Upgrade = new Upgrade(this);
   state = newNicState();
   host: NicHost | null = null;
   step: HandshakeStep = "no guest";
   resets = 0;
+  /** A driver has read what depends on the set: it must learn that another one takes its place. */
+  setRead = false;
   #memoryGeneration = 0;
 
   /** @throws ConfigError */
@@ -67,14 +71,6 @@ export class Nic {
 
   get form(): ProgramForm {
     return this.state.abilities & ABILITY.HELPERFREE ? "helperfree" : "v1";
-  }
-
-  get programs(): ProgramSet {
-    return this.running.programs(this.form);
-  }
-
-  get blob(): Uint8Array {
-    return this.running.blob(this.form);
   }
 
   get rxEnabled(): boolean {
@@ -110,13 +106,19 @@ export class Nic {
       const message = `${direction} enable without all ${direction} contexts`;
       return this.refusals.add("enable", message);
     }
-    for (const queue of queues) queue.enable(this.#ringSettings());
+    for (const queue of queues) queue.enable(this.ringSettings);
     if (this.rxEnabled && this.txEnabled) this.step = "enabled";
   }
 
+  /** Both directions stop if the guest has agreed to a replacement: its rings are of two sets. */
   disable(direction: "RX" | "TX"): void {
-    if (direction === "TX") for (const pair of this.pairs) drainTransmit(pair, STOP_DRAIN_MS);
-    for (const queue of this.#queuesOf(direction)) queue.disable();
+    const both = this.upgrade.agreed;
+    const queues = both ? this.queues : this.#queuesOf(direction);
+    if (both || direction === "TX") {
+      for (const pair of this.pairs) drainTransmit(pair, STOP_DRAIN_MS);
+    }
+    for (const queue of queues) queue.disable();
+    this.upgrade.stopped("the guest disabled the NIC");
   }
 
   /** Sets an event bit and raises the last vector, if the driver acknowledged events. */
@@ -124,6 +126,12 @@ export class Nic {
     if (!(this.state.abilities & ABILITY.EVENT)) return;
     this.state.events |= event;
     this.host?.fire(this.queues.length);
+  }
+
+  /** As the original raises it: drivers without events have the vector only. */
+  raiseUpgrade(): void {
+    if (this.state.abilities & ABILITY.EVENT) this.raise(EVENT.STAGED);
+    else this.host?.fire(this.queues.length);
   }
 
   /* What the machine does */
@@ -143,10 +151,12 @@ export class Nic {
   /** Device reset: full stop, every register as at power-on. */
   reset(): void {
     this.resets++;
-    for (const queue of this.queues) {
-      queue.disable();
-      queue.forget();
-    }
+    for (const queue of this.queues) queue.disable();
+    this.upgrade.stopped("the NIC was reset");
+    for (const queue of this.queues) queue.forget();
+    this.upgrade.taken("the NIC was reset");
+    this.upgrade.view = 0;
+    this.setRead = false;
     const { busMaster } = this.state;
     this.state = { ...newNicState(), busMaster };
     if (this.host !== null) this.step = "guest attached";
@@ -155,14 +165,14 @@ export class Nic {
   busMasterChanged(enabled: boolean): void {
     this.state.busMaster = enabled;
     for (const queue of this.queues) {
-      if (enabled) queue.attach(this.#ringSettings());
+      if (enabled) queue.attach(this.ringSettings);
       else queue.detach();
     }
   }
 
   /** Serves the queues that were restored (persist.ts). */
   serve(): void {
-    for (const queue of this.queues) queue.attach(this.#ringSettings());
+    for (const queue of this.queues) queue.attach(this.ringSettings);
   }
 
   /** Call after messages of the VMM: its memory map may have changed. */
@@ -170,7 +180,7 @@ export class Nic {
     if (this.host === null || this.host.memory.generation === this.#memoryGeneration) return;
     const { memory } = this.host;
     this.#memoryGeneration = memory.generation;
-    for (const queue of this.queues) queue.memoryChanged(memory, this.#ringSettings());
+    for (const queue of this.queues) queue.memoryChanged(memory, this.ringSettings);
   }
 
   /** Guest memory; null while the NIC may not use it. */
@@ -178,7 +188,7 @@ export class Nic {
     return this.host !== null && this.state.busMaster ? this.host.memory : null;
   }
 
-  #ringSettings(): RingSettings | null {
+  get ringSettings(): RingSettings | null {
     const { memory } = this;
     if (memory === null) return null;
     return { memory, features: this.state.selectedFeatures, mtu: this.config.mtu };

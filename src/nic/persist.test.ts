@@ -217,13 +217,19 @@ function example(device: RingFormat, pairs = 2): Machine {
   return machine;
 }
 
+/** With the counters that releases after the fixture have added. */
+function withLater(record: NicRecord): NicRecord {
+  const counters = { ...record.refusals.counters, upgrade: 0 };
+  return { ...record, refusals: { ...record.refusals, counters } };
+}
+
 for (const device of FORMATS) {
   test(`${device.name}: record of version 1 restores the NIC that it was saved from`, () => {
     const fixtures = JSON.parse(readFileSync(FIXTURES, "utf8")) as Record<string, NicRecord>;
     const machine = example(device);
-    const record = fixtures[device.name];
+    const record = withLater(fixtures[device.name]);
     assert.deepEqual(JSON.parse(JSON.stringify(saveNic(machine.nic))), record);
-    const next = machine.fresh(record);
+    const next = machine.fresh(fixtures[device.name]);
     assert.deepEqual(JSON.parse(JSON.stringify(saveNic(next.nic))), record);
     machine.nic.detach();
     machine.local = next;

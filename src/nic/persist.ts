@@ -33,6 +33,8 @@ export interface NicRecord {
   };
   /** Receive queues, then transmit queues. */
   readonly queues: readonly QueueRecord[];
+  /** SET_VIEW: a set that is staged no more. Missing: the current one. */
+  readonly view?: number;
 }
 
 export interface GenerationRecord {
@@ -50,8 +52,12 @@ const MAX_COUNT = Number.MAX_SAFE_INTEGER;
 const U32 = 2 ** 32 - 1;
 const EVENTS = Object.values(EVENT).reduce<number>((bits, bit) => bits | bit, 0);
 
+/** @throws RecordError while a set is replaced: withdraw it, or wait until that is over */
 export function saveNic(nic: Nic): NicRecord {
-  const { state, link, refusals } = nic;
+  const { state, link, refusals, upgrade } = nic;
+  if (upgrade.phase !== "idle") {
+    throw new RecordError(`nic: set ${nic.wanted?.id} is being taken: withdraw it, or wait`);
+  }
   const cut = (text: string): string => text.slice(0, MAX_MESSAGE);
   const latest = Object.entries(refusals.latest).map(([reason, text]) => [reason, cut(text)]);
   return {
@@ -68,6 +74,8 @@ export function saveNic(nic: Nic): NicRecord {
       latest: Object.fromEntries(latest),
     },
     queues: nic.queues.map(saveQueue),
+    // Rare: the driver looks at a set that has been withdrawn.
+    ...(upgrade.view === 0 ? {} : { view: upgrade.view }),
   };
 }
 
@@ -107,6 +115,7 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
     const refusals = prepareRefusals(record, nic.refusals);
     const records = record.values("queues", queues.length);
     if (records.length !== queues.length) record.refuse("queues", `use ${queues.length}`);
+    const view = record.has("view") ? record.whole("view", 1, U32) : 0;
     // Contexts stay registered while bus mastering is off: mapping does not access memory.
     const memory = nic.host?.memory ?? null;
     const surroundings = { memory, formats: [running.format] };
@@ -119,6 +128,9 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
       refusals();
       nic.state = state;
       nic.step = step;
+      // A driver may have read what depends on the set before it said anything.
+      nic.setRead = step !== "no guest";
+      nic.upgrade.view = view;
       nic.resets = resets;
       nic.link.mtu = link.mtu;
       nic.link.wasUp = link.wasUp;

@@ -7,6 +7,7 @@ export const REFUSAL_REASONS = [
   "blob",
   "features",
   "enable",
+  "upgrade",
 ] as const;
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 
@@ -19,6 +20,7 @@ export class Refusals {
     blob: 0,
     features: 0,
     enable: 0,
+    upgrade: 0,
   };
   /** Of the guest that is attached, or was: the first is often the cause of the others. */
   first = "";

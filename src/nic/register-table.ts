@@ -7,13 +7,23 @@ import { mapContiguous, mapPageList } from "../engine/contexts.ts";
 import { setContext } from "./context.ts";
 import { control } from "./ctrl.ts";
 import { dumpLength, dumpWord, selectDumpOffset } from "./dump.ts";
-import { acknowledge, has, OFFERED_ABILITIES, selectFeatures, takeVerdict } from "./negotiation.ts";
+import type { Generation } from "./generation.ts";
+import {
+  acknowledge,
+  commandQueue,
+  has,
+  OFFERED_ABILITIES,
+  selectFeatures,
+  selectView,
+  shownSet,
+  takeVerdict,
+} from "./negotiation.ts";
 import type { Nic } from "./nic.ts";
-import { deliverBlob, programSize, selectProgram } from "./programs.ts";
+import { blobLength, deliverBlob, programSize, selectProgram } from "./programs.ts";
 import type { LatchName } from "./state.ts";
 
-/** Read-only, read and write, write-only, write 1 to clear; "": reserved. */
-export type Access = "RO" | "RW" | "WO" | "W1C" | "";
+/** Read-only, read and write, write-only, write 1 to clear. */
+export type Access = "RO" | "RW" | "WO" | "W1C";
 type Read = (nic: Nic) => number;
 type Write = (nic: Nic, value: number) => void;
 
@@ -44,9 +54,12 @@ function writable(name: RegisterName, meaning: string, read: Read, write: Write)
   return { registers: [{ name, read, write }], access: "RW", meaning };
 }
 
-function reserved(name: RegisterName): Row {
-  const meaning = "reserved for ability OVERLAP";
-  return { registers: [{ name, read: null, write: null }], access: "", meaning };
+/** Of the set that SET_VIEW shows; 0 if that is staged no more. */
+function ofSet(read: (set: Generation) => number): Read {
+  return (nic) => {
+    const set = shownSet(nic);
+    return set === null ? 0 : read(set);
+  };
 }
 
 /** A 64-bit register. Writing the high word acts on the whole value. */
@@ -99,10 +112,26 @@ const VERSION_1: readonly Row[] = [
   readOnly("MAC_HI", "first two bytes", (nic) => macWord(nic, 0, 2)),
   readOnly("NUM_RX_QUEUES", "receive queues", ({ pairs }) => pairs.length),
   readOnly("NUM_TX_QUEUES", "transmit queues", ({ pairs }) => pairs.length),
-  readOnly("NUM_RX_BUFS", "descriptors of a receive queue", ({ running }) => running.rxBufs),
-  readOnly("NUM_TX_BUFS", "descriptors of a transmit queue", ({ running }) => running.txBufs),
-  readOnly("RX_CTX_SIZE", "bytes of a receive context", ({ pairs }) => pairs[0].rx.contextSize),
-  readOnly("TX_CTX_SIZE", "bytes of a transmit context", ({ pairs }) => pairs[0].tx.contextSize),
+  readOnly(
+    "NUM_RX_BUFS",
+    "descriptors of a receive queue",
+    ofSet(({ rxBufs }) => rxBufs),
+  ),
+  readOnly(
+    "NUM_TX_BUFS",
+    "descriptors of a transmit queue",
+    ofSet(({ txBufs }) => txBufs),
+  ),
+  readOnly(
+    "RX_CTX_SIZE",
+    "bytes of a receive context",
+    ofSet(({ format, rxBufs }) => format.contextSize(rxBufs)),
+  ),
+  readOnly(
+    "TX_CTX_SIZE",
+    "bytes of a transmit context",
+    ofSet(({ format, txBufs }) => format.contextSize(txBufs)),
+  ),
   readOnly("DOORBELL_SIZE", "bytes between doorbells", ({ config }) => config.doorbellSize),
   writable(
     "QUEUE_SELECT",
@@ -127,7 +156,7 @@ const VERSION_1: readonly Row[] = [
   writable(
     "FEATURES",
     "the features offered; once written, the selected ones",
-    ({ state, running }) => (state.featuresNegotiated ? state.selectedFeatures : running.features),
+    shownFeatures,
     selectFeatures,
   ),
   readOnly("DUMP_LEN", "bytes of the queue dump, with a terminating zero", dumpLength),
@@ -160,12 +189,20 @@ const EXTENSION: readonly Row[] = [
       "raises the last vector",
   },
   readOnly("SET_CUR", "generation of the current set, never 0", ({ running }) => running.id),
-  reserved("SET_NEXT"),
-  reserved("SET_VIEW"),
-  writeOnly(
+  readOnly("SET_NEXT", "generation of the staged set, 0: none", ({ wanted, upgrade }) =>
+    wanted === null || upgrade.phase === "asked" ? 0 : wanted.id,
+  ),
+  writable(
+    "SET_VIEW",
+    "1: registers 24 to 36, 44 to 60, 76 and 136 to 164 are those of the staged set",
+    ({ upgrade }) => (upgrade.view === 0 ? 0 : 1),
+    needs("OVERLAP", selectView),
+  ),
+  writable(
     "SET_VERDICT",
-    "verdict on the set, generation << 8 + code: 0 ready, 1 program refused, 2 memory, " +
-      "3 feature, 4 given up",
+    "verdict on a set, generation << 8 + code: 0 ready, 1 program refused, 2 memory, 3 feature, " +
+      "4 given up; reads the host's answer: 0 pending, 1 go, 2 withdrawn",
+    ({ upgrade }) => upgrade.answer,
     takeVerdict,
   ),
   writeOnly(
@@ -176,18 +213,26 @@ const EXTENSION: readonly Row[] = [
       state.verdictInfo = info;
     },
   ),
-  reserved("Q_CMD"),
-  reserved("Q_STATE"),
+  writeOnly(
+    "Q_CMD",
+    "command << 16 + queue: 1 TX_CUT, 2 RX_CUT, 4 RETIRE",
+    needs("OVERLAP", commandQueue),
+  ),
+  readOnly(
+    "Q_DRAINED",
+    "bit q: the host touches the retiring ring of queue q no more",
+    ({ upgrade }) => upgrade.drained,
+  ),
   latch(
     "BLOB",
     "writing HI makes the host write the program blob to that guest address",
     needs("BLOB", deliverBlob),
   ),
-  readOnly("BLOB_LEN", "its length", (nic) => (has(nic, ABILITY.BLOB) ? nic.blob.length : 0)),
+  readOnly("BLOB_LEN", "its length", (nic) => (has(nic, ABILITY.BLOB) ? blobLength(nic) : 0)),
   readOnly(
     "OFFERED",
     "features offered (FEATURES shows the selected ones after negotiation)",
-    ({ running }) => running.features,
+    ofSet(({ features }) => features),
   ),
   readOnly("MTU", "largest MTU", ({ link }) => link.mtu),
   readOnly(
@@ -224,6 +269,17 @@ export function writeRegister(nic: Nic, offset: number, value: number): void {
   if (write !== undefined && write !== null) return write(nic, value);
   const name = REGISTERS[offset / 4]?.name ?? "unassigned";
   nic.refusals.add("register", `write to register 0x${offset.toString(16)} (${name}): read only`);
+}
+
+function shownFeatures(nic: Nic): number {
+  const { state, upgrade } = nic;
+  const [negotiated, selected] =
+    upgrade.view === 0
+      ? [state.featuresNegotiated, state.selectedFeatures]
+      : [upgrade.negotiated, upgrade.selectedFeatures];
+  const set = shownSet(nic);
+  if (set === null) return 0;
+  return negotiated ? selected : set.features;
 }
 
 function selectQueue(nic: Nic, index: number): void {

@@ -54,7 +54,7 @@ export function nicStatus(
 ): NicStatus {
   const queues = nic.pairs.flatMap(({ rx, tx }) => [queueStatus(rx), queueStatus(tx)]);
   return {
-    device: nic.config.device.name,
+    device: nic.running.format.name,
     port: nic.pairs[0].port.name,
     mac: formatMac(nic.config.mac),
     mtu: nic.link.mtu,

@@ -34,7 +34,7 @@ test("a row's access agrees with what it reads and writes", () => {
 function line({ registers, access, meaning }: Row): string {
   const offsets = registers.map(({ name }) => REG[name]).join(", ");
   const names = registers.map(({ name }) => name).join(", ");
-  return `| ${offsets} | ${names} | ${access} | ${meaning} |`.replace("|  |", "| |");
+  return `| ${offsets} | ${names} | ${access} | ${meaning} |`;
 }
 
 test("docs/abi-extension.md has the register table line by line", () => {
@@ -52,12 +52,12 @@ test("registers answer as their access says when every word is read and written"
     for (const { name } of registers) {
       const refused = nic.refusals.counts.register;
       writeBar(nic, BAR_REGISTERS, REG[name], 4, 0x1234);
-      if (access === "RO" || access === "") {
+      if (access === "RO") {
         assert.equal(nic.refusals.counts.register, refused + 1, name);
         assert.ok(nic.refusals.last.includes(name), nic.refusals.last);
       }
       if (pair) assert.equal(readBar(nic, BAR_REGISTERS, REG[name], 4), 0x1234, name);
-      if (access === "WO" || access === "") {
+      if (access === "WO") {
         assert.equal(readBar(nic, BAR_REGISTERS, REG[name], 4), 0, name);
       }
     }

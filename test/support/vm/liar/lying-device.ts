@@ -131,7 +131,9 @@ export class Liar {
   }
 
   #blobFor(mode: Mode): Uint8Array {
-    const { programs, blob, running } = this.#nic;
+    const { running, form } = this.#nic;
+    const programs = running.programs(form);
+    const blob = running.blob(form);
     const random = this.#random;
     if (mode === "bad upgrades") {
       this.told(mode);
