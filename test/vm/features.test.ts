@@ -86,6 +86,27 @@ describe("features in a guest", { skip, timeout: patience(120_000) }, () => {
     assert.match(await guest.check(`ping -q -c 20 -i 0.02 -W 5 ${HOST}`), / 0% packet loss/);
   });
 
+  test("no byte stays in flight when a queue drops what the host never completed", async () => {
+    const inFlight = async () =>
+      Number(await guest.check("cat /sys/class/net/eth0/queues/tx-0/byte_queue_limits/inflight"));
+    await guest.check(untilAnswered(HOST));
+    for (const disturbance of [
+      "ip link set eth0 down && ip link set eth0 up",
+      "ethtool -K eth0 rx-gro-hw off",
+      "ethtool -K eth0 rx-gro-hw on",
+    ]) {
+      nic.mode = "silence";
+      await guest.run(`ping -q -c 10 -i 0.02 -W 1 ${HOST}`);
+      assert.ok((await inFlight()) > 0, "the host completes nothing");
+      await guest.check(disturbance);
+      nic.mode = "honest";
+      await guest.check(untilAnswered(HOST));
+      await until(3000, `no bytes in flight after ${disturbance}`, async () => {
+        return (await inFlight()) === 0;
+      });
+    }
+  });
+
   test("features appear when a driver was loaded while the host had none", async () => {
     nic.mode = "no features";
     await untilFeature("tx-tcp-segmentation", "off [fixed]");

@@ -264,6 +264,13 @@ describe("misbehaving host", { skip, timeout: patience(isFull ? 2_400_000 : 220_
     await guest.waitForSerial(/device: sring\.txq cl \d+/, 20_000, from);
     await until(10_000, "a reset", async () => Number(await run("count resets")) >= 1);
     nic.mode = "honest";
+    // What the reset dropped must not count against the queue's limit.
+    await until(10_000, "an end of bytes in flight", async () => {
+      return (
+        Number(await run("cat /sys/class/net/$(lying)/queues/tx-0/byte_queue_limits/inflight")) ===
+        0
+      );
+    });
     await recovers();
   });
 
