@@ -38,6 +38,8 @@ export interface Bench {
   readonly about: string;
   /** It boots guests. */
   readonly vm?: true;
+  /** Its figures do not depend on what else the machine does: counts, memory. */
+  readonly steady?: true;
   readonly rounds: number;
   /** Share by which a control may move or spread. */
   readonly limit: number;
@@ -89,7 +91,7 @@ export interface Row {
   readonly met: boolean | null;
   readonly raw: readonly number[];
   readonly control: string;
-  /** False if its control was not flat: then the row says nothing. */
+  /** False if its control was not flat, or the machine was busy: then the row says nothing. */
   readonly counted: boolean;
   readonly why: string | null;
   readonly against?: Against;
@@ -109,6 +111,8 @@ export interface Header {
     readonly cpus: number;
     /** Share of the CPUs' time that the host of this (virtual) machine took during the run. */
     readonly steal: number;
+    /** Share that processes other than the bench's used. */
+    readonly others: number;
     /** One-minute load average at the start and at the end. */
     readonly load: readonly [number, number];
     readonly kernel: string;

@@ -2,7 +2,7 @@
 import { loadavg } from "node:os";
 import type { Bench, Result, Sample } from "./bench.ts";
 import { runSample } from "./child.ts";
-import { guestFacts, ROOT, revision, watchMachine } from "./machine.ts";
+import { disturbance, guestFacts, ROOT, revision, watchMachine } from "./machine.ts";
 import { makeResult } from "./rows.ts";
 
 export interface Other {
@@ -55,16 +55,23 @@ export async function measure(bench: Bench, plan: Plan): Promise<Result> {
     }
     fixed.push([first, await fixedWork(round)]);
   }
+  const machine = watch();
   const facts = Object.assign({}, ...ours.flat().map((sample) => sample.facts ?? {}));
   const header = {
     ...{ bench: bench.name, date, revision: revision() },
     ...(other ? { against: other.revision } : {}),
     ...{ rounds, quick, seconds: Math.round((performance.now() - started) / 1000) },
-    ...watch(),
+    ...machine,
     ...guest,
     facts,
   };
-  const measured = { ours, fixed, ...(other ? { theirs: named(other, theirs) } : {}) };
+  const disturbed = disturbance(machine.machine);
+  const measured = {
+    ours,
+    fixed,
+    disturbance: disturbed,
+    ...(other ? { theirs: named(other, theirs) } : {}),
+  };
   return { header, ...makeResult(bench, measured) };
 }
 

@@ -5,7 +5,7 @@
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Bench, Result } from "./bench.ts";
+import type { Bench, Control, Result } from "./bench.ts";
 import { ROOT } from "./machine.ts";
 import { caption } from "./report.ts";
 import { movement } from "./statistics.ts";
@@ -66,17 +66,22 @@ function wrap(text: string): string {
   return lines.join("\n");
 }
 
+const inWords = (name: string, control: Control | undefined): string =>
+  control === undefined ? `${name} (missing)` : `${name} (${movement(control)})`;
+
 /** Names the controls of rows that do not count: under the first table with what they did. */
 function doubts({ rows, controls }: Result, isFirst: boolean): string[] {
-  const names = new Set(rows.filter(({ counted }) => !counted).map(({ control }) => control));
-  if (names.size === 0) return [];
-  const which = names.size === 1 ? "This control was" : `${names.size} controls were`;
-  if (!isFirst) return [wrap(`**Not to be relied on:** rows of ${names.size} controls, as above.`)];
-  const list = [...names].map((name) => {
-    const control = controls[name];
-    return control === undefined ? name : `${name} (${movement(control)})`;
-  });
-  return [wrap(`**Not to be relied on.** ${which} not flat: ${list.join("; ")}.`)];
+  const doubtful = rows.filter(({ counted }) => !counted);
+  if (doubtful.length === 0) return [];
+  const which = doubtful.length === rows.length ? "All rows" : `${doubtful.length} rows`;
+  const head = `**${which} are not to be relied on`;
+  if (!isFirst) return [wrap(`${head}, as above.**`)];
+  const names = [...new Set(doubtful.map(({ control }) => control))];
+  const moved = names.filter((name) => !controls[name]?.flat);
+  const flat = `Controls that were not flat: ${moved.map((n) => inWords(n, controls[n])).join("; ")}.`;
+  const busy = doubtful.find(({ control }) => controls[control]?.flat)?.why;
+  const why = [...(moved.length > 0 ? [flat] : []), ...(busy ? [`Busy machine: ${busy}.`] : [])];
+  return [wrap(`${head}.** ${why.join(" ")}`)];
 }
 
 /** What belongs between the markers. The bench's own table has the conditions under it. */

@@ -2,7 +2,15 @@
 import type { Bench } from "./bench.ts";
 
 /** In the order of a run; a file of `bench/rows` each. */
-export const NAMES = ["compiler", "jit", "embedded", "start", "memory", "virtio-net"] as const;
+export const NAMES = [
+  "compiler",
+  "jit",
+  "embedded",
+  "start",
+  "memory",
+  "virtio-net",
+  "efficiency",
+] as const;
 
 export async function loadBench(name: string): Promise<Bench> {
   const { bench } = (await import(`../rows/${name}.js`)) as { readonly bench: Bench };

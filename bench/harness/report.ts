@@ -67,6 +67,7 @@ export function caption(result: Result): string {
     ...Object.entries(facts).map(([name, value]) => `${name} ${value}`),
     `${machine.cpus} CPUs (${machine.model})`,
     `steal ${(100 * machine.steal).toFixed(1)} %`,
+    `others ${(100 * machine.others).toFixed(1)} %`,
     `load ${load}`,
     `Linux ${machine.kernel}`,
     `Node ${header.node}`,

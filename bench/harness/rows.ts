@@ -14,6 +14,8 @@ interface Measured {
   readonly theirs?: { readonly revision: string; readonly rounds: Rounds };
   /** Fixed work, before and after each iteration. */
   readonly fixed: readonly (readonly [number, number])[];
+  /** Why times measured on this machine do not count; null if they do. */
+  readonly disturbance: string | null;
 }
 
 const valuesOf = (rounds: Rounds, name: string): number[] =>
@@ -23,7 +25,7 @@ export function makeResult(bench: Bench, measured: Measured) {
   const controls = makeControls(bench, measured);
   const rows = bench.rows
     .filter(({ name }) => valuesOf(measured.ours, name).length > 0)
-    .map((spec) => makeRow(spec, measured, controls));
+    .map((spec) => makeRow(spec, measured, controls, bench.steady ?? false));
   return { controls, rows };
 }
 
@@ -42,14 +44,20 @@ function makeControls(bench: Bench, { ours, fixed }: Measured): Record<string, C
   return Object.fromEntries(judged);
 }
 
-function makeRow(spec: RowSpec, measured: Measured, controls: Record<string, Control>): Row {
+function makeRow(
+  spec: RowSpec,
+  measured: Measured,
+  controls: Record<string, Control>,
+  isSteady: boolean,
+): Row {
   const { name, unit, baseline = null, aim = null, control = FIXED_WORK } = spec;
   const raw = valuesOf(measured.ours, name);
   const base = baseline === null ? [] : valuesOf(measured.ours, baseline);
   const value = median(raw);
   const ratio = base.length === 0 ? null : value / median(base);
   const judged = controls[control];
-  const why = judged === undefined ? `no control "${control}"` : verdict(control, judged);
+  const doubt = judged === undefined ? `no control "${control}"` : verdict(control, judged);
+  const why = doubt ?? (isSteady ? null : measured.disturbance);
   return {
     ...{ name, value: rounded(value), unit, baseline },
     ratio: ratio === null ? null : rounded(ratio),

@@ -93,6 +93,7 @@ function table({ rows }: Result): string {
 export const bench: Bench = {
   name: "compiler",
   about: "our compiler beside clang -O2: instructions of the guest programs, and executed ones",
+  steady: true,
   // A count needs no median.
   rounds: 1,
   limit: 0,

@@ -110,6 +110,7 @@ function table({ rows }: Result): string {
 export const bench: Bench = {
   name: "memory",
   about: "resident MiB of bpfhv serve with one NIC, and of each further one",
+  steady: true,
   rounds: 3,
   limit: 0.05,
   seconds: 90,

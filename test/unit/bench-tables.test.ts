@@ -7,7 +7,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { Result, Sample } from "../../bench/harness/bench.ts";
-import { ROOT } from "../../bench/harness/machine.ts";
+import { disturbance, ROOT } from "../../bench/harness/machine.ts";
 import { blocks, blockText, pages, recorded } from "../../bench/harness/pages.ts";
 import { loadBenches, NAMES } from "../../bench/harness/registry.ts";
 import { FIXED_WORK, makeResult } from "../../bench/harness/rows.ts";
@@ -60,15 +60,23 @@ test("recorded counts of the compiler are those of this tree", async () => {
   assert.deepEqual(Object.fromEntries(rows), values, "script/bench compiler --write");
 });
 
+const MACHINE = recorded("compiler")!.header.machine;
+
 /** A bench of one part, whose control goes from `first` to `last`. */
-function resultOf(first: number, last: number): Pick<Result, "controls" | "rows"> {
+function resultOf(
+  first: number,
+  last: number,
+  disturbance: string | null = null,
+  steady?: true,
+): Pick<Result, "controls" | "rows"> {
   const sample = (ours: number): Sample => ({
     values: { ours, theirs: 10 },
     controls: { theirs: [first, last] },
   });
   const spec = { unit: "ns", control: "theirs" };
+  const { steady: _, ...parts } = compiler;
   const bench = {
-    ...{ ...compiler, limit: 0.1 },
+    ...{ ...parts, ...(steady ? { steady } : {}), limit: 0.1 },
     rows: [
       { ...spec, name: "theirs" },
       { ...spec, name: "ours", baseline: "theirs", aim: { of: "ratio", most: 2 } as const },
@@ -76,7 +84,7 @@ function resultOf(first: number, last: number): Pick<Result, "controls" | "rows"
     ],
   };
   const ours = [[sample(15)], [sample(40)], [sample(16)]];
-  return makeResult(bench, { ours, fixed: [[1, 1]] });
+  return makeResult(bench, { ours, fixed: [[1, 1]], disturbance });
 }
 
 test("row is the median of all iterations, with its ratio to the baseline and its aim", () => {
@@ -99,6 +107,16 @@ test("row is not counted when its control moved, and says by how much", () => {
   assert.match(rows[1]!.why!, /"theirs" was not flat: moved 20\.0 %, .*limit 10\.0 %/);
 });
 
+test("row of a time is not counted when other processes kept the machine busy", () => {
+  const quiet = disturbance({ ...MACHINE, others: 0.1, steal: 0.01 });
+  const busy = disturbance({ ...MACHINE, others: 0.1, steal: 0.2 });
+  assert.equal(quiet, null);
+  assert.match(busy!, /used 10\.0 % of the CPUs' time, and the host took 20\.0 %/);
+  const counted = (steady?: true) => resultOf(10, 10, busy, steady).rows.map((row) => row.counted);
+  assert.deepEqual(counted(), [false, false]);
+  assert.deepEqual(counted(true), [true, true]);
+});
+
 test("control is not flat when it spreads, moves, or is not a number", () => {
   assert.equal(judge([10, 10, 10], [10, 10.5, 10], 0.1).flat, true);
   assert.equal(judge([10, 20, 30], [30, 20, 10], 0.1).flat, false);
@@ -110,11 +128,13 @@ test("control is not flat when it spreads, moves, or is not a number", () => {
 test("table says why it is not to be relied on when its rows do not count", () => {
   const result = recorded("compiler")!;
   const [{ control }] = result.rows;
+  const controls = { ...result.controls, [control]: judge([8], [10], 0.1) };
   const rows = result.rows.map((row) => ({ ...row, counted: row.control !== control }));
-  const text = blockText(compiler, "", { ...result, rows });
+  const text = blockText(compiler, "", { ...result, controls, rows });
   assert.match(
     text,
-    /\*\*Not to be relied on\.\*\* This control was not flat: \S.* \(moved 0\.0 %/,
+    /^\*\*4 rows are not to be relied on\.\*\* Controls that were not flat: sring, /m,
   );
+  assert.match(text, /\(moved 25\.0 %/);
   assert.doesNotMatch(blockText(compiler, "", result), /relied on/);
 });

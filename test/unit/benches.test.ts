@@ -4,62 +4,34 @@
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import type { Result } from "../../bench/harness/bench.ts";
 import { loadBenches, NAMES } from "../../bench/harness/registry.ts";
 import { AIM, PROGRAMS } from "../../bench/rows/jit.ts";
+import { assertRows, BENCH, runBench } from "../support/benches.ts";
 
-const MAIN = fileURLToPath(new URL("../../bench/main.js", import.meta.url));
 const FULL = process.env.BPFHV_FULL === "1";
-/** Every row was measured; on a busy machine, with a control that was not flat. */
-const RAN = [0, 3];
 const folder = mkdtempSync(join(tmpdir(), "bpfhv-benches-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 const environment = { ...process.env, TMPDIR: folder, BPFHV_CACHE: join(folder, "cache") };
-
-function run(name: string, ...words: string[]): Result {
-  const json = join(folder, `${name}.json`);
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [MAIN, name, "--json", json, ...words],
-    { encoding: "utf8", env: environment },
-  );
-  assert.ok(RAN.includes(status!), `${name}: status ${status}\n${stdout}${stderr}`);
-  assert.match(stdout, new RegExp(`^${name}: `, "m"));
-  const result = JSON.parse(readFileSync(json, "utf8")) as Result;
-  const counted = result.rows.every((row) => row.counted);
-  assert.equal(status, counted ? 0 : 3);
-  return result;
-}
 
 for (const bench of await loadBenches(NAMES)) {
   if (bench.vm) continue;
   const problem = await bench.problem?.();
   test(`bench ${bench.name} measures every row`, { skip: problem ?? false }, (t) => {
-    const { header, rows, controls } = run(bench.name, "--quick");
-    assert.deepEqual([header.bench, header.rounds, header.quick], [bench.name, 1, true]);
-    assert.ok(header.machine.steal >= 0 && header.machine.steal <= 1);
-    const names = rows.map(({ name }) => name);
-    // Without the right to load programs the kernel is not measured.
-    const expected = bench.rows.map(({ name }) => name).filter((name) => !/\/kernel$/.test(name));
-    assert.deepEqual(
-      names.filter((name) => !/\/kernel$/.test(name)),
-      expected,
-    );
-    for (const { name, value, raw, control } of rows) {
+    const result = runBench(folder, environment, bench.name, "--quick");
+    assertRows(bench, result);
+    for (const { name, value } of result.rows) {
       t.diagnostic(`${name} ${value}`);
-      assert.ok(value > 0 && raw.length === 1, `${name}: ${value}`);
-      assert.ok(controls[control] !== undefined, `${name}: control ${control}`);
+      assert.ok(value > 0, `${name}: ${value}`);
     }
   });
 }
 
 test("bench leaves no file and no process behind when it is interrupted", async () => {
-  const child = spawn(process.execPath, [MAIN, "embedded", "--rounds", "1000"], {
+  const child = spawn(process.execPath, [BENCH, "embedded", "--rounds", "1000"], {
     env: { ...environment, TMPDIR: mkdtempSync(join(folder, "interrupted-")) },
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -72,10 +44,34 @@ test("bench leaves no file and no process behind when it is interrupted", async 
   assert.ok(!stdout.includes(`sample.js embedded sring 1000`));
 });
 
+test("bench refuses a revision that does not exist, with status 2", () => {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [BENCH, "compiler", "--against", "no-such-revision"],
+    { encoding: "utf8", env: environment },
+  );
+  assert.deepEqual([status, stdout], [2, ""]);
+  assert.match(stderr, /^script\/bench: --against no-such-revision: no such commit [^\n]+\n$/);
+});
+
+test("bench measures another revision beside this one, and removes it", {
+  skip: FULL ? false : "long: script/test --full",
+}, () => {
+  const TMPDIR = mkdtempSync(join(folder, "against-"));
+  const env = { ...environment, TMPDIR };
+  const { header, rows } = runBench(folder, env, "compiler", "--quick", "--against", "HEAD");
+  assert.match(header.against!, /^[0-9a-f]{12}$/);
+  for (const { name, value, against } of rows) {
+    assert.ok(against !== undefined && against.revision === header.against, name);
+    assert.ok(Math.abs(against.ratio - value / against.value) < 1e-4, name);
+  }
+  assert.deepEqual(readdirSync(TMPDIR), []);
+});
+
 test("compiled programs are far faster than interpreted ones and near machine code", {
   skip: FULL ? false : "long: script/test --full",
 }, () => {
-  const { rows } = run("jit", "--rounds", "5");
+  const { rows } = runBench(folder, environment, "jit", "--rounds", "5");
   // Other load only adds to a time.
   const least = (name: string): number => Math.min(...rows.find((r) => r.name === name)!.raw);
   for (const [program, kind] of Object.entries(PROGRAMS)) {
