@@ -165,6 +165,12 @@ struct bpfhv_priv {
 	struct delayed_work ctrl_work;
 	struct delayed_work reset_work;
 	struct kthread_worker *loader;	/* the thread that makes generations */
+	u32 speed;		/* Mb/s, as ethtool shows it: the host's, or what the user set */
+	u8 duplex;
+	struct delayed_work filter_work;
+	struct mutex filter_lock;	/* the filter's memory and registers */
+	struct bpfhv_filter *filter;
+	dma_addr_t filter_dma;
 	struct bpfhv_queue queues[2 * BPFHV_MAX_PAIRS];	/* RX, then TX */
 };
 
@@ -229,6 +235,7 @@ void bpfhv_stop_work(struct bpfhv_priv *bp);
 u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg);
 void bpfhv_write(struct bpfhv_priv *bp, u32 reg, u32 value);
 void bpfhv_write_sync(struct bpfhv_priv *bp, u32 reg, u32 value);
+void bpfhv_write_address(struct bpfhv_priv *bp, u32 low, u64 address);
 void bpfhv_kick(struct bpfhv_queue *q);
 int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpfhv_ring *r);
 void bpfhv_unregister_context(struct bpfhv_priv *bp, unsigned int queue);
@@ -343,6 +350,11 @@ void bpfhv_reset_work(struct work_struct *work);
 void bpfhv_update_mtu(struct bpfhv_priv *bp);
 void bpfhv_update_link(struct bpfhv_priv *bp);
 int bpfhv_renew(struct bpfhv_priv *bp);
+
+/* filter.c */
+int bpfhv_filter_init(struct bpfhv_priv *bp);
+void bpfhv_set_rx_mode(struct net_device *dev);
+int bpfhv_set_mac_address(struct net_device *dev, void *addr);
 
 /* ethtool.c */
 extern const struct ethtool_ops bpfhv_ethtool_ops;

@@ -63,7 +63,10 @@
 #define BPFHV_REG_PAGES_LO		160
 #define BPFHV_REG_PAGES_HI		164
 #define BPFHV_REG_LINK_SPEED		168
-#define BPFHV_REG_EXT_END		172
+#define BPFHV_REG_FILTER_LO		172
+#define BPFHV_REG_FILTER_HI		176
+#define BPFHV_REG_FILTER_STATE		180
+#define BPFHV_REG_EXT_END		184
 
 #define BPFHV_VERSION			1
 #define BPFHV_EXT_ID			0x31585642	/* "BVX1" */
@@ -87,11 +90,21 @@
 #define BPFHV_ABILITY_HELPERFREE	BIT(4)
 #define BPFHV_ABILITY_CTX_PAGES		BIT(5)
 #define BPFHV_ABILITY_QUEUE_PAIRS	BIT(6)
+#define BPFHV_ABILITY_FILTER		BIT(10)
 
 #define BPFHV_EVENT_LINK_OR_MTU		BIT(0)
 #define BPFHV_EVENT_STAGED		BIT(1)
 #define BPFHV_EVENT_WITHDRAWN		BIT(2)
 #define BPFHV_EVENT_NEEDS_RESET		BIT(3)
+
+#define BPFHV_FILTER_ALL		0
+#define BPFHV_FILTER_LIST		1
+#define BPFHV_FILTER_ALL_MULTICAST	3
+
+/* FILTER_STATE: result of the last request in bits 8 to 15 */
+#define BPFHV_FILTER_OK			0
+#define BPFHV_FILTER_INVALID		1
+#define BPFHV_FILTER_ADDRESS		2
 
 #define BPFHV_VERDICT_READY		0
 #define BPFHV_VERDICT_REFUSED		1
@@ -170,6 +183,19 @@ struct bpfhv_context {
 	struct bpfhv_buf bufs[BPFHV_MAX_BUFS];
 };
 
+/* A receive filter. The first address is the guest's own. */
+struct bpfhv_filter {
+	__le16 mode;
+	__le16 count;
+	__le32 reserved;
+	struct {
+		__u8 address[6];
+		__u8 zero[2];
+	} entries[];
+};
+
+#define BPFHV_MAX_FILTER_ADDRESSES	511
+
 struct bpfhv_blob {
 	__le32 magic;
 	__le32 length;
@@ -192,6 +218,7 @@ static_assert(sizeof(struct bpfhv_metadata) == 10);
 static_assert(offsetof(struct bpfhv_context, metadata) == 36);
 static_assert(offsetof(struct bpfhv_context, bufs) == 48);
 static_assert(sizeof(struct bpfhv_context) == 2096);
+static_assert(sizeof(struct bpfhv_filter) == 8);
 static_assert(sizeof(struct bpfhv_blob) == 48);
 static_assert(sizeof(struct bpfhv_blob_program) == 24);
 

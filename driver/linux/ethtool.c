@@ -113,12 +113,21 @@ static void bpfhv_get_channels(struct net_device *dev, struct ethtool_channels *
 static int bpfhv_get_link_ksettings(struct net_device *dev, struct ethtool_link_ksettings *cmd)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
-	u32 speed = bp->abilities ? bpfhv_read(bp, BPFHV_REG_LINK_SPEED) : 0;
 
-	cmd->base.speed = speed ? speed : SPEED_UNKNOWN;
-	cmd->base.duplex = DUPLEX_FULL;
+	/* Cached: bonds and others read it often, under RTNL. */
+	cmd->base.speed = bp->speed;
+	cmd->base.duplex = bp->duplex;
 	cmd->base.port = PORT_OTHER;
 	return 0;
+}
+
+/* A label only: 802.3ad aggregates links that say the same speed. */
+static int bpfhv_set_link_ksettings(struct net_device *dev,
+				    const struct ethtool_link_ksettings *cmd)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	return ethtool_virtdev_set_link_ksettings(dev, cmd, &bp->speed, &bp->duplex);
 }
 
 static int bpfhv_get_regs_len(struct net_device *dev)
@@ -146,6 +155,8 @@ const struct ethtool_ops bpfhv_ethtool_ops = {
 	.get_ringparam = bpfhv_get_ringparam,
 	.get_channels = bpfhv_get_channels,
 	.get_link_ksettings = bpfhv_get_link_ksettings,
+	.set_link_ksettings = bpfhv_set_link_ksettings,
+	.get_ts_info = ethtool_op_get_ts_info,
 	.get_regs_len = bpfhv_get_regs_len,
 	.get_regs = bpfhv_get_regs,
 };

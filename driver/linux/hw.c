@@ -9,6 +9,7 @@
  * of a host that does not respond. The first such answer makes the driver read STATUS, for which
  * all ones is not a valid value, and detach.
  */
+#include <linux/ethtool.h>
 #include <linux/io.h>
 
 #include "bpfhv.h"
@@ -49,6 +50,7 @@ void bpfhv_stop_work(struct bpfhv_priv *bp)
 	bpfhv_allow_work(bp, false);
 	cancel_delayed_work_sync(&bp->ctrl_work);
 	cancel_delayed_work_sync(&bp->reset_work);
+	cancel_delayed_work_sync(&bp->filter_work);
 }
 
 u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
@@ -84,7 +86,7 @@ void bpfhv_kick(struct bpfhv_queue *q)
 	bpfhv_count(q, kicks, 1);
 }
 
-static void bpfhv_write_address(struct bpfhv_priv *bp, u32 low, u64 address)
+void bpfhv_write_address(struct bpfhv_priv *bp, u32 low, u64 address)
 {
 	bpfhv_write(bp, low, lower_32_bits(address));
 	bpfhv_write_sync(bp, low + 4, upper_32_bits(address));
@@ -169,7 +171,8 @@ void bpfhv_acknowledge(struct bpfhv_priv *bp)
 		return;
 	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
 	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |
-		   BPFHV_ABILITY_GEOMETRY | BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES;
+		   BPFHV_ABILITY_GEOMETRY | BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES |
+		   BPFHV_ABILITY_FILTER;
 #ifndef BPFHV_HAVE_KERN_SYS_BPF
 	ability &= ~BPFHV_ABILITY_HELPERFREE;
 #endif
@@ -202,6 +205,10 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 	bp->n_pairs = rx;
 
 	bpfhv_acknowledge(bp);
+	bp->speed = bp->abilities ? bpfhv_read(bp, BPFHV_REG_LINK_SPEED) : 0;
+	if (!bp->speed || !ethtool_validate_speed(bp->speed))
+		bp->speed = SPEED_UNKNOWN;
+	bp->duplex = DUPLEX_FULL;
 	return 0;
 }
 

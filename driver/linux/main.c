@@ -96,6 +96,8 @@ static void bpfhv_init_netdev(struct bpfhv_priv *bp)
 	dev->netdev_ops = &bpfhv_netdev_ops;
 	dev->ethtool_ops = &bpfhv_ethtool_ops;
 	dev->watchdog_timeo = 5 * HZ;
+	/* Without a filter every frame passes: unicast addresses need no promiscuous mode. */
+	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE | IFF_UNICAST_FLT;
 	bpfhv_read_mac(bp);
 	bpfhv_update_mtu(bp);
 	bpfhv_set_features_from_selected(bp);
@@ -158,7 +160,9 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	INIT_DELAYED_WORK(&bp->reset_work, bpfhv_reset_work);
 	pci_set_drvdata(pdev, bp);
 
-	err = bpfhv_map_bars(bp);
+	err = bpfhv_filter_init(bp);
+	if (!err)
+		err = bpfhv_map_bars(bp);
 	if (!err)
 		err = bpfhv_discover(bp);
 	if (!err)

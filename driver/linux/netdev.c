@@ -122,6 +122,8 @@ int bpfhv_up(struct bpfhv_priv *bp)
 		bpfhv_start_queue(bpfhv_txq(bp, i));
 	netif_tx_wake_all_queues(bp->netdev);
 	bpfhv_update_link(bp);
+	/* The device may have lost it. */
+	bpfhv_set_rx_mode(bp->netdev);
 	/* An interrupt that came before NAPI was enabled is lost: poll once. */
 	local_bh_disable();
 	for (i = 0; i < bp->n_pairs; i++)
@@ -368,7 +370,8 @@ const struct net_device_ops bpfhv_netdev_ops = {
 	.ndo_get_stats64 = bpfhv_get_stats64,
 	.ndo_tx_timeout = bpfhv_tx_timeout,
 	.ndo_validate_addr = eth_validate_addr,
-	.ndo_set_mac_address = eth_mac_addr,
+	.ndo_set_mac_address = bpfhv_set_mac_address,
+	.ndo_set_rx_mode = bpfhv_set_rx_mode,
 	.ndo_fix_features = bpfhv_fix_features,
 	.ndo_set_features = bpfhv_set_features,
 	.ndo_features_check = passthru_features_check,

@@ -47,7 +47,10 @@ export const REG = {
   PAGES_LO: 160,
   PAGES_HI: 164,
   LINK_SPEED: 168,
-  EXT_END: 172,
+  FILTER_LO: 172,
+  FILTER_HI: 176,
+  FILTER_STATE: 180,
+  EXT_END: 184,
 } as const;
 
 export type RegisterName = keyof typeof REG;
@@ -85,6 +88,7 @@ export const ABILITY = {
   HELPERFREE: 16,
   CTX_PAGES: 32,
   QUEUE_PAIRS: 64,
+  FILTER: 1024,
 } as const;
 
 /** Bits of EVENT; writing 1 clears a bit. */
@@ -92,6 +96,18 @@ export const EVENT = { LINK_OR_MTU: 1, STAGED: 2, WITHDRAWN: 4, NEEDS_RESET: 8 }
 
 /** Commands of Q_CMD: `command << 16 | queue`. */
 export const Q_CMD = { TX_CUT: 1, RX_CUT: 2, RETIRE: 4 } as const;
+
+/**
+ * Modes of a receive filter (ability FILTER). LIST: the listed addresses and broadcast;
+ * ALL_MULTICAST: every multicast address, too.
+ */
+export const FILTER_MODE = { ALL: 0, LIST: 1, ALL_MULTICAST: 3 } as const;
+
+/** Result of the last FILTER request, in FILTER_STATE from bit 8 on. */
+export const FILTER_RESULT = { OK: 0, INVALID: 1, ADDRESS: 2 } as const;
+
+/** Addresses of a receive filter: a page holds its header and these. */
+export const MAX_FILTER_ADDRESSES = 511;
 
 /** Codes of SET_VERDICT: `generation << 8 | code`, and what it reads. */
 export const VERDICT = { READY: 0, REFUSED: 1, MEMORY: 2, FEATURE: 3, ABORT: 4 } as const;

@@ -17,12 +17,13 @@ import {
   DROP_BAD_SEGMENTATION,
   DROP_PORT,
   DROP_TOO_LONG,
+  FILTERED,
   INTERRUPTS,
   NO_BUFFERS,
   PACKETS,
   type QueueCounters,
 } from "../memory/counters.ts";
-import { Batch } from "../memory/index.ts";
+import { Batch, type ReceiveFilter } from "../memory/index.ts";
 import { receiveOffloads } from "../memory/offloads.ts";
 import type { Port } from "../net/port.ts";
 import { RxQueue, TxQueue } from "./queue.ts";
@@ -153,6 +154,7 @@ export class QueuePair {
     port.receive(batch);
     if (rx.deliver(batch)) this.#interruptDue = true;
     countMoved(counters, batch, batch.packets);
+    if (batch.filtered > 0) counters[FILTERED] += batch.filtered;
     if (port.dropped !== dropped) counters[DROP_PORT] += port.dropped - dropped;
     if (port.tooLong !== tooLong) counters[DROP_TOO_LONG] += port.tooLong - tooLong;
     return batch.packets;
@@ -197,6 +199,11 @@ export class QueuePair {
   setReceiveOffloads(offloads: number): void {
     this.#receiveOffloads = offloads;
     this.port.setReceiveOffloads(offloads);
+  }
+
+  /** Sets which received packets the guest gets; null: all. */
+  setReceiveFilter(filter: ReceiveFilter | null): void {
+    this.#batch.filter = filter;
   }
 
   /** Replaces the port, unnoticed by the guest. The caller closes the old one. */

@@ -11,6 +11,10 @@
  */
 import { VNET_HDR } from "../abi/context.ts";
 import { GSO_NONE, NEEDS_CSUM, type PacketMetadata } from "./metadata.ts";
+import type { ReceiveFilter } from "./receive-filter.ts";
+
+/** Result of `endReceived` instead of a packet's number. */
+export const FILTERED_OUT = -1;
 
 export class Batch {
   readonly maxPackets: number;
@@ -29,6 +33,10 @@ export class Batch {
   #least = 0;
   /** True if packets carry metadata; otherwise its arrays are undefined. */
   metadata = false;
+  /** Receiving: which packets `endReceived` takes; null: all. `clear` leaves it. */
+  filter: ReceiveFilter | null = null;
+  /** Receiving: packets that the filter left out. */
+  filtered = 0;
   /** First segment of each packet, and one entry more. */
   readonly first: Int32Array;
   /** Bytes of each packet. */
@@ -77,6 +85,7 @@ export class Batch {
     this.maxPacket = 0;
     this.#least = 0;
     this.metadata = false;
+    this.filtered = 0;
   }
 
   /** Adds a packet of one segment. The caller has checked that there is room. */
@@ -151,11 +160,15 @@ export class Batch {
   /**
    * Receiving: ends a packet of `length` bytes, which is in the free segments from the first unused
    * one on. If the batch has metadata, the port sets it for the returned packet.
-   * @returns the packet's number
+   * @returns the packet's number; FILTERED_OUT if the filter leaves it out: its segments are free
    */
   endReceived(length: number): number {
     const p = this.packets;
     let s = this.used;
+    if (this.filter !== null && !this.filter.takes(this.address[s], this.size[s], length)) {
+      this.filtered++;
+      return FILTERED_OUT;
+    }
     if (!this.spanning) s++;
     else for (let left = length; left > 0 && s < this.segments; s++) left -= this.size[s];
     this.length[p] = length;

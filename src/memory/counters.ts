@@ -20,6 +20,7 @@ export const QUEUE_COUNTERS = [
   ["dropPort", "packets that the port refused permanently"],
   ["dropTooLong", "received packets longer than the guest's buffers"],
   ["ringErrors", "times the guest's indices were invalid and the queue was stopped"],
+  ["filtered", "received packets for addresses that the guest does not listen to"],
   ["noBuffers", "times a packet waited because the guest had published no buffer"],
 ] as const;
 
@@ -44,6 +45,7 @@ export const DROP_SPOOFED = INDEX.dropSpoofed;
 export const DROP_TOO_LONG = INDEX.dropTooLong;
 export const DROP_PORT = INDEX.dropPort;
 export const RING_ERRORS = INDEX.ringErrors;
+export const FILTERED = INDEX.filtered;
 export const NO_BUFFERS = INDEX.noBuffers;
 
 /** The counters that are drops. */

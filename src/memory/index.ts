@@ -4,4 +4,5 @@ export * from "./context-words.ts";
 export * from "./guest-memory.ts";
 export * from "./metadata.ts";
 export * from "./pieces.ts";
+export * from "./receive-filter.ts";
 export * from "./regions.ts";

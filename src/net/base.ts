@@ -1,5 +1,5 @@
 /** What ports of this process share: counters, and copies of packets out of and into a batch. */
-import { allowsMetadata, type Batch, type PacketMetadata } from "../memory/index.ts";
+import { allowsMetadata, type Batch, FILTERED_OUT, type PacketMetadata } from "../memory/index.ts";
 import { copyBytes, copyFromAddress, copyToAddress } from "../os/memory.ts";
 import type { Port } from "./port.ts";
 
@@ -67,6 +67,7 @@ export function receiveCopy(
     at += part.length;
   }
   const p = batch.endReceived(packet.length);
+  if (p === FILTERED_OUT) return true;
   if (metadata !== null) batch.setMetadata(p, metadata);
   else batch.clearMetadata(p);
   return true;
@@ -85,6 +86,7 @@ export function receiveFrom(batch: Batch, address: number, length: number): bool
     copyBytes(batch.address[s], address + at, part);
     at += part;
   }
-  batch.clearMetadata(batch.endReceived(length));
+  const p = batch.endReceived(length);
+  if (p !== FILTERED_OUT) batch.clearMetadata(p);
   return true;
 }

@@ -40,6 +40,10 @@ export abstract class ForwardingPort implements Port {
     return this.port.tooLong;
   }
 
+  get sourceAddress(): Uint8Array | null {
+    return this.port.sourceAddress ?? null;
+  }
+
   abstract send(batch: Batch): number;
 
   receive(batch: Batch): void {

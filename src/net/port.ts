@@ -23,6 +23,8 @@ export interface Port {
   readonly failures: number;
   /** Total of received packets that were longer than the guest's buffers. */
   readonly tooLong: number;
+  /** The only source address that the port sends from; null or undefined: any. */
+  readonly sourceAddress?: Uint8Array | null;
   /** Sends packets from the front of the batch. @returns how many were consumed: sent or dropped */
   send(batch: Batch): number;
   /** Receives into the batch's free segments while `nextBuffer()` is not 0. */

@@ -12,6 +12,7 @@
 import {
   allowsMetadata,
   type Batch,
+  FILTERED_OUT,
   GSO_NONE,
   headerFlags,
   headerGsoType,
@@ -136,10 +137,7 @@ export class TapPort extends BasePort {
       const result = readv(fd, entries, 2);
       if (result <= 0) return this.#nothing(result);
       if (result > room) this.tooLong++;
-      else {
-        batch.endReceived(result);
-        s++;
-      }
+      else if (batch.endReceived(result) !== FILTERED_OUT) s++;
     }
     this.receiveDrained = false;
   }
@@ -232,6 +230,7 @@ export class TapPort extends BasePort {
       return;
     }
     const p = batch.endReceived(length);
+    if (p === FILTERED_OUT) return;
     if (plain) batch.clearMetadata(p);
     else batch.readHeader(p, header);
   }

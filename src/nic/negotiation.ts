@@ -11,7 +11,8 @@ export const OFFERED_ABILITIES =
   ABILITY.GEOMETRY |
   ABILITY.HELPERFREE |
   ABILITY.CTX_PAGES |
-  ABILITY.QUEUE_PAIRS;
+  ABILITY.QUEUE_PAIRS |
+  ABILITY.FILTER;
 
 export function has(nic: Nic, ability: number): boolean {
   return (nic.state.abilities & ability) !== 0;
@@ -30,6 +31,7 @@ export function acknowledge(nic: Nic, abilities: number): void {
     return nic.refusals.add("register", `${what} were not offered, or the NIC is enabled`);
   }
   nic.state.abilities = abilities;
+  nic.useFilter();
   if (abilities !== 0) driverFound(nic);
 }
 

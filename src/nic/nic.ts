@@ -17,7 +17,7 @@ import { checkConfig, type NicConfig, offeredFeatures } from "./config.ts";
 import { Generation } from "./generation.ts";
 import { Link } from "./link.ts";
 import { Refusals } from "./refusals.ts";
-import { type HandshakeStep, newNicState } from "./state.ts";
+import { type HandshakeStep, newNicState, receiveFilter } from "./state.ts";
 import { Upgrade } from "./upgrade.ts";
 
 /** Transmission stops while a CPU of the guest waits: the port gets what it takes at once. */
@@ -134,6 +134,12 @@ export class Nic {
     else this.host?.fire(this.queues.length);
   }
 
+  /** Gives the queues the receive filter that is in the state. */
+  useFilter(): void {
+    const filter = receiveFilter(this.state);
+    for (const pair of this.pairs) pair.setReceiveFilter(filter);
+  }
+
   /* What the machine does */
 
   attach(host: NicHost): void {
@@ -159,6 +165,7 @@ export class Nic {
     this.setRead = false;
     const { busMaster } = this.state;
     this.state = { ...newNicState(), busMaster };
+    this.useFilter();
     if (this.host !== null) this.step = "guest attached";
   }
 

@@ -214,6 +214,8 @@ function example(device: RingFormat, pairs = 2): Machine {
   machine.local.write(BAR_REGISTERS, REG.DUMP_OFS, 8);
   machine.local.write(BAR_REGISTERS, REG.STATUS, 1);
   machine.nic.link.setMtu(1400);
+  const addresses = [0x525400010203, 0x333300000001];
+  machine.nic.state.filter = { mode: 1, result: 2, addresses };
   return machine;
 }
 

@@ -12,6 +12,7 @@ import {
 } from "../engine/persist.ts";
 import { RecordError, RecordReader, readRecord } from "../memory/record.ts";
 import { MIN_MTU } from "./config.ts";
+import { readFilter } from "./filter.ts";
 import type { Generation } from "./generation.ts";
 import { OFFERED_ABILITIES } from "./negotiation.ts";
 import type { Nic } from "./nic.ts";
@@ -127,6 +128,7 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
       generation();
       refusals();
       nic.state = state;
+      nic.useFilter();
       nic.step = step;
       // A driver may have read what depends on the set before it said anything.
       nic.setRead = step !== "no guest";
@@ -172,6 +174,7 @@ function readState(record: RecordReader, nic: Nic): NicState {
       abilities: part.bits("abilities", OFFERED_ABILITIES),
       events: part.bits("events", EVENTS),
       verdictInfo: part.whole("verdictInfo", 0, U32),
+      filter: readPart(part, "filter", readFilter),
       dump: part.text("dump", MAX_DUMP),
       dumpOffset: part.whole("dumpOffset", 0, MAX_DUMP),
     };

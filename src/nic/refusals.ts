@@ -8,6 +8,7 @@ export const REFUSAL_REASONS = [
   "features",
   "enable",
   "upgrade",
+  "filter",
 ] as const;
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 
@@ -21,6 +22,7 @@ export class Refusals {
     features: 0,
     enable: 0,
     upgrade: 0,
+    filter: 0,
   };
   /** Of the guest that is attached, or was: the first is often the cause of the others. */
   first = "";

@@ -7,6 +7,7 @@ import { mapContiguous, mapPageList } from "../engine/contexts.ts";
 import { setContext } from "./context.ts";
 import { control } from "./ctrl.ts";
 import { dumpLength, dumpWord, selectDumpOffset } from "./dump.ts";
+import { filterState, setFilter } from "./filter.ts";
 import type { Generation } from "./generation.ts";
 import {
   acknowledge,
@@ -246,6 +247,16 @@ const EXTENSION: readonly Row[] = [
     needs("CTX_PAGES", (nic, list) => setContext(nic, list, mapPageList)),
   ),
   readOnly("LINK_SPEED", "Mb/s, 0 = unknown", ({ config }) => config.linkSpeed),
+  latch(
+    "FILTER",
+    "guest address of a receive filter; writing HI makes the host read and use it, 0: none",
+    needs("FILTER", setFilter),
+  ),
+  readOnly(
+    "FILTER_STATE",
+    "bits 0–7 mode in use, 8–15 result of the last request, 16–31 addresses in use",
+    filterState,
+  ),
 ];
 
 /** By ascending offset. */

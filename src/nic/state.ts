@@ -3,6 +3,9 @@
  * their own state (src/engine/queue.ts, generation.ts).
  */
 
+import { ABILITY, FILTER_MODE, FILTER_RESULT } from "../abi/index.ts";
+import { ReceiveFilter } from "../memory/index.ts";
+
 /** How far the guest's driver got; what `status` shows while there is no traffic. */
 export const HANDSHAKE_STEPS = [
   "no guest",
@@ -17,8 +20,18 @@ export const HANDSHAKE_STEPS = [
 export type HandshakeStep = (typeof HANDSHAKE_STEPS)[number];
 
 /** Registers of 64 bits in two words, NAME_LO and NAME_HI. */
-export const LATCHES = ["CTX_PADDR", "DOORBELL_GVA", "BLOB", "PAGES"] as const;
+export const LATCHES = ["CTX_PADDR", "DOORBELL_GVA", "BLOB", "PAGES", "FILTER"] as const;
 export type LatchName = (typeof LATCHES)[number];
+
+/** The receive filter that the driver asked for (ability FILTER). */
+export interface FilterState {
+  /** FILTER_MODE */
+  readonly mode: number;
+  /** FILTER_RESULT of the last request; a request that is refused changes nothing else. */
+  readonly result: number;
+  /** 48-bit numbers, each once; the guest's own first. Empty: it has not said them. */
+  readonly addresses: readonly number[];
+}
 
 export interface NicState {
   busMaster: boolean;
@@ -34,6 +47,7 @@ export interface NicState {
   /** EVENT bits. */
   events: number;
   verdictInfo: number;
+  filter: FilterState;
   dump: string;
   /** Bytes, a multiple of 4, inside the dump. */
   dumpOffset: number;
@@ -51,13 +65,26 @@ export function newNicState(): NicState {
       DOORBELL_GVA: { low: 0, high: 0 },
       BLOB: { low: 0, high: 0 },
       PAGES: { low: 0, high: 0 },
+      FILTER: { low: 0, high: 0 },
     },
     featuresNegotiated: false,
     selectedFeatures: 0,
     abilities: 0,
     events: 0,
     verdictInfo: 0,
+    filter: newFilterState(),
     dump: "",
     dumpOffset: 0,
   };
+}
+
+export function newFilterState(): FilterState {
+  return { mode: FILTER_MODE.ALL, result: FILTER_RESULT.OK, addresses: [] };
+}
+
+/** The filter in use; null: every packet passes. */
+export function receiveFilter({ filter, abilities }: NicState): ReceiveFilter | null {
+  const { mode, addresses } = filter;
+  if (!(abilities & ABILITY.FILTER) || mode === FILTER_MODE.ALL) return null;
+  return new ReceiveFilter(addresses, mode === FILTER_MODE.ALL_MULTICAST);
 }

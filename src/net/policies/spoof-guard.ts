@@ -62,6 +62,10 @@ export class SpoofGuard extends ForwardingPort {
     return this.#sendBlocked;
   }
 
+  override get sourceAddress(): Uint8Array {
+    return this.#mac;
+  }
+
   send(batch: Batch): number {
     const out = this.#out;
     out.clear();
