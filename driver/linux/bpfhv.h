@@ -165,6 +165,7 @@ struct bpfhv_priv {
 	struct delayed_work ctrl_work;
 	struct delayed_work reset_work;
 	struct kthread_worker *loader;	/* the thread that makes generations */
+	u32 coalesce;		/* the COALESCE register */
 	u32 speed;		/* Mb/s, as ethtool shows it: the host's, or what the user set */
 	u8 duplex;
 	struct delayed_work filter_work;
@@ -226,6 +227,21 @@ static inline int bpfhv_run_intr(struct bpfhv_ring *r, enum bpfhv_prog_id id, u3
 static inline u32 bpfhv_outstanding(const struct bpfhv_ring *r)
 {
 	return r->n_bufs - r->n_free;
+}
+
+/* Without interrupts, timers do what they would: so long do they wait. */
+static inline u64 bpfhv_rx_poll_ns(const struct bpfhv_priv *bp)
+{
+	u32 us = READ_ONCE(bp->coalesce) & (BPFHV_COALESCE_ADAPTIVE - 1);
+
+	return us ? us * NSEC_PER_USEC : BPFHV_RX_POLL_NS;
+}
+
+static inline u64 bpfhv_tx_delay_ns(const struct bpfhv_priv *bp)
+{
+	u32 us = READ_ONCE(bp->coalesce) >> 16 & (BPFHV_COALESCE_ADAPTIVE - 1);
+
+	return us ? us * NSEC_PER_USEC : BPFHV_TX_DELAY_NS;
 }
 
 /* hw.c */
@@ -357,6 +373,7 @@ void bpfhv_set_rx_mode(struct net_device *dev);
 int bpfhv_set_mac_address(struct net_device *dev, void *addr);
 
 /* ethtool.c */
+void bpfhv_coalesce_apply(struct bpfhv_priv *bp);
 extern const struct ethtool_ops bpfhv_ethtool_ops;
 
 #endif /* BPFHV_H */

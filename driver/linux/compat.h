@@ -66,8 +66,20 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
 #define BPFHV_RINGPARAM_MORE						\
 	, struct kernel_ethtool_ringparam *kernel_ring, struct netlink_ext_ack *extack
+#define BPFHV_RINGPARAM_EXTACK	extack
 #else
 #define BPFHV_RINGPARAM_MORE
+#define BPFHV_RINGPARAM_EXTACK	((struct netlink_ext_ack *)NULL)
+#endif
+
+/* So do the coalescing callbacks since 5.15. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 15, 0)
+#define BPFHV_COALESCE_MORE						\
+	, struct kernel_ethtool_coalesce *kernel_coal, struct netlink_ext_ack *extack
+#define BPFHV_COALESCE_EXTACK	extack
+#else
+#define BPFHV_COALESCE_MORE
+#define BPFHV_COALESCE_EXTACK	((struct netlink_ext_ack *)NULL)
 #endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)

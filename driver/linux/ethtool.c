@@ -110,6 +110,69 @@ static void bpfhv_get_channels(struct net_device *dev, struct ethtool_channels *
 	channels->other_count = 1;
 }
 
+static int bpfhv_get_coalesce(struct net_device *dev,
+			      struct ethtool_coalesce *coal BPFHV_COALESCE_MORE)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	u32 rx = bp->coalesce & 0xffff, tx = bp->coalesce >> 16;
+
+	if (!(bp->abilities & BPFHV_ABILITY_COALESCE))
+		return -EOPNOTSUPP;
+	coal->rx_coalesce_usecs = rx & ~BPFHV_COALESCE_ADAPTIVE;
+	coal->use_adaptive_rx_coalesce = !!(rx & BPFHV_COALESCE_ADAPTIVE);
+	coal->tx_coalesce_usecs = tx & ~BPFHV_COALESCE_ADAPTIVE;
+	coal->use_adaptive_tx_coalesce = !!(tx & BPFHV_COALESCE_ADAPTIVE);
+	return 0;
+}
+
+/* A device that was reset has forgotten it. */
+void bpfhv_coalesce_apply(struct bpfhv_priv *bp)
+{
+	if (bp->abilities & BPFHV_ABILITY_COALESCE)
+		bpfhv_write(bp, BPFHV_REG_COALESCE, bp->coalesce);
+}
+
+static int bpfhv_set_coalesce(struct net_device *dev,
+			      struct ethtool_coalesce *coal BPFHV_COALESCE_MORE)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	u32 rx = coal->rx_coalesce_usecs, tx = coal->tx_coalesce_usecs;
+
+	if (!(bp->abilities & BPFHV_ABILITY_COALESCE)) {
+		NL_SET_ERR_MSG(BPFHV_COALESCE_EXTACK, "the host cannot hold interrupts back");
+		return -EOPNOTSUPP;
+	}
+	if (rx > BPFHV_MAX_COALESCE_US || tx > BPFHV_MAX_COALESCE_US) {
+		NL_SET_ERR_MSG(BPFHV_COALESCE_EXTACK, "the longest time is 10000 microseconds");
+		return -EINVAL;
+	}
+	if (coal->use_adaptive_rx_coalesce)
+		rx |= BPFHV_COALESCE_ADAPTIVE;
+	if (coal->use_adaptive_tx_coalesce)
+		tx |= BPFHV_COALESCE_ADAPTIVE;
+	WRITE_ONCE(bp->coalesce, tx << 16 | rx);
+	bpfhv_coalesce_apply(bp);
+	return 0;
+}
+
+/*
+ * Rings and queues are laid out when the device starts, and the driver has no second set of rings
+ * to change to while packets flow.
+ */
+static int bpfhv_set_ringparam(struct net_device *dev,
+			       struct ethtool_ringparam *ring BPFHV_RINGPARAM_MORE)
+{
+	NL_SET_ERR_MSG(BPFHV_RINGPARAM_EXTACK,
+		       "the host chooses the ring sizes (bpfhv serve --rx-bufs, --tx-bufs)");
+	return -EOPNOTSUPP;
+}
+
+static int bpfhv_set_channels(struct net_device *dev, struct ethtool_channels *channels)
+{
+	netdev_info(dev, "the host chooses the number of queues (bpfhv serve --queues)\n");
+	return -EOPNOTSUPP;
+}
+
 static int bpfhv_get_link_ksettings(struct net_device *dev, struct ethtool_link_ksettings *cmd)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
@@ -147,13 +210,18 @@ static void bpfhv_get_regs(struct net_device *dev, struct ethtool_regs *regs, vo
 }
 
 const struct ethtool_ops bpfhv_ethtool_ops = {
+	.supported_coalesce_params = ETHTOOL_COALESCE_USECS | ETHTOOL_COALESCE_USE_ADAPTIVE,
+	.get_coalesce = bpfhv_get_coalesce,
+	.set_coalesce = bpfhv_set_coalesce,
 	.get_drvinfo = bpfhv_get_drvinfo,
 	.get_link = ethtool_op_get_link,
 	.get_sset_count = bpfhv_get_sset_count,
 	.get_strings = bpfhv_get_strings,
 	.get_ethtool_stats = bpfhv_get_ethtool_stats,
 	.get_ringparam = bpfhv_get_ringparam,
+	.set_ringparam = bpfhv_set_ringparam,
 	.get_channels = bpfhv_get_channels,
+	.set_channels = bpfhv_set_channels,
 	.get_link_ksettings = bpfhv_get_link_ksettings,
 	.set_link_ksettings = bpfhv_set_link_ksettings,
 	.get_ts_info = ethtool_op_get_ts_info,

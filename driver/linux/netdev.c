@@ -124,6 +124,7 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	bpfhv_update_link(bp);
 	/* The device may have lost it. */
 	bpfhv_set_rx_mode(bp->netdev);
+	bpfhv_coalesce_apply(bp);
 	/* An interrupt that came before NAPI was enabled is lost: poll once. */
 	local_bh_disable();
 	for (i = 0; i < bp->n_pairs; i++)

@@ -245,7 +245,7 @@ static void bpfhv_rx_complete(struct bpfhv_queue *q, int done)
 		return;
 	}
 	if (unlikely(!q->irq))
-		bpfhv_rx_poll_later(q, BPFHV_RX_POLL_NS);
+		bpfhv_rx_poll_later(q, bpfhv_rx_poll_ns(q->bp));
 	napi_complete(&q->napi);
 }
 

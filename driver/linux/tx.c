@@ -116,7 +116,7 @@ static int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r
 		return bpfhv_tx_arm(q, r);
 	/* A callback on another CPU may be past its reclaim: start the timer again. */
 	if (bpfhv_outstanding(r) && !q->broken && !hrtimer_is_queued(&q->tx_timer))
-		hrtimer_start(&q->tx_timer, ns_to_ktime(BPFHV_TX_DELAY_NS),
+		hrtimer_start(&q->tx_timer, ns_to_ktime(bpfhv_tx_delay_ns(q->bp)),
 			      HRTIMER_MODE_REL_PINNED);
 	return 0;
 }

@@ -50,7 +50,8 @@ export const REG = {
   FILTER_LO: 172,
   FILTER_HI: 176,
   FILTER_STATE: 180,
-  EXT_END: 184,
+  COALESCE: 184,
+  EXT_END: 188,
 } as const;
 
 export type RegisterName = keyof typeof REG;
@@ -89,6 +90,7 @@ export const ABILITY = {
   CTX_PAGES: 32,
   QUEUE_PAIRS: 64,
   FILTER: 1024,
+  COALESCE: 2048,
 } as const;
 
 /** Bits of EVENT; writing 1 clears a bit. */
@@ -108,6 +110,12 @@ export const FILTER_RESULT = { OK: 0, INVALID: 1, ADDRESS: 2 } as const;
 
 /** Addresses of a receive filter: a page holds its header and these. */
 export const MAX_FILTER_ADDRESSES = 511;
+
+/** Longest time that an interrupt may be held, in microseconds (ability COALESCE). */
+export const MAX_COALESCE_US = 10_000;
+
+/** In COALESCE: receive in its low half, transmit in its high one. */
+export const COALESCE_ADAPTIVE = 0x8000;
 
 /** Codes of SET_VERDICT: `generation << 8 | code`, and what it reads. */
 export const VERDICT = { READY: 0, REFUSED: 1, MEMORY: 2, FEATURE: 3, ABORT: 4 } as const;

@@ -64,6 +64,10 @@ const HOUSEKEEPING_MS = 1000;
 const LOOK_AGAIN_MS = 2;
 /** Period of checks for overdue interrupts under load, and if the loop never sleeps. */
 const OVERDUE_MS = 10;
+/** Longest pause while a held interrupt is nearly due: kicks and packets are not seen meanwhile. */
+const HELD_PAUSE_MS = 0.1;
+/** Sleeps have whole milliseconds. */
+const SHORTEST_SLEEP_MS = 1;
 /** A turn that moved less than this may have left the rings empty. */
 const SPARSE = 4;
 /** A word that is never notified: waiting for it sleeps with sub-millisecond precision. */
@@ -173,6 +177,7 @@ export class Loop {
   }
 
   #sleep(): void {
+    if (this.#pauseForHeld()) return;
     let work = false;
     for (const pair of this.#pairs) if (pair.armKicks()) work = true;
     if (!work) {
@@ -192,11 +197,21 @@ export class Loop {
     for (const pair of this.#pairs) pair.disarmKicks();
   }
 
-  /** @returns `ms`, or the time until a back-off ends if that is sooner */
+  /** @returns true if a held interrupt is due so soon that a sleep would be too long */
+  #pauseForHeld(): boolean {
+    let left = Number.POSITIVE_INFINITY;
+    for (const { heldMs } of this.#pairs) left = Math.min(left, heldMs);
+    if (left >= SHORTEST_SLEEP_MS) return false;
+    if (left > 0) Atomics.wait(NEVER, 0, 0, Math.min(left, HELD_PAUSE_MS));
+    return true;
+  }
+
+  /** @returns `ms`, or the time until a back-off ends or an interrupt is due if that is sooner */
   #longestSleep(ms: number): number {
     let longest = ms;
-    for (const { backOffMs } of this.#pairs) {
+    for (const { backOffMs, heldMs } of this.#pairs) {
       if (backOffMs > 0) longest = Math.min(longest, Math.ceil(backOffMs));
+      longest = Math.min(longest, Math.floor(heldMs));
     }
     return longest;
   }

@@ -26,6 +26,7 @@ import {
 import { Batch, type ReceiveFilter } from "../memory/index.ts";
 import { receiveOffloads } from "../memory/offloads.ts";
 import type { Port } from "../net/port.ts";
+import { Coalescer } from "./coalescer.ts";
 import { RxQueue, TxQueue } from "./queue.ts";
 import type { RingSettings } from "./registered-ring.ts";
 
@@ -60,6 +61,8 @@ export class QueuePair {
   rxStarved = false;
   /** The port would have blocked: the transmit ring is not polled until the port is writable. */
   txBlocked = false;
+  readonly rxCoalescer = new Coalescer();
+  readonly txCoalescer = new Coalescer();
   #interruptDue = false;
   readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
   #receiveOffloads = 0;
@@ -92,6 +95,7 @@ export class QueuePair {
   drainTx(): number {
     const { tx: queue, port } = this;
     const tx = queue.sending;
+    if (this.txCoalescer.holds && this.txCoalescer.expired()) this.#interruptTxIfWanted();
     if (tx === null || this.txBlocked || queue.backOff.leftMs > 0) return 0;
     const { counters } = queue;
     const batch = this.#batch;
@@ -102,7 +106,8 @@ export class QueuePair {
       consumed = port.send(batch);
       this.txBlocked = port.sendBlocked;
     }
-    if (tx.consume(batch, consumed)) this.#interruptTx();
+    this.txCoalescer.completed(consumed);
+    if (tx.consume(batch, consumed) && this.txCoalescer.wanted()) this.#interruptTx();
     countMoved(counters, batch, consumed);
     if (port.dropped !== droppedBefore) counters[DROP_PORT] += port.dropped - droppedBefore;
     queue.backOff.polled(brokenDescriptors(counters), consumed);
@@ -124,6 +129,7 @@ export class QueuePair {
   fillRx(): number {
     const { rx: queue, port } = this;
     const rx = queue.ring;
+    if (this.rxCoalescer.holds && this.rxCoalescer.expired()) this.#interruptRxIfWanted();
     if (rx === null || queue.backOff.leftMs > 0) return 0;
     this.#interruptDue = false;
     let total = 0;
@@ -132,7 +138,10 @@ export class QueuePair {
       total += packets;
       if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
     }
-    if (this.#interruptDue) this.#interruptRx();
+    this.rxCoalescer.completed(total);
+    if (this.#interruptDue && this.rxCoalescer.wanted()) this.#interruptRx();
+    // A guest without buffers must take packets before more can come.
+    if (this.rxStarved && this.rxCoalescer.release()) this.#interruptRxIfWanted();
     queue.backOff.polled(brokenDescriptors(queue.counters) + port.failures, total);
     return total;
   }
@@ -273,14 +282,29 @@ export class QueuePair {
    * store. Lost kicks need no such care: the loop polls the rings.
    */
   lookAgain(): void {
-    if (this.rx.ring?.interruptOverdue()) this.#interruptRx();
-    if (this.tx.ring?.interruptOverdue()) this.#interruptTx();
-    if (this.tx.retiring?.ring?.interruptOverdue()) this.#interruptTx();
+    if (!this.rxCoalescer.holds) this.#interruptRxIfWanted();
+    if (!this.txCoalescer.holds) this.#interruptTxIfWanted();
   }
 
   disarmKicks(): void {
     this.tx.sending?.disableKicks();
     this.rx.ring?.disableKicks();
+  }
+
+  /** Milliseconds until the next held interrupt is due; Infinity: none is held. */
+  get heldMs(): number {
+    if (!this.rxCoalescer.holds && !this.txCoalescer.holds) return Number.POSITIVE_INFINITY;
+    return Math.min(this.rxCoalescer.leftMs, this.txCoalescer.leftMs);
+  }
+
+  /** The guest may have taken the packets meanwhile. */
+  #interruptRxIfWanted(): void {
+    if (this.rx.ring?.interruptOverdue()) this.#interruptRx();
+  }
+
+  #interruptTxIfWanted(): void {
+    if (this.tx.ring?.interruptOverdue()) this.#interruptTx();
+    if (this.tx.retiring?.ring?.interruptOverdue()) this.#interruptTx();
   }
 
   #interruptTx(): void {

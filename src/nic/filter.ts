@@ -49,7 +49,7 @@ export function setFilter(nic: Nic, address: number): void {
     return;
   }
   state.filter = filter;
-  nic.useFilter();
+  nic.useSettings();
 }
 
 /** @returns a filter, or why there is none */

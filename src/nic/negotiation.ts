@@ -12,7 +12,8 @@ export const OFFERED_ABILITIES =
   ABILITY.HELPERFREE |
   ABILITY.CTX_PAGES |
   ABILITY.QUEUE_PAIRS |
-  ABILITY.FILTER;
+  ABILITY.FILTER |
+  ABILITY.COALESCE;
 
 export function has(nic: Nic, ability: number): boolean {
   return (nic.state.abilities & ability) !== 0;
@@ -31,7 +32,7 @@ export function acknowledge(nic: Nic, abilities: number): void {
     return nic.refusals.add("register", `${what} were not offered, or the NIC is enabled`);
   }
   nic.state.abilities = abilities;
-  nic.useFilter();
+  nic.useSettings();
   if (abilities !== 0) driverFound(nic);
 }
 

@@ -17,7 +17,7 @@ import { checkConfig, type NicConfig, offeredFeatures } from "./config.ts";
 import { Generation } from "./generation.ts";
 import { Link } from "./link.ts";
 import { Refusals } from "./refusals.ts";
-import { type HandshakeStep, newNicState, receiveFilter } from "./state.ts";
+import { coalescing, type HandshakeStep, newNicState, receiveFilter } from "./state.ts";
 import { Upgrade } from "./upgrade.ts";
 
 /** Transmission stops while a CPU of the guest waits: the port gets what it takes at once. */
@@ -134,10 +134,15 @@ export class Nic {
     else this.host?.fire(this.queues.length);
   }
 
-  /** Gives the queues the receive filter that is in the state. */
-  useFilter(): void {
+  /** Gives the queues what the driver set: receive filter, coalescing. */
+  useSettings(): void {
     const filter = receiveFilter(this.state);
-    for (const pair of this.pairs) pair.setReceiveFilter(filter);
+    const { rx, tx } = coalescing(this.state);
+    for (const pair of this.pairs) {
+      pair.setReceiveFilter(filter);
+      pair.rxCoalescer.set(rx.us, rx.adaptive);
+      pair.txCoalescer.set(tx.us, tx.adaptive);
+    }
   }
 
   /* What the machine does */
@@ -165,7 +170,7 @@ export class Nic {
     this.setRead = false;
     const { busMaster } = this.state;
     this.state = { ...newNicState(), busMaster };
-    this.useFilter();
+    this.useSettings();
     if (this.host !== null) this.step = "guest attached";
   }
 

@@ -216,6 +216,7 @@ function example(device: RingFormat, pairs = 2): Machine {
   machine.nic.link.setMtu(1400);
   const addresses = [0x525400010203, 0x333300000001];
   machine.nic.state.filter = { mode: 1, result: 2, addresses };
+  machine.nic.state.coalesce = 0x8064_01f4;
   return machine;
 }
 

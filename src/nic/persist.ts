@@ -11,6 +11,7 @@ import {
   saveQueue,
 } from "../engine/persist.ts";
 import { RecordError, RecordReader, readRecord } from "../memory/record.ts";
+import { coalescingProblem } from "./coalescing.ts";
 import { MIN_MTU } from "./config.ts";
 import { readFilter } from "./filter.ts";
 import type { Generation } from "./generation.ts";
@@ -128,7 +129,7 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
       generation();
       refusals();
       nic.state = state;
-      nic.useFilter();
+      nic.useSettings();
       nic.step = step;
       // A driver may have read what depends on the set before it said anything.
       nic.setRead = step !== "no guest";
@@ -175,6 +176,7 @@ function readState(record: RecordReader, nic: Nic): NicState {
       events: part.bits("events", EVENTS),
       verdictInfo: part.whole("verdictInfo", 0, U32),
       filter: readPart(part, "filter", readFilter),
+      coalesce: part.whole("coalesce", 0, U32),
       dump: part.text("dump", MAX_DUMP),
       dumpOffset: part.whole("dumpOffset", 0, MAX_DUMP),
     };
@@ -182,6 +184,8 @@ function readState(record: RecordReader, nic: Nic): NicState {
     if (dumpOffset % 4 !== 0 || dumpOffset > Buffer.byteLength(dump)) {
       part.refuse("dumpOffset", "use a multiple of 4 inside the dump");
     }
+    if (coalescingProblem(state.coalesce) !== null)
+      part.refuse("coalesce", "its times are too long");
     if (busMaster !== nic.state.busMaster) part.refuse("busMaster", "the machine has the opposite");
     if (events !== 0 && !(abilities & ABILITY.EVENT)) {
       part.refuse("events", "the driver did not acknowledge events");

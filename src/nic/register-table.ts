@@ -4,6 +4,7 @@
  */
 import { ABI_VERSION, ABILITY, EXT_ID_VALUE, REG, type RegisterName } from "../abi/index.ts";
 import { mapContiguous, mapPageList } from "../engine/contexts.ts";
+import { setCoalescing } from "./coalescing.ts";
 import { setContext } from "./context.ts";
 import { control } from "./ctrl.ts";
 import { dumpLength, dumpWord, selectDumpOffset } from "./dump.ts";
@@ -256,6 +257,13 @@ const EXTENSION: readonly Row[] = [
     "FILTER_STATE",
     "bits 0–7 mode in use, 8–15 result of the last request, 16–31 addresses in use",
     filterState,
+  ),
+  writable(
+    "COALESCE",
+    "interrupts are held for so many microseconds: bits 0–14 receive, 16–30 transmit; " +
+      "15 and 31 adaptive, up to that",
+    ({ state }) => state.coalesce,
+    setCoalescing,
   ),
 ];
 

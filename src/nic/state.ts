@@ -3,7 +3,7 @@
  * their own state (src/engine/queue.ts, generation.ts).
  */
 
-import { ABILITY, FILTER_MODE, FILTER_RESULT } from "../abi/index.ts";
+import { ABILITY, COALESCE_ADAPTIVE, FILTER_MODE, FILTER_RESULT } from "../abi/index.ts";
 import { ReceiveFilter } from "../memory/index.ts";
 
 /** How far the guest's driver got; what `status` shows while there is no traffic. */
@@ -48,6 +48,8 @@ export interface NicState {
   events: number;
   verdictInfo: number;
   filter: FilterState;
+  /** The COALESCE register. */
+  coalesce: number;
   dump: string;
   /** Bytes, a multiple of 4, inside the dump. */
   dumpOffset: number;
@@ -73,6 +75,7 @@ export function newNicState(): NicState {
     events: 0,
     verdictInfo: 0,
     filter: newFilterState(),
+    coalesce: 0,
     dump: "",
     dumpOffset: 0,
   };
@@ -87,4 +90,21 @@ export function receiveFilter({ filter, abilities }: NicState): ReceiveFilter | 
   const { mode, addresses } = filter;
   if (!(abilities & ABILITY.FILTER) || mode === FILTER_MODE.ALL) return null;
   return new ReceiveFilter(addresses, mode === FILTER_MODE.ALL_MULTICAST);
+}
+
+/** How long the interrupts of a direction are held back. */
+export interface Coalescing {
+  readonly us: number;
+  readonly adaptive: boolean;
+}
+
+/** The coalescing in use. */
+export function coalescing({ coalesce, abilities }: NicState): { rx: Coalescing; tx: Coalescing } {
+  const word = abilities & ABILITY.COALESCE ? coalesce : 0;
+  return { rx: coalescingOf(word & 0xffff), tx: coalescingOf(word >>> 16) };
+}
+
+/** @param half of the COALESCE register */
+export function coalescingOf(half: number): Coalescing {
+  return { us: half & ~COALESCE_ADAPTIVE, adaptive: (half & COALESCE_ADAPTIVE) !== 0 };
 }
