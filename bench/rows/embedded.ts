@@ -19,7 +19,7 @@ type Measure = keyof typeof UNITS;
 const MEASURES = Object.keys(UNITS) as Measure[];
 
 function sample(device: string, { quick }: SampleOptions): Sample {
-  const packets = quick ? 20_000 : 300_000;
+  const packets = quick ? 20_000 : 200_000;
   // V8 optimises meanwhile.
   runEmbedded({ device, packets: quick ? 2000 : 50_000 });
   const result = runEmbedded({ device, packets });

@@ -92,7 +92,7 @@ function table({ rows }: Result): string {
 export const bench: Bench = {
   name: "start",
   about: "milliseconds until bpfhv serve answers a client, without and with proved sets kept",
-  rounds: 7,
+  rounds: 5,
   limit: 0.1,
   seconds: 30,
   parts: ["node", ...FORMATS.map(({ name }) => name)],
