@@ -113,12 +113,9 @@ test("curl gets, plans and puts a spec, and is refused what cannot change live",
   const done = await put({ ...spec, mtu: 1300 });
   assert.deepEqual([done.code, done.json.changed], [200, [action]]);
   assert.equal(((await statusOf(socket)) as NicStatus).mtu, 1300);
-  const refused = await put({ ...spec, device: "vring_packed", mtu: 1200 });
+  const refused = await put({ ...spec, queues: 2, mtu: 1200 });
   assert.equal(refused.code, 409);
-  assert.match(
-    refused.json.error,
-    /^device: cannot change from sring to vring_packed while the NIC/,
-  );
+  assert.match(refused.json.error, /^queues: cannot change from 1 to 2 while the NIC/);
   const failed = await put({ ...spec, mtu: 1200, port: "tap:bpfhv-none" });
   assert.equal(failed.code, 409);
   assert.match(failed.json.error, /no such interface.*\(the port stays as it was\)/);

@@ -98,10 +98,10 @@ test("apply changes what differs, and with --dry-run only says so", async () => 
 
 test("apply changes no NIC when one of them cannot become what the file says", async () => {
   const { mtu } = await nic(lan);
-  write(`maxMtu = 9000\nmtu = ${mtu - 1}`, 'device = "sring"\nqueues = 3');
+  write(`maxMtu = 9000\nmtu = ${mtu - 1}`, 'device = "vring_packed"\nspeed = 5\nqueues = 3');
   const { status, out, err } = await apply();
   assert.equal(status, 1);
-  assert.match(err, /^bpfhv: device: cannot change from vring_packed to sring .*; queues: .*\n$/);
+  assert.match(err, /^bpfhv: queues: cannot change from 2 to 3 .*; speed: .*\n$/);
   assert.equal(out, "");
   assert.equal((await nic(lan)).mtu, mtu);
   write("mtu = 67", "");

@@ -8,6 +8,9 @@ import { shown } from "../control/field.ts";
 import { judge } from "../errors.ts";
 import { request } from "./ask-nic.ts";
 
+/** Longer than a guest may take to verify other programs. */
+const APPLY = { timeoutMs: 60_000 };
+
 interface ApplyFlags {
   readonly dryRun: boolean;
   readonly watch: boolean;
@@ -64,7 +67,7 @@ async function applyFile(file: string, flags: ApplyFlags): Promise<void> {
       const path = dryRun ? "/v1/nic?dry-run=1" : "/v1/nic";
       // The server may have another working directory.
       const body = { ...spec, socket: resolve(sockets[n]) };
-      const answer = await request(sockets[n], { method: "PUT", path, body });
+      const answer = await request(sockets[n], { method: "PUT", path, body }, APPLY);
       const changes = answer[dryRun ? "plan" : "changed"];
       if (dryRun !== flags.dryRun) continue;
       print(sockets[n], Array.isArray(changes) ? changes : [], flags);

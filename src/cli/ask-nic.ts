@@ -1,5 +1,5 @@
 /** Asks the NIC on a socket, for commands; what goes wrong is one line. */
-import { askOrRefused, Refused, type Request } from "../control/client.ts";
+import { type AskOptions, askOrRefused, Refused, type Request } from "../control/client.ts";
 import { readNic, type ServedNic } from "../control/nic-answer.ts";
 import { controlPath } from "../control/socket-path.ts";
 import { failure } from "../errors.ts";
@@ -14,9 +14,10 @@ export async function askNic(socket: string): Promise<ServedNic> {
 export async function request(
   socket: string,
   what: Request,
+  options: AskOptions = {},
 ): Promise<Readonly<Record<string, unknown>>> {
   try {
-    return await askOrRefused(controlPath(socket), what);
+    return await askOrRefused(controlPath(socket), what, options);
   } catch (error) {
     if (error instanceof Refused) throw failure(error.message);
     throw failure(unreached(socket, error as NodeJS.ErrnoException));

@@ -268,6 +268,7 @@ function runningNic(spec: NicSpec, worker: WorkerHandle<BackendOptions>, events:
       ...{ pid: process.pid, socket: spec.socket, version },
       uptimeSeconds: Math.floor(process.uptime()),
     }),
+    replace: () => Promise.reject(failure("the hypervisor of a backend replaces its programs")),
     changed: (actions) => events.publish("changed", spec.name, { changed: actions }),
   });
 }

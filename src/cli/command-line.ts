@@ -13,6 +13,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   status: async () => (await import("./status.ts")).statusCommand(),
   /** set-port and the like: one for each field of a spec that can change live. */
   "set-": async () => (await import("./set.ts")).setCommands(),
+  upgrade: async () => (await import("./upgrade.ts")).upgradeCommand(),
   apply: async () => (await import("./apply.ts")).applyCommand(),
   vm: async () => (await import("./vm.ts")).vmCommand(),
   top: async () => (await import("./top.ts")).topCommand(),

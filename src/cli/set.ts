@@ -2,17 +2,23 @@
 import { Command } from "commander";
 import { problemOf, type Value } from "../control/field.ts";
 import { readSpec } from "../control/read-spec.ts";
-import { FIELD_NAMES, type FieldName, fieldOf } from "../control/spec.ts";
+import { FIELD_NAMES, type FieldName, fieldOf, REPLACE } from "../control/spec.ts";
 import { checked, request } from "./ask-nic.ts";
 
 export function setCommands(): Command[] {
-  return FIELD_NAMES.filter((name) => typeof fieldOf(name).change !== "string").map((name) =>
+  return FIELD_NAMES.filter(isSetAlone).map((name) =>
     new Command(`set-${name}`)
       .description(`change the ${name} of a running NIC`)
       .argument("<socket>", "the socket given to `bpfhv serve --socket`")
       .argument("<value>", fieldOf(name).about)
       .action((socket: string, text: string) => set(socket, name, text)),
   );
+}
+
+/** What makes another set of programs is one change: `bpfhv upgrade`. */
+function isSetAlone(name: FieldName): boolean {
+  const { change } = fieldOf(name);
+  return typeof change !== "string" && change.verb !== REPLACE;
 }
 
 async function set(socket: string, name: FieldName, text: string): Promise<void> {

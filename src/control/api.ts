@@ -26,7 +26,11 @@ export function serveApi({ served, own, socket, limits = {} }: ApiOptions): Http
   return new HttpServer({
     ...{ socket, limits },
     answer: async ({ method, url, body }) =>
-      toHttp(await inTime(answerTo({ method, url, body, own }, served), answerMs)),
+      toHttp(
+        await inTime(answerTo({ method, url, body, own }, served), answerMs, () =>
+          served.nics().some(({ isReplacing }) => isReplacing),
+        ),
+      ),
   });
 }
 
@@ -44,12 +48,23 @@ function streamEvents(events: Events, { write, ended }: StreamClient): void {
   void ended.then(end);
 }
 
-/** @returns 503 if the NIC's worker is late; what it then answers is discarded */
-async function inTime(answer: Promise<ApiAnswer>, ms: number): Promise<ApiAnswer> {
+/**
+ * @param isBusy the guest takes another set, which has deadlines of its own
+ * @returns 503 if the NIC's worker is late; what it then answers is discarded
+ */
+async function inTime(
+  answer: Promise<ApiAnswer>,
+  ms: number,
+  isBusy: () => boolean,
+): Promise<ApiAnswer> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<ApiAnswer>((done) => {
     const body = { error: "the NIC's thread does not answer" };
-    timer = setTimeout(() => done({ status: 503, body }), ms);
+    const look = (): void => {
+      if (isBusy()) timer = setTimeout(look, ms);
+      else done({ status: 503, body });
+    };
+    timer = setTimeout(look, ms);
   });
   try {
     return await Promise.race([answer, late]);

@@ -8,6 +8,7 @@ import { type NicOptions, WorkerHandle } from "./handle.ts";
 import type { GroupedNic } from "./nic-group.ts";
 import { describeAction } from "./plan.ts";
 import { type ProvedPrograms, provedPrograms } from "./programs.ts";
+import { replaceSet } from "./replace-set.ts";
 import type { Served } from "./routes.ts";
 import { RunningNic, type Status } from "./running-nic.ts";
 import type { NicSpec } from "./spec.ts";
@@ -32,7 +33,7 @@ export class NicService implements GroupedNic {
   readonly worker: WorkerHandle;
   readonly nic: RunningNic;
   readonly #options: NicServiceOptions;
-  readonly #proving: Promise<ProvedPrograms>;
+  #proving: Promise<ProvedPrograms>;
   #control: ControlSocket | undefined;
   #api: Promise<typeof import("./api.ts")> | undefined;
   #closeApi: (() => void) | undefined;
@@ -55,6 +56,10 @@ export class NicService implements GroupedNic {
       // Clients may have another working directory.
       spec: { ...spec, socket: resolve(spec.socket) },
       ...{ worker: this.worker, process: () => this.#status() },
+      replace: async (wanted) => {
+        const proved = await replaceSet(this.worker, wanted, (text) => this.say("info", text));
+        this.#proving = Promise.resolve(proved);
+      },
       changed: (actions) => {
         for (const action of actions) this.say("info", describeAction(action));
         events.publish("changed", spec.name, { changed: actions });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type Action, ApplyFailed, apply, ChangeRefused, inverse, plan } from "./plan.ts";
+import { type Action, ApplyFailed, apply, ChangeRefused, inverse, plan, replaces } from "./plan.ts";
 import { completeSpec, isField, readSpec, SpecError } from "./read-spec.ts";
 import { FIELD_NAMES, type FieldName, fieldOf, type NicSpec } from "./spec.ts";
 
@@ -76,6 +76,16 @@ test("apply says what is left changed when a change cannot be undone", async () 
   await assert.rejects(apply(actions, change), /the mtu stays as it was; the port stays null: the/);
 });
 
+test("plan replaces programs and rings last, because that is not undone", () => {
+  const wanted = { ...SPEC, device: "vring_packed", rxBufs: 64, port: "null", mtu: 1400 };
+  const actions = plan(SPEC, wanted);
+  assert.deepEqual(
+    actions.map(({ field }) => field),
+    ["port", "mtu", "device", "rxBufs"],
+  );
+  assert.deepEqual(actions.map(replaces), [false, false, true, true]);
+});
+
 /** Another valid value of each field. */
 const OTHERS: Partial<{ [Name in FieldName]: NicSpec[Name] }> = {
   ...{ name: "other", socket: "/run/other.sock", device: "vring_packed", programs: "other" },
@@ -100,8 +110,8 @@ test("a field that cannot change live is refused with the reason and what to do"
       },
     );
   }
-  const wanted = { ...SPEC, device: "vring_packed", port: "null", queues: 2 };
-  const several = /^ChangeRefused: device: [^;]*--device vring_packed; queues: .*--queues 2$/;
+  const wanted = { ...SPEC, speed: 1, port: "null", queues: 2 };
+  const several = /^ChangeRefused: queues: [^;]*--queues 2; speed: .*--speed 1$/;
   assert.throws(() => plan(SPEC, wanted), several);
 });
 

@@ -2,7 +2,7 @@
 import { CommandError, STATUS } from "../errors.ts";
 import { shown, type Value } from "./field.ts";
 import { printable } from "./printable.ts";
-import { FIELD_NAMES, type FieldName, fieldOf, type NicSpec } from "./spec.ts";
+import { FIELD_NAMES, type FieldName, fieldOf, type NicSpec, REPLACE } from "./spec.ts";
 
 /** A change of one field of a running NIC. Plain data: what a dry run shows. */
 export interface Action {
@@ -35,7 +35,8 @@ export class ApplyFailed extends CommandError {
 }
 
 /**
- * @returns what makes `wanted` of `current`, in the order of the table of fields
+ * @returns what makes `wanted` of `current`, in the order of the table of fields; but programs and
+ * rings are replaced last, because that is not undone
  * @throws ChangeRefused if any field cannot change: all of them are named
  */
 export function plan(current: NicSpec, wanted: NicSpec): Action[] {
@@ -49,7 +50,12 @@ export function plan(current: NicSpec, wanted: NicSpec): Action[] {
     else actions.push({ verb: change.verb, field, from, to });
   }
   if (refusals.size > 0) throw new ChangeRefused(refusals);
-  return actions;
+  return [...actions.filter((each) => !replaces(each)), ...actions.filter(replaces)];
+}
+
+/** The replacement of programs and rings: all such actions of a plan are one change. */
+export function replaces({ verb }: Action): boolean {
+  return verb === REPLACE;
 }
 
 function refusal(field: FieldName, from: Value, to: Value, because: string): string {

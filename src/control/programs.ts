@@ -20,7 +20,7 @@ const PROVED = "proved";
 /** @throws CommandError if they must not be shipped */
 export async function provedPrograms(
   format: RingFormat,
-  { nic }: NicOptions,
+  { nic }: Pick<NicOptions, "nic">,
   allowUnverified: boolean,
 ): Promise<ProvedPrograms> {
   const key = setKey(format.name, nic);

@@ -1,7 +1,7 @@
 /** The spec of one running NIC, and the one way to change it. */
 
 import { NicFailed } from "./handle.ts";
-import { type Action, apply, bodyOf, plan } from "./plan.ts";
+import { type Action, apply, bodyOf, plan, replaces } from "./plan.ts";
 import { completeSpec } from "./read-spec.ts";
 import type { NicSpec } from "./spec.ts";
 
@@ -18,6 +18,8 @@ export interface RunningNicOptions {
   readonly worker: NicWorker;
   /** What the process adds to the worker's status. */
   readonly process: () => Promise<Status>;
+  /** Replaces programs and rings while packets flow. @throws Error; then nothing has changed */
+  readonly replace: (wanted: NicSpec) => Promise<void>;
   readonly changed?: (actions: readonly Action[]) => void;
 }
 
@@ -33,6 +35,8 @@ export interface NicView {
 export class RunningNic {
   /** Why it has ended; null while it runs. */
   failure: string | null = null;
+  /** Programs and rings are being replaced: changes take longer than usual. */
+  isReplacing = false;
   readonly #options: RunningNicOptions;
   #spec: NicSpec;
   /** Settles after the change in progress: changes are made one after the other. */
@@ -79,7 +83,9 @@ export class RunningNic {
   apply(makePlan: () => Action[]): Promise<Action[]> {
     const made = this.#last.then(async () => {
       const actions = makePlan();
-      await apply(actions, (action) => this.#change(action));
+      const [, ...rest] = actions.filter(replaces);
+      const changes = actions.filter((action) => !rest.includes(action));
+      await apply(changes, (action) => this.#change(action, actions));
       if (actions.length > 0) this.#options.changed?.(actions);
       return actions;
     });
@@ -87,8 +93,21 @@ export class RunningNic {
     return made;
   }
 
-  async #change(action: Action): Promise<void> {
+  async #change(action: Action, all: readonly Action[]): Promise<void> {
+    if (replaces(action)) return this.#replace(all.filter(replaces));
     await this.#options.worker.request(action.verb, bodyOf(action));
     this.#spec = { ...this.#spec, [action.field]: action.to };
+  }
+
+  async #replace(actions: readonly Action[]): Promise<void> {
+    const fields = Object.fromEntries(actions.map(({ field, to }) => [field, to]));
+    const wanted: NicSpec = { ...this.#spec, ...fields };
+    this.isReplacing = true;
+    try {
+      await this.#options.replace(wanted);
+      this.#spec = wanted;
+    } finally {
+      this.isReplacing = false;
+    }
   }
 }

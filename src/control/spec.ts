@@ -12,7 +12,7 @@ import { PORT_KINDS, parsePort } from "../net/create.ts";
 import { POLICY_KINDS, parsePolicy } from "../net/policies/index.ts";
 import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
 import { formatMac, LINUX_MTU, MAX_MTU, MIN_MTU, parseMac } from "../nic/config.ts";
-import type { Field, Schema, Value } from "./field.ts";
+import type { Field, LiveChange, Schema, Value } from "./field.ts";
 import { machineMac } from "./mac.ts";
 
 export interface NicSpec {
@@ -66,7 +66,11 @@ const list = (maxItems: number): Schema => ({
 });
 const FLAG: Schema = { type: "boolean" };
 
-const LAID_OUT = "the guest's driver laid its rings out by it";
+/** What the worker calls the replacement of programs and rings; all its fields are one change. */
+export const REPLACE = "replace-set";
+const replaced = <V>(): LiveChange<V> => ({
+  ...{ verb: REPLACE, body: (value) => value, told: () => "" },
+});
 const READ_ONCE = "the guest's driver reads it once, when it finds the NIC";
 const ON_START = "it is set up when the NIC starts";
 const IDENTITY = "it is what the NIC is found by";
@@ -88,12 +92,12 @@ export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpe
   device: {
     about: `ring format: ${FORMAT_NAMES}, or a module (./my-nic.ts)`,
     schema: text(4096),
-    ...{ default: DEFAULT_FORMAT, option: "--device <name>", change: LAID_OUT },
+    ...{ default: DEFAULT_FORMAT, option: "--device <name>", change: replaced() },
   },
   programs: {
     about: "programs that the guest gets: built-in, those of the device",
     schema: oneOf("built-in"),
-    ...{ default: "built-in", option: "--programs <which>", change: LAID_OUT },
+    ...{ default: "built-in", option: "--programs <which>", change: "the device decides it" },
   },
   port: {
     about: `where packets go: ${PORT_KINDS}`,
@@ -152,7 +156,7 @@ export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpe
       write: (words) => words.join(",") || "none",
     },
     check: checkOffloads,
-    change: READ_ONCE,
+    change: replaced(),
   },
   interrupts: {
     about: "msix; or msi: slower, but QEMU can unplug the NIC (docs/qemu.md)",
@@ -209,7 +213,7 @@ function bufs(direction: string, option: string): Field<number, NicSpec> {
   return {
     about: `buffers per ${direction} queue: a power of two`,
     schema: whole(16, 8192),
-    ...{ default: 256, option, change: LAID_OUT },
+    ...{ default: 256, option, change: replaced() },
     check: (count) => {
       if (!validQueueBufs(count)) throw new Error("use a power of two from 16 to 8192");
     },

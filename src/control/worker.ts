@@ -14,6 +14,7 @@ import type { PolicySpec } from "../net/policies/index.ts";
 import { keepLedger, type Ledger } from "../os/ledger.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { LineLimit, limitedLog } from "./line-limit.ts";
+import { LoadedFormats } from "./loaded-formats.ts";
 import type { Request, ToMain } from "./messages.ts";
 import { startPulse } from "./pulse.ts";
 import { takeTask } from "./waiting-worker.ts";
@@ -73,7 +74,7 @@ export async function runWorker<Options>(frontend: Frontend<Options>): Promise<v
   const tell = (message: ToMain): void => main.postMessage(message);
   try {
     const format = await loadFormat(task.device);
-    const problem = serve({ frontend, task, main, pulse, format });
+    const problem = await serve({ frontend, task, main, pulse, format });
     if (problem === "") tell({ kind: "stopped" });
     else tell({ kind: "failed", message: problem, expected: true, stack: "" });
   } catch (error) {
@@ -83,12 +84,12 @@ export async function runWorker<Options>(frontend: Frontend<Options>): Promise<v
 }
 
 /** Opens the ports and runs the loop. @returns why the loop ended; "": it was asked to */
-function serve<Options>(parts: Omit<Harnessed<Options>, "ports">): string {
+async function serve<Options>(parts: Omit<Harnessed<Options>, "ports">): Promise<string> {
   const { frontend, task, format } = parts;
   const pairs = frontend.pairs(task);
   const ports = new WorkerPorts({ ...task, pairs, metadata: format.features !== 0 });
   try {
-    return new Harness({ ...parts, ports }).run();
+    return await new Harness({ ...parts, ports }).run();
   } finally {
     ports.close();
   }
@@ -111,6 +112,7 @@ class Harness<Options> {
   readonly #complaints: Complaints;
   #portsUp: boolean;
   #problem = "";
+  readonly #formats = new LoadedFormats();
 
   constructor({ frontend, task, main, pulse, format, ports }: Harnessed<Options>) {
     this.#main = main;
@@ -141,7 +143,8 @@ class Harness<Options> {
 
   #parts(format: RingFormat): Parts {
     return {
-      ...{ format, pairs: this.#pairs },
+      ...{ format, pairs: this.#pairs, metadata: format.features !== 0 },
+      formatOf: (device) => this.#formats.get(device),
       log: (level, text) => this.#say(level, text),
       print: (text) => this.#tell({ kind: "print", text }),
       trace: (line) => this.#traces.line(line),
@@ -156,6 +159,10 @@ class Harness<Options> {
     return {
       stop: () => this.#loop.stop(),
       status: () => this.#served.status(this.#loop.loopStats),
+      // The loop pauses, because modules load in turns of the event loop only.
+      "load-device": (device: string) => {
+        if (this.#formats.want(device)) this.#loop.stop();
+      },
       "set-port": (spec: PortSpec) => {
         this.#ports.exchange(spec, this.#pairs, this.#loop);
         this.#served.followLink();
@@ -166,13 +173,16 @@ class Harness<Options> {
   }
 
   /** Serves until the loop ends. @returns as `serve` */
-  run(): string {
+  async run(): Promise<string> {
     // Packets wait for this thread, which needs a short time only: a kernel that can runs it as
     // soon as it wakes.
     setTimeSlice(TIME_SLICE_NS);
     this.#tell({ kind: "ready" });
     try {
-      this.#loop.run();
+      do {
+        await this.#formats.load();
+        this.#loop.run();
+      } while (this.#formats.wanted);
     } finally {
       this.#served.close();
       this.#loop.close();

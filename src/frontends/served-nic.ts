@@ -3,13 +3,14 @@
  */
 import type { ProgramSets } from "../devices/program-set.ts";
 import { Nic } from "../nic/nic.ts";
+import { replaceSet } from "../nic/replace.ts";
 import { nicStatus } from "../nic/status.ts";
 import type { SocketAccess } from "../os/unix-socket.ts";
 import { COUNTERS } from "../vfio-user/counters.ts";
 import type { VfioUserServer } from "../vfio-user/index.ts";
 import { counted, droppedIn, pick, unsharedMemory } from "./complaints.ts";
 import { NicEvents } from "./nic-events.ts";
-import type { Frontend, Parts, Served } from "./served.ts";
+import type { Frontend, Parts, Served, SetOrder } from "./served.ts";
 import { VfioUserFrontend } from "./vfio-user.ts";
 
 export interface ServedNicOptions {
@@ -75,10 +76,11 @@ export const servedNic: Frontend<ServedNicOptions> = {
         ...nicStatus(nic, loop, frontend.server.counters),
         step: frontend.step,
       }),
-      verbs: verbsOf(nic, frontend),
+      verbs: verbsOf(nic, frontend, parts),
       complaints: complaintsOf(nic, frontend.server, parts.pairs),
       followLink: () => nic.link.follow(),
       housekeeping: () => {
+        nic.upgrade.expire(performance.now());
         events.look();
         events.lookAtLink();
       },
@@ -87,13 +89,24 @@ export const servedNic: Frontend<ServedNicOptions> = {
   },
 };
 
-function verbsOf(nic: Nic, frontend: VfioUserFrontend): Served["verbs"] {
+function verbsOf(nic: Nic, frontend: VfioUserFrontend, parts: Parts): Served["verbs"] {
   return {
     /** Gives the NIC the programs that it ships: clients wait at its socket until then. */
     ship: (sets: ProgramSets) => {
       nic.ship(sets);
       frontend.letIn();
     },
+    "replace-set": ({ device, rxBufs, txBufs, features, sets, limitMs }: SetOrder) => {
+      const format = parts.formatOf(device);
+      // A port that was opened for packets without metadata has no room for it.
+      const offered = parts.metadata ? features : 0;
+      const set = { format, rxBufs, txBufs, features: offered };
+      replaceSet(nic, { set, programs: sets, limitMs, mayLose: false });
+      if (offered !== features) {
+        parts.log("warn", "offloads stay off: the port was opened for a format without them");
+      }
+    },
+    "set-report": () => nic.upgrade.report,
     "set-mtu": (mtu: number) => {
       const error = nic.link.setMtu(mtu);
       if (error !== null) throw new Error(error);

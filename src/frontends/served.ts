@@ -3,14 +3,31 @@
  * queue pairs, loop, log and messages.
  */
 import type { RingFormat } from "../devices/format.ts";
+import type { ProgramSets } from "../devices/program-set.ts";
 import type { Control } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import type { NicStatus } from "../nic/status.ts";
 import type { Complaint } from "./complaints.ts";
 
+/** Another set for a running NIC, from the main thread: plain data. */
+export interface SetOrder {
+  /** What the worker has loaded the ring format by. */
+  readonly device: string;
+  readonly rxBufs: number;
+  readonly txBufs: number;
+  readonly features: number;
+  readonly sets: ProgramSets;
+  /** How long the guest's driver may take. */
+  readonly limitMs: number;
+}
+
 /** What a frontend is made of. */
 export interface Parts {
   readonly format: RingFormat;
+  /** Ports carry metadata, so formats may offer features. */
+  readonly metadata: boolean;
+  /** A ring format that was loaded since. @throws Error if it was not */
+  readonly formatOf: (device: string) => RingFormat;
   /** Receive queue `i` fires vector `i`, transmit queue `i` vector `pairs.length + i`. */
   readonly pairs: readonly QueuePair[];
   /** Logs a line; lines beyond ten a second are counted only. */

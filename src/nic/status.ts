@@ -5,6 +5,7 @@ import { countersToJson, type QueueCounterName } from "../memory/counters.ts";
 import { formatMac } from "./config.ts";
 import type { Nic } from "./nic.ts";
 import type { HandshakeStep } from "./state.ts";
+import type { UpgradeReport } from "./upgrade.ts";
 
 export interface QueueStatus {
   readonly queue: string;
@@ -40,6 +41,8 @@ export interface NicStatus {
   /** Whether the guest's kernel verified the programs that its driver runs. "-": none yet. */
   readonly programs: "verified" | "unverified" | "-";
   readonly features: readonly string[];
+  /** The latest replacement of the set; null: there was none. */
+  readonly upgrade: UpgradeReport | null;
   readonly resets: number;
   readonly refused: Readonly<Record<string, number>>;
   readonly queues: readonly QueueStatus[];
@@ -65,6 +68,7 @@ export function nicStatus(
     generation: nic.running.id,
     programs: programsOf(nic),
     features: featureNames(nic.state.selectedFeatures),
+    upgrade: nic.upgrade.report,
     resets: nic.resets,
     refused: { ...nic.refusals.counts },
     queues,

@@ -26,6 +26,7 @@ export function proxyStatus(
     generation: 1,
     programs: pair.rx.registered || pair.tx.registered ? "unverified" : "-",
     features: featureNames(backend.selectedFeatures),
+    upgrade: null,
     resets: 0,
     refused: { requests: backend.counters.refused },
     queues: [queueStatus(pair.rx), queueStatus(pair.tx)],
