@@ -1,42 +1,49 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* All differences between kernel versions are in this file. */
+/*
+ * All differences between kernels are in this file. Which of them this kernel has is probed when
+ * the module is built, not concluded from its version: distributions backport. To ask for another,
+ * add a line to probe.sh.
+ */
 #ifndef BPFHV_COMPAT_H
 #define BPFHV_COMPAT_H
 
-#include <linux/version.h>
+#include "bpfhv_config.h"
 
 /*
- * kern_sys_bpf() and bpf_map_get() are exported from 6.0 on. From there the kernel's own verifier
+ * kern_sys_bpf() and bpf_map_get() are exported from 6.0 on. With them the kernel's own verifier
  * checks the programs that the host ships.
  */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
+#if BPFHV_HAS_KERN_SYS_BPF
 #define BPFHV_HAVE_KERN_SYS_BPF 1
 /* Exported for light skeletons, which declare it themselves: no header does. */
 union bpf_attr;
 int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #endif
 
-/* Namespace of those exports. The macro's argument became a string in 6.13. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
-#define BPFHV_IMPORT_BPF_INTERNAL MODULE_IMPORT_NS("BPF_INTERNAL")
-#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
-#define BPFHV_IMPORT_BPF_INTERNAL MODULE_IMPORT_NS(BPF_INTERNAL)
+/*
+ * Namespace of those exports, if they have one (from 6.12 on, BPF_INTERNAL). The macro's argument
+ * became a string in 6.13.
+ */
+#if defined(BPFHV_BPF_NAMESPACE) && BPFHV_HAS_IMPORT_NS_STRING
+#define BPFHV_IMPORT_BPF_INTERNAL MODULE_IMPORT_NS(__stringify(BPFHV_BPF_NAMESPACE))
+#elif defined(BPFHV_BPF_NAMESPACE)
+#define BPFHV_IMPORT_BPF_INTERNAL MODULE_IMPORT_NS(BPFHV_BPF_NAMESPACE)
 #else
 #define BPFHV_IMPORT_BPF_INTERNAL struct bpfhv_no_namespace
 #endif
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+#if BPFHV_HAS_PAGE_POOL_HELPERS_H
 #include <net/page_pool/helpers.h>
 #else
 #include <net/page_pool.h>
 #endif
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#if BPFHV_HAS_GSO_H
 #include <net/gso.h>
 #endif
 
 /* Renamed in 5.11. Without CONFIG_CRYPTO_LIB_SHA256 the blob's hash is not checked. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 11, 0)
+#if BPFHV_HAS_SHA2_H
 #include <crypto/sha2.h>
 #else
 #include <crypto/sha.h>
@@ -44,10 +51,10 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define BPFHV_HAVE_SHA256	IS_REACHABLE(CONFIG_CRYPTO_LIB_SHA256)
 
 /*
- * From 5.14 on, packets return their pages to the pool. Before, a page is unmapped when it leaves
+ * From 5.15 on, packets return their pages to the pool. Before, a page is unmapped when it leaves
  * the pool.
  */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
+#if BPFHV_HAS_SKB_RECYCLE
 #define bpfhv_release_page(pool, page)	((void)(pool))
 #define bpfhv_mark_for_recycle(skb)	skb_mark_for_recycle(skb)
 #else
@@ -56,14 +63,14 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #endif
 
 /* From 6.4 on, a pool is bound to the NAPI that recycles its pages. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#if BPFHV_HAS_POOL_NAPI
 #define BPFHV_POOL_NAPI(who)	.napi = (who),
 #else
 #define BPFHV_POOL_NAPI(who)
 #endif
 
 /* The ethtool ring callbacks take two more arguments since 5.17. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
+#if BPFHV_HAS_RINGPARAM_EXTACK
 #define BPFHV_RINGPARAM_MORE						\
 	, struct kernel_ethtool_ringparam *kernel_ring, struct netlink_ext_ack *extack
 #define BPFHV_RINGPARAM_EXTACK	extack
@@ -82,25 +89,29 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define BPFHV_COALESCE_EXTACK	((struct netlink_ext_ack *)NULL)
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+/* Without the weight from 6.1 on, and in RHEL 9's 5.14. */
+#if BPFHV_HAS_NAPI_WEIGHT
 #define bpfhv_napi_add(dev, napi, poll)		netif_napi_add(dev, napi, poll, NAPI_POLL_WEIGHT)
-#define bpfhv_napi_add_tx(dev, napi, poll)	\
-	netif_tx_napi_add(dev, napi, poll, NAPI_POLL_WEIGHT)
 #else
 #define bpfhv_napi_add(dev, napi, poll)		netif_napi_add(dev, napi, poll)
+#endif
+#if BPFHV_HAS_NAPI_ADD_TX
 #define bpfhv_napi_add_tx(dev, napi, poll)	netif_napi_add_tx(dev, napi, poll)
+#else
+#define bpfhv_napi_add_tx(dev, napi, poll)	\
+	netif_tx_napi_add(dev, napi, poll, NAPI_POLL_WEIGHT)
 #endif
 
 /* Threads poll unless the user decides otherwise. Called before the device is registered. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+#if BPFHV_HAS_NETIF_THREADED_ENABLE
 #define bpfhv_set_threaded(dev)		netif_threaded_enable(dev)
-#elif LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0)
+#elif BPFHV_HAS_DEV_SET_THREADED
 #define bpfhv_set_threaded(dev)		dev_set_threaded(dev, true)
 #else
 #define bpfhv_set_threaded(dev)		((void)(dev))
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#if !BPFHV_HAS_HRTIMER_SETUP
 #define bpfhv_hrtimer_setup(timer, fn) do {					\
 	hrtimer_init(timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);		\
 	(timer)->function = (fn);						\
@@ -111,25 +122,25 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #endif
 
 /* dev_addr became const in 5.17. */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
+#if !BPFHV_HAS_ETH_HW_ADDR_SET
 #define bpfhv_set_mac(dev, mac)		ether_addr_copy((dev)->dev_addr, mac)
 #else
 #define bpfhv_set_mac(dev, mac)		eth_hw_addr_set(dev, mac)
 #endif
 
 /* UDP segmentation (USO) has a virtio-net header type since 6.2. */
-#define BPFHV_HAVE_USO	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0))
+#define BPFHV_HAVE_USO	BPFHV_HAS_USO
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
+#if !BPFHV_HAS_PCIM_REQUEST_ALL
 /* pcim_enable_device() manages the regions before 6.12. */
 #define pcim_request_all_regions(pdev, name)	pci_request_regions(pdev, name)
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+#if !BPFHV_HAS_BPF_PROG_RUN
 #define bpf_prog_run(prog, ctx)		BPF_PROG_RUN(prog, ctx)
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 12, 0)
+#if !BPFHV_HAS_NAPI_BUILD_SKB
 #define napi_build_skb(data, size)	build_skb(data, size)
 #endif
 

@@ -169,12 +169,14 @@ test("module's sources for DKMS hold what builds and nothing else", { skip: with
   const folder = join(project, "usr/src", `bpfhv-${manifest.version}`);
   const files = readdirSync(folder);
   assert.deepEqual(
-    files.filter((file) => !/\.[ch]$|^(Kbuild|Makefile|dkms\.conf)$/.test(file)),
+    files.filter((file) => !/\.[ch]$|^(Kbuild|Makefile|dkms\.conf|probe\.sh)$/.test(file)),
     [],
   );
   const lines = text("driver/linux/Kbuild").matchAll(/^bpfhv-y :?\+?= (.*)$/gm);
   const objects = [...lines].flatMap(([, names]) => names.split(" "));
   assert.ok(objects.length > 10);
+  assert.ok(files.includes("probe.sh"), "Kbuild runs it");
+  assert.ok(!files.includes("bpfhv_config.h"), "it is of the kernel that was built for last");
   for (const object of objects) assert.ok(files.includes(object.replace(/\.o$/, ".c")), object);
 });
 

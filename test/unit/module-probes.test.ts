@@ -1,0 +1,160 @@
+/**
+ * The module's build asks the kernel's headers, not its version: small headers in the form of real
+ * ones, with an interface moved from one version to another as distributions do.
+ */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const DRIVER = fileURLToPath(new URL("../../../driver/linux/", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "bpfhv-probes-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const withoutCompiler = spawnSync("cc", ["--version"]).error && "there is no C compiler";
+
+/** Debian's 5.10: nothing that the probes look for. */
+const V5_10: Record<string, string> = {
+  "linux/ethtool.h": `struct ethtool_ops {
+	void	(*get_ringparam)(struct net_device *,
+				 struct ethtool_ringparam *);
+};`,
+  "linux/etherdevice.h": "",
+  "linux/filter.h": "",
+  "linux/hrtimer.h": "void hrtimer_init(struct hrtimer *timer, clockid_t c, enum hrtimer_mode m);",
+  "linux/module.h": `#define MODULE_INFO(tag, info) MODULE_INFO_ tag info
+#define STRING(x) #x
+#define MODULE_IMPORT_NS(ns) MODULE_INFO(import_ns, STRING(ns))`,
+  "linux/netdevice.h": `void netif_napi_add(struct net_device *dev, struct napi_struct *napi,
+		    int (*poll)(struct napi_struct *, int), int weight);`,
+  "linux/pci.h": "int pci_request_regions(struct pci_dev *, const char *);",
+  "linux/skbuff.h": "struct sk_buff *build_skb(void *data, unsigned int frag_size);",
+  "linux/virtio_net.h": "",
+  "net/page_pool.h": "struct page_pool_params { unsigned int flags; struct device *dev; };",
+};
+
+/** Debian's 6.12, as far as the probes look. */
+const V6_12: Record<string, string> = {
+  "linux/hrtimer.h": V5_10["linux/hrtimer.h"],
+  "linux/module.h": V5_10["linux/module.h"],
+  "crypto/sha2.h": "",
+  "linux/ethtool.h": `struct ethtool_ops {
+	void	(*get_ringparam)(struct net_device *, struct ethtool_ringparam *,
+				 struct kernel_ethtool_ringparam *, struct netlink_ext_ack *);
+};`,
+  "linux/etherdevice.h": "",
+  "linux/filter.h": "static inline u32 bpf_prog_run(const struct bpf_prog *p, const void *c) {}",
+  "linux/netdevice.h": `static inline void netif_napi_add(struct net_device *dev,
+	struct napi_struct *napi, int (*poll)(struct napi_struct *, int)) {}
+static inline void netif_napi_add_tx(struct net_device *dev, struct napi_struct *napi,
+	int (*poll)(struct napi_struct *, int)) {}
+static inline void eth_hw_addr_set(struct net_device *dev, const u8 *addr) {}
+int dev_set_threaded(struct net_device *dev, bool threaded);`,
+  "linux/pci.h": "int pcim_request_all_regions(struct pci_dev *pdev, const char *name);",
+  "linux/skbuff.h": `static inline void skb_mark_for_recycle(struct sk_buff *skb) {}
+struct sk_buff *napi_build_skb(void *data, unsigned int frag_size);`,
+  "linux/virtio_net.h": "#define VIRTIO_NET_HDR_GSO_UDP_L4 5",
+  "net/gso.h": "",
+  "net/page_pool/helpers.h": `struct page_pool_params {
+	union { struct { unsigned int flags; struct napi_struct *napi; }; } fast;
+};`,
+};
+
+const EXPORTS_6_12 = `0x1\tbpf_map_get\tvmlinux\tEXPORT_SYMBOL_NS\tBPF_INTERNAL
+0x2\tkern_sys_bpf\tvmlinux\tEXPORT_SYMBOL_NS\tBPF_INTERNAL
+0x3\tdev_set_threaded\tvmlinux\tEXPORT_SYMBOL\t
+`;
+
+let count = 0;
+/** Runs probe.sh on these headers and exported symbols, and returns its defines and its status. */
+function probe(headers: Record<string, string>, exported = "") {
+  const root = join(folder, `${count++}`);
+  for (const [file, content] of Object.entries(headers)) {
+    mkdirSync(join(root, dirname(file)), { recursive: true });
+    writeFileSync(join(root, file), `${content}\n`);
+  }
+  const symbols = join(root, "Module.symvers");
+  writeFileSync(symbols, exported);
+  const words = [join(DRIVER, "probe.sh"), symbols, "cc", "-nostdinc", `-I${root}`];
+  const run = spawnSync("sh", words, { encoding: "utf8" });
+  const defines = [...run.stdout.matchAll(/^#define BPFHV_(?:HAS_)?(\w+) (\w+)$/gm)];
+  return {
+    status: run.status,
+    stderr: run.stderr,
+    has: Object.fromEntries(defines.map(([, name, value]) => [name, value])),
+  };
+}
+
+const names = (has: Record<string, string>, value: string): string[] =>
+  Object.keys(has)
+    .filter((name) => has[name] === value)
+    .sort();
+
+test("probes find nothing new when the headers are those of 5.10", {
+  skip: withoutCompiler,
+}, () => {
+  const { status, stderr, has } = probe(V5_10);
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(names(has, "1"), ["NAPI_WEIGHT"]);
+  assert.ok(names(has, "0").length >= 17);
+});
+
+test("probes find all but later interfaces when the headers are those of 6.12", {
+  skip: withoutCompiler,
+}, () => {
+  const { has } = probe(V6_12, EXPORTS_6_12);
+  const later = ["HRTIMER_SETUP", "IMPORT_NS_STRING", "NETIF_THREADED_ENABLE"];
+  assert.deepEqual(names(has, "0"), [...later, "NAPI_WEIGHT"].sort());
+  assert.equal(has.BPF_NAMESPACE, "BPF_INTERNAL");
+});
+
+test("probes decide each by itself when a 5.14 has interfaces of later versions", {
+  skip: withoutCompiler,
+}, () => {
+  const { has } = probe(
+    {
+      ...V5_10,
+      "linux/netdevice.h": V6_12["linux/netdevice.h"],
+      "linux/skbuff.h": `static inline void skb_mark_for_recycle(struct sk_buff *skb,
+	struct page *page, struct page_pool *pp) {}`,
+    },
+    "0x1\tbpf_map_get\tvmlinux\tEXPORT_SYMBOL_GPL\t\n0x2\tkern_sys_bpf\tvmlinux\tEXPORT_SYMBOL\t\n",
+  );
+  assert.deepEqual(names(has, "1"), ["ETH_HW_ADDR_SET", "KERN_SYS_BPF", "NAPI_ADD_TX"]);
+  assert.equal(has.BPF_NAMESPACE, undefined);
+});
+
+test("probes offer the verifier only when both symbols are exported", {
+  skip: withoutCompiler,
+}, () => {
+  const [first] = EXPORTS_6_12.split("\n");
+  assert.equal(probe(V6_12, `${first}\n`).has.KERN_SYS_BPF, "0");
+});
+
+test("probes take MODULE_IMPORT_NS with a string from 6.13 on", { skip: withoutCompiler }, () => {
+  const string = "#define MODULE_IMPORT_NS(ns) MODULE_INFO_ import_ns ns";
+  const { has } = probe({ ...V6_12, "linux/module.h": string }, EXPORTS_6_12);
+  assert.equal(has.IMPORT_NS_STRING, "1");
+});
+
+test("probes fail when a header is missing", { skip: withoutCompiler }, () => {
+  const { "linux/pci.h": _, ...others } = V6_12;
+  const { status, stderr, has } = probe(others);
+  assert.equal(status, 1);
+  assert.match(stderr, /pci\.h/);
+  assert.match(stderr, /^bpfhv: the kernel's headers cannot be preprocessed/m);
+  assert.deepEqual(has, {});
+});
+
+test("compat.h asks for what the probes define, and for no version", () => {
+  const compat = readFileSync(join(DRIVER, "compat.h"), "utf8");
+  const script = readFileSync(join(DRIVER, "probe.sh"), "utf8");
+  const defined = [...script.matchAll(/\bhas\("(\w+)"/g)].map(([, name]) => `BPFHV_HAS_${name}`);
+  const asked = new Set(compat.match(/\bBPFHV_HAS_\w+/g));
+  assert.ok(asked.size >= 15);
+  assert.deepEqual([...asked].sort(), [...new Set(defined)].sort());
+  assert.doesNotMatch(compat, /LINUX_VERSION_CODE|KERNEL_VERSION/);
+});
