@@ -1,4 +1,5 @@
 /** `bpfhv test`: the ring suite, on a ring format of this package or of a module. */
+import { createContext, Script } from "node:vm";
 import { Command } from "commander";
 import { failure, whole } from "../errors.ts";
 import type { SuiteCase } from "../suite/index.ts";
@@ -7,6 +8,7 @@ import { DEVICE_WORDS, loadDevice, requireSize } from "./device-option.ts";
 interface TestFlags {
   bufs: number[];
   runs: number;
+  checkTimeout: number;
   only?: string;
   json: boolean;
 }
@@ -14,6 +16,7 @@ interface TestFlags {
 /** The smallest, the usual and the largest ring. */
 const SIZES = [16, 256, 8192];
 const RUNS = 25;
+const TIMEOUT_S = 60;
 
 interface Result {
   readonly name: string;
@@ -26,6 +29,7 @@ interface Result {
 
 const bufs = whole("--bufs", 16, 8192);
 const runs = whole("--runs", 1, 1_000_000);
+const checkTimeout = whole("--check-timeout", 1, 86_400);
 
 export function testCommand(): Command {
   return new Command("test")
@@ -33,6 +37,7 @@ export function testCommand(): Command {
     .argument("<device>", DEVICE_WORDS)
     .option("--bufs <n>", "ring size; may be repeated (default: 16, 256 and 8192)", addSize, [])
     .option("--runs <n>", "runs of each random check", runs, RUNS)
+    .option("--check-timeout <s>", "longest time of one check, in seconds", checkTimeout, TIMEOUT_S)
     .option("--only <text>", "checks whose group or name contains this")
     .option("--json", "results as JSON", false)
     .addHelpText("after", "\nThe exit status is 1 if a check fails.")
@@ -59,7 +64,7 @@ async function run(device: string, flags: TestFlags): Promise<Result[]> {
   if (cases.length === 0) throw failure(`--only ${only}: no check has this in its name`);
   const results: Result[] = [];
   for (const each of cases) {
-    const result = runOne(each);
+    const result = runOne(each, flags.checkTimeout);
     results.push(result);
     if (!flags.json) process.stdout.write(describe(result));
   }
@@ -74,13 +79,20 @@ async function run(device: string, flags: TestFlags): Promise<Result[]> {
   return results;
 }
 
-function runOne({ name, group, form, run: check }: SuiteCase): Result {
+const CALL = new Script("check()");
+
+/** An endless loop in a ring format's code ends at the time limit, and the next check runs. */
+function runOne({ name, group, form, run: check }: SuiteCase, seconds: number): Result {
   const started = performance.now();
   let error: string | null = null;
   try {
-    check();
+    CALL.runInContext(createContext({ check }), { timeout: seconds * 1000 });
   } catch (thrown) {
+    const { code } = (thrown ?? {}) as { code?: unknown };
     error = thrown instanceof Error ? thrown.message : String(thrown);
+    if (code === "ERR_SCRIPT_EXECUTION_TIMEOUT") {
+      error = `did not end within ${seconds} s (--check-timeout)`;
+    }
   }
   return { name, group, form, ms: Math.round(performance.now() - started), error };
 }

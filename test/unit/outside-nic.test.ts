@@ -123,6 +123,47 @@ test("test exits with 1 and names the checks that fail", () => {
   assert.equal(bpfhv("test", NIC, "--only", "no such check").status, 1);
 });
 
+test("test fails a check that hangs when its time limit is over, and runs the rest", () => {
+  const text = readFileSync(join(project, NIC), "utf8");
+  const tx = "tx: (ring) =>";
+  // The first ring only, so that other checks pass.
+  const hung = text.replace(tx, `${tx} hangOnce() ?? `).concat(`
+function hangOnce(): undefined {
+  const all = globalThis as { hung?: boolean };
+  if (all.hung) return undefined;
+  all.hung = true;
+  for (;;);
+}
+`);
+  assert.ok(hung.includes(`${tx} hangOnce()`));
+  writeFileSync(join(project, "hung.ts"), hung);
+  const words = [
+    "--bufs",
+    "16",
+    "--runs",
+    "1",
+    "--only",
+    "rings",
+    "--check-timeout",
+    "8",
+    "--json",
+  ];
+  const { status, stdout, stderr } = bpfhv("test", "hung.ts", ...words);
+  assert.equal(status, 1, stderr);
+  const { passed, results } = JSON.parse(stdout) as {
+    passed: number;
+    results: { name: string; error: string | null }[];
+  };
+  const failed = results.filter(({ error }) => error !== null);
+  assert.deepEqual(
+    failed.map(({ error }) => error),
+    ["did not end within 8 s (--check-timeout)"],
+  );
+  assert.ok(passed > 15, `${passed} passed`);
+  assert.ok(stderr.includes(`1 checks failed, the first: ${failed[0].name}`), stderr);
+  assert.equal(bpfhv("test", NIC, "--check-timeout", "0").status, 2);
+});
+
 test("drive passes packets through a backend of its own that serves it", () => {
   const { status, stdout, stderr } = bpfhv("drive", "--device", NIC, "--duration", "0.3", "--json");
   assert.equal(status, 0, stderr);
