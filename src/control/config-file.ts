@@ -1,6 +1,6 @@
 /** Specs in a file: TOML with one table `[nic]`, or several `[[nic]]` for the NICs of a process. */
 import { readFile } from "node:fs/promises";
-import { Usage } from "../errors.ts";
+import { failure, Usage } from "../errors.ts";
 import { shown } from "./field.ts";
 import { printable } from "./printable.ts";
 import { completeSpec, readSpec, SpecError } from "./read-spec.ts";
@@ -13,7 +13,7 @@ const MAX_NICS = 32;
 
 /**
  * @returns the fields that the file gives, of each of its NICs
- * @throws Usage that names the file
+ * @throws Usage that names the file, CommandError if it cannot be read
  */
 export async function readConfig(file: string): Promise<Partial<NicSpec>[]> {
   const text = await textOf(file);
@@ -32,7 +32,7 @@ async function textOf(file: string): Promise<string> {
     return bytes.toString();
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    throw code === undefined ? error : new Usage(`cannot read ${file}: ${message}`);
+    throw code === undefined ? error : failure(`cannot read ${file}: ${message}`);
   }
 }
 
