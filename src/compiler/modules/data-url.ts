@@ -19,7 +19,11 @@ const MAX_LENGTH = 1 << 20;
 /** @throws ModuleError */
 export function javaScriptUrl(url: string, importedBy: readonly string[] = []): string {
   const file = fileURLToPath(url);
-  if (importedBy.includes(url)) throw new ModuleError(`${file} imports itself through others`);
+  if (importedBy.includes(url)) {
+    throw new ModuleError(
+      `${file} imports itself through others: move what they share to a file that imports neither`,
+    );
+  }
   if (importedBy.length >= MAX_DEPTH) throw new ModuleError(`${file}: imports nest too deep`);
   const code = withoutTypes(file, read(file), url);
   const chain = [...importedBy, url];
@@ -29,7 +33,9 @@ export function javaScriptUrl(url: string, importedBy: readonly string[] = []): 
     ...module.staticExports.flatMap((s) => s.entries.map((e) => e.moduleRequest)),
   ].filter((request) => request !== null);
   if (module.dynamicImports.length > 0) {
-    throw new ModuleError(`${file}: import(...) is not supported here; use import declarations`);
+    throw new ModuleError(
+      `${file}: import(...) is not supported: write \`import { name } from "…"\` at the file's start`,
+    );
   }
   let text = "";
   let end = 0;
