@@ -80,7 +80,7 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #endif
 
 /* So do the coalescing callbacks since 5.15. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 15, 0)
+#if BPFHV_HAS_COALESCE_EXTACK
 #define BPFHV_COALESCE_MORE						\
 	, struct kernel_ethtool_coalesce *kernel_coal, struct netlink_ext_ack *extack
 #define BPFHV_COALESCE_EXTACK	extack

@@ -101,6 +101,7 @@ END {
 		declaration("netif_threaded_enable"))
 	has("DEV_SET_THREADED", is_exported("dev_set_threaded") && declaration("dev_set_threaded"))
 	has("RINGPARAM_EXTACK", parameters("[(] ?[*] ?get_ringparam ?[)]") == 4)
+	has("COALESCE_EXTACK", parameters("[(] ?[*] ?get_coalesce ?[)]") == 4)
 	# 5.14 took the page and its pool as well; it is treated as those before it.
 	has("SKB_RECYCLE", parameters("skb_mark_for_recycle") == 1)
 	has("POOL_NAPI", member("page_pool_params", "struct napi_struct ?[*] ?napi ?;"))

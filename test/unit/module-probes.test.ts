@@ -21,6 +21,7 @@ const V5_10: Record<string, string> = {
   "linux/ethtool.h": `struct ethtool_ops {
 	void	(*get_ringparam)(struct net_device *,
 				 struct ethtool_ringparam *);
+	int	(*get_coalesce)(struct net_device *, struct ethtool_coalesce *);
 };`,
   "linux/etherdevice.h": "",
   "linux/filter.h": "",
@@ -44,6 +45,8 @@ const V6_12: Record<string, string> = {
   "linux/ethtool.h": `struct ethtool_ops {
 	void	(*get_ringparam)(struct net_device *, struct ethtool_ringparam *,
 				 struct kernel_ethtool_ringparam *, struct netlink_ext_ack *);
+	int	(*get_coalesce)(struct net_device *, struct ethtool_coalesce *,
+				struct kernel_ethtool_coalesce *, struct netlink_ext_ack *);
 };`,
   "linux/etherdevice.h": "",
   "linux/filter.h": "static inline u32 bpf_prog_run(const struct bpf_prog *p, const void *c) {}",
