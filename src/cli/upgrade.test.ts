@@ -1,4 +1,4 @@
-/** `bpfhv upgrade` against a server in another process, with a guest that packets flow to and from. */
+/** `bpfhv upgrade` against a server in another process, with a guest under traffic both ways. */
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";

@@ -1,6 +1,6 @@
 /**
- * Replaces programs and rings of a running NIC: compiles and proves in the main thread, then has the
- * worker offer the set to the guest, and waits for what comes of it.
+ * Replaces programs and rings of a running NIC: compiles and proves in the main thread, then has
+ * the worker offer the set to the guest, and waits for what comes of it.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { loadFormat, prepareDevice, resolveDevice } from "../devices/registry.ts";
