@@ -158,8 +158,7 @@ async function configure(guest: Guest, { mac, subnet }: Contender): Promise<void
 async function counts(guest: Guest, { mac, nic }: Contender): Promise<[number, number]> {
   const name = await interfaceOf(guest, mac);
   const device = await guest.check(`basename $(readlink -f /sys/class/net/${name}/device)`);
-  // Ours are named by queue and distinguished by PCI address:
-  // "PCI-MSIX-0000:00:01.0 0-edge bpfhv-rx-0".
+  // Ours have names by queue: "PCI-MSIX-0000:00:01.0 0-edge bpfhv-rx-0@pci:0000:00:01.0".
   const pattern = nic.startsWith("bpfhv") ? `${device.trim()} .*bpfhv-` : `${device.trim()}-`;
   const interrupts = await guest.check(
     `grep -e '${pattern}' /proc/interrupts | awk '{n += $2} END {print n + 0}'`,

@@ -6,7 +6,7 @@
  * the thread's table of open files, where no process that only switches a feature can use them. No
  * signal ends it in the middle: the verifier returns -EAGAIN if one is pending, which is meant for
  * restarted system calls. And verifying costs as much time as the host likes: the thread has the
- * lowest priority, except while somebody waits for it, who may hold RTNL.
+ * priority of whoever waits for it, who may hold RTNL, and the lowest one otherwise.
  */
 #include <linux/sched.h>
 
