@@ -1,6 +1,6 @@
 /**
  * Every bench that needs no guest runs to its end, briefly, and finds nothing absurd. In full runs
- * compiled programs are held to their limits.
+ * the long one does, too, and compiled programs are held to their limits.
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -17,9 +17,13 @@ const folder = mkdtempSync(join(tmpdir(), "bpfhv-benches-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 const environment = { ...process.env, TMPDIR: folder, BPFHV_CACHE: join(folder, "cache") };
 
+/** Its limits are held by control/memory.test.ts, and it takes as long as all others together. */
+const LONG = ["memory"];
+
 for (const bench of await loadBenches(NAMES)) {
   if (bench.vm) continue;
-  const problem = await bench.problem?.();
+  const long = LONG.includes(bench.name) && !FULL ? "long: script/test --full" : undefined;
+  const problem = long ?? (await bench.problem?.());
   test(`bench ${bench.name} measures every row`, { skip: problem ?? false }, (t) => {
     const result = runBench(folder, environment, bench.name, "--quick");
     assertRows(bench, result);
