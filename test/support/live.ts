@@ -10,18 +10,10 @@ import { LocalMemory } from "../../src/guest/memory.ts";
 import type { Batch } from "../../src/memory/index.ts";
 import { packetBytes, receiveCopy } from "../../src/net/base.ts";
 import { LocalNic } from "../../src/nic/local.ts";
+import { type Random, randomFrom } from "../../src/suite/case.ts";
 import { TestPort } from "./guest.ts";
 
-export type Random = (below: number) => number;
-
-/** Numbers that follow from the seed (Numerical Recipes' generator, its upper bits). */
-export function randomFrom(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
+export { type Random, randomFrom };
 
 const NUMBER = 14;
 const GENERATION = 18;
