@@ -106,9 +106,16 @@ struct bpfhv_stats {
 	u64 softened;		/* TX: finished in software, as the set could not send them */
 	u64 linearized;		/* TX: copied, as they had more pieces than the ring takes */
 	u64 held;		/* TX: kept until the ring had room */
+	u64 pauses;		/* RX: polls that waited, as a task was ready to run */
 };
 
 #define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
+
+/* RX: the CPU time that polls took lately, in ns, and when that was counted last. */
+struct bpfhv_share {
+	u64 used;
+	u64 since;
+};
 
 struct bpfhv_queue {
 	struct bpfhv_priv *bp;
@@ -127,6 +134,7 @@ struct bpfhv_queue {
 	struct hrtimer rx_timer;	/* RX: polls without an interrupt: no vector, no memory */
 	bool reply_expected;	/* RX: the next poll looks for one */
 	u8 reply_polls;	/* RX: that may still be in vain */
+	struct bpfhv_share share;
 	struct page_pool *pool;
 	struct bpfhv_stats stats;
 	struct u64_stats_sync sync;
@@ -344,6 +352,10 @@ void bpfhv_tx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r);
 
 /* rx_skb.c */
 int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out);
+
+/* rx_share.c */
+void bpfhv_share_begin(struct bpfhv_share *share);
+u64 bpfhv_share_end(struct bpfhv_share *share);
 
 /* rx.c */
 int bpfhv_rx_poll(struct napi_struct *napi, int budget);

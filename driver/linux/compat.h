@@ -102,15 +102,6 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 	netif_tx_napi_add(dev, napi, poll, NAPI_POLL_WEIGHT)
 #endif
 
-/* Threads poll unless the user decides otherwise. Called before the device is registered. */
-#if BPFHV_HAS_NETIF_THREADED_ENABLE
-#define bpfhv_set_threaded(dev)		netif_threaded_enable(dev)
-#elif BPFHV_HAS_DEV_SET_THREADED
-#define bpfhv_set_threaded(dev)		dev_set_threaded(dev, true)
-#else
-#define bpfhv_set_threaded(dev)		((void)(dev))
-#endif
-
 #if !BPFHV_HAS_HRTIMER_SETUP
 #define bpfhv_hrtimer_setup(timer, fn) do {					\
 	hrtimer_init(timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED);		\

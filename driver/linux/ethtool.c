@@ -8,7 +8,7 @@
 /* In the order of struct bpfhv_stats */
 static const char * const bpfhv_stat_names[] = {
 	"packets", "bytes", "dropped", "errors", "kicks", "interrupts", "stops", "no_memory",
-	"softened", "linearized", "held",
+	"softened", "linearized", "held", "pauses",
 };
 static_assert(ARRAY_SIZE(bpfhv_stat_names) == BPFHV_N_STATS);
 

@@ -102,7 +102,6 @@ static void bpfhv_init_netdev(struct bpfhv_priv *bp)
 	bpfhv_update_mtu(bp);
 	bpfhv_set_features_from_selected(bp);
 	netif_carrier_off(dev);
-	bpfhv_set_threaded(dev);
 }
 
 /* Assigns CPUs to queue pairs evenly. The user can change this by XPS settings. */

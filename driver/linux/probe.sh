@@ -41,7 +41,7 @@ fi
 	exports=/dev/null
 }
 
-asked='^(bpf_map_get|dev_set_threaded|kern_sys_bpf|netif_threaded_enable)$'
+asked='^(bpf_map_get|kern_sys_bpf)$'
 exported=$(awk -v "asked=$asked" '$2 ~ asked { printf "%s ", $2 }' "$exports")
 namespace=$(awk '$2 == "kern_sys_bpf" && $5 ~ /^[A-Z_]+$/ { print $5 }' "$exports")
 
@@ -97,9 +97,6 @@ END {
 	has("IMPORT_NS_STRING", text !~ /probe_import_ns[^;]*"probe_word"/)
 	has("NAPI_WEIGHT", parameters("netif_napi_add") == 4)
 	has("NAPI_ADD_TX", parameters("netif_napi_add_tx") == 3)
-	has("NETIF_THREADED_ENABLE", is_exported("netif_threaded_enable") &&
-		declaration("netif_threaded_enable"))
-	has("DEV_SET_THREADED", is_exported("dev_set_threaded") && declaration("dev_set_threaded"))
 	has("RINGPARAM_EXTACK", parameters("[(] ?[*] ?get_ringparam ?[)]") == 4)
 	has("COALESCE_EXTACK", parameters("[(] ?[*] ?get_coalesce ?[)]") == 4)
 	# 5.14 took the page and its pool as well; it is treated as those before it.

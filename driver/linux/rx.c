@@ -223,8 +223,22 @@ static bool bpfhv_rx_arm(struct bpfhv_queue *q, struct bpfhv_ring *r, int done)
 /* Polls the queue after a time, unless something else does before. */
 static void bpfhv_rx_poll_later(struct bpfhv_queue *q, u64 ns)
 {
-	if (!hrtimer_is_queued(&q->rx_timer))
+	if (!hrtimer_is_queued(&q->rx_timer) ||
+	    ktime_to_ns(hrtimer_get_remaining(&q->rx_timer)) > (s64)ns)
 		hrtimer_start(&q->rx_timer, ns_to_ktime(ns), HRTIMER_MODE_REL_PINNED);
+}
+
+/*
+ * Ends a poll whose next one waits, so that a task runs first. A poll that used its whole budget
+ * must not tell so: NAPI would poll again at once.
+ */
+static int bpfhv_rx_pause(struct bpfhv_queue *q, u64 ns, int done, int budget)
+{
+	bpfhv_count(q, pauses, 1);
+	bpfhv_rx_poll_later(q, ns);
+	done = min(done, budget - 1);
+	napi_complete_done(&q->napi, done);
+	return done;
 }
 
 /*
@@ -254,10 +268,12 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	struct bpfhv_queue *q = container_of(napi, struct bpfhv_queue, napi);
 	struct bpfhv_ring *r = q->cur;
 	int done, ret;
+	u64 pause;
 
 	/* Netpoll, with a budget of 0, only transmits. */
 	if (!budget)
 		return 0;
+	bpfhv_share_begin(&q->share);
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
 	done = bpfhv_rx_clean(q, budget, &ret);
 	bpfhv_rx_note_reply(q, done);
@@ -265,6 +281,9 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	/* Memory ran out. Without buffers no packet and no interrupt comes. */
 	if (unlikely(r->n_free >= bpfhv_rx_refill_threshold(r)) && !bpfhv_rx_refill(q))
 		bpfhv_rx_poll_later(q, BPFHV_REFILL_RETRY_NS);
+	pause = bpfhv_share_end(&q->share);
+	if (unlikely(pause))
+		return bpfhv_rx_pause(q, pause, done, budget);
 	/* The program may request another run before the interrupt is armed. */
 	if (done == budget || (ret == -EAGAIN && bpfhv_work_pending(q, 1, done)))
 		return budget;
