@@ -1,29 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/*
- * Internal structures.
- *
- *   bpfhv_priv        one NIC
- *     bpfhv_queue     one queue, for as long as the NIC lives: NAPI, interrupt,
- *                     doorbell, statistics
- *       bpfhv_ring    the queue's part of a generation: context, programs, table
- *                     of outstanding buffers
- *     bpfhv_gen       a generation: one program set with its rings. A queue has a
- *                     current ring and, while a set is being replaced, an old one.
- */
+/* One NIC, and what the files of this driver call of each other. */
 #ifndef BPFHV_H
 #define BPFHV_H
 
-#include <linux/filter.h>
-#include <linux/hrtimer.h>
-#include <linux/kref.h>
 #include <linux/kthread.h>
-#include <linux/netdevice.h>
 #include <linux/pci.h>
-#include <linux/u64_stats_sync.h>
 #include <linux/workqueue.h>
 
-#include "bpfhv_abi.h"
-#include "compat.h"
+#include "bpfhv_ring.h"
 
 #define BPFHV_NAME		"bpfhv"
 #define BPFHV_RX_HEADROOM	(NET_SKB_PAD > 256 ? NET_SKB_PAD : 256)
@@ -48,99 +32,6 @@
 /* Upgrades accepted in a second. */
 #define BPFHV_MAX_UPGRADES	10
 
-struct page_pool;
-struct bpfhv_priv;
-struct bpfhv_queue;
-
-/* One outstanding buffer. The host sees only its index, the cookie. */
-struct bpfhv_slot {
-	struct sk_buff *skb;	/* TX: on the first buffer of a packet */
-	struct page *page;	/* RX: also kept while the slot is free */
-	dma_addr_t dma;
-	u32 len;		/* bytes mapped */
-	u8 n_bufs;		/* TX: buffers of the packet, on its first one */
-	bool busy;		/* published, not completed */
-	bool paged;		/* TX: mapped with skb_frag_dma_map() */
-};
-
-struct bpfhv_ring {
-	struct bpfhv_context *ctx;
-	u32 ctx_size;
-	/* Verified: the context is this map's value, mapped page by page. */
-	struct bpf_map *map;
-	dma_addr_t *page_dma;
-	u32 n_pages;
-	__le64 *page_list;
-	dma_addr_t page_list_dma;
-	/* Unverified: the context is coherent memory at this address. */
-	dma_addr_t ctx_dma;
-
-	struct bpf_prog *prog[BPFHV_PROG_MAX];
-	void *run_ctx;		/* Unverified: R1 of the programs */
-
-	struct bpfhv_slot *slots;
-	u32 *free_ids;		/* a stack of slot indices */
-	u32 n_bufs;
-	u32 n_free;
-};
-
-struct bpfhv_gen {
-	struct kref ref;
-	struct bpfhv_priv *bp;
-	u32 id;
-	bool verified;
-	unsigned int n_progs;
-	unsigned int n_rings;
-	struct bpfhv_ring rings[];
-};
-
-struct bpfhv_stats {
-	u64 packets;
-	u64 bytes;
-	u64 dropped;
-	u64 errors;		/* a program failed, or the host broke the ABI */
-	u64 kicks;
-	u64 interrupts;
-	u64 stops;		/* TX: queue stopped for lack of slots */
-	u64 no_memory;		/* RX: refills that ran out of memory */
-	u64 softened;		/* TX: finished in software, as the set could not send them */
-	u64 linearized;		/* TX: copied, as they had more pieces than the ring takes */
-	u64 held;		/* TX: kept until the ring had room */
-	u64 pauses;		/* RX: polls that waited, as a task was ready to run */
-};
-
-#define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
-
-/* RX: the CPU time that polls took lately, in ns, and when that was counted last. */
-struct bpfhv_share {
-	u64 used;
-	u64 since;
-};
-
-struct bpfhv_queue {
-	struct bpfhv_priv *bp;
-	struct bpfhv_ring *cur;
-	struct bpfhv_ring *old;
-	struct napi_struct napi;
-	void __iomem *doorbell;
-	unsigned int index;	/* among all queues: receive queues first */
-	int irq;		/* 0: it has no vector */
-	bool tx;
-	bool broken;		/* stopped until the NIC is next up */
-	bool kick_pending;	/* TX: kick requested, sent at the end of the burst */
-	struct sk_buff_head held;	/* TX: packets to send before others, under the tx lock */
-	unsigned int idle_polls;
-	struct hrtimer tx_timer;
-	struct hrtimer rx_timer;	/* RX: polls without an interrupt: no vector, no memory */
-	bool reply_expected;	/* RX: the next poll looks for one */
-	u8 reply_polls;	/* RX: that may still be in vain */
-	struct bpfhv_share share;
-	struct page_pool *pool;
-	struct bpfhv_stats stats;
-	struct u64_stats_sync sync;
-	char irq_name[48];
-};
-
 struct bpfhv_priv {
 	struct net_device *netdev;
 	struct pci_dev *pdev;
@@ -151,9 +42,10 @@ struct bpfhv_priv {
 	unsigned int n_pairs;
 	unsigned int n_vectors;
 	u32 abilities;		/* acknowledged */
+	u32 switched_off;	/* features disabled by the user */
+	/* Of the current generation, or of the one that is being made in its place. */
 	u32 offered;		/* features */
 	u32 selected;
-	u32 switched_off;	/* features disabled by the user */
 	netdev_features_t features;	/* the stack's flags for the selected ones */
 	u32 rx_bufs, tx_bufs;
 	bool gone;		/* the device answers all ones */
@@ -186,8 +78,6 @@ struct bpfhv_priv {
 extern bool bpfhv_allow_unverified;
 extern bool bpfhv_version1;
 
-int bpfhv_run_unverified(struct bpfhv_ring *r, enum bpfhv_prog_id id);
-
 static inline struct bpfhv_queue *bpfhv_rxq(struct bpfhv_priv *bp, unsigned int i)
 {
 	return &bp->queues[i];
@@ -206,35 +96,6 @@ static inline unsigned int bpfhv_n_queues(const struct bpfhv_priv *bp)
 static inline struct netdev_queue *bpfhv_netdev_txq(struct bpfhv_queue *q)
 {
 	return netdev_get_tx_queue(q->bp->netdev, q->index - q->bp->n_pairs);
-}
-
-#define bpfhv_count(q, field, n) do {			\
-	u64_stats_update_begin(&(q)->sync);		\
-	(q)->stats.field += (n);			\
-	u64_stats_update_end(&(q)->sync);		\
-} while (0)
-
-/*
- * Runs a program of a ring. The call is a compiler barrier for the context. The datapath runs with
- * bottom halves disabled, so the program does not migrate between CPUs, as programs require.
- */
-static inline int bpfhv_run(struct bpfhv_ring *r, enum bpfhv_prog_id id)
-{
-	if (unlikely(r->run_ctx))
-		return bpfhv_run_unverified(r, id);
-	return (int)bpf_prog_run(r->prog[id], NULL);
-}
-
-static inline int bpfhv_run_intr(struct bpfhv_ring *r, enum bpfhv_prog_id id, u32 min)
-{
-	WRITE_ONCE(r->ctx->min_completed_bufs, cpu_to_le32(min));
-	return bpfhv_run(r, id);
-}
-
-/* Returns the number of outstanding buffers of a ring. */
-static inline u32 bpfhv_outstanding(const struct bpfhv_ring *r)
-{
-	return r->n_bufs - r->n_free;
 }
 
 /* Without interrupts, timers do what they would: so long do they wait. */
@@ -268,6 +129,7 @@ bool bpfhv_work_pending(struct bpfhv_queue *q, int ret, unsigned int found);
 void bpfhv_acknowledge(struct bpfhv_priv *bp);
 int bpfhv_discover(struct bpfhv_priv *bp);
 void bpfhv_negotiate(struct bpfhv_priv *bp);
+void bpfhv_agree(struct bpfhv_priv *bp, struct bpfhv_terms *terms);
 void bpfhv_log_dump(struct bpfhv_priv *bp);
 
 /* fetch.c */
@@ -324,10 +186,10 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
 void bpfhv_want_later_features(struct bpfhv_priv *bp);
 netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features);
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features);
-int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
-bool bpfhv_tx_can_send(const struct bpfhv_priv *bp, struct sk_buff *skb);
-struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_priv *bp, struct sk_buff *skb);
-int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
+int bpfhv_tx_metadata(struct bpfhv_ring *r, struct sk_buff *skb);
+bool bpfhv_tx_can_send(const struct bpfhv_ring *r, struct sk_buff *skb);
+struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_ring *r, struct sk_buff *skb);
+int bpfhv_rx_metadata(struct bpfhv_ring *r, struct sk_buff *skb);
 
 /* tx_map.c */
 u32 bpfhv_tx_bufs(const struct sk_buff *skb);

@@ -108,8 +108,10 @@ static int bpfhv_ring_create(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool t
 {
 	struct bpfhv_priv *bp = gen->bp;
 
-	r->n_bufs = tx ? bp->tx_bufs : bp->rx_bufs;
-	r->ctx_size = bpfhv_read(bp, tx ? BPFHV_REG_TX_CTX_SIZE : BPFHV_REG_RX_CTX_SIZE);
+	r->selected = gen->terms.selected;
+	r->features = gen->terms.features;
+	r->n_bufs = tx ? gen->terms.tx_bufs : gen->terms.rx_bufs;
+	r->ctx_size = tx ? gen->terms.tx_ctx_size : gen->terms.rx_ctx_size;
 	if (r->ctx_size < sizeof(struct bpfhv_context) || r->ctx_size > BPFHV_MAX_CTX_SIZE) {
 		netdev_err(bp->netdev, "contexts of %u bytes: unsupported, must be %zu to %u\n",
 			   r->ctx_size, sizeof(struct bpfhv_context), BPFHV_MAX_CTX_SIZE);
@@ -147,16 +149,20 @@ void bpfhv_gen_put(struct bpfhv_gen *gen)
 		kref_put(&gen->ref, bpfhv_gen_release);
 }
 
-static int bpfhv_check_bufs(struct bpfhv_priv *bp)
+static int bpfhv_read_sizes(struct bpfhv_priv *bp, struct bpfhv_terms *terms)
 {
-	bp->rx_bufs = bpfhv_read(bp, BPFHV_REG_NUM_RX_BUFS);
-	bp->tx_bufs = bpfhv_read(bp, BPFHV_REG_NUM_TX_BUFS);
-	if (bp->rx_bufs < BPFHV_MIN_QUEUE_BUFS || bp->rx_bufs > BPFHV_MAX_QUEUE_BUFS ||
-	    bp->tx_bufs < BPFHV_MIN_QUEUE_BUFS || bp->tx_bufs > BPFHV_MAX_QUEUE_BUFS) {
+	u32 rx = bpfhv_read(bp, BPFHV_REG_NUM_RX_BUFS), tx = bpfhv_read(bp, BPFHV_REG_NUM_TX_BUFS);
+
+	if (rx < BPFHV_MIN_QUEUE_BUFS || rx > BPFHV_MAX_QUEUE_BUFS ||
+	    tx < BPFHV_MIN_QUEUE_BUFS || tx > BPFHV_MAX_QUEUE_BUFS) {
 		netdev_err(bp->netdev, "%u receive and %u transmit buffers: unsupported, must be %u to %u\n",
-			   bp->rx_bufs, bp->tx_bufs, BPFHV_MIN_QUEUE_BUFS, BPFHV_MAX_QUEUE_BUFS);
+			   rx, tx, BPFHV_MIN_QUEUE_BUFS, BPFHV_MAX_QUEUE_BUFS);
 		return -EINVAL;
 	}
+	terms->rx_bufs = rx;
+	terms->tx_bufs = tx;
+	terms->rx_ctx_size = bpfhv_read(bp, BPFHV_REG_RX_CTX_SIZE);
+	terms->tx_ctx_size = bpfhv_read(bp, BPFHV_REG_TX_CTX_SIZE);
 	return 0;
 }
 
@@ -182,8 +188,6 @@ struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 	int err;
 
 	err = bpfhv_may_run(bp, verified);
-	if (!err)
-		err = bpfhv_check_bufs(bp);
 	if (err)
 		return ERR_PTR(err);
 	gen = kzalloc(struct_size(gen, rings, n), GFP_KERNEL);
@@ -195,7 +199,12 @@ struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 	gen->verified = verified;
 	gen->id = bp->abilities ? bpfhv_read(bp, BPFHV_REG_SET_CUR) : 1;
 
-	err = bpfhv_fetch(bp, code);
+	gen->terms.offered = bp->offered;
+	gen->terms.selected = bp->selected;
+	gen->terms.features = bp->features;
+	err = bpfhv_read_sizes(bp, &gen->terms);
+	if (!err)
+		err = bpfhv_fetch(bp, code);
 	for (i = 0; i < n && !err; i++)
 		err = bpfhv_ring_create(gen, &gen->rings[i], i >= bp->n_pairs, code);
 	for (id = 0; id < BPFHV_PROG_MAX; id++)
@@ -215,6 +224,13 @@ void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen)
 	unsigned int i;
 
 	bp->gen = gen;
+	if (gen) {
+		bp->offered = gen->terms.offered;
+		bp->selected = gen->terms.selected;
+		bp->features = gen->terms.features;
+		bp->rx_bufs = gen->terms.rx_bufs;
+		bp->tx_bufs = gen->terms.tx_bufs;
+	}
 	for (i = 0; i < bpfhv_n_queues(bp); i++)
 		bp->queues[i].cur = gen ? &gen->rings[i] : NULL;
 	bpfhv_gen_put(before);

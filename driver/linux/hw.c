@@ -212,17 +212,29 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 	return 0;
 }
 
+/* Agrees on features of the set that the registers show. */
+void bpfhv_agree(struct bpfhv_priv *bp, struct bpfhv_terms *terms)
+{
+	u32 wanted = bpfhv_wanted_features(bp), offered;
+
+	offered = bpfhv_read(bp, bp->abilities ? BPFHV_REG_OFFERED : BPFHV_REG_FEATURES);
+	if (bp->gone)
+		offered = 0;
+	bpfhv_write_sync(bp, BPFHV_REG_FEATURES, offered & wanted);
+	terms->offered = offered;
+	terms->selected = bpfhv_read(bp, BPFHV_REG_FEATURES) & offered & wanted;
+	terms->features = bpfhv_netdev_features(terms->selected);
+}
+
 /* Negotiates features. The programs depend on them, so this comes before they are fetched. */
 void bpfhv_negotiate(struct bpfhv_priv *bp)
 {
-	u32 wanted = bpfhv_wanted_features(bp);
+	struct bpfhv_terms terms;
 
-	bp->offered = bpfhv_read(bp, bp->abilities ? BPFHV_REG_OFFERED : BPFHV_REG_FEATURES);
-	if (bp->gone)
-		bp->offered = 0;
-	bpfhv_write_sync(bp, BPFHV_REG_FEATURES, bp->offered & wanted);
-	bp->selected = bpfhv_read(bp, BPFHV_REG_FEATURES) & bp->offered & wanted;
-	bp->features = bpfhv_netdev_features(bp->selected);
+	bpfhv_agree(bp, &terms);
+	bp->offered = terms.offered;
+	bp->selected = terms.selected;
+	bp->features = terms.features;
 }
 
 /* Logs the device's queue dump. Characters that are not printable ASCII are left out. */

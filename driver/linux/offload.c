@@ -134,21 +134,21 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 	return 1;
 }
 
-int bpfhv_tx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+int bpfhv_tx_metadata(struct bpfhv_ring *r, struct sk_buff *skb)
 {
 	struct virtio_net_hdr hdr = {};
 
-	if ((q->bp->selected & BPFHV_F_TX_CSUM) &&
+	if ((r->selected & BPFHV_F_TX_CSUM) &&
 	    virtio_net_hdr_from_skb(skb, &hdr, true, false, 0))
 		return -EINVAL;
 	memcpy(&r->ctx->metadata, &hdr, sizeof(r->ctx->metadata));
 	return 0;
 }
 
-/* Returns true if the current set can send the packet as it is, which the stack mostly ensures. */
-bool bpfhv_tx_can_send(const struct bpfhv_priv *bp, struct sk_buff *skb)
+/* Returns true if the ring's set can send the packet as it is, which the stack mostly ensures. */
+bool bpfhv_tx_can_send(const struct bpfhv_ring *r, struct sk_buff *skb)
 {
-	netdev_features_t features = bp->features;
+	netdev_features_t features = r->features;
 
 	/* The host refuses large packets whose checksum is finished, and those of more segments. */
 	if (skb_is_gso(skb) &&
@@ -164,9 +164,9 @@ bool bpfhv_tx_can_send(const struct bpfhv_priv *bp, struct sk_buff *skb)
  * before features were lost. Returns a list of packets that the set can send, or NULL if memory ran
  * out and the packet was dropped.
  */
-struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_priv *bp, struct sk_buff *skb)
+struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_ring *r, struct sk_buff *skb)
 {
-	netdev_features_t features = bp->features & ~NETIF_F_GSO_MASK;
+	netdev_features_t features = r->features & ~NETIF_F_GSO_MASK;
 	struct sk_buff *segments, *one;
 
 	if (skb_is_gso(skb)) {
@@ -207,15 +207,15 @@ static u32 bpfhv_lro_feature(u8 gso_type)
 }
 
 /* Applies the host's checksum and segmentation metadata, if negotiated. */
-int bpfhv_rx_metadata(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+int bpfhv_rx_metadata(struct bpfhv_ring *r, struct sk_buff *skb)
 {
 	struct virtio_net_hdr hdr = {};
 
-	if (!(q->bp->selected & BPFHV_F_RX_CSUM))
+	if (!(r->selected & BPFHV_F_RX_CSUM))
 		return 0;
 	memcpy(&hdr, &r->ctx->metadata, sizeof(r->ctx->metadata));
 	if (hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE &&
-	    !(q->bp->selected & bpfhv_lro_feature(hdr.gso_type)))
+	    !(r->selected & bpfhv_lro_feature(hdr.gso_type)))
 		return -EPROTO;
 	if (hdr.flags & VIRTIO_NET_HDR_F_DATA_VALID)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;

@@ -133,7 +133,7 @@ static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct
 {
 	unsigned int len = skb->len;
 
-	if (unlikely(bpfhv_rx_metadata(q, r, skb))) {
+	if (unlikely(bpfhv_rx_metadata(r, skb))) {
 		bpfhv_count(q, dropped, 1);
 		kfree_skb(skb);
 		return;

@@ -12,9 +12,9 @@
 #include "bpfhv.h"
 
 /* Slots that most packets need at most, bounded so that small rings still work. */
-static u32 bpfhv_tx_room(struct bpfhv_queue *q, struct bpfhv_ring *r)
+static u32 bpfhv_tx_room(const struct bpfhv_ring *r)
 {
-	u32 most = (q->bp->selected & BPFHV_F_SG) ? MAX_SKB_FRAGS + 1 : 1;
+	u32 most = (r->selected & BPFHV_F_SG) ? MAX_SKB_FRAGS + 1 : 1;
 
 	return min(most, r->n_bufs / 2);
 }
@@ -22,7 +22,7 @@ static u32 bpfhv_tx_room(struct bpfhv_queue *q, struct bpfhv_ring *r)
 /* Returns true if the stack must wait: held packets come first. */
 static bool bpfhv_tx_blocked(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
-	return r->n_free < bpfhv_tx_room(q, r) || unlikely(!skb_queue_empty(&q->held));
+	return r->n_free < bpfhv_tx_room(r) || unlikely(!skb_queue_empty(&q->held));
 }
 
 /*
@@ -207,7 +207,7 @@ netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	struct bpfhv_ring *r = q->cur;
 	bool flush = true;
 
-	if (bpfhv_outstanding(r) >= BPFHV_TX_RECLAIM_XMIT / 2 || r->n_free < bpfhv_tx_room(q, r))
+	if (bpfhv_outstanding(r) >= BPFHV_TX_RECLAIM_XMIT / 2 || r->n_free < bpfhv_tx_room(r))
 		bpfhv_tx_reclaim(q, r, BPFHV_TX_RECLAIM_XMIT, 0);
 	bpfhv_tx_stop_if_full(q, r, txq);
 	if (unlikely(netif_tx_queue_stopped(txq))) {
@@ -215,7 +215,7 @@ netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev)
 		return NETDEV_TX_BUSY;
 	}
 	if (likely(q->broken ||
-		   (bpfhv_tx_can_send(bp, skb) && bpfhv_tx_bufs(skb) <= r->n_free)))
+		   (bpfhv_tx_can_send(r, skb) && bpfhv_tx_bufs(skb) <= r->n_free)))
 		flush = bpfhv_tx_send(q, r, skb, netdev_xmit_more());
 	else
 		bpfhv_tx_hold(q, r, skb);

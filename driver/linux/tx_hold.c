@@ -23,12 +23,13 @@ static bool bpfhv_tx_linearize(struct bpfhv_queue *q, struct sk_buff *skb)
  * Returns a list of packets that the set can send and that fit an empty ring, except if memory ran
  * out.
  */
-static struct sk_buff *bpfhv_tx_prepare(struct bpfhv_queue *q, struct sk_buff *skb, u32 most)
+static struct sk_buff *bpfhv_tx_prepare(struct bpfhv_queue *q, struct bpfhv_ring *r,
+					struct sk_buff *skb, u32 most)
 {
-	if (bpfhv_tx_can_send(q->bp, skb) &&
+	if (bpfhv_tx_can_send(r, skb) &&
 	    (bpfhv_tx_bufs(skb) <= most || bpfhv_tx_linearize(q, skb)))
 		return skb;
-	skb = bpfhv_tx_sw_fallback(q->bp, skb);
+	skb = bpfhv_tx_sw_fallback(r, skb);
 	if (skb)
 		bpfhv_count(q, softened, 1);
 	else
@@ -62,7 +63,7 @@ void bpfhv_tx_hold(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *
 	u32 most = min_t(u32, BPFHV_MAX_BUFS, r->n_bufs);
 	struct sk_buff *next;
 
-	skb_list_walk_safe(bpfhv_tx_prepare(q, skb, most), skb, next) {
+	skb_list_walk_safe(bpfhv_tx_prepare(q, r, skb, most), skb, next) {
 		skb_mark_not_on_list(skb);
 		if (bpfhv_tx_bufs(skb) <= most || bpfhv_tx_linearize(q, skb)) {
 			__skb_queue_tail(&q->held, skb);

@@ -135,7 +135,7 @@ int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff
 	struct bpfhv_context *ctx = r->ctx;
 	int used, ret;
 
-	ret = bpfhv_tx_metadata(q, r, skb);
+	ret = bpfhv_tx_metadata(r, skb);
 	if (unlikely(ret))
 		return ret;
 	used = bpfhv_tx_map(q, r, skb);
