@@ -53,17 +53,22 @@ struct bpfhv_priv {
 	bool dying;		/* under work_lock: no work may be queued */
 	spinlock_t work_lock;
 	unsigned long last_ctrl;	/* when EVENT and STATUS were last read */
-	unsigned long last_reset;
+	unsigned long trouble;	/* what recovery is to mend: bits BPFHV_TROUBLE_ */
+	unsigned long not_before;	/* the next attempt to recover, in jiffies */
+	unsigned long backoff;	/* its distance from the one before, in jiffies */
 	u64 resets;
+	u64 losses;		/* times that the device was gone */
+	u64 recoveries;		/* starts from the device's power-on state */
+	u64 recovery_failures;
 	u64 upgrades;
 	u64 upgrades_delayed;	/* above BPFHV_MAX_UPGRADES */
 	unsigned long upgrade_window;	/* when upgrade_count started */
 	unsigned int upgrade_count;
-	unsigned long dump_queues;	/* bit 0: log the dump before the next reset */
 	int ctrl_irq;		/* 0: it has no vector */
 	char irq_name[48];
 	struct delayed_work ctrl_work;
-	struct delayed_work reset_work;
+	struct delayed_work recover_work;
+	struct delayed_work watch_work;
 	struct kthread_worker *loader;	/* the thread that makes generations */
 	u32 coalesce;		/* the COALESCE register */
 	u32 speed;		/* Mb/s, as ethtool shows it: the host's, or what the user set */
@@ -126,8 +131,8 @@ int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpf
 void bpfhv_unregister_context(struct bpfhv_priv *bp, unsigned int queue);
 void bpfhv_request_reset(struct bpfhv_queue *q, const char *why);
 bool bpfhv_work_pending(struct bpfhv_queue *q, int ret, unsigned int found);
-void bpfhv_acknowledge(struct bpfhv_priv *bp);
 int bpfhv_discover(struct bpfhv_priv *bp);
+void bpfhv_read_speed(struct bpfhv_priv *bp);
 void bpfhv_negotiate(struct bpfhv_priv *bp);
 void bpfhv_agree(struct bpfhv_priv *bp, struct bpfhv_terms *terms);
 void bpfhv_log_dump(struct bpfhv_priv *bp);
@@ -235,11 +240,32 @@ void bpfhv_free_irqs(struct bpfhv_priv *bp);
 extern const struct net_device_ops bpfhv_netdev_ops;
 int bpfhv_up(struct bpfhv_priv *bp);
 void bpfhv_down(struct bpfhv_priv *bp);
-void bpfhv_ctrl_work(struct work_struct *work);
-void bpfhv_reset_work(struct work_struct *work);
 void bpfhv_update_mtu(struct bpfhv_priv *bp);
 void bpfhv_update_link(struct bpfhv_priv *bp);
+
+/* control.c */
+int bpfhv_load_set(struct bpfhv_priv *bp);
 int bpfhv_renew(struct bpfhv_priv *bp);
+void bpfhv_ctrl_work(struct work_struct *work);
+
+/* recover.c */
+enum bpfhv_trouble {
+	BPFHV_TROUBLE_QUEUE,	/* a queue broke, or the host requested a reset */
+	BPFHV_TROUBLE_STUCK,	/* a transmit queue timed out */
+	BPFHV_TROUBLE_LOST,	/* the device does not have what was negotiated */
+};
+
+void bpfhv_recover(struct bpfhv_priv *bp, unsigned int trouble);
+void bpfhv_recover_later(struct bpfhv_priv *bp, int err);
+void bpfhv_recovered(struct bpfhv_priv *bp);
+bool bpfhv_forgot(struct bpfhv_priv *bp);
+void bpfhv_detach(struct bpfhv_priv *bp);
+int bpfhv_start_over(struct bpfhv_priv *bp);
+void bpfhv_recover_work(struct work_struct *work);
+void bpfhv_watch(struct bpfhv_priv *bp);
+void bpfhv_watch_work(struct work_struct *work);
+void bpfhv_pause(struct bpfhv_priv *bp);
+void bpfhv_continue(struct bpfhv_priv *bp);
 
 /* filter.c */
 int bpfhv_filter_init(struct bpfhv_priv *bp);

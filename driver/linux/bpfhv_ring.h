@@ -115,6 +115,8 @@ struct bpfhv_queue {
 	bool kick_pending;	/* TX: kick requested, sent at the end of the burst */
 	struct sk_buff_head held;	/* TX: packets to send before others, under the tx lock */
 	unsigned int idle_polls;
+	u32 watched;		/* TX: outstanding when last looked at */
+	unsigned int idle_looks;	/* TX: since the last completion */
 	struct hrtimer tx_timer;
 	struct hrtimer rx_timer;	/* RX: polls without an interrupt: no vector, no memory */
 	bool reply_expected;	/* RX: the next poll looks for one */

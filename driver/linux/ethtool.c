@@ -14,6 +14,7 @@ static_assert(ARRAY_SIZE(bpfhv_stat_names) == BPFHV_N_STATS);
 
 static const char * const bpfhv_global_names[] = {
 	"verified", "generation", "resets", "upgrades", "upgrades_delayed",
+	"losses", "recoveries", "recovery_failures",
 };
 
 static void bpfhv_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)
@@ -75,6 +76,9 @@ static void bpfhv_get_ethtool_stats(struct net_device *dev, struct ethtool_stats
 	*data++ = bp->resets;
 	*data++ = bp->upgrades;
 	*data++ = bp->upgrades_delayed;
+	*data++ = bp->losses;
+	*data++ = bp->recoveries;
+	*data++ = bp->recovery_failures;
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		struct bpfhv_queue *q = &bp->queues[i];
 

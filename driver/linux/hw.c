@@ -7,7 +7,7 @@
  *
  * A device that is gone reads as all ones. A VMM may wait for seconds before it answers so in place
  * of a host that does not respond. The first such answer makes the driver read STATUS, for which
- * all ones is not a valid value, and detach.
+ * all ones is not a valid value, and detach; recover.c looks whether it comes back.
  */
 #include <linux/ethtool.h>
 #include <linux/io.h>
@@ -49,7 +49,7 @@ void bpfhv_stop_work(struct bpfhv_priv *bp)
 	/* First: the work queues itself and each other. */
 	bpfhv_allow_work(bp, false);
 	cancel_delayed_work_sync(&bp->ctrl_work);
-	cancel_delayed_work_sync(&bp->reset_work);
+	cancel_delayed_work_sync(&bp->recover_work);
 	cancel_delayed_work_sync(&bp->filter_work);
 }
 
@@ -62,8 +62,9 @@ u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
 	value = readl(bp->regs + reg);
 	if (unlikely(value == ~0U && readl(bp->regs + BPFHV_REG_STATUS) == ~0U) && !bp->gone) {
 		WRITE_ONCE(bp->gone, true);
+		bp->losses++;
 		netdev_err(bp->netdev, "the device is gone\n");
-		bpfhv_schedule(bp, &bp->ctrl_work, 0);
+		bpfhv_recover(bp, BPFHV_TROUBLE_LOST);
 	}
 	return value;
 }
@@ -136,7 +137,7 @@ void bpfhv_request_reset(struct bpfhv_queue *q, const char *why)
 	WRITE_ONCE(q->broken, true);
 	if (net_ratelimit())
 		netdev_err(q->bp->netdev, "queue %u stopped: %s\n", q->index, why);
-	bpfhv_schedule(q->bp, &q->bp->reset_work, 0);
+	bpfhv_recover(q->bp, BPFHV_TROUBLE_QUEUE);
 }
 
 /*
@@ -162,7 +163,7 @@ bool bpfhv_work_pending(struct bpfhv_queue *q, int ret, unsigned int found)
 }
 
 /* Acknowledges the abilities that this driver uses. A device reset clears them. */
-void bpfhv_acknowledge(struct bpfhv_priv *bp)
+static void bpfhv_acknowledge(struct bpfhv_priv *bp)
 {
 	u32 ability;
 
@@ -171,7 +172,7 @@ void bpfhv_acknowledge(struct bpfhv_priv *bp)
 		return;
 	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
 	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |
-		   BPFHV_ABILITY_GEOMETRY | BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES |
+		   BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES |
 		   BPFHV_ABILITY_FILTER | BPFHV_ABILITY_COALESCE;
 #ifndef BPFHV_HAVE_KERN_SYS_BPF
 	ability &= ~BPFHV_ABILITY_HELPERFREE;
@@ -183,7 +184,10 @@ void bpfhv_acknowledge(struct bpfhv_priv *bp)
 	bp->abilities = bpfhv_read(bp, BPFHV_REG_EXT_ACK) & ability;
 }
 
-/* Reads what is constant for the life of the device. */
+/*
+ * Reads what is constant for the life of the device, and brings it into a known state: it may run
+ * for a driver of which nothing is left, as when a crashed kernel starts another one.
+ */
 int bpfhv_discover(struct bpfhv_priv *bp)
 {
 	struct device *dev = &bp->pdev->dev;
@@ -202,14 +206,26 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 			rx, tx, BPFHV_MAX_PAIRS);
 		return -EINVAL;
 	}
+	if (bp->n_pairs && bp->n_pairs != rx) {
+		dev_err(dev, "%u queue pairs in place of %u: unbind the driver and bind it again\n",
+			rx, bp->n_pairs);
+		return -EINVAL;
+	}
 	bp->n_pairs = rx;
 
+	/* While it is enabled, it refuses abilities and features. */
+	bpfhv_write(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_DISABLE | BPFHV_CTRL_TX_DISABLE);
 	bpfhv_acknowledge(bp);
+	return 0;
+}
+
+/* Once: what the user has set since stays. */
+void bpfhv_read_speed(struct bpfhv_priv *bp)
+{
 	bp->speed = bp->abilities ? bpfhv_read(bp, BPFHV_REG_LINK_SPEED) : 0;
 	if (!bp->speed || !ethtool_validate_speed(bp->speed))
 		bp->speed = SPEED_UNKNOWN;
 	bp->duplex = DUPLEX_FULL;
-	return 0;
 }
 
 /* Agrees on features of the set that the registers show. */

@@ -99,6 +99,7 @@ static void bpfhv_init_netdev(struct bpfhv_priv *bp)
 	/* Without a filter every frame passes: unicast addresses need no promiscuous mode. */
 	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE | IFF_UNICAST_FLT;
 	bpfhv_read_mac(bp);
+	bpfhv_read_speed(bp);
 	bpfhv_update_mtu(bp);
 	bpfhv_set_features_from_selected(bp);
 	netif_carrier_off(dev);
@@ -155,8 +156,10 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	bp->dying = true;
 	spin_lock_init(&bp->work_lock);
 	bp->last_ctrl = jiffies - BPFHV_CTRL_GAP;
+	bp->not_before = jiffies;
 	INIT_DELAYED_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
-	INIT_DELAYED_WORK(&bp->reset_work, bpfhv_reset_work);
+	INIT_DELAYED_WORK(&bp->recover_work, bpfhv_recover_work);
+	INIT_DELAYED_WORK(&bp->watch_work, bpfhv_watch_work);
 	pci_set_drvdata(pdev, bp);
 
 	err = bpfhv_filter_init(bp);
@@ -196,8 +199,10 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		bpfhv_gen_announce(bp->gen);
 	bpfhv_want_later_features(bp);
 	rtnl_unlock();
-	/* Handles events that came before, when the work could not. */
+	pci_save_state(pdev);
+	/* Handles what came before, when the work could not. */
 	bpfhv_schedule(bp, &bp->ctrl_work, 0);
+	bpfhv_schedule(bp, &bp->recover_work, 0);
 	return 0;
 
 stop_work:
@@ -243,37 +248,56 @@ static void bpfhv_shutdown(struct pci_dev *pdev)
 	bpfhv_read(bp, BPFHV_REG_STATUS);
 }
 
-/* The device may have lost its state by resume, which negotiates everything again. */
 static int __maybe_unused bpfhv_suspend(struct device *dev)
 {
-	struct bpfhv_priv *bp = dev_get_drvdata(dev);
+	struct pci_dev *pdev = to_pci_dev(dev);
 
-	bpfhv_stop_work(bp);
-	rtnl_lock();
-	netif_device_detach(bp->netdev);
-	bpfhv_down(bp);
-	rtnl_unlock();
+	bpfhv_pause(pci_get_drvdata(pdev));
+	pci_clear_master(pdev);
 	return 0;
 }
 
 static int __maybe_unused bpfhv_resume(struct device *dev)
 {
-	struct bpfhv_priv *bp = dev_get_drvdata(dev);
-	int err;
-
-	bpfhv_start_work(bp);
-	rtnl_lock();
-	pci_set_master(bp->pdev);
-	bpfhv_acknowledge(bp);
-	err = bpfhv_renew(bp);
-	if (!err)
-		bpfhv_set_features_from_selected(bp);
-	rtnl_unlock();
-	bpfhv_schedule(bp, &bp->ctrl_work, 0);
-	return err;
+	bpfhv_continue(dev_get_drvdata(dev));
+	return 0;
 }
 
 static SIMPLE_DEV_PM_OPS(bpfhv_pm_ops, bpfhv_suspend, bpfhv_resume);
+
+/* A reset of the function, as by writing to its file "reset". */
+static void bpfhv_reset_prepare(struct pci_dev *pdev)
+{
+	bpfhv_pause(pci_get_drvdata(pdev));
+}
+
+static void bpfhv_reset_done(struct pci_dev *pdev)
+{
+	bpfhv_continue(pci_get_drvdata(pdev));
+}
+
+static pci_ers_result_t bpfhv_error_detected(struct pci_dev *pdev, pci_channel_state_t state)
+{
+	bpfhv_pause(pci_get_drvdata(pdev));
+	return state == pci_channel_io_perm_failure ? PCI_ERS_RESULT_DISCONNECT :
+						      PCI_ERS_RESULT_NEED_RESET;
+}
+
+static pci_ers_result_t bpfhv_slot_reset(struct pci_dev *pdev)
+{
+	pci_restore_state(pdev);
+	/* Restoring consumes what was saved. */
+	pci_save_state(pdev);
+	return PCI_ERS_RESULT_RECOVERED;
+}
+
+static const struct pci_error_handlers bpfhv_error_handlers = {
+	.error_detected = bpfhv_error_detected,
+	.slot_reset = bpfhv_slot_reset,
+	.resume = bpfhv_reset_done,
+	.reset_prepare = bpfhv_reset_prepare,
+	.reset_done = bpfhv_reset_done,
+};
 
 static const struct pci_device_id bpfhv_ids[] = {
 	{ PCI_DEVICE(BPFHV_PCI_VENDOR, BPFHV_PCI_DEVICE) },
@@ -290,6 +314,7 @@ static struct pci_driver bpfhv_driver = {
 	.probe = bpfhv_probe,
 	.remove = bpfhv_remove,
 	.shutdown = bpfhv_shutdown,
+	.err_handler = &bpfhv_error_handlers,
 	.driver.pm = &bpfhv_pm_ops,
 };
 module_pci_driver(bpfhv_driver);

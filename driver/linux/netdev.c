@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/* The network device: up, down, link, upgrades, resets. All of it runs under RTNL. */
+/* The network device: up, down, link, MTU, counters. */
 #include <linux/etherdevice.h>
 #include <linux/rtnetlink.h>
 
@@ -25,7 +25,7 @@ static void bpfhv_unregister_contexts(struct bpfhv_priv *bp)
 
 static int bpfhv_enable_device(struct bpfhv_priv *bp)
 {
-	const u32 both = BPFHV_STATUS_RX_ENABLED | BPFHV_STATUS_TX_ENABLED;
+	const u32 both = BPFHV_STATUS_ENABLED;
 
 	bpfhv_write(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_ENABLE | BPFHV_CTRL_TX_ENABLE);
 	if (!bp->gone && (bpfhv_read(bp, BPFHV_REG_STATUS) & both) == both)
@@ -74,6 +74,8 @@ static void bpfhv_disable_napi(struct bpfhv_priv *bp)
 static void bpfhv_start_queue(struct bpfhv_queue *q)
 {
 	q->idle_polls = 0;
+	q->watched = 0;
+	q->idle_looks = 0;
 	WRITE_ONCE(q->broken, false);
 }
 
@@ -125,6 +127,7 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	/* The device may have lost it. */
 	bpfhv_set_rx_mode(bp->netdev);
 	bpfhv_coalesce_apply(bp);
+	bpfhv_watch(bp);
 	/* An interrupt that came before NAPI was enabled is lost: poll once. */
 	local_bh_disable();
 	for (i = 0; i < bp->n_pairs; i++)
@@ -154,6 +157,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	if (!bp->running)
 		return;
 	bp->running = false;
+	cancel_delayed_work_sync(&bp->watch_work);
 	netif_tx_disable(bp->netdev);
 	netif_carrier_off(bp->netdev);
 	bpfhv_disable_napi(bp);
@@ -172,7 +176,10 @@ void bpfhv_down(struct bpfhv_priv *bp)
 
 static int bpfhv_open(struct net_device *dev)
 {
-	return bpfhv_up(netdev_priv(dev));
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	/* The device may have been reset since the NIC was down. */
+	return bpfhv_forgot(bp) ? bpfhv_start_over(bp) : bpfhv_up(bp);
 }
 
 static int bpfhv_stop(struct net_device *dev)
@@ -200,126 +207,6 @@ void bpfhv_update_mtu(struct bpfhv_priv *bp)
 		bp->netdev->mtu = bp->netdev->max_mtu;
 }
 
-/*
- * Negotiates features again and fetches the device's current set. The NIC is down meanwhile. A
- * failure detaches it, and the next upgrade attaches it again.
- */
-int bpfhv_renew(struct bpfhv_priv *bp)
-{
-	struct bpfhv_gen *gen;
-
-	bpfhv_down(bp);
-	bpfhv_negotiate(bp);
-	gen = bpfhv_gen_create(bp);
-	if (IS_ERR(gen)) {
-		netdev_err(bp->netdev, "program set failed: %ld; the interface is detached until the next upgrade\n", PTR_ERR(gen));
-		bpfhv_gen_use(bp, NULL);
-		netif_device_detach(bp->netdev);
-		return PTR_ERR(gen);
-	}
-	bpfhv_gen_use(bp, gen);
-	bpfhv_gen_announce(gen);
-	if (netif_running(bp->netdev) && bpfhv_up(bp))
-		netdev_err(bp->netdev, "the new set failed to start: set the interface down and up to retry\n");
-	/* Last: it wakes all queues. */
-	netif_device_attach(bp->netdev);
-	bpfhv_update_mtu(bp);
-	return 0;
-}
-
-/* The original's handshake: close with the old programs, report that, fetch the new set, open. */
-static void bpfhv_upgrade(struct bpfhv_priv *bp)
-{
-	bp->upgrades++;
-	bpfhv_down(bp);
-	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_UPGRADE_READY);
-	if (!bpfhv_renew(bp))
-		bpfhv_set_features_from_selected(bp);
-}
-
-/* Limits upgrades, so that a host that ships one set after the other cannot take the CPU. */
-static bool bpfhv_may_upgrade(struct bpfhv_priv *bp)
-{
-	if (!bp->upgrade_count || time_after(jiffies, bp->upgrade_window + HZ)) {
-		bp->upgrade_window = jiffies;
-		bp->upgrade_count = 0;
-	}
-	if (++bp->upgrade_count <= BPFHV_MAX_UPGRADES)
-		return true;
-	bp->upgrades_delayed++;
-	return false;
-}
-
-static void bpfhv_detach(struct bpfhv_priv *bp)
-{
-	netif_device_detach(bp->netdev);
-	bpfhv_down(bp);
-}
-
-/*
- * The device's vector: link, MTU, upgrade, reset requested by the host, or a device that is gone.
- */
-void bpfhv_ctrl_work(struct work_struct *work)
-{
-	struct bpfhv_priv *bp = container_of(to_delayed_work(work), struct bpfhv_priv,
-					     ctrl_work);
-	u32 status, events = 0;
-
-	rtnl_lock();
-	/* Interrupts come before registration, too; probe queues this again after it. */
-	if (READ_ONCE(bp->dying) || bp->netdev->reg_state != NETREG_REGISTERED)
-		goto out;
-	if (bp->abilities & BPFHV_ABILITY_EVENT) {
-		events = bpfhv_read(bp, BPFHV_REG_EVENT);
-		bpfhv_write(bp, BPFHV_REG_EVENT, events);
-	}
-	status = bpfhv_read(bp, BPFHV_REG_STATUS);
-	if (bp->gone) {
-		bpfhv_detach(bp);
-		goto out;
-	}
-	if ((status & BPFHV_STATUS_UPGRADE) && bpfhv_may_upgrade(bp))
-		bpfhv_upgrade(bp);
-	else if (status & BPFHV_STATUS_UPGRADE)
-		bpfhv_schedule(bp, &bp->ctrl_work, HZ);
-	if (events & BPFHV_EVENT_NEEDS_RESET)
-		bpfhv_schedule(bp, &bp->reset_work, 0);
-	if (events & BPFHV_EVENT_LINK_OR_MTU)
-		bpfhv_update_mtu(bp);
-	if (bp->running)
-		bpfhv_update_link(bp);
-	if (!bp->ctrl_irq)
-		bpfhv_schedule(bp, &bp->ctrl_work, HZ);
-out:
-	WRITE_ONCE(bp->last_ctrl, jiffies);
-	rtnl_unlock();
-}
-
-/* Resets at most once a second, so that a misbehaving host cannot keep a CPU busy. */
-void bpfhv_reset_work(struct work_struct *work)
-{
-	struct bpfhv_priv *bp = container_of(to_delayed_work(work), struct bpfhv_priv,
-					     reset_work);
-	unsigned long next = bp->last_reset + HZ;
-
-	if (bp->resets && time_before(jiffies, next)) {
-		bpfhv_schedule(bp, &bp->reset_work, next - jiffies);
-		return;
-	}
-	rtnl_lock();
-	bp->last_reset = jiffies;
-	bp->resets++;
-	if (test_and_clear_bit(0, &bp->dump_queues) && !bp->dying)
-		bpfhv_log_dump(bp);
-	if (bp->running && !bp->dying) {
-		netdev_warn(bp->netdev, "resetting\n");
-		bpfhv_down(bp);
-		if (bpfhv_up(bp))
-			netdev_err(bp->netdev, "reset failed: set the interface down and up to retry\n");
-	}
-	rtnl_unlock();
-}
-
 static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
@@ -333,8 +220,7 @@ static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 	__netif_tx_unlock(txq);
 	netdev_err(dev, "transmit queue %u timed out: %u of %u buffers outstanding\n",
 		   txqueue, outstanding, n_bufs);
-	set_bit(0, &bp->dump_queues);
-	bpfhv_schedule(bp, &bp->reset_work, 0);
+	bpfhv_recover(bp, BPFHV_TROUBLE_STUCK);
 }
 
 static void bpfhv_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *s)

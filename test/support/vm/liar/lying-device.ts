@@ -21,6 +21,7 @@ import { REGISTER_LIES, type RegisterLie } from "./register-lies.ts";
 import { scribble } from "./ring-lies.ts";
 
 const ALL_ONES = 0xffffffff;
+const ENABLE = CTRL.RX_ENABLE | CTRL.TX_ENABLE;
 /** Period in milliseconds of lies that need no access by the guest. */
 const TICK_MS = 4;
 const UPGRADE_MS = 40;
@@ -99,6 +100,10 @@ export class Liar {
     const { mode } = this;
     if (mode === "gone") return this.#gone();
     if (mode === "impossible registers") return this.#impossible(offset, value);
+    if (mode === "no programs" && offset === REG.BLOB_LEN) {
+      this.told(mode);
+      return 0;
+    }
     if (offset === REG.BLOB_LEN) value = this.#chooseBlob(mode);
     if (this.#withholds && (offset === REG.OFFERED || offset === REG.FEATURES)) return 0;
     if (mode !== "random registers" || !this.#random.oneIn(WRONG_READ)) return value;
@@ -164,6 +169,10 @@ export class Liar {
   #swallows(offset: number, value: number): boolean {
     const { mode } = this;
     if (mode === "gone") return true;
+    if (mode === "no enable" && offset === REG.CTRL && value & ENABLE) {
+      this.told(mode);
+      return true;
+    }
     if (offset === REG.BLOB_HI) {
       const lost = mode === "impossible registers" && this.#register?.register === REG.BLOB_HI;
       if (!lost) this.#deliverBlob(value);

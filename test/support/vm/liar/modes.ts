@@ -33,6 +33,10 @@ export const MODES = [
   "silence",
   /** Answers no read, and does nothing else that the guest requests. */
   "mute",
+  /** Ships no programs: fetching them fails. */
+  "no programs",
+  /** Does not let itself be enabled. */
+  "no enable",
 ] as const;
 
 export type Mode = (typeof MODES)[number];
