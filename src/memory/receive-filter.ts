@@ -1,5 +1,5 @@
 /** Which received packets a guest gets, by their destination address. */
-import { copyBytes, mapAnonymous } from "../os/memory.ts";
+import { hostBytes } from "./host-bytes.ts";
 
 /** Slots of the table: a power of two, at least twice as many as it may hold. */
 const SLOTS = 1024;
@@ -32,9 +32,10 @@ export class ReceiveFilter {
   takes(at: number, size: number, length: number): boolean {
     // An address that is not contiguous is for others to judge.
     if (size < ADDRESS_BYTES || length < ADDRESS_BYTES) return true;
-    copyBytes(ADDRESS, at, ADDRESS_BYTES);
-    const high = (BYTES[0] << 8) | BYTES[1];
-    const low = (BYTES[2] << 24) | (BYTES[3] << 16) | (BYTES[4] << 8) | BYTES[5];
+    hostBytes.find(at, ADDRESS_BYTES);
+    const { bytes, at: a } = hostBytes;
+    const high = (bytes[a] << 8) | bytes[a + 1];
+    const low = (bytes[a + 2] << 24) | (bytes[a + 3] << 16) | (bytes[a + 4] << 8) | bytes[a + 5];
     if ((high & 0x100) !== 0 && (this.#allMulticast || (high === 0xffff && low === -1)))
       return true;
     return this.#high[this.#slot(high, low)] !== EMPTY;
@@ -55,8 +56,3 @@ export class ReceiveFilter {
     return slot;
   }
 }
-
-/** A thread judges one packet at a time. */
-const ADDRESS_MAPPING = mapAnonymous(8);
-const ADDRESS = ADDRESS_MAPPING.address;
-const BYTES = new Uint8Array(ADDRESS_MAPPING.view(0, 8));

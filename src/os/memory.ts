@@ -242,6 +242,14 @@ export function copyToAddress(to: number, bytes: Uint8Array): void {
   libc.copyIn(to, bytes);
 }
 
+/**
+ * Returns a view of addresses that may be unmapped in part: an access to bytes without a mapping
+ * kills the process. Costs what `libc.viewAt` says.
+ */
+export function viewOfAddresses(address: number, length: number): ArrayBuffer {
+  return libc.viewAt(address, length);
+}
+
 /** Returns the number of views made in this thread so far (`libc.viewAt`). */
 export function viewsMade(): number {
   return libc.views.made;
