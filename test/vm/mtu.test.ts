@@ -4,6 +4,7 @@ import { execFile } from "node:child_process";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { transferChecked } from "../support/vm/checked-tcp.ts";
 import { NicGuest } from "../support/vm/nic-guest.ts";
 import { withoutVm } from "../support/vm/requirements.ts";
 import { patience, until } from "../support/vm/time.ts";
@@ -68,3 +69,40 @@ describe("MTU of a NIC", { skip, timeout: patience(120_000) }, () => {
     assert.equal(await vm.pings(10), 0);
   });
 });
+
+const JUMBO = 9000;
+
+/** The built-in formats; the last one spreads a packet over several buffers. */
+for (const format of ["sring", "vring_packed", "sring_gso"]) {
+  describe(`MTU ${JUMBO} with ${format}`, { skip, timeout: patience(120_000) }, () => {
+    let vm: NicGuest;
+
+    before(async () => {
+      vm = await NicGuest.start({
+        label: "jumbo",
+        serve: ["--device", format, "--mtu", `${JUMBO}`],
+      });
+      vm.netns.exec(["ip", "link", "set", "tap0", "mtu", `${JUMBO}`]);
+      await vm.load();
+    });
+
+    after(async () => {
+      assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
+    });
+
+    test("carries frames of every size whole, both ways, when the guest raises its MTU", async () => {
+      await vm.guest.check(`ip link set eth0 mtu ${JUMBO}`);
+      assert.notEqual((await vm.guest.run(`ip link set eth0 mtu ${JUMBO + 1}`)).status, 0);
+      // ping compares the content that comes back.
+      const sizes = [60, 1500, 1537, 2048, 3520, 3521, 4096, 8192, JUMBO - 1, JUMBO];
+      const pings = sizes.map(
+        (bytes) => `ping -q -M do -s ${bytes - HEADERS} -c 2 -i 0.05 -W 5 10.88.0.1`,
+      );
+      const output = await vm.guest.check(pings.join(" && "));
+      assert.doesNotMatch(output, /wrong data|corrupt|DUP/i);
+      await transferChecked(vm, { upMiB: 2, downMiB: 2 });
+      const stats = await vm.guest.check("ethtool -S eth0");
+      assert.match(stats, /rx0_errors: 0\n[^]*tx0_errors: 0\n/);
+    });
+  });
+}
