@@ -145,7 +145,7 @@ async function composeCommand(
     memoryMiB: (options.memoryMiB ?? 512) * (isDebugKernel ? 2 : 1),
     cpus: options.smp ?? 1,
     boot: {
-      kernel: parts.kernel,
+      kernel: parts.bootKernel,
       initrd: composeInitrd(parts, addedFiles(options)),
       append: `${KERNEL_LINE} ${options.append ?? ""}`.trim(),
     },
