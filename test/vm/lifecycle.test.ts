@@ -24,6 +24,9 @@ const skip = await withoutVm();
 const RELOADS = isFull ? 100 : 10;
 const LINK_CYCLES = isFull ? 100 : 10;
 
+/** A write whose effect the driver does not wait for is overtaken within microseconds. */
+const LATE_MS = isFull ? 50 : 10;
+
 /** Memory that V8 may keep. A leak of one ring's buffers per reload would be more. */
 const MAX_GROWTH_KIB = 24 * 1024;
 
@@ -155,11 +158,11 @@ describe("guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200_0
   });
 });
 
-describe("port or server that disappears", { skip, timeout: patience(150_000) }, () => {
+describe("server that is late, and disappears", { skip, timeout: patience(150_000) }, () => {
   let vm: NicGuest;
 
   before(async () => {
-    vm = await NicGuest.start({ label: "away" });
+    vm = await NicGuest.start({ label: "away", serve: ["--answer-delay", `${LATE_MS}`] });
   });
 
   after(async () => {
@@ -168,8 +171,17 @@ describe("port or server that disappears", { skip, timeout: patience(150_000) },
     vm?.netns.close();
   });
 
-  test("guest's link goes down and the server logs it, without spinning, when its TAP is removed", async () => {
+  test("driver works when the server replies late, because reads fence writes", async () => {
     await vm.load();
+    assert.equal(await vm.pings(5), 0);
+    await vm.guest.check("ip link set eth0 down && ip link set eth0 up");
+    assert.equal(await vm.pings(5), 0);
+    await vm.guest.check("rmmod bpfhv");
+    await vm.load();
+    assert.equal(await vm.pings(5), 0);
+  });
+
+  test("guest's link goes down and the server logs it, without spinning, when its TAP is removed", async () => {
     assert.equal(await vm.pings(3), 0);
     const log = vm.guest.check("ping -q -c 20 -i 0.05 -W 1 10.88.0.1 || true");
     vm.netns.removeTap("tap0");
@@ -210,43 +222,5 @@ describe("port or server that disappears", { skip, timeout: patience(150_000) },
     await vm.guest.check("echo alive");
     const { aborted } = await vm.guest.close();
     assert.equal(aborted, false);
-  });
-});
-
-describe("other configurations", { skip, timeout: patience(150_000) }, () => {
-  test("driver works when the server replies 50 ms late, because reads fence writes", async () => {
-    const vm = await NicGuest.start({ label: "late", serve: ["--answer-delay", "50"] });
-    await vm.load();
-    assert.equal(await vm.pings(5), 0);
-    await vm.guest.check("ip link set eth0 down && ip link set eth0 up");
-    assert.equal(await vm.pings(5), 0);
-    await vm.guest.check("rmmod bpfhv");
-    await vm.load();
-    assert.equal(await vm.pings(5), 0);
-    assert.deepEqual(await vm.close(), { aborted: false, serveCode: 0 });
-  });
-
-  test("both queue pairs carry traffic on two CPUs", async () => {
-    const vm = await NicGuest.start({
-      label: "mq",
-      multiQueue: true,
-      serve: ["--queues", "2"],
-      guest: { smp: 2 },
-    });
-    await vm.load();
-    assert.equal(await vm.pings(5), 0);
-    await vm.guest.check(
-      "iperf3 -c 10.88.0.1 -t 2 -P 4 >/dev/null && iperf3 -c 10.88.0.1 -t 2 -P 4 -R >/dev/null",
-    );
-    const { queues } = await vm.nic.status();
-    for (const { queue, counters } of queues) {
-      assert.ok(counters.packets > 50, `${queue} carried ${counters.packets} packets`);
-    }
-    const stats = await vm.guest.check("ethtool -S eth0");
-    for (const name of ["rx0", "rx1", "tx0", "tx1"]) {
-      assert.match(stats, new RegExp(`${name}_packets: [1-9]`));
-      assert.match(stats, new RegExp(`${name}_errors: 0`));
-    }
-    assert.deepEqual(await vm.close(), { aborted: false, serveCode: 0 });
   });
 });

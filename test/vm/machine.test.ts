@@ -1,14 +1,22 @@
-/** Requests to QEMU while a NIC is in use: migration, snapshots, unplugging. */
+/**
+ * One guest for what leaves its NIC as it was: a normal session, requests to QEMU (migration,
+ * snapshots, unplugging), and at last a locked-down kernel, as with Secure Boot.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { rootPort } from "../../src/vm/qemu-command.ts";
-import { patience, until, within } from "../support/vm/harness.ts";
-import { NicGuest } from "../support/vm/nic-guest.ts";
+import { isDebugKernel, patience, until, within } from "../support/vm/harness.ts";
+import { MODULE, NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
+const LOCKDOWN = "/sys/kernel/security/lockdown";
+const REBIND = `
+  cd /sys/bus/pci/drivers/bpfhv
+  device=$(basename $(readlink /sys/class/net/eth0/device))
+  echo $device >unbind; dmesg -c >/dev/null; echo $device >bind; dmesg`;
 
-describe("machine with a NIC", { skip, timeout: patience(100_000) }, () => {
+describe("machine with a NIC", { skip, timeout: patience(120_000) }, () => {
   let vm: NicGuest;
   before(async () => {
     vm = await NicGuest.start({ label: "machine", serve: ["--speed", "25000"] });
@@ -17,6 +25,22 @@ describe("machine with a NIC", { skip, timeout: patience(100_000) }, () => {
   after(async () => {
     const { aborted } = await vm.close();
     assert.equal(aborted, false);
+  });
+
+  test("session refuses and logs nothing when the driver is loaded, used, and loaded again", async () => {
+    assert.equal(await vm.pings(), 0);
+    await vm.guest.check("ip link set eth0 down && ip link set eth0 up");
+    await vm.guest.check("rmmod bpfhv");
+    await vm.load();
+    assert.equal(await vm.pings(), 0);
+    const { refused, transport, lastRefusal } = await vm.nic.status();
+    const told = vm.nic.log.split("\n").filter((line) => /refused/.test(line));
+    assert.deepEqual(told, []);
+    assert.equal(lastRefusal, "");
+    for (const [name, count] of Object.entries({ ...refused, ...transport })) {
+      if (!name.startsWith("refused") && !(name in refused)) continue;
+      assert.equal(count, 0, `${name}; ${vm.nic.log}`);
+    }
   });
 
   test("guest's interface has the link speed when serve was given one", async () => {
@@ -51,6 +75,24 @@ describe("machine with a NIC", { skip, timeout: patience(100_000) }, () => {
     const refusal = /pcie\.0' does not support hotplugging/;
     await assert.rejects(vm.guest.qmp("device_del", { id: "nic0" }), refusal);
     assert.equal(await vm.pings(3), 0);
+  });
+
+  // The last one: a lockdown lasts until the guest boots again.
+  const unlocked = isDebugKernel && "the debug kernel has no lockdown";
+  test("locked-down kernel verifies and loads programs, and refuses an unsigned module", {
+    skip: unlocked,
+  }, async () => {
+    await vm.guest.check("mount -t securityfs none /sys/kernel/security");
+    for (const level of ["integrity", "confidentiality"]) {
+      await vm.guest.check(`echo ${level} >${LOCKDOWN}`);
+      assert.match(await vm.guest.check(`cat ${LOCKDOWN}`), new RegExp(`\\[${level}\\]`));
+      assert.match(await vm.guest.check(REBIND), /programs verified by the kernel/, level);
+      await vm.configure();
+      assert.equal(await vm.pings(10), 0, level);
+    }
+    await vm.guest.check("rmmod bpfhv; dmesg -c >/dev/null");
+    assert.notEqual((await vm.guest.run(`insmod ${MODULE}`)).status, 0);
+    assert.match(await vm.guest.check("dmesg"), /Lockdown: insmod: unsigned module loading/);
   });
 });
 

@@ -56,17 +56,6 @@ describe("guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000)
     await bothWays();
   });
 
-  test("leaves CPU time to the receiving program when packets flood the only CPU", async () => {
-    const secondCpu = "/sys/devices/system/cpu/cpu1/online";
-    await vm.guest.check(`echo 0 >${secondCpu}`);
-    const before = await counter("rx0_pauses");
-    const { pps, nicPps } = await vm.link.udp("to guest", 2);
-    const pauses = (await counter("rx0_pauses")) - before;
-    await vm.guest.check(`echo 1 >${secondCpu}`);
-    assert.ok(pps > nicPps / 2, `${nicPps} packets/s into the guest, ${pps} read by it`);
-    assert.ok(pauses > 0);
-  });
-
   test("takes few receive interrupts when NAPI defers them", async () => {
     const set = (polls: number, ns: number) =>
       vm.guest.check(
@@ -106,7 +95,7 @@ describe("guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000)
     const reload = `rmmod bpfhv; insmod ${MODULE}; ip addr add 10.88.0.2/24 dev eth0`;
     const cycle = "ip link set eth0 up; ip link set eth0 down; ip link set eth0 up";
     await vm.guest.check(`for i in $(seq ${RELOADS}); do ${reload}; ${cycle}; done`, {
-      timeoutMs: RELOADS * 3000,
+      timeoutMs: RELOADS * 5000,
     });
     stop();
     await vm.calm();

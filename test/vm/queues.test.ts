@@ -65,6 +65,11 @@ describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
     assert.equal(await vm.guest.check(`cat ${xps}`), "1\n2\n", "each CPU has a queue of its own");
     await vm.guest.check(`for queue in ${xps}; do echo 2 >$queue; done`);
     assert.equal(await vm.guest.check(`cat ${xps}`), "2\n2\n", "after a change of XPS");
+    // Each way of TCP loads every queue with data or acknowledgements.
+    for (const way of ["", "-R"]) await iperf(vm, way);
+    for (const { queue, counters } of (await vm.nic.status()).queues) {
+      assert.ok(counters.packets > 50, `${queue} carried ${counters.packets} packets`);
+    }
     const stats = await vm.guest.check("ethtool -S eth0");
     for (const queue of ["rx0", "rx1", "tx0", "tx1"]) {
       assert.match(stats, new RegExp(`${queue}_packets: [1-9]`));

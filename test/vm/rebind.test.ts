@@ -1,6 +1,6 @@
 /** A NIC is unbound from its driver and bound again repeatedly, under a packet flood. */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { patience } from "../support/vm/harness.ts";
 import { NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
@@ -46,40 +46,38 @@ kill $sender
 echo $came
 `;
 
-describe("NIC and its driver", { skip, timeout: patience(isFull ? 1_500_000 : 200_000) }, () => {
-  for (const smp of isFull ? [1, 2] : [2]) {
-    test(`pass packets after each of ${CYCLES} unbinds and binds under a flood, CPUs: ${smp}`, async () => {
-      const vm = await NicGuest.start({
+for (const smp of isFull ? [1, 2] : [2]) {
+  const timeout = patience(isFull ? 800_000 : 200_000);
+  describe(`NIC and its driver with ${smp} CPUs`, { skip, timeout }, () => {
+    let vm: NicGuest;
+
+    before(async () => {
+      vm = await NicGuest.start({
         label: `rebind${smp}`,
         guest: { smp, extraFiles: { "/extra/rebind": Buffer.from(REBIND) } },
       });
-      try {
-        await vm.load();
-        // At most what a slow guest handles on one CPU: otherwise only interrupts run there.
-        const stops = [vm.floodFromHost(patience(1)), vm.floodFromHost(patience(1))];
-        const { status, output } = await vm.guest.run(`sh /extra/rebind ${CYCLES}`, {
-          timeoutMs: 30_000 + CYCLES * 15_000,
-        });
-        for (const stop of stops) stop();
-        assert.equal(status, 0, `${output}\n${JSON.stringify(await vm.nic.status())}`);
-        await vm.calm();
-        assert.equal(await vm.pings(5), 0);
-      } finally {
-        await vm.close();
-      }
-    });
-  }
-
-  test("bind succeeds when the shell gets signals during verification", async () => {
-    const vm = await NicGuest.start({ label: "signals", guest: { smp: 2 } });
-    try {
       await vm.load();
+    });
+
+    after(() => vm?.close());
+
+    test(`pass packets after each of ${CYCLES} unbinds and binds under a flood`, async () => {
+      // At most what a slow guest handles on one CPU: otherwise only interrupts run there.
+      const stops = [vm.floodFromHost(patience(1)), vm.floodFromHost(patience(1))];
+      const { status, output } = await vm.guest.run(`sh /extra/rebind ${CYCLES}`, {
+        timeoutMs: 30_000 + CYCLES * 15_000,
+      });
+      for (const stop of stops) stop();
+      assert.equal(status, 0, `${output}\n${JSON.stringify(await vm.nic.status())}`);
+      await vm.calm();
+      assert.equal(await vm.pings(5), 0);
+    });
+
+    test("bind succeeds when the shell gets signals during verification", async () => {
       const came = Number(await vm.guest.check(SIGNALLED, { timeoutMs: 60_000 }));
       assert.ok(came > 5, `${came} signals came`);
       await vm.configure();
       assert.equal(await vm.pings(5), 0);
-    } finally {
-      await vm.close();
-    }
+    });
   });
-});
+}

@@ -167,7 +167,7 @@ describe("frames on the wire", { skip, timeout: patience(240_000) }, () => {
     ["to", () => outer, () => [other, "tap1"] as const, OTHER[4]],
   ] as const) {
     test(`UDP ${way} the guest is segmented correctly into datagrams`, async () => {
-      const words = ["-u", "-c", target, "-p", `${PORT}`, "-b", "60M", "-t", "2"];
+      const words = ["-u", "-c", target, "-p", `${PORT}`, "-b", "60M", "-t", "1"];
       const { raw, final } = await look(to(), "udp", () =>
         from().exec([parts.iperf3, ...words, "-l", `${DATAGRAM}`], patience(30_000)),
       );
