@@ -19,9 +19,9 @@ type Measure = keyof typeof UNITS;
 const MEASURES = Object.keys(UNITS) as Measure[];
 
 function sample(device: string, { quick }: SampleOptions): Sample {
-  const packets = quick ? 20_000 : 200_000;
+  const packets = quick ? 4_000 : 200_000;
   // V8 optimises meanwhile.
-  runEmbedded({ device, packets: quick ? 2000 : 50_000 });
+  runEmbedded({ device, packets: quick ? 1000 : 50_000 });
   const result = runEmbedded({ device, packets });
   if (result.wrong > 0 || result.received < packets) {
     throw new Error(`${device}: ${result.received} of ${packets} received, ${result.wrong} wrong`);

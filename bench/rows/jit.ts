@@ -28,9 +28,9 @@ const BUDGET = 2e6;
 /** The interpreter gets this part of the runs. */
 const INTERPRETER_SHARE = 0.01;
 /** Milliseconds after which V8 has optimised a program, in its own threads. */
-const WARM = { quick: 300, full: 1500 } as const;
+const WARM = { quick: 100, full: 1500 } as const;
 /** Turns of all ways in a process. */
-const TURNS = { quick: 5, full: 9 } as const;
+const TURNS = { quick: 2, full: 9 } as const;
 /**
  * Limits as multiples of native code. clang vectorises `wide`, and the JIT
  * does not: no ring format has such a loop.

@@ -6,7 +6,7 @@ import { lieCases } from "./lies.ts";
 
 for (const variant of VARIANTS) {
   describe(variant.name, () => {
-    const subject = { ...variant, format: variant.device, runs: FULL ? 2000 : 12 };
+    const subject = { ...variant, format: variant.device, runs: FULL ? 2000 : 8 };
     for (const { name, run } of [...conservationCases(subject), ...lieCases(subject)])
       test(name, run);
   });

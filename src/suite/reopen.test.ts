@@ -5,7 +5,7 @@ import { reopenCases } from "./reopen.ts";
 
 for (const variant of VARIANTS) {
   describe(variant.name, () => {
-    const subject = { ...variant, format: variant.device, runs: FULL ? 5000 : 25 };
+    const subject = { ...variant, format: variant.device, runs: FULL ? 5000 : 10 };
     for (const { name, run } of [...reopenCases(subject)]) test(name, run);
   });
 }
