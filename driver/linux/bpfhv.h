@@ -10,10 +10,6 @@
 #include "bpfhv_ring.h"
 
 #define BPFHV_NAME		"bpfhv"
-#define BPFHV_RX_HEADROOM	(NET_SKB_PAD > 256 ? NET_SKB_PAD : 256)
-#define BPFHV_RX_LEN							\
-	(PAGE_SIZE - BPFHV_RX_HEADROOM -				\
-	 SKB_DATA_ALIGN(sizeof(struct skb_shared_info)))
 #define BPFHV_COPYBREAK		256
 /* Completions that one transmit call reclaims before it sends. */
 #define BPFHV_TX_RECLAIM_XMIT	64
@@ -48,6 +44,7 @@ struct bpfhv_priv {
 	u32 selected;
 	netdev_features_t features;	/* the stack's flags for the selected ones */
 	u32 rx_bufs, tx_bufs;
+	struct bpfhv_rx_layout rx_layout;	/* constant while the NIC is up */
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
 	bool dying;		/* under work_lock: no work may be queued */
@@ -185,6 +182,8 @@ int bpfhv_slot_alloc(struct bpfhv_ring *r);
 bool bpfhv_slot_free(struct bpfhv_ring *r, u64 cookie, u32 *id);
 
 /* offload.c */
+#define BPFHV_F_LRO	(BPFHV_F_TCP_V4_LRO | BPFHV_F_TCP_V6_LRO | BPFHV_F_UDP_LRO)
+
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp);
 netdev_features_t bpfhv_netdev_features(u32 features);
 void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
@@ -224,12 +223,16 @@ int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff 
 void bpfhv_share_begin(struct bpfhv_share *share);
 u64 bpfhv_share_end(struct bpfhv_share *share);
 
-/* rx.c */
-int bpfhv_rx_poll(struct napi_struct *napi, int budget);
+/* rx_buf.c */
+unsigned int bpfhv_rx_max_mtu(const struct bpfhv_priv *bp);
+bool bpfhv_rx_relayout(const struct bpfhv_priv *bp, unsigned int mtu);
 int bpfhv_rx_setup(struct bpfhv_queue *q);
 void bpfhv_rx_teardown(struct bpfhv_queue *q);
-bool bpfhv_rx_refill(struct bpfhv_queue *q);
-void bpfhv_rx_drain(struct bpfhv_queue *q);
+bool bpfhv_rx_refill(struct bpfhv_queue *q, struct bpfhv_ring *r);
+
+/* rx.c */
+int bpfhv_rx_poll(struct napi_struct *napi, int budget);
+void bpfhv_rx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r);
 enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer);
 
 /* irq.c */

@@ -153,6 +153,8 @@ enum bpfhv_prog_id {
 #define BPFHV_MIN_QUEUE_BUFS	16
 #define BPFHV_MAX_QUEUE_BUFS	8192
 #define BPFHV_MAX_PAIRS		8
+/* Bytes of each page of a page list, whatever the guest's pages are. */
+#define BPFHV_PAGE		4096
 #define BPFHV_MAX_CTX_SIZE	(16 << 20)
 
 #define BPFHV_OFLAG_KICK_NEEDED		BIT(0)

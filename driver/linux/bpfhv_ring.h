@@ -30,6 +30,7 @@ struct bpfhv_slot {
 	struct sk_buff *skb;	/* TX: on the first buffer of a packet */
 	struct page *page;	/* RX: also kept while the slot is free */
 	dma_addr_t dma;
+	u32 offset;		/* RX: of the buffer in its page */
 	u32 len;		/* bytes mapped */
 	u8 n_bufs;		/* TX: buffers of the packet, on its first one */
 	bool busy;		/* published, not completed */
@@ -43,6 +44,13 @@ struct bpfhv_terms {
 	netdev_features_t features;	/* the stack's flags for the selected ones */
 	u32 rx_bufs, tx_bufs;
 	u32 rx_ctx_size, tx_ctx_size;
+};
+
+/* Receive buffers: bytes of each, before the frame, and for the frame. */
+struct bpfhv_rx_layout {
+	u32 size;
+	u32 headroom;
+	u32 len;
 };
 
 struct bpfhv_ring {

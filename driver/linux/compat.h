@@ -62,6 +62,18 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define bpfhv_mark_for_recycle(skb)	((void)(skb))
 #endif
 
+/* Buffers of less than a page. Up to 6.6 the pool needs a flag for them. */
+#if BPFHV_HAS_POOL_FRAGS
+#define bpfhv_pool_alloc_frag(pool, offset, size)	page_pool_dev_alloc_frag(pool, offset, size)
+#else
+#define bpfhv_pool_alloc_frag(pool, offset, size)	((void)(offset), (struct page *)NULL)
+#endif
+#ifdef PP_FLAG_PAGE_FRAG
+#define BPFHV_POOL_FRAGS	PP_FLAG_PAGE_FRAG
+#else
+#define BPFHV_POOL_FRAGS	0
+#endif
+
 /* From 6.4 on, a pool is bound to the NAPI that recycles its pages. */
 #if BPFHV_HAS_POOL_NAPI
 #define BPFHV_POOL_NAPI(who)	.napi = (who),

@@ -109,7 +109,7 @@ int bpfhv_register_context(struct bpfhv_priv *bp, unsigned int queue, struct bpf
 		return bp->gone ? -ENODEV : 0;
 	}
 
-	memset(r->ctx, 0, r->n_pages * PAGE_SIZE);
+	memset(r->ctx, 0, r->n_pages * BPFHV_PAGE);
 	r->ctx->min_completed_bufs = cpu_to_le32(1);
 	for (i = 0; i < r->n_pages; i++)
 		r->page_list[i] = cpu_to_le64(r->page_dma[i]);

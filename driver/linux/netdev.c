@@ -107,7 +107,7 @@ int bpfhv_up(struct bpfhv_priv *bp)
 		goto no_contexts;
 	for (i = 0; i < bp->n_pairs; i++) {
 		local_bh_disable();
-		bpfhv_rx_refill(bpfhv_rxq(bp, i));
+		bpfhv_rx_refill(bpfhv_rxq(bp, i), bpfhv_rxq(bp, i)->cur);
 		local_bh_enable();
 		if (!bpfhv_outstanding(bpfhv_rxq(bp, i)->cur)) {
 			err = -ENOMEM;
@@ -140,7 +140,7 @@ not_running:
 not_enabled:
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++)
-		bpfhv_rx_drain(bpfhv_rxq(bp, i));
+		bpfhv_rx_drain(bpfhv_rxq(bp, i), bpfhv_rxq(bp, i)->cur);
 no_contexts:
 	bpfhv_stop_queues(bp);
 	bpfhv_unregister_contexts(bp);
@@ -166,7 +166,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++) {
 		bpfhv_tx_drain(bpfhv_txq(bp, i), bpfhv_txq(bp, i)->cur);
-		bpfhv_rx_drain(bpfhv_rxq(bp, i));
+		bpfhv_rx_drain(bpfhv_rxq(bp, i), bpfhv_rxq(bp, i)->cur);
 	}
 	bpfhv_stop_queues(bp);
 	bpfhv_unregister_contexts(bp);
@@ -188,9 +188,20 @@ static int bpfhv_stop(struct net_device *dev)
 	return 0;
 }
 
+/* Another size of receive buffers takes a restart: packets on their way are lost. */
+static int bpfhv_change_mtu(struct net_device *dev, int mtu)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	WRITE_ONCE(dev->mtu, mtu);
+	if (!bp->running || !bpfhv_rx_relayout(bp, mtu))
+		return 0;
+	bpfhv_down(bp);
+	return bpfhv_up(bp);
+}
+
 void bpfhv_update_mtu(struct bpfhv_priv *bp)
 {
-	unsigned int limit = BPFHV_RX_LEN - ETH_HLEN - VLAN_HLEN;
 	u32 mtu = ETH_DATA_LEN;
 
 	if (bp->abilities & BPFHV_ABILITY_EVENT)
@@ -198,7 +209,7 @@ void bpfhv_update_mtu(struct bpfhv_priv *bp)
 	if (mtu < ETH_MIN_MTU || bp->gone)
 		mtu = ETH_DATA_LEN;
 	bp->netdev->min_mtu = ETH_MIN_MTU;
-	bp->netdev->max_mtu = min(mtu, limit);
+	bp->netdev->max_mtu = min(mtu, bpfhv_rx_max_mtu(bp));
 	if (bp->netdev->mtu <= bp->netdev->max_mtu)
 		return;
 	if (bp->netdev->reg_state == NETREG_REGISTERED)
@@ -256,6 +267,7 @@ const struct net_device_ops bpfhv_netdev_ops = {
 	.ndo_start_xmit = bpfhv_start_xmit,
 	.ndo_get_stats64 = bpfhv_get_stats64,
 	.ndo_tx_timeout = bpfhv_tx_timeout,
+	.ndo_change_mtu = bpfhv_change_mtu,
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_set_mac_address = bpfhv_set_mac_address,
 	.ndo_set_rx_mode = bpfhv_set_rx_mode,

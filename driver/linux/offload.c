@@ -8,8 +8,6 @@
 
 #include "bpfhv.h"
 
-#define BPFHV_F_LRO	(BPFHV_F_TCP_V4_LRO | BPFHV_F_TCP_V6_LRO | BPFHV_F_UDP_LRO)
-
 /* Features that this driver uses. */
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp)
 {

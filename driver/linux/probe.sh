@@ -101,6 +101,8 @@ END {
 	has("COALESCE_EXTACK", parameters("[(] ?[*] ?get_coalesce ?[)]") == 4)
 	# 5.14 took the page and its pool as well; it is treated as those before it.
 	has("SKB_RECYCLE", parameters("skb_mark_for_recycle") == 1)
+	# From 5.15 on, and only where packets return pages to the pool.
+	has("POOL_FRAGS", declaration("page_pool_dev_alloc_frag"))
 	has("POOL_NAPI", member("page_pool_params", "struct napi_struct ?[*] ?napi ?;"))
 	has("HRTIMER_SETUP", declaration("hrtimer_setup"))
 	has("ETH_HW_ADDR_SET", declaration("eth_hw_addr_set"))

@@ -58,9 +58,9 @@ static void bpfhv_unmap_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 	struct device *dev = &bp->pdev->dev;
 
 	while (r->n_pages)
-		dma_unmap_page(dev, r->page_dma[--r->n_pages], PAGE_SIZE, DMA_BIDIRECTIONAL);
+		dma_unmap_page(dev, r->page_dma[--r->n_pages], BPFHV_PAGE, DMA_BIDIRECTIONAL);
 	if (r->page_list)
-		dma_free_coherent(dev, PAGE_ALIGN(r->ctx_size) / PAGE_SIZE * sizeof(__le64),
+		dma_free_coherent(dev, DIV_ROUND_UP(r->ctx_size, BPFHV_PAGE) * sizeof(__le64),
 				  r->page_list, r->page_list_dma);
 	kfree(r->page_dma);
 	r->page_list = NULL;
@@ -69,7 +69,7 @@ static void bpfhv_unmap_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 
 static int bpfhv_map_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 {
-	u32 pages = PAGE_ALIGN(r->ctx_size) / PAGE_SIZE;
+	u32 pages = DIV_ROUND_UP(r->ctx_size, BPFHV_PAGE);
 	struct device *dev = &bp->pdev->dev;
 
 	r->page_dma = kcalloc(pages, sizeof(*r->page_dma), GFP_KERNEL);
@@ -78,12 +78,13 @@ static int bpfhv_map_pages(struct bpfhv_priv *bp, struct bpfhv_ring *r)
 	if (!r->page_dma || !r->page_list)
 		return -ENOMEM;
 	for (; r->n_pages < pages; r->n_pages++) {
-		struct page *page = vmalloc_to_page((void *)r->ctx + r->n_pages * PAGE_SIZE);
+		void *at = (void *)r->ctx + r->n_pages * BPFHV_PAGE;
+		struct page *page = vmalloc_to_page(at);
 		dma_addr_t dma;
 
 		if (!page)
 			return -EFAULT;
-		dma = dma_map_page(dev, page, 0, PAGE_SIZE, DMA_BIDIRECTIONAL);
+		dma = dma_map_page(dev, page, offset_in_page(at), BPFHV_PAGE, DMA_BIDIRECTIONAL);
 		if (dma_mapping_error(dev, dma))
 			return -ENOMEM;
 		r->page_dma[r->n_pages] = dma;

@@ -1,124 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/*
- * Receive. Buffers are pages of a page pool, mapped once and recycled. Small packets are copied, so
- * that the page stays in its slot; larger ones are built in place.
- *
- *     page:  | headroom | frame ...            | skb_shared_info |
- */
-#include <linux/dma-mapping.h>
+/* Receive: the poll, its end, delivery. */
 #include <linux/etherdevice.h>
 
 #include "bpfhv.h"
 
 /* Time until the next poll if there was no memory for buffers. */
 #define BPFHV_REFILL_RETRY_NS	(100 * NSEC_PER_MSEC)
-
-int bpfhv_rx_setup(struct bpfhv_queue *q)
-{
-	struct page_pool_params params = {
-		.flags = PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV,
-		.pool_size = min_t(u32, q->cur->n_bufs, 1024),
-		.nid = NUMA_NO_NODE,
-		.dev = &q->bp->pdev->dev,
-		BPFHV_POOL_NAPI(&q->napi)
-		.dma_dir = DMA_FROM_DEVICE,
-		.offset = BPFHV_RX_HEADROOM,
-		.max_len = BPFHV_RX_LEN,
-	};
-
-	q->pool = page_pool_create(&params);
-	if (IS_ERR(q->pool)) {
-		int err = PTR_ERR(q->pool);
-
-		q->pool = NULL;
-		return err;
-	}
-	return 0;
-}
-
-void bpfhv_rx_teardown(struct bpfhv_queue *q)
-{
-	if (q->pool)
-		page_pool_destroy(q->pool);
-	q->pool = NULL;
-}
-
-/* Allocates a page for the slot on top of the stack, if it has none. */
-static struct bpfhv_slot *bpfhv_rx_prepare(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 *id)
-{
-	struct bpfhv_slot *slot;
-
-	*id = r->free_ids[r->n_free - 1];
-	slot = &r->slots[*id];
-	if (slot->page) {
-		dma_sync_single_for_device(&q->bp->pdev->dev, slot->dma, BPFHV_RX_LEN,
-					   DMA_FROM_DEVICE);
-		return slot;
-	}
-	slot->page = page_pool_dev_alloc_pages(q->pool);
-	if (!slot->page)
-		return NULL;
-	slot->dma = page_pool_get_dma_addr(slot->page) + BPFHV_RX_HEADROOM;
-	slot->len = BPFHV_RX_LEN;
-	return slot;
-}
-
-static u32 bpfhv_rx_fill(struct bpfhv_queue *q, struct bpfhv_ring *r)
-{
-	struct bpfhv_context *ctx = r->ctx;
-	u32 n, id, want = min_t(u32, r->n_free, BPFHV_MAX_BUFS);
-
-	for (n = 0; n < want; n++) {
-		struct bpfhv_slot *slot = bpfhv_rx_prepare(q, r, &id);
-
-		if (!slot)
-			break;
-		bpfhv_slot_alloc(r);
-		ctx->bufs[n].cookie = cpu_to_le64(id);
-		ctx->bufs[n].paddr = cpu_to_le64(slot->dma);
-		ctx->bufs[n].vaddr = 0;
-		ctx->bufs[n].len = cpu_to_le32(slot->len);
-		ctx->bufs[n].reserved = 0;
-	}
-	return n;
-}
-
-/* Frees the n slots that were allocated last. */
-static void bpfhv_rx_undo(struct bpfhv_ring *r, u32 n)
-{
-	while (n--)
-		r->slots[r->free_ids[r->n_free++]].busy = false;
-}
-
-/* Publishes buffers for all free slots. Returns false if memory ran out. */
-bool bpfhv_rx_refill(struct bpfhv_queue *q)
-{
-	struct bpfhv_ring *r = q->cur;
-	bool kick = false;
-	u32 n = 0;
-
-	while (r->n_free && !q->broken) {
-		n = bpfhv_rx_fill(q, r);
-		if (!n)
-			break;
-		r->ctx->num_bufs = cpu_to_le32(n);
-		r->ctx->oflags = 0;
-		if (unlikely(bpfhv_run(r, BPFHV_PROG_RXP) < 0)) {
-			bpfhv_rx_undo(r, n);
-			bpfhv_request_reset(q, "program rxp failed");
-			break;
-		}
-		if (le32_to_cpu(READ_ONCE(r->ctx->oflags)) & BPFHV_OFLAG_KICK_NEEDED)
-			kick = true;
-	}
-	if (kick)
-		bpfhv_kick(q);
-	if (r->n_free && !q->broken) {
-		bpfhv_count(q, no_memory, 1);
-		return false;
-	}
-	return true;
-}
 
 enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer)
 {
@@ -185,9 +72,8 @@ static u32 bpfhv_rx_refill_threshold(const struct bpfhv_ring *r)
 }
 
 /* Receives up to max packets. Returns their number; *ret is the last result of bpfhv_rx_one(). */
-static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
+static int bpfhv_rx_clean(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int *ret)
 {
-	struct bpfhv_ring *r = q->cur;
 	int done = 0;
 
 	*ret = 0;
@@ -197,7 +83,7 @@ static int bpfhv_rx_clean(struct bpfhv_queue *q, int max, int *ret)
 			break;
 		done++;
 		if (r->n_free >= bpfhv_rx_refill_threshold(r))
-			bpfhv_rx_refill(q);
+			bpfhv_rx_refill(q, r);
 	}
 	return done;
 }
@@ -275,11 +161,11 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 		return 0;
 	bpfhv_share_begin(&q->share);
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
-	done = bpfhv_rx_clean(q, budget, &ret);
+	done = bpfhv_rx_clean(q, r, budget, &ret);
 	bpfhv_rx_note_reply(q, done);
 	bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
 	/* Memory ran out. Without buffers no packet and no interrupt comes. */
-	if (unlikely(r->n_free >= bpfhv_rx_refill_threshold(r)) && !bpfhv_rx_refill(q))
+	if (unlikely(r->n_free >= bpfhv_rx_refill_threshold(r)) && !bpfhv_rx_refill(q, r))
 		bpfhv_rx_poll_later(q, BPFHV_REFILL_RETRY_NS);
 	pause = bpfhv_share_end(&q->share);
 	if (unlikely(pause))
@@ -295,9 +181,8 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
  * Releases every page. The device is disabled, and NAPI does not run. Packets completed before that
  * are still delivered.
  */
-void bpfhv_rx_drain(struct bpfhv_queue *q)
+void bpfhv_rx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
-	struct bpfhv_ring *r = q->cur;
 	u32 i;
 
 	local_bh_disable();

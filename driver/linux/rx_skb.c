@@ -8,22 +8,29 @@
 
 #include "bpfhv.h"
 
+static void *bpfhv_rx_data(const struct bpfhv_queue *q, const struct bpfhv_slot *slot)
+{
+	return page_address(slot->page) + slot->offset + q->bp->rx_layout.headroom;
+}
+
 static struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
 {
 	struct sk_buff *skb = napi_alloc_skb(&q->napi, len);
 
 	if (skb)
-		skb_put_data(skb, page_address(slot->page) + BPFHV_RX_HEADROOM, len);
+		skb_put_data(skb, bpfhv_rx_data(q, slot), len);
 	return skb;
 }
 
 static struct sk_buff *bpfhv_rx_build(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
 {
-	struct sk_buff *skb = napi_build_skb(page_address(slot->page), PAGE_SIZE);
+	const struct bpfhv_rx_layout *layout = &q->bp->rx_layout;
+	struct sk_buff *skb;
 
+	skb = napi_build_skb(bpfhv_rx_data(q, slot) - layout->headroom, layout->size);
 	if (!skb)
 		return NULL;
-	skb_reserve(skb, BPFHV_RX_HEADROOM);
+	skb_reserve(skb, layout->headroom);
 	skb_put(skb, len);
 	bpfhv_mark_for_recycle(skb);
 	bpfhv_release_page(q->pool, slot->page);
@@ -33,17 +40,20 @@ static struct sk_buff *bpfhv_rx_build(struct bpfhv_queue *q, struct bpfhv_slot *
 
 /*
  * Appends a buffer to a packet whose last skb is *tail. The largest packets need more than
- * MAX_SKB_FRAGS pages, so skbs are chained by frag_list.
+ * MAX_SKB_FRAGS buffers, so skbs are chained by frag_list.
  */
 static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct sk_buff **tail,
 			    struct bpfhv_slot *slot, u32 len)
 {
+	const struct bpfhv_rx_layout *layout = &q->bp->rx_layout;
+
 	if (unlikely(skb_shinfo(*tail)->nr_frags == MAX_SKB_FRAGS)) {
 		struct sk_buff *next = alloc_skb(0, GFP_ATOMIC);
 
 		if (!next)
 			return false;
 		bpfhv_mark_for_recycle(next);
+		skb->truesize += next->truesize;
 		if (*tail == skb)
 			skb_shinfo(skb)->frag_list = next;
 		else
@@ -51,12 +61,12 @@ static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct s
 		*tail = next;
 	}
 	/* The recycling mark covers the whole packet, so its head must be a pool page, too. */
-	skb_add_rx_frag(*tail, skb_shinfo(*tail)->nr_frags, slot->page, BPFHV_RX_HEADROOM, len,
-			PAGE_SIZE);
+	skb_add_rx_frag(*tail, skb_shinfo(*tail)->nr_frags, slot->page,
+			slot->offset + layout->headroom, len, layout->size);
 	if (*tail != skb) {
 		skb->len += len;
 		skb->data_len += len;
-		skb->truesize += PAGE_SIZE;
+		skb->truesize += layout->size;
 	}
 	bpfhv_release_page(q->pool, slot->page);
 	slot->page = NULL;

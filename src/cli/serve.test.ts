@@ -182,8 +182,8 @@ async function logOf(words: readonly string[], at: string): Promise<string> {
 
 test("serve says how much of the MTU guests take when they take less", async () => {
   const at = join(folder, "mtu.sock");
-  assert.match(await logOf(["--mtu", "9000"], at), /MTU 9000: .* 3502 at most .*--mtu 3502/);
-  const enough = await logOf(["--mtu", "3502"], at);
+  assert.match(await logOf(["--mtu", "60000"], at), /MTU 60000: .* 32170 at most .*--mtu 32170/);
+  const enough = await logOf(["--mtu", "32170"], at);
   assert.match(enough, /waiting for QEMU/);
   assert.doesNotMatch(enough, /MTU/);
 });

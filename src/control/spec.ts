@@ -240,7 +240,7 @@ function checkOffloads(words: readonly string[]): void {
 
 /** What the guest does: its driver follows down, and its administrator raises it again. */
 export function mtuOutcome(before: number, mtu: number): string {
-  const most = mtu > LINUX_MTU ? `; Linux guests with 4 KiB pages take ${LINUX_MTU} at most` : "";
+  const most = mtu > LINUX_MTU ? `; Linux guests may take ${LINUX_MTU} at most` : "";
   if (mtu <= before) return `MTU ${mtu}: the guest follows${most}`;
   const asked = Math.min(mtu, LINUX_MTU);
   const how = `raise it there: ip link set dev INTERFACE mtu ${asked}`;

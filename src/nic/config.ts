@@ -39,17 +39,18 @@ export const DEFAULT_BUFS = 256;
 export const MIN_MTU = 68;
 export const MAX_MTU = 65535;
 /**
- * The largest that our Linux driver takes with pages of 4 KiB: it receives into one page per
- * buffer, less its headroom (256 bytes), skb_shared_info (320), an Ethernet header and a VLAN tag.
+ * The largest that our Linux driver takes from a ring format that receives each packet into one
+ * buffer: 32 KiB less headroom (256 bytes), skb_shared_info (320), an Ethernet header and two VLAN
+ * tags.
  */
-export const LINUX_MTU = 4096 - 256 - 320 - 18;
+export const LINUX_MTU = 32768 - 256 - 320 - 22;
 
-/** @returns a warning if most Linux guests limit this MTU; null if they accept it */
+/** @returns a warning if Linux guests may limit this MTU; null if they accept it */
 export function mtuNotice(mtu: number): string | null {
   if (mtu <= LINUX_MTU) return null;
   return (
-    `MTU ${mtu}: the Linux driver takes ${LINUX_MTU} at most in guests with 4 KiB pages; ` +
-    `use --mtu ${LINUX_MTU} so that both sides agree`
+    `MTU ${mtu}: the Linux driver takes ${LINUX_MTU} at most if the ring format receives a packet ` +
+    `into one buffer; use --mtu ${LINUX_MTU} so that both sides agree`
   );
 }
 
