@@ -131,6 +131,11 @@ test("upgrade replaces format and buffers under load, and prints what happened",
   const { upgrade } = JSON.parse(json.out) as { upgrade: { state: string } };
   assert.equal(upgrade.state, "done");
   assert.equal((await nic()).device, "sring");
+  const edited = new URL("../devices/vring_packed/host.js", import.meta.url).href;
+  writeFileSync(file, `export { vringPacked as default } from ${JSON.stringify(edited)};\n`);
+  const again = await guest.during(run("--device", file));
+  assert.deepEqual([again.status, again.err], [0, ""]);
+  assert.equal((await nic()).device, "vring_packed");
   guest.close();
 });
 

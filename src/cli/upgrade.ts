@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { readSpec } from "../control/read-spec.ts";
 import { wordsOf } from "../control/replace-set.ts";
 import { FIELD_NAMES, type FieldName, fieldOf, REPLACE } from "../control/spec.ts";
-import { resolveDevice } from "../devices/registry.ts";
+import { resolveDevice, versionedDevice } from "../devices/registry.ts";
 import { failure, Usage } from "../errors.ts";
 import type { UpgradeReport } from "../nic/upgrade.ts";
 import { request } from "./ask-nic.ts";
@@ -42,10 +42,10 @@ async function upgrade(socket: string, flags: Record<string, string | boolean>):
   else process.stdout.write(`set ${report.generation} ${wordsOf(report)}\n`);
 }
 
-/** A module's path is the client's, not the server's. */
+/** A module's path is the client's, not the server's; edited, it is another device. */
 function readWord(name: FieldName, text: string): unknown {
   const { schema, words } = fieldOf(name);
-  if (name === "device") return resolveDevice(text);
+  if (name === "device") return versionedDevice(resolveDevice(text));
   if (words !== undefined) return words.read(text);
   return schema.type === "integer" && /^\d{1,15}$/.test(text) ? Number(text) : text;
 }

@@ -15,7 +15,7 @@ import { select } from "./machine/select.ts";
 import { checkStack } from "./machine/stack.ts";
 import type { Source } from "./parse.ts";
 import { optimise } from "./passes/index.ts";
-import { type Project, parseSource, programsIn, readFromDisk } from "./project.ts";
+import { type Project, parseSource, programsIn, type ReadText, readFromDisk } from "./project.ts";
 
 /** Values for `declare const` and imported names, including layouts. */
 export type Given = Readonly<Record<string, unknown>>;
@@ -68,19 +68,44 @@ function linesOf(
   return lines;
 }
 
-const parsed = new Map<string, Source>();
+/** A parsed file, and what was read for it, by path: undefined for what is not there. */
+interface Parsed {
+  readonly source: Source;
+  readonly texts: ReadonlyMap<string, string | undefined>;
+}
+
+const parsed = new Map<string, Parsed>();
 
 /**
  * Returns the parsed text of the guest programs at `url`, with the files that it imports from.
- * Parsed once per process. The URL may name the built file (`.js`): the text is that of the .ts
- * beside it. For a module in `dist/src`, the text is in `src`: the package has both.
+ * Parsed once, until `forgetChangedSources` finds other text. The URL may name the built file
+ * (`.js`): the text is that of the .ts beside it. For a module in `dist/src`, the text is in `src`:
+ * the package has both.
  */
 export function sourceAt(url: string): Source {
   const known = parsed.get(url);
-  if (known !== undefined) return known;
+  if (known !== undefined) return known.source;
   const path = fileURLToPath(url).replace(/\.(m?)js$/, ".$1ts");
   const file = existsSync(path) ? path : path.replace(/\/dist\/src\//, "/src/");
-  const source = parseSource(file, readFileSync(file, "utf8"), readFromDisk);
-  parsed.set(url, source);
+  const texts = new Map<string, string | undefined>();
+  const read: ReadText = (path) => {
+    const text = readFromDisk(path);
+    texts.set(path, text);
+    return text;
+  };
+  const text = readFileSync(file, "utf8");
+  texts.set(file, text);
+  const source = parseSource(file, text, read);
+  parsed.set(url, { source, texts });
   return source;
+}
+
+/**
+ * Call it before a module is loaded again: its guest programs must be of the same text as its host
+ * half.
+ */
+export function forgetChangedSources(): void {
+  for (const [url, { texts }] of parsed) {
+    if ([...texts].some(([path, text]) => readFromDisk(path) !== text)) parsed.delete(url);
+  }
 }

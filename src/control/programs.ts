@@ -27,10 +27,10 @@ export async function provedPrograms(
   const kept = key === undefined ? undefined : readSets(key);
   if (kept !== undefined) return { sets: kept, proof: PROVED };
   // Compiler and verifier are loaded, and run, while the worker comes up.
-  const [{ proofOf, proveInTurns, UnprovedError }, { programSets }] = await Promise.all([
-    import("../devices/proof.ts"),
-    import("../devices/program-set.ts"),
-  ]);
+  const [{ proofOf, proveInTurns, UnprovedError }, { forgetChanged, programSets }] =
+    await Promise.all([import("../devices/proof.ts"), import("../devices/program-set.ts")]);
+  // Another set may have been made of the same files before they were edited.
+  forgetChanged();
   try {
     const proof = proofOf(format, await proveInTurns(format, nic), allowUnverified);
     const sets = programSets(format, nic);

@@ -10,7 +10,7 @@ import {
   programSetProblem,
   validQueueBufs,
 } from "../abi/index.ts";
-import { compileFunction, sourceAt } from "../compiler/index.ts";
+import { compileFunction, forgetChangedSources, type Source, sourceAt } from "../compiler/index.ts";
 import type { Program } from "../ebpf/program.ts";
 import type { ProgramOptions, ProgramSource, RingFormat } from "./format.ts";
 
@@ -24,7 +24,13 @@ export type ProgramSets = Readonly<Record<ProgramForm, ProgramSet>>;
 
 const PROGRAMS = ["rxp", "rxc", "rxi", "rxr", "txp", "txc", "txi", "txr"] as const;
 
-const compiled = new WeakMap<ProgramSource, Map<string, ProgramSet>>();
+/** Of the latest text of each. */
+const compiled = new WeakMap<ProgramSource, { readonly text: Source; readonly sets: Sets }>();
+
+type Sets = Map<string, ProgramSet>;
+
+/** Programs are compiled anew if their files have changed since. */
+export const forgetChanged = forgetChangedSources;
 
 /**
  * All programs of a format, for queues of one size.
@@ -37,8 +43,10 @@ export function programsOf(format: RingFormat, options: ProgramOptions): Program
     throw new RangeError(`${name}: ${bufs} buffers: not a power of two in 16..8192`);
   }
   if (typeof programs === "function") return programs(options);
-  const sets = compiled.get(programs) ?? new Map<string, ProgramSet>();
-  compiled.set(programs, sets);
+  const text = sourceAt(programs.url);
+  const known = compiled.get(programs);
+  const sets: Sets = known?.text === text ? known.sets : new Map();
+  compiled.set(programs, { text, sets });
   const key = `${bufs} ${form}`;
   const set = sets.get(key) ?? compile(programs, options);
   sets.set(key, set);

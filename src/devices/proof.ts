@@ -3,9 +3,10 @@
  */
 import { setImmediate } from "node:timers/promises";
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramForm, type ProgramName } from "../abi/index.ts";
+import type { Program } from "../ebpf/program.ts";
 import { summarise, type Verdict, verify } from "../ebpf/verifier/index.ts";
-import type { RingFormat } from "./format.ts";
-import { programsOf, type QueueSizes } from "./program-set.ts";
+import type { ProgramOptions, RingFormat } from "./format.ts";
+import { compilePrograms, programsOf, type QueueSizes } from "./program-set.ts";
 
 export interface ProofOptions extends QueueSizes {
   readonly forms?: readonly ProgramForm[];
@@ -39,14 +40,24 @@ export function proveDevice(device: RingFormat, options: ProofOptions): DeviceVe
       if (code === undefined) continue;
       const contextSize = device.contextSize(bufs);
       const before = accepted.get(name);
-      const verdict = covers(before, code, contextSize, form)
+      const prove = (program: Program) =>
+        verify(program, { contextSize, program: name, form, log });
+      let verdict = covers(before, code, contextSize, form)
         ? before.verdict
-        : verify({ name, code }, { contextSize, program: name, form, log });
+        : prove({ name, code });
+      // Once more, with the lines of its source: sets hold the code alone.
+      if (!verdict.accepted) verdict = prove(withLines(device, { bufs, form }, { name, code }));
       if (verdict.accepted) accepted.set(name, { code, contextSize, form, verdict });
       verdicts.push({ ...verdict, form });
     }
   }
   return verdicts;
+}
+
+function withLines(device: RingFormat, options: ProgramOptions, program: Program): Program {
+  if (typeof device.programs === "function") return program;
+  const compiled = compilePrograms(device.programs, options);
+  return compiled.find(({ name }) => name === program.name) ?? program;
 }
 
 /** Code that was accepted without helpers is accepted with them. */

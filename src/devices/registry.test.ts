@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { dirname, join, relative, resolve } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { programsOf } from "./program-set.ts";
+import { forgetChanged, programsOf } from "./program-set.ts";
+import { proveDevice } from "./proof.ts";
 import { DeviceError, FORMATS, loadFormat, prepareDevice, resolveDevice } from "./registry.ts";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
@@ -48,6 +49,28 @@ test("loadFormat loads a module in several files, also by names that they have w
   );
   const format = await loadFormat(write("parts/nic.ts", text));
   assert.equal(format.contextSize(16), 2096 + 256 + 24 * 16);
+});
+
+test("programs are compiled anew when a file of them was edited", async () => {
+  write("edited/guest.ts", MINI);
+  const programs = 'programs: new URL("./guest.ts", import.meta.url)';
+  const url = write("edited/nic.ts", MINI.replace("programs: import.meta.url", programs));
+  const format = await loadFormat(url);
+  const options = { bufs: 16, form: "helperfree" } as const;
+  const before = programsOf(format, options);
+  forgetChanged();
+  assert.equal(programsOf(format, options), before, "nothing has changed");
+  write("edited/guest.ts", MINI.replace("ring.intr = ring.prod;", ""));
+  forgetChanged();
+  assert.notDeepEqual(programsOf(await loadFormat(url), options), before);
+});
+
+test("refusal of the verifier names the line of the module's source", async () => {
+  const careless = MINI.replace("[index & (bufs - 1)]", "[index]");
+  const format = await loadFormat(write("careless.ts", careless));
+  const verdicts = proveDevice(format, { rxBufs: 16, txBufs: 16 });
+  const { line } = verdicts.find(({ accepted }) => !accepted)!.refusal!;
+  assert.match(`${line?.file} ${line?.text}`, /careless\.ts const slot = .*\[index\];$/);
 });
 
 test("prepareDevice gives a worker the same module, even if the file changes", async () => {

@@ -2,6 +2,7 @@
  * The ring formats that there are: the built-in ones by name, any other by the URL of its module.
  * The worker of a NIC loads this file: nothing here may import the compiler.
  */
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { RingFormat } from "./format.ts";
@@ -49,6 +50,13 @@ export function resolveDevice(text: string, cwd: string = process.cwd()): string
   );
 }
 
+/** A module with the time of its last change: a device of another name when it was edited. */
+export function versionedDevice(device: string): string {
+  if (!device.startsWith("file:")) return device;
+  const stats = statSync(new URL(device), { throwIfNoEntry: false });
+  return stats === undefined ? device : `${device}?${Math.round(stats.mtimeMs)}`;
+}
+
 /**
  * What another thread loads in place of a device: a built-in name, or the URL of JavaScript. A
  * TypeScript module becomes a data: URL, so that the other thread needs neither compiler nor loader
@@ -56,7 +64,7 @@ export function resolveDevice(text: string, cwd: string = process.cwd()): string
  * @throws DeviceError
  */
 export async function prepareDevice(device: string): Promise<string> {
-  if (findFormat(device) !== undefined || !/^file:.*\.m?ts$/.test(device)) return device;
+  if (findFormat(device) !== undefined || !/^file:[^?]*\.m?ts(\?.*)?$/.test(device)) return device;
   const { javaScriptUrl, ModuleError } = await import("../compiler/modules/data-url.ts");
   try {
     return javaScriptUrl(device);
