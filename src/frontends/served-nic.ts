@@ -51,7 +51,7 @@ const REFUSED_BY_SERVER = pick(COUNTERS, [
   ...(["refusedMalformed", "refusedUnknown", "refusedState", "refusedRegion"] as const),
   ...(["refusedDma", "refusedIrq", "refusedReply"] as const),
 ]);
-const LOST_BY_SERVER = pick(COUNTERS, ["strayDescriptors", "interruptsDropped"]);
+const LOST_BY_SERVER = pick(COUNTERS, ["strayDescriptors", "interruptsDropped", "lateAnswers"]);
 
 export const servedNic: Frontend<ServedNicOptions> = {
   pairs: ({ nic }) => nic.pairs,

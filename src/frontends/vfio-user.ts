@@ -20,6 +20,9 @@ export interface VfioUserFrontendOptions extends ServerOptions {
   readonly handled?: () => void;
 }
 
+/** QEMU gives a request up after 5 s. The loop calls `handle` at least once a second. */
+const LATE_MS = 4000;
+
 /** The NIC in the terms of the vfio-user library. */
 export function nicAsPciDevice(
   nic: Nic,
@@ -59,10 +62,10 @@ export class VfioUserFrontend implements Control {
   constructor(nic: Nic, options: VfioUserFrontendOptions) {
     this.#nic = nic;
     this.#handled = options.handled ?? (() => {});
-    this.server = new VfioUserServer(
-      nicAsPciDevice(nic, options.pciDevice, options.interrupts),
-      options,
-    );
+    this.server = new VfioUserServer(nicAsPciDevice(nic, options.pciDevice, options.interrupts), {
+      lateAfterMs: LATE_MS,
+      ...options,
+    });
   }
 
   register(epoll: Epoll): void {

@@ -68,4 +68,5 @@ export const EADDRINUSE = E.EADDRINUSE;
 export const ECONNRESET = E.ECONNRESET;
 export const ECONNREFUSED = E.ECONNREFUSED;
 export const ENOTSUP = E.ENOTSUP;
+export const ETIMEDOUT = E.ETIMEDOUT;
 export const EPIPE = E.EPIPE;

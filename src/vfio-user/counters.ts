@@ -19,6 +19,7 @@ export const COUNTERS = {
   refusedIrq: "interrupt requests refused",
   refusedReply: "replies nobody asked for",
   strayDescriptors: "descriptors closed that no message should have carried",
+  lateAnswers: "requests that waited so long that the answer has no data, only an error",
   disconnects: "connections ended by us: framing, descriptors, answers not read, nothing said",
   deviceErrors: "exceptions thrown by the device",
 } as const;

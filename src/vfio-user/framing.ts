@@ -49,11 +49,15 @@ export class MessageStream {
   /** The current message, after `next`: where it begins, and its length with the header. */
   at = 0;
   size = 0;
+  /** The last receive took all that had arrived. */
+  emptied = true;
 
   /** Receives once. @returns bytes; 0 at the end of the stream, -1 if nothing has arrived */
   receive(fd: number): number {
     if (this.#start > 0) this.#compact();
     const n = this.#receiver.receiveAt(fd, this.#memory.address + this.#end, RECEIVE_BYTES);
+    // The kernel ends a receive after bytes that carry descriptors.
+    this.emptied = n < RECEIVE_BYTES && this.#receiver.fds.length === 0;
     if (n <= 0) return n;
     this.#end += n;
     if (this.#receiver.fds.length > 0) this.#keepFds();

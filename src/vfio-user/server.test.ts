@@ -21,6 +21,7 @@ import { connectUnix, socketPair } from "../os/unix-socket.ts";
 import { type ServerOptions, VfioUserServer } from "./server.ts";
 
 const EINVAL = 22;
+const ETIMEDOUT = 110;
 const ENOTSUP = 95;
 
 interface Bench {
@@ -566,6 +567,65 @@ test("answers keep their order when they are delayed", () => {
     },
     false,
     { answerDelayMs: 30 },
+  );
+});
+
+test("late requests are answered by an error alone when the server paused for too long", () => {
+  bench(
+    ({ client, server, device }) => {
+      const pause = (ms: number) =>
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+      const exchange = (ms: number) => {
+        client.send(message(9, access(0, 0, 4), { id: 1 }));
+        client.send(message(13, Buffer.alloc(0), { id: 2 }));
+        pause(ms);
+        server.handleReadable();
+        return client
+          .answers()
+          .answers.map(({ id, errno, payload }) => [id, errno, payload.length]);
+      };
+      const inTime = [
+        [1, 0, 20],
+        [2, 0, 0],
+      ];
+      assert.deepEqual(exchange(0), inTime);
+      // The reset has an answer without data, which a client may get at any time.
+      const late = [
+        [1, ETIMEDOUT, 0],
+        [2, 0, 0],
+      ];
+      assert.deepEqual(exchange(120), late);
+      assert.equal(server.counters.lateAnswers, 1);
+      assert.equal(server.counters.regionReads, 2, "it is executed");
+      assert.deepEqual(device.events, ["attached", "reset", "reset"]);
+      assert.deepEqual(exchange(0), inTime);
+    },
+    true,
+    { lateAfterMs: 100 },
+  );
+});
+
+test("requests stay late when those of one pause need several receives", () => {
+  bench(
+    ({ client, server }) => {
+      const posted = message(10, access(0, 0, 4, u32s(5)), { flags: 0x10 });
+      client.send(Buffer.concat(new Array(1000).fill(posted)));
+      client.send(message(9, access(0, 0, 4)));
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 120);
+      server.handleReadable();
+      const first = server.counters.postedWrites;
+      assert.ok(first > 0 && first < 1000, `${first} arrived with the first receive`);
+      for (let n = 0; n < 4; n++) server.handleReadable();
+      assert.deepEqual(
+        client.answers().answers.map(({ errno }) => errno),
+        [ETIMEDOUT],
+      );
+      client.send(message(9, access(0, 0, 4)));
+      server.handleReadable();
+      assert.equal(client.answers().answers[0]?.errno, 0);
+    },
+    true,
+    { lateAfterMs: 100 },
   );
 });
 

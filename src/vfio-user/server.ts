@@ -8,6 +8,7 @@ import { type SocketAccess, shutdown } from "../os/unix-socket.ts";
 import { type Counters, newCounters } from "./counters.ts";
 import type { DeviceHost, PciDevice } from "./device.ts";
 import { FramingError, MessageStream } from "./framing.ts";
+import { Lateness } from "./lateness.ts";
 import { Listener } from "./listener.ts";
 import { PciFunction } from "./pci.ts";
 import { prepareServer, type ServerParts, type ServerRecord, saveServer } from "./persist.ts";
@@ -25,6 +26,12 @@ export interface ServerOptions {
   readonly onWarning?: (code: string, message: string) => void;
   /** Delays every answer, in order: to test clients of a slow server. */
   readonly answerDelayMs?: number;
+  /**
+   * For a caller that calls `handleReadable` at least once a second. A request that may have waited
+   * longer than this, because there was no call for so long, is executed and answered by an error
+   * without data. Default: no limit.
+   */
+  readonly lateAfterMs?: number;
   /**
    * Disconnects a client that has not sent VERSION within this time: others wait behind it.
    * Default: 10 s.
@@ -55,6 +62,7 @@ export class VfioUserServer implements DeviceHost {
   readonly #warn: (code: string, message: string) => void;
   readonly #listener: Listener;
   readonly #greetingMs: number;
+  readonly #lateness: Lateness;
   #connection = -1;
   #attached = false;
   /** Deadline of the client's VERSION. */
@@ -78,8 +86,10 @@ export class VfioUserServer implements DeviceHost {
       allowUnsealed: options.allowUnsealed ?? false,
     });
     this.#replies = new ReplyWriter(options.answerDelayMs);
+    this.#lateness = new Lateness(options.lateAfterMs ?? Number.POSITIVE_INFINITY);
     this.#session = new Session(this.#pci, this.dma, this.#stream, this.#replies, this.counters, {
       negotiated: () => this.#attach(),
+      isLate: () => this.#lateness.late,
       warn: this.#warn,
     });
     prepareToSignalPeers();
@@ -122,6 +132,7 @@ export class VfioUserServer implements DeviceHost {
     this.#connection = fd;
     this.#epoll?.add(fd, EPOLLIN, this.#tag);
     this.#session.restart();
+    this.#lateness.restart();
     this.#greetBy = performance.now() + this.#greetingMs;
     this.counters.connections++;
     this.#log("client connected");
@@ -134,6 +145,7 @@ export class VfioUserServer implements DeviceHost {
   handleReadable(): number {
     if (this.#closed || (this.#connection < 0 && !this.#accept())) return 0;
     try {
+      this.#lateness.receiving(this.#stream.emptied);
       const n = this.#stream.receive(this.#connection);
       if (n < 0) return 0;
       if (n === 0) this.#disconnect("client closed the connection");

@@ -1,6 +1,6 @@
 /** The messages of one client: each is checked, executed and answered. */
 import { OK, type RegionTable } from "../memory/regions.ts";
-import { EINVAL, EIO, ENOTSUP, errnoName } from "../os/errors.ts";
+import { EINVAL, EIO, ENOTSUP, ETIMEDOUT, errnoName } from "../os/errors.ts";
 import { closePeer } from "../os/peer-close.ts";
 import type { Counters } from "./counters.ts";
 import { describeDevice, describeIrq, describeRegion, describeVersion } from "./describe.ts";
@@ -33,6 +33,8 @@ const NOTED_BYTES = 40;
 export interface SessionEvents {
   /** VERSION was accepted. */
   negotiated(): void;
+  /** Tells whether the client may have given the current request up. */
+  isLate(): boolean;
   warn(code: string, message: string): void;
 }
 
@@ -91,7 +93,11 @@ export class Session {
     if (this.#fds.length > 0) this.#closeStray();
     if (isReply || flags & FLAG.noReply) return true;
     const id = data.getUint16(at + HEADER.id, true);
-    return this.#replies.reply(fd, id, command, errno, this.#answer);
+    if (this.#answer === 0 || !this.#events.isLate()) {
+      return this.#replies.reply(fd, id, command, errno, this.#answer);
+    }
+    this.#counters.lateAnswers++;
+    return this.#replies.reply(fd, id, command, ETIMEDOUT, 0);
   }
 
   #noteRefusal(command: number, errno: number): void {
