@@ -27,7 +27,7 @@
  * device is looked at. A look is a risk, so it comes late: a VMM whose host is stopped for a while
  * may give it up for good at the first read without an answer (QEMU: after five seconds).
  */
-#define BPFHV_WATCH_GAP		(2 * HZ)
+#define BPFHV_WATCH_GAP		HZ
 #define BPFHV_WATCH_LOOKS	3
 
 /* Requests recovery, in any context. */

@@ -3,9 +3,13 @@
  * and its removal meanwhile leaves nothing behind.
  */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { packageRoot } from "../../src/vm/guest-parts.ts";
 import { ALARM } from "../support/vm/alarms.ts";
+import { type Failure, failures, gapTable, STALL_MS } from "../support/vm/failures.ts";
 import {
+  buildModule,
   type Guest,
   Netns,
   patience,
@@ -14,7 +18,6 @@ import {
   startGuest,
 } from "../support/vm/harness.ts";
 import { LyingNic } from "../support/vm/liar/lying-nic.ts";
-import type { Mode } from "../support/vm/liar/modes.ts";
 import { Random } from "../support/vm/liar/random.ts";
 import { ServedNic } from "../support/vm/nic.ts";
 import { MODULE, modulePath } from "../support/vm/nic-guest.ts";
@@ -27,36 +30,15 @@ const HOST = "10.88.0.1";
 const PEER = "10.88.0.2";
 const FAILURES = Number(process.env.BPFHV_FAILURES ?? (isFull ? 200 : 6));
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
-/**
- * Longer than QEMU waits for an answer, in milliseconds. Nobody may read a register at its start:
- * then QEMU breaks the connection to the server for good.
- */
-const STALL_MS = 6000;
 /** Addresses of the NIC whose server stalls. */
 const OTHER_HOST = "10.89.0.1";
 const OTHER_PEER = "10.89.0.2";
 
-/** A failure that passes: what the device does meanwhile, and what the guest does at its start. */
-interface Failure {
-  readonly name: string;
-  readonly mode: Mode;
-  readonly guest: "reset" | null;
-  readonly holdMs: number | null;
-}
-
-const FAILURE_KINDS: readonly Failure[] = [
-  { name: "reset", mode: "honest", guest: "reset", holdMs: null },
-  { name: "all ones", mode: "gone", guest: null, holdMs: null },
-  { name: "refused enable", mode: "no enable", guest: "reset", holdMs: null },
-  { name: "no programs", mode: "no programs", guest: "reset", holdMs: null },
-  { name: "reset while gone", mode: "gone", guest: "reset", holdMs: null },
-  // Of the other NIC, whose server is a process of its own.
-  { name: "stall", mode: "honest", guest: null, holdMs: STALL_MS },
-];
-
+const NO_MEMORY = "/modules/bpfhv_no_memory.ko";
+const FAIL = "/sys/module/bpfhv_no_memory/parameters/fail";
 const DRIVER = "/sys/bus/pci/drivers/bpfhv";
 
-describe("NIC that recovers", { skip, timeout: patience(isFull ? 900_000 : 150_000) }, () => {
+describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150_000) }, () => {
   let netns: Netns;
   let ping: string;
   let nic: LyingNic;
@@ -69,6 +51,8 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 900_000 : 150_0
     netns.addTap({ name: "tap0", address: `${HOST}/24` });
     netns.addTap({ name: "tap1", address: `${OTHER_HOST}/24` });
     ({ ping } = await prepareGuest());
+    const [noMemory] = await buildModule(join(packageRoot(), "test/vm/memory-module"));
+    assert.ok(noMemory !== undefined, "the module was built");
     nic = await LyingNic.start(
       { kind: "tap", tap: "tap0", netns: netns.name, create: false },
       SEED,
@@ -79,7 +63,7 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 900_000 : 150_0
       sockets: [nic.socket, slow.socket],
       // Work that runs on memory that was freed finds zeros there, and ends in an oops.
       append: "init_on_free=1",
-      extraFiles: { [MODULE]: await modulePath() },
+      extraFiles: { [MODULE]: await modulePath(), [NO_MEMORY]: noMemory },
     });
     const grep = "grep -l 0x0b9f /sys/bus/pci/devices/*/device";
     device = (
@@ -154,48 +138,65 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 900_000 : 150_0
     await guest.check(`ethtool -K eth0 rx off; ${REACHED}; ethtool -K eth0 rx on; ${REACHED}`);
   });
 
+  async function begin({ mode, guest: what, stall }: Failure): Promise<void> {
+    nic.mode = mode;
+    if (stall !== null) process.kill(slow.pid, "SIGSTOP");
+    if (what === "no memory") await guest.check(`echo Y >${FAIL}`);
+    if (what !== null) await guest.check(`(${RESET()}) >/dev/null 2>&1 &`);
+    if (stall === "read") await guest.check("ethtool -d eth1 >/dev/null 2>&1 &");
+  }
+
+  async function end({ guest: what }: Failure): Promise<void> {
+    nic.mode = "honest";
+    process.kill(slow.pid, "SIGCONT");
+    if (what === "no memory") await guest.check(`echo N >${FAIL}`);
+  }
+
+  /** Lets it fail, for a while. @returns the longest time without replies, in milliseconds */
+  async function fail(failure: Failure, forMs: number, replies: Replies): Promise<number> {
+    const start = performance.now();
+    try {
+      await begin(failure);
+      await sleep(start + forMs - performance.now());
+    } finally {
+      await end(failure);
+    }
+    await replies.flow(
+      patience(60_000),
+      () => `after ${failure.name}: ${guest.serialLog().slice(-2000)}`,
+    );
+    return replies.longestGapSince(start);
+  }
+
   test(`traffic flows again by itself after each of ${FAILURES} failures`, async (t) => {
     const random = new Random(SEED);
+    t.diagnostic(`seed ${SEED}`);
+    await guest.check(`insmod ${NO_MEMORY}`);
     await guest.check(`ip addr add ${OTHER_PEER}/24 dev eth1; ip link set eth1 up`);
     // A NIC that only receives is not noticed to have lost its device.
     await guest.check(`ping -q -i 0.2 ${HOST} >/dev/null 2>&1 &`);
-    const nics = {
-      first: new Replies(netns, ping, PEER),
-      other: new Replies(netns, ping, OTHER_PEER),
-    };
-    const gaps: { kind: string; held: number; without: number }[] = [];
+    const one = new Replies(netns, ping, PEER);
+    const other = new Replies(netns, ping, OTHER_PEER);
+    const gaps: { kind: string; ms: number }[] = [];
     try {
-      await nics.first.flow(10_000);
-      await nics.other.flow(10_000);
-      for (let n = 0; n < FAILURES; n++) {
-        const kind = FAILURE_KINDS[n % FAILURE_KINDS.length] as Failure;
-        const hold = kind.holdMs ?? 100 + random.below(isFull ? 3000 : 900);
-        const start = performance.now();
-        const replies = kind.name === "stall" ? nics.other : nics.first;
-        nic.mode = kind.mode;
-        if (kind.name === "stall") process.kill(slow.pid, "SIGSTOP");
-        if (kind.guest === "reset") await guest.check(`(${RESET()}) >/dev/null 2>&1 &`);
-        await sleep(start + hold - performance.now());
-        const held = Math.round(performance.now() - start);
-        nic.mode = "honest";
-        if (kind.name === "stall") process.kill(slow.pid, "SIGCONT");
-        await replies.flow(
-          60_000,
-          () =>
-            `after failure ${n} (${kind.name}, seed ${SEED}): ${guest.serialLog().slice(-1000)}`,
-        );
-        gaps.push({ kind: kind.name, held, without: Math.round(replies.longestGapSince(start)) });
+      await one.flow(patience(10_000));
+      await other.flow(patience(10_000));
+      for (const failure of failures(random, FAILURES)) {
+        const forMs = failure.stall ? STALL_MS : 100 + random.below(isFull ? 3000 : 700);
+        const ms = await fail(failure, forMs, failure.stall ? other : one);
+        gaps.push({ kind: failure.name, ms });
       }
     } finally {
-      nic.mode = "honest";
-      process.kill(slow.pid, "SIGCONT");
-      for (const replies of Object.values(nics)) replies.stop();
-      const sorted = gaps.map(({ without }) => without).sort((a, b) => a - b);
-      const [median, maximum] = [sorted[sorted.length >> 1], sorted.at(-1)];
-      t.diagnostic(JSON.stringify({ seed: SEED, failures: gaps.length, median, maximum, gaps }));
+      one.stop();
+      other.stop();
+      for (const line of gapTable(gaps).split("\n")) t.diagnostic(line);
     }
     await guest.check(REACHED);
-    t.diagnostic(await guest.check("ethtool -S eth0 | sed -n 1,12p"));
+    const failed = Number(await guest.check("cat /sys/module/bpfhv_no_memory/parameters/failed"));
+    assert.ok(failed > 0, "allocations failed");
+    t.diagnostic(await guest.check("ethtool -S eth0 | sed -n 4,9p"));
+    const { lateAnswers } = (await slow.status()).transport;
+    assert.ok(lateAnswers > 0, "a read was answered too late for its data");
     assert.doesNotMatch(await guest.check("dmesg"), ALARM);
   });
 });
