@@ -10,7 +10,7 @@ import { type BackendOptions, NicFailed, WorkerHandle } from "../control/handle.
 import { completeSpec } from "../control/read-spec.ts";
 import { RunningNic } from "../control/running-nic.ts";
 import { requireShort } from "../control/socket-path.ts";
-import type { NicSpec } from "../control/spec.ts";
+import { type NicSpec, rateOf } from "../control/spec.ts";
 import { backendWorker } from "../control/waiting-worker.ts";
 import { DEFAULT_FORMAT, withOffloads } from "../devices/registry.ts";
 import { DEFAULT_SPIN_US } from "../engine/loop.ts";
@@ -23,7 +23,9 @@ import {
 } from "../memory/offloads.ts";
 import { type PortSpec, PortSpecError, parsePort } from "../net/create.ts";
 import type { PolicySpec } from "../net/policies/index.ts";
+import { RATE_USAGE } from "../net/policies/rate-limit.ts";
 import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
+import { formatMac } from "../nic/config.ts";
 import type { SocketAccess } from "../os/unix-socket.ts";
 import { DEVICE_WORDS, loadDevice } from "./device-option.ts";
 import { Lifetime } from "./lifetime.ts";
@@ -50,6 +52,7 @@ export interface BackendFlags {
   sleep: number;
   verbose: number;
   antiSpoof?: string;
+  rate: string;
   reconnect: boolean;
   allowUnverified: boolean;
   allowUnsealed: boolean;
@@ -88,6 +91,7 @@ export function backendCommand(): Command {
     .option("-u, --sleep <us>", "pause in every turn, 0 to 1000 microseconds", pause, 0)
     .option("-v, --verbose", "say more; twice: every kick, interrupt and queue dump", count, 0)
     .option("--anti-spoof <rules>", ANTI_SPOOF_HELP)
+    .option("--rate <limits>", `rate limits: ${RATE_USAGE}`, "none")
     .option("--reconnect", "wait for QEMU, and connect again when it goes away", false)
     .option("--allow-unverified", "ship programs even if the verifier refuses them", false)
     .option("--allow-unsealed", "also use guest RAM in files that QEMU could shrink", false)
@@ -138,6 +142,7 @@ async function workerOptions(flags: BackendFlags): Promise<BackendOptions> {
     statistics: flags.stats,
     verbosity: flags.verbose,
     policies: policiesOf(flags),
+    rate: orUsage(() => rateOf(flags.rate)),
   };
 }
 
@@ -252,6 +257,7 @@ function specOf(flags: BackendFlags): NicSpec {
     ...{ loop: flags.busyWait ? "busy" : "adaptive", spin: flags.adaptive ? DEFAULT_SPIN_US : 0 },
     ...{ allowUnverified: flags.allowUnverified, allowUnsealed: flags.allowUnsealed },
     policies: flags.antiSpoof === undefined ? [] : [`${antiSpoof.name}:${flags.antiSpoof}`],
+    rate: flags.rate,
   });
 }
 
@@ -260,8 +266,9 @@ function runningNic(spec: NicSpec, worker: WorkerHandle<BackendOptions>, events:
     spec,
     worker: {
       request: (verb, body) => {
-        if (verb !== "set-mtu") return worker.request(verb, body);
-        return Promise.reject(failure("the original's protocol has no MTU: it is 1500"));
+        const problem = whyNot(verb, body, spec);
+        if (problem === null) return worker.request(verb, body);
+        return Promise.reject(failure(problem));
       },
     },
     process: async () => ({
@@ -271,6 +278,19 @@ function runningNic(spec: NicSpec, worker: WorkerHandle<BackendOptions>, events:
     replace: () => Promise.reject(failure("the hypervisor of a backend replaces its programs")),
     changed: (actions) => events.publish("changed", spec.name, { changed: actions }),
   });
+}
+
+/** @returns what a backend cannot do of what a NIC can; null: it can */
+function whyNot(verb: string, body: unknown, { mac }: NicSpec): string | null {
+  if (verb === "set-mtu") return "the original's protocol has no MTU: it is 1500";
+  if (verb !== "set-policies") return null;
+  // Of the VMM's NIC only the VMM knows the address; the spec's is made up.
+  const unknown = (body as PolicySpec[]).some(
+    (each) => each.kind === antiSpoof.name && formatMac(each.mac) === mac,
+  );
+  return unknown
+    ? "anti-spoof: mac: the VMM does not tell the NIC's address: use mac=ADDRESS"
+    : null;
 }
 
 /** Listens for clients of the API, and accepts them. */

@@ -268,6 +268,27 @@ describe("a NIC that is served", () => {
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).port, "source");
   });
 
+  test("takes rate limits while it runs, and refuses wrong ones with what to write", () => {
+    const set = run(["set-rate", socket, "tx-bytes=1M,rx-packets=10"]);
+    assert.match(set.stdout, /^rate limits: tx-bytes=1M,rx-packets=10$/m);
+    run(["set-port", socket, "source"]);
+    const received = () =>
+      JSON.parse(run(["status", socket, "--json"]).stdout).queues[0].counters.packets;
+    assert.ok(received() < 1000);
+    const wrong = run(["set-rate", socket, "tx=1M"]);
+    assert.equal(wrong.status, 2);
+    assert.match(wrong.stderr, /rate: "tx=1M": use each of tx-bytes, .*rx-bytes=1M/);
+    assert.equal(run(["set-rate", socket, "none"]).stdout, "rate limits: none\n");
+  });
+
+  test("takes other policies while it runs, and refuses wrong ones with what to write", () => {
+    const set = run(["set-policies", socket, "mac,vlan=10"]);
+    assert.equal(set.stdout, "policies: anti-spoof:mac,vlan=10\n");
+    const wrong = run(["set-policies", socket, "mac,vlan=ten"]);
+    assert.equal(wrong.status, 2);
+    assert.match(wrong.stderr, /VLAN "ten": use numbers from 0 to/);
+  });
+
   test("takes another MTU while it runs, up to what it was started with", () => {
     assert.match(run(["set-mtu", socket, "1300"]).stdout, /^MTU 1300: the guest follows$/m);
     assert.equal(JSON.parse(run(["status", socket, "--json"]).stdout).mtu, 1300);

@@ -24,11 +24,11 @@ export type Schema =
     };
 
 /** A change that a running NIC takes. */
-export interface LiveChange<V> {
+export interface LiveChange<V, Spec> {
   /** What its worker calls it: a row of the worker's table of verbs. */
   readonly verb: string;
   /** What the worker is sent: plain data. */
-  readonly body: (value: V) => unknown;
+  readonly body: (value: V, spec: Spec) => unknown;
   /** What came of it, for people. @param status of the NIC behind the change */
   readonly told: (from: V, to: V, status: Readonly<Record<string, unknown>>) => string;
 }
@@ -50,7 +50,7 @@ export interface Field<V extends Value, Spec> {
   /** What the schema cannot say. @throws Error that says what is wrong, and what to do */
   readonly check?: (value: V) => void;
   /** Or why a running NIC does not take one: a clause behind "because". */
-  readonly change: LiveChange<V> | string;
+  readonly change: LiveChange<V, Spec> | string;
   /** For tests, and not in the help text. */
   readonly hidden?: boolean;
 }

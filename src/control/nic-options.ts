@@ -8,7 +8,7 @@ import { parsePolicy } from "../net/policies/index.ts";
 import { ConfigError, checkConfig, parseMac } from "../nic/config.ts";
 import type { NicOptions } from "./handle.ts";
 import { requireShort } from "./socket-path.ts";
-import type { NicSpec } from "./spec.ts";
+import { type NicSpec, rateOf } from "./spec.ts";
 
 /** The spec's ring format. */
 export interface LoadedDevice {
@@ -38,6 +38,7 @@ export function nicOptions(spec: NicSpec, { device, format }: LoadedDevice): Nic
     pciDevice: spec.originalId ? PCI_DEVICE_ORIGINAL : PCI_DEVICE,
     ...{ spinUs: spinOf(spec), answerDelayMs: spec.answerDelay },
     allowUnsealed: spec.allowUnsealed,
+    rate: rateOf(spec.rate),
     policies: spec.policies.map((each) => parsePolicy(each, { mac })),
   };
 }

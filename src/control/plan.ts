@@ -120,11 +120,11 @@ async function undo(
   return outcome;
 }
 
-/** What the worker is sent for an action. */
-export function bodyOf({ field, to }: Action): unknown {
+/** What the worker of a NIC is sent for an action. */
+export function bodyOf({ field, to }: Action, spec: NicSpec): unknown {
   const { change } = fieldOf(field);
   if (typeof change === "string") throw new Error(`${field} cannot change live`);
-  return change.body(to);
+  return change.body(to, spec);
 }
 
 /** One line for people. */

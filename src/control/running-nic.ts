@@ -95,7 +95,7 @@ export class RunningNic {
 
   async #change(action: Action, all: readonly Action[]): Promise<void> {
     if (replaces(action)) return this.#replace(all.filter(replaces));
-    await this.#options.worker.request(action.verb, bodyOf(action));
+    await this.#options.worker.request(action.verb, bodyOf(action, this.#spec));
     this.#spec = { ...this.#spec, [action.field]: action.to };
   }
 

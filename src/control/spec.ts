@@ -10,6 +10,7 @@ import { DEFAULT_SPIN_US } from "../engine/loop.ts";
 import { isOffloadWord, OFFLOAD_WORDS } from "../memory/offloads.ts";
 import { PORT_KINDS, parsePort } from "../net/create.ts";
 import { POLICY_KINDS, parsePolicy } from "../net/policies/index.ts";
+import { RATE_USAGE, type RateSpec, rateLimit } from "../net/policies/rate-limit.ts";
 import { ANTI_SPOOF_HELP, antiSpoof } from "../net/policies/spoof-guard.ts";
 import { formatMac, LINUX_MTU, MAX_MTU, MIN_MTU, parseMac } from "../nic/config.ts";
 import type { Field, LiveChange, Schema, Value } from "./field.ts";
@@ -22,6 +23,7 @@ export interface NicSpec {
   readonly programs: string;
   readonly port: string;
   readonly policies: readonly string[];
+  readonly rate: string;
   readonly mtu: number;
   readonly maxMtu: number;
   readonly mac: string;
@@ -68,12 +70,19 @@ const FLAG: Schema = { type: "boolean" };
 
 /** What the worker calls the replacement of programs and rings; all its fields are one change. */
 export const REPLACE = "replace-set";
-const replaced = <V>(): LiveChange<V> => ({
+const replaced = <V>(): LiveChange<V, NicSpec> => ({
   ...{ verb: REPLACE, body: (value) => value, told: () => "" },
 });
 const READ_ONCE = "the guest's driver reads it once, when it finds the NIC";
 const ON_START = "it is set up when the NIC starts";
 const IDENTITY = "it is what the NIC is found by";
+
+const NO_RATE = "none";
+
+/** The rate limits as a worker takes them. @throws PortSpecError */
+export function rateOf(text: string): RateSpec | null {
+  return text === NO_RATE ? null : rateLimit.parse(text, { mac: null });
+}
 
 /** In the order in which they are shown. */
 export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpec> } = {
@@ -118,7 +127,22 @@ export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpe
       write: ([policy = ""]) => policy.slice(antiSpoof.name.length + 1),
     },
     check: (policies) => void policies.map((each) => parsePolicy(each, { mac: ANY_MAC })),
-    change: "it is set up with the port, when the NIC starts",
+    change: {
+      verb: "set-policies",
+      body: (policies, { mac }) =>
+        policies.map((each) => parsePolicy(each, { mac: parseMac(mac) })),
+      told: (_from, to) => `policies: ${to.join(" ") || "none"}`,
+    },
+  },
+  rate: {
+    about: `rate limits: ${RATE_USAGE}`,
+    schema: text(256),
+    ...{ default: NO_RATE, option: "--rate <limits>" },
+    check: (rate) => void rateOf(rate),
+    change: {
+      ...{ verb: "set-rate", body: rateOf },
+      told: (_from, to) => `rate limits: ${to}`,
+    },
   },
   mtu: {
     about: "MTU that the guest may use; without Ethernet header and VLAN tags",

@@ -11,6 +11,7 @@ import { Complaints } from "../frontends/complaints.ts";
 import type { Frontend, Parts, Served, Verbs } from "../frontends/served.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { PolicySpec } from "../net/policies/index.ts";
+import type { RateSpec } from "../net/policies/rate-limit.ts";
 import { keepLedger, type Ledger } from "../os/ledger.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { LineLimit, limitedLog } from "./line-limit.ts";
@@ -28,6 +29,7 @@ export interface WorkerOptions {
   readonly port: PortSpec;
   /** See `WorkerPortsOptions`. */
   readonly policies?: readonly PolicySpec[];
+  readonly rate?: RateSpec | null;
   /** The process becomes another user once everything is open. */
   readonly losesRights?: boolean;
   /** See `LoopOptions`. */
@@ -133,11 +135,12 @@ class Harness<Options> {
   }
 
   #makePairs(): QueuePair[] {
-    const { ports, txCounters } = this.#ports;
+    const { ports, counters } = this.#ports;
     return ports.map((port, i) => {
       const fire = (vector: number): void => this.#served.fire(vector);
       const vectors = { rxVector: i, txVector: ports.length + i };
-      return new QueuePair({ port, txCounters: txCounters[i], ...vectors, fire });
+      const { rx: rxCounters, tx: txCounters } = counters[i];
+      return new QueuePair({ port, rxCounters, txCounters, ...vectors, fire });
     });
   }
 
@@ -169,6 +172,9 @@ class Harness<Options> {
         // The link of another port is not an event of the old one.
         this.#portsUp = this.#arePortsUp();
       },
+      "set-policies": (policies: readonly PolicySpec[]) =>
+        this.#ports.setPolicies(policies, this.#pairs),
+      "set-rate": (rate: RateSpec | null) => this.#ports.setRate(rate, this.#pairs),
     };
   }
 

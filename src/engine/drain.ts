@@ -3,6 +3,9 @@ import { Batch } from "../memory/index.ts";
 import { waitWritable } from "../os/fd.ts";
 import type { QueuePair } from "./pair.ts";
 
+/** A word that is never notified: waiting for it sleeps. */
+const NEVER = new Int32Array(new SharedArrayBuffer(4));
+
 /**
  * Sends what the guest has published, at most one ring of it: a guest may go on publishing.
  * @param ms how long to wait, in all, for a port that blocks; 0: only what it takes at once
@@ -19,9 +22,18 @@ export function drainTransmit(pair: QueuePair, ms: number): void {
     sent += n;
     if (n > 0) continue;
     if (!pair.txBlocked) return;
-    if (!waitWritable(pair.port.fd, deadline - performance.now())) return;
+    const left = deadline - performance.now();
+    if (!(pair.txHeld ? waitForLimit(pair, left) : waitWritable(pair.port.fd, left))) return;
     pair.portWritable();
   }
+}
+
+/** @returns false if the limit holds packets for longer than `left` milliseconds */
+function waitForLimit({ port }: QueuePair, left: number): boolean {
+  const { sendHeldMs } = port;
+  if (sendHeldMs > left) return false;
+  Atomics.wait(NEVER, 0, 0, sendHeldMs);
+  return true;
 }
 
 /** Counts packets that were published and not sent: they stay in the rings, for the guest. */

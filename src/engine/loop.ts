@@ -206,11 +206,12 @@ export class Loop {
     return true;
   }
 
-  /** @returns `ms`, or the time until a back-off ends or an interrupt is due if that is sooner */
+  /** @returns `ms`, or the time until a back-off or a limit's hold ends or an interrupt is due */
   #longestSleep(ms: number): number {
     let longest = ms;
-    for (const { backOffMs, heldMs } of this.#pairs) {
+    for (const { backOffMs, heldMs, limitMs } of this.#pairs) {
       if (backOffMs > 0) longest = Math.min(longest, Math.ceil(backOffMs));
+      longest = Math.min(longest, Math.ceil(limitMs));
       longest = Math.min(longest, Math.floor(heldMs));
     }
     return longest;
@@ -238,7 +239,7 @@ export class Loop {
       const { fd, linkUp } = pair.port;
       if (linkUp !== this.#watches[i].linkUp) this.#housekeepingDue = true;
       this.#watches[i].linkUp = linkUp;
-      const blocked = pair.txBlocked && pair.tx.sending !== null;
+      const blocked = pair.txBlocked && !pair.txHeld && pair.tx.sending !== null;
       const events = (pair.canReceive ? EPOLLIN : 0) | (blocked ? EPOLLOUT : 0);
       this.#watch(i, linkUp && events !== 0 ? fd : -1, events);
     }

@@ -8,25 +8,18 @@
 
 import type { RxRing, TxRing } from "../devices/format.ts";
 import {
-  BATCHES,
-  BYTES,
-  DROP_BAD_ADDRESS,
-  DROP_BAD_CHAIN,
-  DROP_BAD_CHECKSUM,
-  DROP_BAD_LENGTH,
-  DROP_BAD_SEGMENTATION,
   DROP_PORT,
   DROP_TOO_LONG,
   FILTERED,
   INTERRUPTS,
   NO_BUFFERS,
-  PACKETS,
   type QueueCounters,
 } from "../memory/counters.ts";
 import { Batch, type ReceiveFilter } from "../memory/index.ts";
 import { receiveOffloads } from "../memory/offloads.ts";
 import type { Port } from "../net/port.ts";
 import { Coalescer } from "./coalescer.ts";
+import { brokenDescriptors, countMoved } from "./moved.ts";
 import { RxQueue, TxQueue } from "./queue.ts";
 import type { RingSettings } from "./registered-ring.ts";
 
@@ -61,6 +54,9 @@ export class QueuePair {
   rxStarved = false;
   /** The port would have blocked: the transmit ring is not polled until the port is writable. */
   txBlocked = false;
+  /** A limit holds packets back, and only time ends that: the port's descriptor does not tell. */
+  txHeld = false;
+  rxHeld = false;
   readonly rxCoalescer = new Coalescer();
   readonly txCoalescer = new Coalescer();
   #interruptDue = false;
@@ -96,6 +92,7 @@ export class QueuePair {
     const { tx: queue, port } = this;
     const tx = queue.sending;
     if (this.txCoalescer.holds && this.txCoalescer.expired()) this.#interruptTxIfWanted();
+    if (this.txHeld && port.sendHeldMs === 0) this.portWritable();
     if (tx === null || this.txBlocked || queue.backOff.leftMs > 0) return 0;
     const { counters } = queue;
     const batch = this.#batch;
@@ -105,6 +102,7 @@ export class QueuePair {
     if (tx.gather(batch) > 0) {
       consumed = port.send(batch);
       this.txBlocked = port.sendBlocked;
+      this.txHeld = this.txBlocked && port.sendHeldMs > 0;
     }
     this.txCoalescer.completed(consumed);
     if (tx.consume(batch, consumed) && this.txCoalescer.wanted()) this.#interruptTx();
@@ -130,7 +128,9 @@ export class QueuePair {
     const { rx: queue, port } = this;
     const rx = queue.ring;
     if (this.rxCoalescer.holds && this.rxCoalescer.expired()) this.#interruptRxIfWanted();
+    if (this.rxHeld) this.rxHeld = port.receiveHeldMs > 0;
     if (rx === null || queue.backOff.leftMs > 0) return 0;
+    if (this.rxHeld && !this.#batch.urgent) return 0;
     this.#interruptDue = false;
     let total = 0;
     for (let few = FIRST_OFFER; ; few = BUDGET) {
@@ -161,6 +161,7 @@ export class QueuePair {
     this.rxStarved = false;
     const { dropped, tooLong } = port;
     port.receive(batch);
+    this.rxHeld = port.receiveHeldMs > 0;
     if (rx.deliver(batch)) this.#interruptDue = true;
     countMoved(counters, batch, batch.packets);
     if (batch.filtered > 0) counters[FILTERED] += batch.filtered;
@@ -189,13 +190,18 @@ export class QueuePair {
     this.#interruptRx();
   }
 
-  /** Drains the port into the guest, as far as the guest has buffers. */
+  /**
+   * Drains the port into the guest, as far as the guest has buffers. A limit holds nothing back,
+   * for there is no later; it counts what comes, and holds what comes after.
+   */
   takeWaiting(): void {
+    this.#batch.urgent = true;
     for (let left = MAX_WAITING; left > 0; ) {
       const moved = this.fillRx();
-      if (moved === 0) return;
+      if (moved === 0) break;
       left -= moved;
     }
+    this.#batch.urgent = false;
   }
 
   /** The port shall bring no more than this, and what it has queued before is still received. */
@@ -220,14 +226,32 @@ export class QueuePair {
     const { dropped } = this.port;
     this.port.discard();
     this.rx.counters[DROP_PORT] += this.port.dropped - dropped;
-    this.port = port;
+    this.setPolicies(port);
     port.setReceiveOffloads(this.#receiveOffloads);
+  }
+
+  /** Other policies in front of the same port. */
+  setPolicies(port: Port): void {
+    this.port = port;
+    this.rxHeld = false;
     this.portWritable();
   }
 
   /** Ends the wait for a blocked port: it is writable, or only the next send can tell. */
   portWritable(): void {
     this.txBlocked = false;
+    this.txHeld = false;
+  }
+
+  /** Milliseconds until a limit lets packets through again; Infinity: none holds them. */
+  get limitMs(): number {
+    const { rx, tx, port } = this;
+    const holdsTx = this.txHeld && tx.sending !== null;
+    const holdsRx = this.rxHeld && rx.ring !== null && !this.rxBackingOff;
+    return Math.min(
+      holdsTx ? port.sendHeldMs : Number.POSITIVE_INFINITY,
+      holdsRx ? port.receiveHeldMs : Number.POSITIVE_INFINITY,
+    );
   }
 
   /** Milliseconds until a direction in back-off is polled again; 0: none is in back-off. */
@@ -245,7 +269,8 @@ export class QueuePair {
   /** The port may be read: the receive ring is served, and not out of buffers. */
   get canReceive(): boolean {
     const { ring } = this.rx;
-    return ring !== null && !ring.broken && !this.rxStarved && !this.rxBackingOff;
+    if (this.rxStarved || this.rxHeld || this.rxBackingOff) return false;
+    return ring !== null && !ring.broken;
   }
 
   /**
@@ -316,25 +341,4 @@ export class QueuePair {
     this.rx.counters[INTERRUPTS]++;
     this.#fire(this.rx.vector);
   }
-}
-
-/** Counts the first `count` packets of a batch as moved. */
-function countMoved(counters: QueueCounters, { length }: Batch, count: number): void {
-  if (count === 0) return;
-  let bytes = 0;
-  for (let p = 0; p < count; p++) bytes += length[p];
-  counters[PACKETS] += count;
-  counters[BYTES] += bytes;
-  counters[BATCHES]++;
-}
-
-/** Descriptors that were skipped as invalid, in total. */
-function brokenDescriptors(counters: QueueCounters): number {
-  return (
-    counters[DROP_BAD_ADDRESS] +
-    counters[DROP_BAD_LENGTH] +
-    counters[DROP_BAD_CHAIN] +
-    counters[DROP_BAD_CHECKSUM] +
-    counters[DROP_BAD_SEGMENTATION]
-  );
 }

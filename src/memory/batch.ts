@@ -37,6 +37,11 @@ export class Batch {
   filter: ReceiveFilter | null = null;
   /** Receiving: packets that the filter left out. */
   filtered = 0;
+  /** Receiving: limits hold nothing back, and count it. `clear` leaves it. */
+  urgent = false;
+  /** Receiving: see `limit`. */
+  #mostPackets: number;
+  #bytesLeft = Number.POSITIVE_INFINITY;
   /** First segment of each packet, and one entry more. */
   readonly first: Int32Array;
   /** Bytes of each packet. */
@@ -63,6 +68,7 @@ export class Batch {
 
   constructor(maxPackets = 128, maxSegments = maxPackets) {
     this.maxPackets = maxPackets;
+    this.#mostPackets = maxPackets;
     this.maxSegments = maxSegments;
     this.first = new Int32Array(maxPackets + 1);
     this.length = new Int32Array(maxPackets);
@@ -144,9 +150,19 @@ export class Batch {
     this.#least = least;
   }
 
+  /**
+   * Receiving: takes so many more packets at most, and none after so many bytes: the last one may
+   * exceed them. `clear` leaves the limits.
+   */
+  limit(packets: number, bytes: number): void {
+    this.#mostPackets = Math.min(this.maxPackets, this.packets + packets);
+    this.#bytesLeft = bytes;
+  }
+
   /** Receiving: bytes that the next packet may have; 0 if the batch takes no more packets. */
   nextBuffer(): number {
-    if (this.packets >= this.maxPackets || this.used >= this.segments) return 0;
+    if (this.packets >= this.#mostPackets || this.used >= this.segments) return 0;
+    if (this.#bytesLeft <= 0) return 0;
     if (!this.spanning) return this.size[this.used];
     const { maxPacket } = this;
     let free = 0;
@@ -172,6 +188,7 @@ export class Batch {
     if (!this.spanning) s++;
     else for (let left = length; left > 0 && s < this.segments; s++) left -= this.size[s];
     this.length[p] = length;
+    this.#bytesLeft -= length;
     this.first[p + 1] = s;
     this.used = s;
     this.packets = p + 1;

@@ -22,6 +22,7 @@ export const QUEUE_COUNTERS = [
   ["ringErrors", "times the guest's indices were invalid and the queue was stopped"],
   ["filtered", "received packets for addresses that the guest does not listen to"],
   ["noBuffers", "times a packet waited because the guest had published no buffer"],
+  ["limited", "times packets waited because of a rate limit"],
 ] as const;
 
 export type QueueCounterName = (typeof QUEUE_COUNTERS)[number][0];
@@ -47,6 +48,7 @@ export const DROP_PORT = INDEX.dropPort;
 export const RING_ERRORS = INDEX.ringErrors;
 export const FILTERED = INDEX.filtered;
 export const NO_BUFFERS = INDEX.noBuffers;
+export const LIMITED = INDEX.limited;
 
 /** The counters that are drops. */
 export const DROP_COUNTERS: readonly QueueCounterName[] = QUEUE_COUNTERS.map(

@@ -9,6 +9,8 @@ export abstract class BasePort implements Port {
   readonly fd: number = -1;
   linkUp = true;
   sendBlocked = false;
+  readonly sendHeldMs: number = 0;
+  readonly receiveHeldMs: number = 0;
   receiveDrained = true;
   dropped = 0;
   tooLong = 0;

@@ -24,6 +24,14 @@ export abstract class ForwardingPort implements Port {
 
   abstract get sendBlocked(): boolean;
 
+  get sendHeldMs(): number {
+    return this.port.sendHeldMs;
+  }
+
+  get receiveHeldMs(): number {
+    return this.port.receiveHeldMs;
+  }
+
   get receiveDrained(): boolean {
     return this.port.receiveDrained;
   }
@@ -72,7 +80,11 @@ export abstract class ForwardingPort implements Port {
     throw new RecordError(`${name}: the policy has no state: use null`);
   }
 
+  /** Releases what the policy has of its own; it is not used any more, the port behind it is. */
+  release(): void {}
+
   close(): void {
+    this.release();
     this.port.close();
   }
 }

@@ -15,6 +15,13 @@ export interface Port {
   readonly linkUp: boolean;
   /** The last `send` stopped because the port would have blocked: wait until `fd` is writable. */
   readonly sendBlocked: boolean;
+  /**
+   * Milliseconds until a limit lets packets through that the last `send` left; 0: none holds them.
+   * While a limit holds them `sendBlocked` is true, and `fd` does not tell when that ends.
+   */
+  readonly sendHeldMs: number;
+  /** As `sendHeldMs`, of `receive`. */
+  readonly receiveHeldMs: number;
   /** The last `receive` took all packets; more arrive only after `fd` is readable. */
   readonly receiveDrained: boolean;
   /** Total of packets that were consumed and dropped, without `tooLong`. */

@@ -131,8 +131,9 @@ export class TapPort extends BasePort {
     const { fd } = this;
     const entries = this.#native.address + SINGLE * IOVEC;
     let s = 0;
-    for (let left = batch.maxPackets; left > 0 && s < batch.segments; left--) {
-      const room = batch.size[s];
+    for (let left = batch.maxPackets; left > 0; left--) {
+      const room = batch.nextBuffer();
+      if (room === 0) break;
       this.#entry(SINGLE, batch.address[s], room);
       const result = readv(fd, entries, 2);
       if (result <= 0) return this.#nothing(result);

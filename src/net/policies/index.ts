@@ -2,14 +2,20 @@
  * The kinds of policies. A new one is a file that exports a `PolicyKind`, and one line in this
  * list; see README.md.
  */
-import type { QueueCounters } from "../../memory/counters.ts";
 import { readRecord } from "../../memory/record.ts";
 import type { Port } from "../port.ts";
 import { PortSpecError } from "../words.ts";
-import type { AnyPolicySpec, PolicyContext, PolicyKind, PolicyPort } from "./policy.ts";
+import type {
+  AnyPolicySpec,
+  PairCounters,
+  PolicyContext,
+  PolicyKind,
+  PolicyPort,
+} from "./policy.ts";
+import { rateLimit } from "./rate-limit.ts";
 import { antiSpoof } from "./spoof-guard.ts";
 
-const KINDS = [antiSpoof] as const;
+const KINDS = [antiSpoof, rateLimit] as const;
 
 /** A policy as plain data, so that it can be sent to the worker that will open it. */
 export type PolicySpec = ReturnType<(typeof KINDS)[number]["parse"]>;
@@ -46,24 +52,51 @@ export interface OpenPolicies {
    * @throws RecordError
    */
   prepare(name: string, value: unknown): () => void;
+  /** Releases the policies, and not the port. */
+  release(): void;
+}
+
+/** What the policies of a list share among a NIC's queue pairs. */
+export type SharedState = ReadonlyMap<string, unknown>;
+
+/** @param before what the policies shared that these replace */
+export function shareState<S extends AnyPolicySpec>(
+  specs: readonly S[],
+  before: SharedState = new Map(),
+  kinds: readonly PolicyKind[] = KINDS,
+): SharedState {
+  const shared = new Map<string, unknown>();
+  for (const [i, spec] of specs.entries()) {
+    const key = keyOf(specs, i);
+    shared.set(key, kindOf(spec.kind, kinds).share?.(spec, before.get(key)));
+  }
+  return shared;
+}
+
+/** A list may have a kind more than once. */
+function keyOf(specs: readonly AnyPolicySpec[], i: number): string {
+  const { kind } = specs[i];
+  return `${kind} ${specs.slice(0, i).filter((each) => each.kind === kind).length}`;
 }
 
 /**
  * Puts policies in front of a port, in the order of the list: the first one sees what the guest
  * sends first, and what it receives last.
- * @param counters of the transmit queue
+ * @param options `shared`: of `shareState`, the same for all queue pairs of the NIC
  * @throws PortSpecError
  */
 export function openPolicies<S extends AnyPolicySpec>(
   specs: readonly S[],
   port: Port,
-  counters: QueueCounters,
-  kinds: readonly PolicyKind[] = KINDS,
+  counters: PairCounters,
+  options: { readonly kinds?: readonly PolicyKind[]; readonly shared?: SharedState } = {},
 ): OpenPolicies {
+  const { kinds = KINDS, shared = shareState(specs, undefined, kinds) } = options;
   const found = specs.map((spec) => kindOf(spec.kind, kinds));
   const open: { readonly kind: string; readonly policy: PolicyPort }[] = [];
   for (const [i, spec] of [...specs.entries()].reverse()) {
-    const policy = found[i].open(spec, open[0]?.policy ?? port, counters);
+    const behind = open[0]?.policy ?? port;
+    const policy = found[i].open(spec, behind, counters, shared.get(keyOf(specs, i)));
     open.unshift({ kind: spec.kind, policy });
   }
   return {
@@ -73,6 +106,9 @@ export function openPolicies<S extends AnyPolicySpec>(
       policies: open.map(({ kind, policy }) => ({ kind, state: policy.save() })),
     }),
     prepare: (name, value) => preparePolicies(name, value, open),
+    release: () => {
+      for (const { policy } of open) policy.release();
+    },
   };
 }
 

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { TestPort } from "../../../test/support/guest.ts";
 import { refuseSpoilt } from "../../../test/support/records.ts";
-import { DROP_SPOOFED, newQueueCounters, type QueueCounters } from "../../memory/counters.ts";
+import { DROP_SPOOFED, newQueueCounters } from "../../memory/counters.ts";
 import { Batch } from "../../memory/index.ts";
 import { RecordReader } from "../../memory/record.ts";
 import { mapAnonymous } from "../../os/memory.ts";
@@ -67,6 +67,9 @@ const noted: PolicyKind<NotedSpec> = {
   open: ({ note }, port) => new Noted(port, note),
 };
 
+const kinds = [noted, antiSpoof];
+const counters = () => ({ tx: newQueueCounters(), rx: newQueueCounters() });
+
 function packets(count: number): Batch {
   const memory = mapAnonymous(4096);
   const batch = new Batch(64);
@@ -81,7 +84,7 @@ test("first policy of a list sees sent packets first and received packets last",
     { kind: "noted", note: "first" },
     { kind: "noted", note: "second" },
   ];
-  const { port } = openPolicies(specs, inner, newQueueCounters(), [noted]);
+  const { port } = openPolicies(specs, inner, counters(), { kinds: [noted] });
   assert.equal(port.send(packets(2)), 2);
   inner.incoming.push(new Uint8Array(60));
   const free = new Batch(64);
@@ -98,18 +101,18 @@ test("first policy of a list sees sent packets first and received packets last",
 
 test("policies count what they drop in the queue of their port", () => {
   const mac = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
-  const counters: QueueCounters = newQueueCounters();
+  const { tx, rx } = counters();
   const inner = new TestPort();
-  const { port } = openPolicies([parsePolicy("anti-spoof:mac", { mac })], inner, counters);
+  const { port } = openPolicies([parsePolicy("anti-spoof:mac", { mac })], inner, { tx, rx });
   assert.equal(port.send(packets(3)), 3);
-  assert.equal(counters[DROP_SPOOFED], 3);
+  assert.equal(tx[DROP_SPOOFED], 3);
   assert.equal(inner.sent.length, 0);
   port.close();
 });
 
 test("port is used as it is when there are no policies", () => {
   const inner = new TestPort();
-  assert.equal(openPolicies([], inner, newQueueCounters()).port, inner);
+  assert.equal(openPolicies([], inner, counters()).port, inner);
 });
 
 const FIXTURE = new URL("../../../../src/net/policies/testdata/state-v1.json", import.meta.url);
@@ -122,7 +125,7 @@ test("record of version 1 restores the state of each policy, and spoilt ones are
     { kind: "noted", note: "second" },
   ];
   const attempt = (value: unknown): unknown => {
-    const policies = openPolicies(specs, new TestPort(), newQueueCounters(), [noted, antiSpoof]);
+    const policies = openPolicies(specs, new TestPort(), counters(), { kinds });
     try {
       policies.prepare("policies", value)();
       return policies.save();
@@ -135,6 +138,6 @@ test("record of version 1 restores the state of each policy, and spoilt ones are
 });
 
 test("unknown policy is refused with the ones that there are", () => {
-  const message = /unknown policy "rate": use anti-spoof:/;
-  assert.throws(() => parsePolicy("rate:100", { mac: null }), { code: "PORT", message });
+  const message = /unknown policy "shape": use anti-spoof:/;
+  assert.throws(() => parsePolicy("shape:100", { mac: null }), { code: "PORT", message });
 });

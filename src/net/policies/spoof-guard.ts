@@ -79,8 +79,7 @@ export class SpoofGuard extends ForwardingPort {
     return consumed;
   }
 
-  override close(): void {
-    super.close();
+  override release(): void {
     this.#native.unmap();
   }
 
@@ -170,7 +169,7 @@ export const antiSpoof: PolicyKind<SpoofRules> = {
       ...tagsOf(words.get("tags"), vlans !== undefined),
     };
   },
-  open: (rules, port, counters) => new SpoofGuard(port, rules, counters),
+  open: (rules, port, { tx }) => new SpoofGuard(port, rules, tx),
 };
 
 function refused(why: string): PortSpecError {
