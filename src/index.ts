@@ -9,6 +9,8 @@
  *     bpfhv/memory             guest memory: translation, batches
  *     bpfhv/vfio-user          a server for PCI devices of any kind
  *     bpfhv/guest              a guest driver in user space
+ *     bpfhv/testing            a NIC under load in this process, for tests of ring formats
+ *     bpfhv/register           Node.js loads TypeScript: node --import bpfhv/register
  */
 import { readFileSync } from "node:fs";
 

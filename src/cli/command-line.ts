@@ -22,6 +22,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   disasm: async () => (await import("./disasm.ts")).disasmCommand(),
   run: async () => (await import("./run.ts")).runCommand(),
   verify: async () => (await import("./verify.ts")).verifyCommand(),
+  new: async () => (await import("./new.ts")).newCommand(),
   test: async () => (await import("./test.ts")).testCommand(),
   backend: async () => (await import("./backend.ts")).backendCommand(),
   drive: async () => (await import("./drive.ts")).driveCommand(),

@@ -3,7 +3,7 @@
  * demo.
  */
 import type { RingFormat } from "../devices/format.ts";
-import { programSets } from "../devices/program-set.ts";
+import { type ProgramSets, programSets } from "../devices/program-set.ts";
 import { QueuePair } from "../engine/pair.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";
@@ -20,6 +20,8 @@ export interface LocalNicOptions {
   /** Receives MSI-X vectors. */
   readonly interrupt?: (vector: number) => void;
   readonly config?: Partial<Omit<NicConfig, "device" | "pairs">>;
+  /** Compiled elsewhere; default: compiled here. */
+  readonly programs?: ProgramSets;
 }
 
 export interface LocalChoice {
@@ -28,6 +30,7 @@ export interface LocalChoice {
   readonly features?: number;
   readonly limitMs?: number;
   readonly mayLose?: boolean;
+  readonly programs?: ProgramSets;
 }
 
 export class LocalNic {
@@ -60,7 +63,7 @@ export class LocalNic {
       ...options.config,
     };
     this.nic = new Nic(config, this.pairs);
-    this.nic.ship(programSets(device, config));
+    this.nic.ship(options.programs ?? programSets(device, config));
     this.nic.attach({ memory, fire: (vector) => this.interrupt(vector) });
     this.nic.busMasterChanged(true);
   }
@@ -69,7 +72,7 @@ export class LocalNic {
   replace(device: RingFormat, choice: LocalChoice = {}): void {
     const { rxBufs, txBufs } = { rxBufs: 256, txBufs: 256, ...choice };
     const { features = device.features, limitMs = 10_000, mayLose = false } = choice;
-    const programs = programSets(device, { rxBufs, txBufs });
+    const programs = choice.programs ?? programSets(device, { rxBufs, txBufs });
     const set = { format: device, rxBufs, txBufs, features };
     replaceSet(this.nic, { set, programs, limitMs, mayLose });
   }

@@ -27,7 +27,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...["os", "abi"],
   ],
   guest: ["abi", "ebpf", "vfio-user", "memory", "os"],
-  suite: ["abi", "ebpf", "guest", "nic", "engine", "devices", "net", "memory"],
+  suite: ["abi", "ebpf", "guest", "nic", "engine", "devices", "net", "memory", "os"],
   vm: ["os", "errors.ts"],
   cli: [
     ...[

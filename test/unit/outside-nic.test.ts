@@ -20,7 +20,7 @@ import { GuestDriver } from "../../src/guest/driver.ts";
 import { LocalMemory } from "../../src/guest/memory.ts";
 import { VfioUserClient } from "../../src/guest/vfio-user-client.ts";
 import type { NicStatus } from "../../src/nic/status.ts";
-import { frameOf, numberOf } from "../support/guest.ts";
+import { FULL, frameOf, numberOf } from "../support/guest.ts";
 import { until } from "../support/os.ts";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
@@ -86,6 +86,39 @@ for (const [resolution, module] of [
     assert.match(check("wrong.ts").stdout, /'size' does not exist in type 'NicDefinition'/);
   });
 }
+
+test("new writes a project whose types are right, and whose tests pass", () => {
+  const made = bpfhv("new", "first-nic");
+  assert.equal(made.status, 0, made.stderr);
+  assert.match(made.stdout, /cd first-nic\n {2}npx bpfhv dev first-nic\.ts/);
+  const folder = join(project, "first-nic");
+  const { scripts, dependencies } = JSON.parse(
+    readFileSync(join(folder, "package.json"), "utf8"),
+  ) as { scripts: { test: string }; dependencies: { bpfhv: string } };
+  assert.match(dependencies.bpfhv, /^\^\d/);
+  // As npm's shell would find them.
+  const bin = join(project, "bin");
+  mkdirSync(bin);
+  symlinkSync(MAIN, join(bin, "bpfhv"));
+  symlinkSync(join(ROOT, "node_modules/.bin/tsc"), join(bin, "tsc"));
+  const { status, stdout, stderr } = spawnSync(
+    "sh",
+    ["-c", `${scripts.test} --bufs 16 --only ${FULL ? "" : "rings"}`],
+    {
+      ...{ cwd: folder, encoding: "utf8", timeout: 120_000 },
+      env: { ...process.env, PATH: `${bin}:${process.env.PATH}`, NODE_TEST_CONTEXT: undefined },
+    },
+  );
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, /^# pass 2$/m);
+  assert.match(stdout, /^first_nic: \d+ passed, 0 failed$/m);
+  const before = readFileSync(join(folder, "first-nic.ts"), "utf8");
+  const again = bpfhv("new", "first-nic");
+  assert.equal(again.status, 1);
+  assert.match(again.stderr, /holds .* already: give a folder that is new or empty/);
+  assert.equal(readFileSync(join(folder, "first-nic.ts"), "utf8"), before);
+  for (const name of ["My_NIC", "9", "x".repeat(32)]) assert.equal(bpfhv("new", name).status, 2);
+});
 
 test("verify, compile and test take the path of its module", () => {
   const verified = bpfhv("verify", "--device", NIC);
