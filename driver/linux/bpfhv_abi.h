@@ -67,7 +67,10 @@
 #define BPFHV_REG_FILTER_HI		176
 #define BPFHV_REG_FILTER_STATE		180
 #define BPFHV_REG_COALESCE		184
-#define BPFHV_REG_EXT_END		188
+#define BPFHV_REG_RSS_LO		188
+#define BPFHV_REG_RSS_HI		192
+#define BPFHV_REG_RSS_STATE		196
+#define BPFHV_REG_EXT_END		200
 
 #define BPFHV_VERSION			1
 #define BPFHV_EXT_ID			0x31585642	/* "BVX1" */
@@ -94,6 +97,7 @@
 #define BPFHV_ABILITY_QUEUE_PAIRS	BIT(6)
 #define BPFHV_ABILITY_FILTER		BIT(10)
 #define BPFHV_ABILITY_COALESCE		BIT(11)
+#define BPFHV_ABILITY_RSS		BIT(12)
 
 #define BPFHV_EVENT_LINK_OR_MTU		BIT(0)
 #define BPFHV_EVENT_STAGED		BIT(1)
@@ -108,6 +112,22 @@
 #define BPFHV_FILTER_OK			0
 #define BPFHV_FILTER_INVALID		1
 #define BPFHV_FILTER_ADDRESS		2
+
+/* What the guest wants of flow hashes */
+#define BPFHV_RSS_STEER			1
+#define BPFHV_RSS_REPORT		2
+
+/* RSS_STATE: result of the last request in bits 8 to 15 */
+#define BPFHV_RSS_OK			0
+#define BPFHV_RSS_INVALID		1
+
+/* Packets that are hashed; TCP and UDP: with ports */
+#define BPFHV_HASH_IPV4			BIT(0)
+#define BPFHV_HASH_TCP_V4		BIT(1)
+#define BPFHV_HASH_UDP_V4		BIT(2)
+#define BPFHV_HASH_IPV6			BIT(3)
+#define BPFHV_HASH_TCP_V6		BIT(4)
+#define BPFHV_HASH_UDP_V6		BIT(5)
 
 /* In each half of COALESCE: receive in the low one, transmit in the high one */
 #define BPFHV_COALESCE_ADAPTIVE		0x8000
@@ -168,6 +188,10 @@ struct bpfhv_buf {
 	__le32 reserved;
 };
 
+/* Metadata flags of a received packet with a hash: hash_high, and hdr_len below it */
+#define BPFHV_METADATA_HASH		0x40
+#define BPFHV_METADATA_HASH_PORTS	0x80
+
 /* virtio_net_hdr without num_buffers, little endian */
 struct bpfhv_metadata {
 	__u8 flags;
@@ -188,7 +212,7 @@ struct bpfhv_context {
 	__le32 min_completed_bufs;
 	__le32 min_intr_nsecs;
 	struct bpfhv_metadata metadata;
-	__u8 reserved[2];
+	__le16 hash_high;
 	struct bpfhv_buf bufs[BPFHV_MAX_BUFS];
 };
 
@@ -204,6 +228,19 @@ struct bpfhv_filter {
 };
 
 #define BPFHV_MAX_FILTER_ADDRESSES	511
+
+#define BPFHV_RSS_KEY_SIZE		40
+#define BPFHV_MAX_RSS_TABLE		128
+
+/* Settings of flow hashes */
+struct bpfhv_rss {
+	__le16 flags;
+	__le16 entries;		/* a power of two; 0 without STEER */
+	__le16 types;
+	__le16 zero;
+	__u8 key[BPFHV_RSS_KEY_SIZE];
+	__le16 table[BPFHV_MAX_RSS_TABLE];
+};
 
 struct bpfhv_blob {
 	__le32 magic;
@@ -228,6 +265,7 @@ static_assert(offsetof(struct bpfhv_context, metadata) == 36);
 static_assert(offsetof(struct bpfhv_context, bufs) == 48);
 static_assert(sizeof(struct bpfhv_context) == 2096);
 static_assert(sizeof(struct bpfhv_filter) == 8);
+static_assert(sizeof(struct bpfhv_rss) == 304);
 static_assert(sizeof(struct bpfhv_blob) == 48);
 static_assert(sizeof(struct bpfhv_blob_program) == 24);
 

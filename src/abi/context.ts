@@ -33,6 +33,8 @@ export const CONTEXT = struct("bpfhv_context", PRIVATE_OFFSET, {
   oflags: u32(24),
   min_completed_bufs: u32(28),
   min_intr_nsecs: u32(32),
+  /** Received, with METADATA_HASH: the upper half of the flow's hash; `hdr_len` is the lower. */
+  hash_high: u16(46),
 });
 
 /** `virtio_net_hdr` without `num_buffers`, little endian (VIRTIO 1.1, section 5.1.6). */
@@ -57,6 +59,10 @@ export const METADATA = struct("bpfhv_metadata", BUFS_OFFSET, {
   csum_start: u16(METADATA_OFFSET + VNET_HDR.csum_start.offset),
   csum_offset: u16(METADATA_OFFSET + VNET_HDR.csum_offset.offset),
 });
+
+/** In `flags` of a received packet's metadata: it has a hash, and that covers the ports, too. */
+export const METADATA_HASH = 0x40;
+export const METADATA_HASH_PORTS = 0x80;
 
 export const OFLAG_KICK_NEEDED = 1;
 export const OFLAG_RESCHED_NEEDED = 2;

@@ -51,7 +51,10 @@ export const REG = {
   FILTER_HI: 176,
   FILTER_STATE: 180,
   COALESCE: 184,
-  EXT_END: 188,
+  RSS_LO: 188,
+  RSS_HI: 192,
+  RSS_STATE: 196,
+  EXT_END: 200,
 } as const;
 
 export type RegisterName = keyof typeof REG;
@@ -91,6 +94,7 @@ export const ABILITY = {
   QUEUE_PAIRS: 64,
   FILTER: 1024,
   COALESCE: 2048,
+  RSS: 4096,
 } as const;
 
 /** Bits of EVENT; writing 1 clears a bit. */
@@ -116,6 +120,28 @@ export const MAX_COALESCE_US = 10_000;
 
 /** In COALESCE: receive in its low half, transmit in its high one. */
 export const COALESCE_ADAPTIVE = 0x8000;
+
+/**
+ * What the guest wants of flow hashes (ability RSS). STEER: its table chooses the receive queue;
+ * REPORT: the hash comes with the packet, if the ring format has room for it.
+ */
+export const RSS_FLAG = { STEER: 1, REPORT: 2 } as const;
+
+/** Result of the last RSS request, in RSS_STATE from bit 8 on. */
+export const RSS_RESULT = { OK: 0, INVALID: 1 } as const;
+
+/** Packets that are hashed; TCP and UDP: with ports. */
+export const HASH_TYPE = {
+  IPV4: 1,
+  TCP_V4: 2,
+  UDP_V4: 4,
+  IPV6: 8,
+  TCP_V6: 16,
+  UDP_V6: 32,
+} as const;
+
+/** Entries of the table that chooses a queue: a power of two, at most this. */
+export const MAX_RSS_TABLE = 128;
 
 /** Codes of SET_VERDICT: `generation << 8 | code`, and what it reads. */
 export const VERDICT = { READY: 0, REFUSED: 1, MEMORY: 2, FEATURE: 3, ABORT: 4 } as const;

@@ -6,28 +6,19 @@
  *     in:   ring --offer---> batch <-port.receive-- outside,   then deliver: slots back; interrupt?
  */
 
-import type { RxRing, TxRing } from "../devices/format.ts";
-import {
-  DROP_PORT,
-  DROP_TOO_LONG,
-  FILTERED,
-  INTERRUPTS,
-  NO_BUFFERS,
-  type QueueCounters,
-} from "../memory/counters.ts";
+import type { TxRing } from "../devices/format.ts";
+import { DROP_PORT, INTERRUPTS, type QueueCounters } from "../memory/counters.ts";
 import { Batch, type ReceiveFilter } from "../memory/index.ts";
 import { receiveOffloads } from "../memory/offloads.ts";
 import type { Port } from "../net/port.ts";
 import { Coalescer } from "./coalescer.ts";
 import { brokenDescriptors, countMoved } from "./moved.ts";
 import { RxQueue, TxQueue } from "./queue.ts";
+import { BUDGET, Receiver } from "./receiver.ts";
 import type { RingSettings } from "./registered-ring.ts";
+import type { Steering } from "./steering.ts";
 
-/** Packets per direction and turn. More would delay the other direction and the control socket. */
-export const BUDGET = 64;
-
-/** First offer of buffers: most turns receive fewer packets; each buffer costs a translation. */
-const FIRST_OFFER = 4;
+export { BUDGET };
 
 /** The longest queue of a TAP is a thousand packets; a source has no end. */
 const MAX_WAITING = 2048;
@@ -50,18 +41,13 @@ export class QueuePair {
   readonly rx: RxQueue;
   readonly tx: TxQueue;
   port: Port;
-  /** The port had packets and the guest no buffers: the port is not read until the guest kicks. */
-  rxStarved = false;
+  readonly receiver: Receiver;
   /** The port would have blocked: the transmit ring is not polled until the port is writable. */
   txBlocked = false;
   /** A limit holds packets back, and only time ends that: the port's descriptor does not tell. */
   txHeld = false;
-  rxHeld = false;
-  readonly rxCoalescer = new Coalescer();
   readonly txCoalescer = new Coalescer();
-  #interruptDue = false;
   readonly #batch = new Batch(BUDGET, MAX_SEGMENTS);
-  #receiveOffloads = 0;
   /** The port may hold packets that need offloads which it was told to bring no more. */
   #mayHoldOlder = false;
   readonly #fire: (vector: number) => void;
@@ -76,9 +62,10 @@ export class QueuePair {
       attached: (features) => {
         // The port may bring what was negotiated, not what the configuration allows.
         this.setReceiveOffloads(receiveOffloads(features));
-        this.rxStarved = false;
+        this.receiver.starved = false;
       },
     });
+    this.receiver = new Receiver(this, this.#batch, () => this.#interruptRx());
     this.tx = new TxQueue({
       name: `tx${rxVector}`,
       vector: txVector,
@@ -125,49 +112,7 @@ export class QueuePair {
 
   /** Port to guest. @returns packets moved. */
   fillRx(): number {
-    const { rx: queue, port } = this;
-    const rx = queue.ring;
-    if (this.rxCoalescer.holds && this.rxCoalescer.expired()) this.#interruptRxIfWanted();
-    if (this.rxHeld) this.rxHeld = port.receiveHeldMs > 0;
-    if (rx === null || queue.backOff.leftMs > 0) return 0;
-    if (this.rxHeld && !this.#batch.urgent) return 0;
-    this.#interruptDue = false;
-    let total = 0;
-    for (let few = FIRST_OFFER; ; few = BUDGET) {
-      const packets = this.#fill(rx, Math.min(few, BUDGET - total));
-      total += packets;
-      if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
-    }
-    this.rxCoalescer.completed(total);
-    if (this.#interruptDue && this.rxCoalescer.wanted()) this.#interruptRx();
-    // A guest without buffers must take packets before more can come.
-    if (this.rxStarved && this.rxCoalescer.release()) this.#interruptRxIfWanted();
-    queue.backOff.polled(brokenDescriptors(queue.counters) + port.failures, total);
-    return total;
-  }
-
-  /** Offers `most` buffers to the port and completes the packets it received. @returns packets */
-  #fill(rx: RxRing, most: number): number {
-    const { port } = this;
-    const { counters } = this.rx;
-    const batch = this.#batch;
-    batch.clear();
-    if (rx.offer(batch, most) === 0) {
-      if (rx.deliver(batch)) this.#interruptDue = true;
-      if (!this.rxStarved && !rx.broken) counters[NO_BUFFERS]++;
-      this.rxStarved = true;
-      return 0;
-    }
-    this.rxStarved = false;
-    const { dropped, tooLong } = port;
-    port.receive(batch);
-    this.rxHeld = port.receiveHeldMs > 0;
-    if (rx.deliver(batch)) this.#interruptDue = true;
-    countMoved(counters, batch, batch.packets);
-    if (batch.filtered > 0) counters[FILTERED] += batch.filtered;
-    if (port.dropped !== dropped) counters[DROP_PORT] += port.dropped - dropped;
-    if (port.tooLong !== tooLong) counters[DROP_TOO_LONG] += port.tooLong - tooLong;
-    return batch.packets;
+    return this.receiver.fill();
   }
 
   /**
@@ -195,30 +140,34 @@ export class QueuePair {
    * for there is no later; it counts what comes, and holds what comes after.
    */
   takeWaiting(): void {
-    this.#batch.urgent = true;
+    this.receiver.setUrgent(true);
     for (let left = MAX_WAITING; left > 0; ) {
       const moved = this.fillRx();
       if (moved === 0) break;
       left -= moved;
     }
-    this.#batch.urgent = false;
+    this.receiver.setUrgent(false);
   }
 
   /** The port shall bring no more than this, and what it has queued before is still received. */
   lowerReceiveOffloads(offloads: number): void {
-    this.#mayHoldOlder = (this.#receiveOffloads & ~offloads) !== 0;
-    this.port.setReceiveOffloads(offloads & this.#receiveOffloads, this.#receiveOffloads);
+    this.#mayHoldOlder = (this.receiver.offloads & ~offloads) !== 0;
+    this.port.setReceiveOffloads(offloads & this.receiver.offloads, this.receiver.offloads);
   }
 
   /** Sets the OFFLOAD_* that received packets may need of the guest, for later ports, too. */
   setReceiveOffloads(offloads: number): void {
-    this.#receiveOffloads = offloads;
+    this.receiver.offloads = offloads;
     this.port.setReceiveOffloads(offloads);
   }
 
-  /** Sets which received packets the guest gets; null: all. */
-  setReceiveFilter(filter: ReceiveFilter | null): void {
-    this.#batch.filter = filter;
+  /** As `Receiver.configure`. @param pairs the NIC's */
+  setReceive(
+    filter: ReceiveFilter | null,
+    steering: Steering | null,
+    pairs: readonly QueuePair[],
+  ): void {
+    this.receiver.configure(filter, steering, pairs);
   }
 
   /** Replaces the port, unnoticed by the guest. The caller closes the old one. */
@@ -227,13 +176,13 @@ export class QueuePair {
     this.port.discard();
     this.rx.counters[DROP_PORT] += this.port.dropped - dropped;
     this.setPolicies(port);
-    port.setReceiveOffloads(this.#receiveOffloads);
+    port.setReceiveOffloads(this.receiver.offloads);
   }
 
   /** Other policies in front of the same port. */
   setPolicies(port: Port): void {
     this.port = port;
-    this.rxHeld = false;
+    this.receiver.held = false;
     this.portWritable();
   }
 
@@ -247,7 +196,7 @@ export class QueuePair {
   get limitMs(): number {
     const { rx, tx, port } = this;
     const holdsTx = this.txHeld && tx.sending !== null;
-    const holdsRx = this.rxHeld && rx.ring !== null && !this.rxBackingOff;
+    const holdsRx = this.receiver.held && rx.ring !== null && !this.rxBackingOff;
     return Math.min(
       holdsTx ? port.sendHeldMs : Number.POSITIVE_INFINITY,
       holdsRx ? port.receiveHeldMs : Number.POSITIVE_INFINITY,
@@ -266,11 +215,18 @@ export class QueuePair {
     return this.rx.backOff.leftMs > 0;
   }
 
-  /** The port may be read: the receive ring is served, and not out of buffers. */
+  /** The port may be read. */
   get canReceive(): boolean {
-    const { ring } = this.rx;
-    if (this.rxStarved || this.rxHeld || this.rxBackingOff) return false;
-    return ring !== null && !ring.broken;
+    return this.receiver.ready;
+  }
+
+  /** The port had packets and the guest no buffers: the port is not read until the guest kicks. */
+  get rxStarved(): boolean {
+    return this.receiver.starved;
+  }
+
+  get rxCoalescer(): Coalescer {
+    return this.receiver.coalescer;
   }
 
   /**
@@ -287,8 +243,8 @@ export class QueuePair {
     // The current ring is polled when the retiring one is drained: its kick may be spent.
     if (this.tx.draining && !this.txBlocked && !txBackingOff) work = true;
     if (tx !== null && !this.txBlocked && !txBackingOff && tx.enableKicks()) work = true;
-    if (rx !== null && this.rxStarved && !this.rxBackingOff && rx.enableKicks()) {
-      this.rxStarved = false;
+    if (rx !== null && this.receiver.starved && !this.rxBackingOff && rx.enableKicks()) {
+      this.receiver.starved = false;
       work = true;
     }
     return work || this.#portHasMore();
@@ -307,7 +263,7 @@ export class QueuePair {
    * store. Lost kicks need no such care: the loop polls the rings.
    */
   lookAgain(): void {
-    if (!this.rxCoalescer.holds) this.#interruptRxIfWanted();
+    if (!this.receiver.coalescer.holds) this.#interruptRxIfWanted();
     if (!this.txCoalescer.holds) this.#interruptTxIfWanted();
   }
 
@@ -318,8 +274,8 @@ export class QueuePair {
 
   /** Milliseconds until the next held interrupt is due; Infinity: none is held. */
   get heldMs(): number {
-    if (!this.rxCoalescer.holds && !this.txCoalescer.holds) return Number.POSITIVE_INFINITY;
-    return Math.min(this.rxCoalescer.leftMs, this.txCoalescer.leftMs);
+    if (!this.receiver.coalescer.holds && !this.txCoalescer.holds) return Number.POSITIVE_INFINITY;
+    return Math.min(this.receiver.coalescer.leftMs, this.txCoalescer.leftMs);
   }
 
   /** The guest may have taken the packets meanwhile. */

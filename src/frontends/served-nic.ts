@@ -46,6 +46,7 @@ const REFUSED_BY_NIC = {
   enable: "enables refused, or the guest gave up",
   upgrade: "steps of a set's replacement refused",
   filter: "receive filters or addresses refused",
+  rss: "flow hash settings refused",
 } as const;
 const REFUSED_BY_SERVER = pick(COUNTERS, [
   ...(["refusedMalformed", "refusedUnknown", "refusedState", "refusedRegion"] as const),

@@ -10,6 +10,8 @@
  * writes it from the first unused segment on, and ends it (`endReceived`).
  */
 import { VNET_HDR } from "../abi/context.ts";
+import { type FlowHash, HASH_NONE } from "./flow-hash.ts";
+import { HEAD_BYTES, hostBytes } from "./host-bytes.ts";
 import { GSO_NONE, NEEDS_CSUM, type PacketMetadata } from "./metadata.ts";
 import type { ReceiveFilter } from "./receive-filter.ts";
 
@@ -35,6 +37,10 @@ export class Batch {
   metadata = false;
   /** Receiving: which packets `endReceived` takes; null: all. `clear` leaves it. */
   filter: ReceiveFilter | null = null;
+  /** Receiving: `endReceived` hashes the packet; null: it does not. `clear` leaves it. */
+  flowHash: FlowHash | null = null;
+  /** Receiving: packets have `hash` and `hashKind`. `clear` leaves it. */
+  hashed = false;
   /** Receiving: packets that the filter left out. */
   filtered = 0;
   /** Receiving: limits hold nothing back, and count it. `clear` leaves it. */
@@ -66,6 +72,11 @@ export class Batch {
   /** From `csumStart`. */
   readonly csumOffset: Uint16Array;
 
+  /** Hash of the packet's flow, signed. */
+  readonly hash: Int32Array;
+  /** HASH_NONE, HASH_ADDRESSES or HASH_PORTS. */
+  readonly hashKind: Uint8Array;
+
   constructor(maxPackets = 128, maxSegments = maxPackets) {
     this.maxPackets = maxPackets;
     this.#mostPackets = maxPackets;
@@ -81,6 +92,8 @@ export class Batch {
     this.gsoSize = new Uint16Array(maxPackets);
     this.csumStart = new Uint16Array(maxPackets);
     this.csumOffset = new Uint16Array(maxPackets);
+    this.hash = new Int32Array(maxPackets);
+    this.hashKind = new Uint8Array(maxPackets);
   }
 
   clear(): void {
@@ -185,6 +198,7 @@ export class Batch {
       this.filtered++;
       return FILTERED_OUT;
     }
+    if (this.flowHash !== null) this.#hashPacket(this.flowHash, p, s, length);
     if (!this.spanning) s++;
     else for (let left = length; left > 0 && s < this.segments; s++) left -= this.size[s];
     this.length[p] = length;
@@ -195,6 +209,16 @@ export class Batch {
     return p;
   }
 
+  #hashPacket(flowHash: FlowHash, p: number, s: number, length: number): void {
+    const head = Math.min(this.size[s], length, HEAD_BYTES);
+    this.hash[p] = 0;
+    this.hashKind[p] = HASH_NONE;
+    if (head === 0) return;
+    hostBytes.find(this.address[s], head);
+    this.hash[p] = flowHash.of(hostBytes.bytes, hostBytes.at, head);
+    this.hashKind[p] = flowHash.kind;
+  }
+
   /** Copies the metadata of packet q of another batch to packet p. */
   copyMetadata(p: number, from: Batch, q: number): void {
     this.flags[p] = from.flags[q];
@@ -203,6 +227,8 @@ export class Batch {
     this.gsoSize[p] = from.gsoSize[q];
     this.csumStart[p] = from.csumStart[q];
     this.csumOffset[p] = from.csumOffset[q];
+    this.hash[p] = from.hash[q];
+    this.hashKind[p] = from.hashKind[q];
   }
 
   /** Packet p has no metadata: nothing is left to the receiver. */

@@ -19,6 +19,7 @@ export const QUEUE_COUNTERS = [
   ["dropSpoofed", "spoofed packets: their address or VLAN is not, or might not be, the guest's"],
   ["dropPort", "packets that the port refused permanently"],
   ["dropTooLong", "received packets longer than the guest's buffers"],
+  ["dropStopped", "received packets that the guest's table gave to a queue that is stopped"],
   ["ringErrors", "times the guest's indices were invalid and the queue was stopped"],
   ["filtered", "received packets for addresses that the guest does not listen to"],
   ["noBuffers", "times a packet waited because the guest had published no buffer"],
@@ -45,6 +46,7 @@ export const DROP_BAD_SEGMENTATION = INDEX.dropBadSegmentation;
 export const DROP_SPOOFED = INDEX.dropSpoofed;
 export const DROP_TOO_LONG = INDEX.dropTooLong;
 export const DROP_PORT = INDEX.dropPort;
+export const DROP_STOPPED = INDEX.dropStopped;
 export const RING_ERRORS = INDEX.ringErrors;
 export const FILTERED = INDEX.filtered;
 export const NO_BUFFERS = INDEX.noBuffers;

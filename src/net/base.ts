@@ -1,6 +1,6 @@
 /** What ports of this process share: counters, and copies of packets out of and into a batch. */
 import { allowsMetadata, type Batch, FILTERED_OUT, type PacketMetadata } from "../memory/index.ts";
-import { copyBytes, copyFromAddress, copyToAddress } from "../os/memory.ts";
+import { copyFromAddress, copyToAddress } from "../os/memory.ts";
 import type { Port } from "./port.ts";
 
 /** Base of ports: the state that the engine reads, with defaults that never block. */
@@ -72,23 +72,5 @@ export function receiveCopy(
   if (p === FILTERED_OUT) return true;
   if (metadata !== null) batch.setMetadata(p, metadata);
   else batch.clearMetadata(p);
-  return true;
-}
-
-/**
- * Copies a packet of `length` bytes, without metadata, from native memory into the free segments of
- * a batch whose `nextBuffer` is not 0.
- * @returns false if the guest has no room: the caller counts it
- */
-export function receiveFrom(batch: Batch, address: number, length: number): boolean {
-  if (length > batch.nextBuffer()) return false;
-  let at = 0;
-  for (let s = batch.used; at < length; s++) {
-    const part = Math.min(batch.size[s], length - at);
-    copyBytes(batch.address[s], address + at, part);
-    at += part;
-  }
-  const p = batch.endReceived(length);
-  if (p !== FILTERED_OUT) batch.clearMetadata(p);
   return true;
 }

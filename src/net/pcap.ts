@@ -3,9 +3,9 @@
  * guest, once, as fast as the guest takes them.
  */
 import { statSync } from "node:fs";
-import type { Batch } from "../memory/index.ts";
+import { type Batch, receiveFrom } from "../memory/index.ts";
 import { errnoName } from "../os/errors.ts";
-import { BasePort, receiveFrom } from "./base.ts";
+import { BasePort } from "./base.ts";
 import { CaptureReader, PcapError } from "./capture-reader.ts";
 import { CaptureWriter } from "./capture-writer.ts";
 import type { PortKind } from "./port.ts";

@@ -1,7 +1,7 @@
 /** Ports for tests and benches: `sink` discards, `source` generates, `null` has no link. */
-import { type Batch, ETHERNET_HEADER } from "../memory/index.ts";
+import { type Batch, ETHERNET_HEADER, receiveFrom } from "../memory/index.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
-import { BasePort, receiveFrom } from "./base.ts";
+import { BasePort } from "./base.ts";
 import type { PortKind } from "./port.ts";
 import { optional, PortSpecError, parseOptions, refuseOptions, wholeOption } from "./words.ts";
 

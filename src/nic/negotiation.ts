@@ -13,7 +13,8 @@ export const OFFERED_ABILITIES =
   ABILITY.CTX_PAGES |
   ABILITY.QUEUE_PAIRS |
   ABILITY.FILTER |
-  ABILITY.COALESCE;
+  ABILITY.COALESCE |
+  ABILITY.RSS;
 
 export function has(nic: Nic, ability: number): boolean {
   return (nic.state.abilities & ability) !== 0;

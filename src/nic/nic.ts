@@ -12,12 +12,20 @@ import { drainTransmit } from "../engine/drain.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import type { Queue } from "../engine/queue.ts";
 import type { RingSettings } from "../engine/registered-ring.ts";
+import type { Steering } from "../engine/steering.ts";
 import type { GuestMemory } from "../memory/index.ts";
 import { checkConfig, type NicConfig, offeredFeatures } from "./config.ts";
 import { Generation } from "./generation.ts";
 import { Link } from "./link.ts";
 import { Refusals } from "./refusals.ts";
-import { coalescing, type HandshakeStep, newNicState, receiveFilter } from "./state.ts";
+import {
+  coalescing,
+  type HandshakeStep,
+  newNicState,
+  type RssState,
+  receiveFilter,
+  steeringOf,
+} from "./state.ts";
 import { Upgrade } from "./upgrade.ts";
 
 /** Transmission stops while a CPU of the guest waits: the port gets what it takes at once. */
@@ -48,6 +56,8 @@ export class Nic {
   /** A driver has read what depends on the set: it must learn that another one takes its place. */
   setRead = false;
   #memoryGeneration = 0;
+  #steeringFor: RssState | null = null;
+  #steeringMade: Steering | null = null;
 
   /** @throws ConfigError */
   constructor(config: NicConfig, pairs: readonly QueuePair[]) {
@@ -137,12 +147,22 @@ export class Nic {
   /** Gives the queues what the driver set: receive filter, coalescing. */
   useSettings(): void {
     const filter = receiveFilter(this.state);
+    const steering = this.#steering();
     const { rx, tx } = coalescing(this.state);
     for (const pair of this.pairs) {
-      pair.setReceiveFilter(filter);
+      pair.setReceive(filter, steering, this.pairs);
       pair.rxCoalescer.set(rx.us, rx.adaptive);
       pair.txCoalescer.set(tx.us, tx.adaptive);
     }
+  }
+
+  /** Made anew only if the settings have changed: its tables cost time. */
+  #steering(): Steering | null {
+    const { rss, abilities } = this.state;
+    if (!(abilities & ABILITY.RSS)) return null;
+    if (this.#steeringFor !== rss) this.#steeringMade = steeringOf(rss);
+    this.#steeringFor = rss;
+    return this.#steeringMade;
   }
 
   /* What the machine does */

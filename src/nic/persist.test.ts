@@ -216,6 +216,10 @@ function example(device: RingFormat, pairs = 2): Machine {
   machine.nic.link.setMtu(1400);
   const addresses = [0x525400010203, 0x333300000001];
   machine.nic.state.filter = { mode: 1, result: 2, addresses };
+  const key = Array.from({ length: 40 }, (_, i) => i);
+  const table = pairs === 1 ? [0] : [1, 0, 1, 1];
+  machine.nic.state.rss = { flags: 3, types: 63, key, table, result: 1 };
+  machine.nic.state.latches.RSS = { low: 12345, high: 1 };
   machine.nic.state.coalesce = 0x8064_01f4;
   return machine;
 }

@@ -18,6 +18,7 @@ import type { Generation } from "./generation.ts";
 import { OFFERED_ABILITIES } from "./negotiation.ts";
 import type { Nic } from "./nic.ts";
 import { REFUSAL_REASONS, type Refusals } from "./refusals.ts";
+import { readRss } from "./rss.ts";
 import { HANDSHAKE_STEPS, type HandshakeStep, LATCHES, type NicState } from "./state.ts";
 
 export interface NicRecord {
@@ -176,6 +177,7 @@ function readState(record: RecordReader, nic: Nic): NicState {
       events: part.bits("events", EVENTS),
       verdictInfo: part.whole("verdictInfo", 0, U32),
       filter: readPart(part, "filter", readFilter),
+      rss: readPart(part, "rss", (rss) => readRss(rss, nic.pairs.length)),
       coalesce: part.whole("coalesce", 0, U32),
       dump: part.text("dump", MAX_DUMP),
       dumpOffset: part.whole("dumpOffset", 0, MAX_DUMP),

@@ -9,6 +9,7 @@ export const REFUSAL_REASONS = [
   "enable",
   "upgrade",
   "filter",
+  "rss",
 ] as const;
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 
@@ -23,6 +24,7 @@ export class Refusals {
     enable: 0,
     upgrade: 0,
     filter: 0,
+    rss: 0,
   };
   /** Of the guest that is attached, or was: the first is often the cause of the others. */
   first = "";

@@ -22,6 +22,7 @@ import {
 } from "./negotiation.ts";
 import type { Nic } from "./nic.ts";
 import { blobLength, deliverBlob, programSize, selectProgram } from "./programs.ts";
+import { rssState, setRss } from "./rss.ts";
 import type { LatchName } from "./state.ts";
 
 /** Read-only, read and write, write-only, write 1 to clear. */
@@ -264,6 +265,16 @@ const EXTENSION: readonly Row[] = [
       "15 and 31 adaptive, up to that",
     ({ state }) => state.coalesce,
     setCoalescing,
+  ),
+  latch(
+    "RSS",
+    "guest address of flow hash settings; writing HI makes the host read and use them, 0: none",
+    needs("RSS", setRss),
+  ),
+  readOnly(
+    "RSS_STATE",
+    "bits 0–7 flags in use, 8–15 result of the last request, 16–31 entries of the table",
+    rssState,
   ),
 ];
 

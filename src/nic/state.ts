@@ -3,8 +3,16 @@
  * their own state (src/engine/queue.ts, generation.ts).
  */
 
-import { ABILITY, COALESCE_ADAPTIVE, FILTER_MODE, FILTER_RESULT } from "../abi/index.ts";
-import { ReceiveFilter } from "../memory/index.ts";
+import {
+  ABILITY,
+  COALESCE_ADAPTIVE,
+  FILTER_MODE,
+  FILTER_RESULT,
+  RSS_FLAG,
+  RSS_RESULT,
+} from "../abi/index.ts";
+import type { Steering } from "../engine/steering.ts";
+import { FlowHash, ReceiveFilter } from "../memory/index.ts";
 
 /** How far the guest's driver got; what `status` shows while there is no traffic. */
 export const HANDSHAKE_STEPS = [
@@ -20,7 +28,7 @@ export const HANDSHAKE_STEPS = [
 export type HandshakeStep = (typeof HANDSHAKE_STEPS)[number];
 
 /** Registers of 64 bits in two words, NAME_LO and NAME_HI. */
-export const LATCHES = ["CTX_PADDR", "DOORBELL_GVA", "BLOB", "PAGES", "FILTER"] as const;
+export const LATCHES = ["CTX_PADDR", "DOORBELL_GVA", "BLOB", "PAGES", "FILTER", "RSS"] as const;
 export type LatchName = (typeof LATCHES)[number];
 
 /** The receive filter that the driver asked for (ability FILTER). */
@@ -31,6 +39,20 @@ export interface FilterState {
   readonly result: number;
   /** 48-bit numbers, each once; the guest's own first. Empty: it has not said them. */
   readonly addresses: readonly number[];
+}
+
+/** What the driver asked for of flow hashes (ability RSS). */
+export interface RssState {
+  /** RSS_FLAG bits */
+  readonly flags: number;
+  /** HASH_TYPE bits */
+  readonly types: number;
+  /** Bytes; empty before the first request. */
+  readonly key: readonly number[];
+  /** Receive queue by the low bits of the hash; empty without STEER. */
+  readonly table: readonly number[];
+  /** RSS_RESULT of the last request; a request that is refused changes nothing else. */
+  readonly result: number;
 }
 
 export interface NicState {
@@ -48,6 +70,7 @@ export interface NicState {
   events: number;
   verdictInfo: number;
   filter: FilterState;
+  rss: RssState;
   /** The COALESCE register. */
   coalesce: number;
   dump: string;
@@ -68,6 +91,7 @@ export function newNicState(): NicState {
       BLOB: { low: 0, high: 0 },
       PAGES: { low: 0, high: 0 },
       FILTER: { low: 0, high: 0 },
+      RSS: { low: 0, high: 0 },
     },
     featuresNegotiated: false,
     selectedFeatures: 0,
@@ -75,6 +99,7 @@ export function newNicState(): NicState {
     events: 0,
     verdictInfo: 0,
     filter: newFilterState(),
+    rss: newRssState(),
     coalesce: 0,
     dump: "",
     dumpOffset: 0,
@@ -83,6 +108,20 @@ export function newNicState(): NicState {
 
 export function newFilterState(): FilterState {
   return { mode: FILTER_MODE.ALL, result: FILTER_RESULT.OK, addresses: [] };
+}
+
+export function newRssState(): RssState {
+  return { flags: 0, types: 0, key: [], table: [], result: RSS_RESULT.OK };
+}
+
+/** What the engine does for these settings; null: nothing. */
+export function steeringOf({ flags, types, key, table }: RssState): Steering | null {
+  if (flags === 0) return null;
+  return {
+    hash: new FlowHash(key, types),
+    table: flags & RSS_FLAG.STEER ? Uint8Array.from(table) : null,
+    report: (flags & RSS_FLAG.REPORT) !== 0,
+  };
 }
 
 /** The filter in use; null: every packet passes. */

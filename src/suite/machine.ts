@@ -8,7 +8,8 @@ import type { ProgramSets } from "../devices/program-set.ts";
 import { GuestDriver } from "../guest/driver.ts";
 import { LocalMemory } from "../guest/memory.ts";
 import type { Batch } from "../memory/index.ts";
-import { BasePort, receiveFrom } from "../net/base.ts";
+import { receiveFrom } from "../memory/receive.ts";
+import { BasePort } from "../net/base.ts";
 import { LocalNic } from "../nic/local.ts";
 import { copyFromAddress, type Mapping, mapAnonymous } from "../os/memory.ts";
 

@@ -24,6 +24,7 @@ import {
   FEATURES,
   FILTER_MODE,
   FILTER_RESULT,
+  HASH_TYPE,
   HELPERS,
   MAX_BUFS,
   MAX_COALESCE_US,
@@ -32,7 +33,10 @@ import {
   MAX_INSTRUCTIONS,
   MAX_QUEUE_BUFS,
   MAX_QUEUE_PAIRS,
+  MAX_RSS_TABLE,
   METADATA,
+  METADATA_HASH,
+  METADATA_HASH_PORTS,
   MIN_QUEUE_BUFS,
   OFLAG_KICK_NEEDED,
   OFLAG_RESCHED_NEEDED,
@@ -42,9 +46,12 @@ import {
   PRIVATE_OFFSET,
   PROGRAM_IDS,
   REG,
+  RSS_FLAG,
+  RSS_RESULT,
   STATUS,
   VERDICT,
 } from "../../src/abi/index.ts";
+import { RSS_KEY_BYTES } from "../../src/memory/index.ts";
 import { REGISTER_ROWS } from "../../src/nic/register-table.ts";
 import { withoutCc } from "../support/cc.ts";
 
@@ -86,6 +93,9 @@ const EXPECTATIONS: Expectations = [
   ...named("BPFHV_VERDICT_", VERDICT),
   ...named("BPFHV_FILTER_", FILTER_MODE),
   ...named("BPFHV_FILTER_", FILTER_RESULT),
+  ...named("BPFHV_RSS_", RSS_FLAG),
+  ...named("BPFHV_RSS_", RSS_RESULT),
+  ...named("BPFHV_HASH_", HASH_TYPE),
   ...named("BPFHV_F_", FEATURES),
   ...named("BPFHV_PROG_", PROGRAM_IDS),
   ...named("BPFHV_HELPER_BASE + BPFHV_HELPER_", HELPERS),
@@ -106,6 +116,10 @@ const EXPECTATIONS: Expectations = [
   ["BPFHV_EXT_ID", EXT_ID_VALUE],
   ["BPFHV_BLOB_MAGIC", BLOB_MAGIC],
   ["BPFHV_MAX_FILTER_ADDRESSES", MAX_FILTER_ADDRESSES],
+  ["BPFHV_MAX_RSS_TABLE", MAX_RSS_TABLE],
+  ["BPFHV_RSS_KEY_SIZE", RSS_KEY_BYTES],
+  ["BPFHV_METADATA_HASH", METADATA_HASH],
+  ["BPFHV_METADATA_HASH_PORTS", METADATA_HASH_PORTS],
   ["BPFHV_COALESCE_ADAPTIVE", COALESCE_ADAPTIVE],
   ["BPFHV_MAX_COALESCE_US", MAX_COALESCE_US],
   ["BPFHV_MAX_BUFS", MAX_BUFS],

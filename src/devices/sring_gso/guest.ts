@@ -30,7 +30,15 @@ import {
 } from "../../compiler/language.ts";
 import { interruptOnFirstReceived, interruptOnFirstSent, publish } from "../sring/guest-ring.ts";
 import { SRING } from "../sring/layout.ts";
-import { DESC_EOP, DESC_NEEDS_CSUM, GSO_RX_DESC, GSO_TX_DESC, HEADER } from "./layout.ts";
+import {
+  DESC_EOP,
+  DESC_HASH,
+  DESC_HASH_PORTS,
+  DESC_NEEDS_CSUM,
+  GSO_RX_DESC,
+  GSO_TX_DESC,
+  HEADER,
+} from "./layout.ts";
 
 export { rxi, txi } from "../sring/guest-ring.ts";
 
@@ -146,7 +154,14 @@ export function rxc(context: Context): number {
   header.hdr_len = slot.hdr_len;
   header.gso_size = slot.gso_size;
   header.gso_type = u8(slot.gso_type);
-  header.flags = u8((slot.flags & DESC_NEEDS_CSUM) >>> 1);
+  const flags = slot.flags;
+  let shown = (flags & DESC_NEEDS_CSUM) >>> 1;
+  if (form === "helperfree") {
+    // As METADATA_HASH and METADATA_HASH_PORTS.
+    shown |= (flags & (DESC_HASH | DESC_HASH_PORTS)) << 4;
+    view(CONTEXT, context, 0).hash_high = slot.hash_high;
+  }
+  header.flags = u8(shown);
   if (form === "v1") {
     // The driver handles a failure; the buffers are reclaimed in any case.
     const result = call(HELPERS.rx_pkt_alloc, context);

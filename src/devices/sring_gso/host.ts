@@ -7,7 +7,13 @@
  */
 import { MAX_BUFS } from "../../abi/index.ts";
 import { DROP_BAD_ADDRESS, DROP_BAD_CHAIN, DROP_BAD_LENGTH } from "../../memory/counters.ts";
-import { type Batch, MAX_GSO_PACKET, NEEDS_CSUM } from "../../memory/index.ts";
+import {
+  type Batch,
+  HASH_NONE,
+  HASH_PORTS,
+  MAX_GSO_PACKET,
+  NEEDS_CSUM,
+} from "../../memory/index.ts";
 import { metadataProblem, transmitOffloads } from "../../memory/offloads.ts";
 import { MIN_PACKET } from "../buffers.ts";
 import { defineNic, type RingConfig } from "../define.ts";
@@ -17,7 +23,7 @@ import { joinRx, joinTx } from "../join.ts";
 import { DESCRIPTORS, initialiseSring, sringControl } from "../sring/control-words.ts";
 import * as sring from "../sring/layout.ts";
 import * as layout from "./layout.ts";
-import { DESC_EOP, DESC_NEEDS_CSUM, GSO_TX_DESC } from "./layout.ts";
+import { DESC_EOP, DESC_HASH, DESC_HASH_PORTS, DESC_NEEDS_CSUM, GSO_TX_DESC } from "./layout.ts";
 
 const DESC_WORDS = GSO_TX_DESC.size >> 2;
 const PADDR_LOW = GSO_TX_DESC.paddr.offset >> 2;
@@ -26,6 +32,8 @@ const LEN_FLAGS = GSO_TX_DESC.len.offset >> 2;
 const CSUM = GSO_TX_DESC.csum_start.offset >> 2;
 const SIZES = GSO_TX_DESC.hdr_len.offset >> 2;
 const TYPE = GSO_TX_DESC.gso_type.offset >> 2;
+
+const HIGH_HALF = 0xffff_0000;
 
 /** Address of a segment of 0 bytes: why it has none. */
 const NO_ADDRESS = 0;
@@ -225,12 +233,17 @@ class SringGsoRx implements RxPath {
       words.set(slot + LEN_FLAGS, part | (s === last ? this.#lastFlags(batch, p) << 16 : 0));
     }
     words.set(slot + CSUM, batch.csumStart[p] | (batch.csumOffset[p] << 16));
-    words.set(slot + SIZES, batch.gsoSize[p] | (batch.hdrLen[p] << 16));
-    words.set(slot + TYPE, batch.gsoType[p]);
+    const hashed = batch.hashed && batch.hashKind[p] !== HASH_NONE;
+    // The length of the headers is a hint, which the guest's driver does not use.
+    const low = hashed ? batch.hash[p] : batch.hdrLen[p];
+    words.set(slot + SIZES, batch.gsoSize[p] | (low << 16));
+    words.set(slot + TYPE, batch.gsoType[p] | (hashed ? batch.hash[p] & HIGH_HALF : 0));
   }
 
   #lastFlags(batch: Batch, p: number): number {
-    return DESC_EOP | (batch.flags[p] & NEEDS_CSUM ? DESC_NEEDS_CSUM : 0);
+    const csum = batch.flags[p] & NEEDS_CSUM ? DESC_NEEDS_CSUM : 0;
+    if (!batch.hashed || batch.hashKind[p] === HASH_NONE) return DESC_EOP | csum;
+    return DESC_EOP | csum | DESC_HASH | (batch.hashKind[p] === HASH_PORTS ? DESC_HASH_PORTS : 0);
   }
 }
 

@@ -8,6 +8,10 @@ import { METADATA, struct, u16, u64 } from "../../abi/index.ts";
 export const DESC_EOP = 1;
 /** `flags`: virtio-net's NEEDS_CSUM. */
 export const DESC_NEEDS_CSUM = 2;
+/** `flags`, received: `hdr_len` and `hash_high` are the flow's hash. */
+export const DESC_HASH = 4;
+/** `flags`, received: the hash covers the ports, too. */
+export const DESC_HASH_PORTS = 8;
 
 const common = {
   cookie: u64(0),
@@ -18,7 +22,8 @@ const common = {
   csum_start: u16(20),
   csum_offset: u16(22),
   gso_type: u16(28),
-  reserved: u16(30),
+  /** Reserved in the original. */
+  hash_high: u16(30),
 };
 
 /** A descriptor that the guest sends. */
