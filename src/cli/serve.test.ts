@@ -281,6 +281,26 @@ describe("a NIC that is served", () => {
     assert.equal(run(["set-rate", socket, "none"]).stdout, "rate limits: none\n");
   });
 
+  test("takes link, filter, loop and spin while it runs", () => {
+    const linkUp = () => JSON.parse(run(["status", socket, "--json"]).stdout).link;
+    const [up] = [linkUp()];
+    assert.match(run(["set-link", socket, "down"]).stdout, /^link down$/m);
+    run(["set-port", socket, "loopback"]);
+    run(["set-link", socket, "port"]);
+    assert.equal(linkUp(), up);
+    assert.equal(run(["set-filter", socket, "off"]).stdout, "receive filter: off\n");
+    assert.equal(run(["set-filter", socket, "guest"]).stdout, "receive filter: guest\n");
+    const turns = () => JSON.parse(run(["status", socket, "--json"]).stdout).loop.turns;
+    const idle = turns();
+    assert.equal(run(["set-spin", socket, "100"]).stdout, "spin: 100 us\n");
+    assert.equal(run(["set-loop", socket, "busy"]).stdout, "loop: busy\n");
+    assert.ok(turns() > idle + 1000, "a busy loop turns all the time");
+    assert.equal(run(["set-loop", socket, "adaptive"]).stdout, "loop: adaptive\n");
+    const refused = run(["set-link", socket, "up"]);
+    assert.equal(refused.status, 2);
+    assert.match(refused.stderr, /use port or down/);
+  });
+
   test("takes other policies while it runs, and refuses wrong ones with what to write", () => {
     const set = run(["set-policies", socket, "mac,vlan=10"]);
     assert.equal(set.stdout, "policies: anti-spoof:mac,vlan=10\n");

@@ -8,7 +8,7 @@ import { parsePolicy } from "../net/policies/index.ts";
 import { ConfigError, checkConfig, parseMac } from "../nic/config.ts";
 import type { NicOptions } from "./handle.ts";
 import { requireShort } from "./socket-path.ts";
-import { type NicSpec, rateOf } from "./spec.ts";
+import { isFilterUsed, isLinkUp, type NicSpec, rateOf, spinOf } from "./spec.ts";
 
 /** The spec's ring format. */
 export interface LoadedDevice {
@@ -39,6 +39,7 @@ export function nicOptions(spec: NicSpec, { device, format }: LoadedDevice): Nic
     ...{ spinUs: spinOf(spec), answerDelayMs: spec.answerDelay },
     allowUnsealed: spec.allowUnsealed,
     rate: rateOf(spec.rate),
+    ...{ linkUp: isLinkUp(spec.link), filtered: isFilterUsed(spec.filter) },
     policies: spec.policies.map((each) => parsePolicy(each, { mac })),
   };
 }
@@ -47,8 +48,4 @@ export function nicOptions(spec: NicSpec, { device, format }: LoadedDevice): Nic
 function featuresOf(offloads: readonly string[]): { features?: number } {
   if (offloads.includes("all")) return {};
   return { features: offloadFeatures(offloads.filter(isOffloadWord)) };
-}
-
-export function spinOf({ loop, spin }: NicSpec): number {
-  return loop === "busy" ? Number.POSITIVE_INFINITY : spin;
 }

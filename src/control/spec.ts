@@ -24,6 +24,8 @@ export interface NicSpec {
   readonly port: string;
   readonly policies: readonly string[];
   readonly rate: string;
+  readonly link: string;
+  readonly filter: string;
   readonly mtu: number;
   readonly maxMtu: number;
   readonly mac: string;
@@ -82,6 +84,14 @@ const NO_RATE = "none";
 /** The rate limits as a worker takes them. @throws PortSpecError */
 export function rateOf(text: string): RateSpec | null {
   return text === NO_RATE ? null : rateLimit.parse(text, { mac: null });
+}
+
+export const isLinkUp = (link: string): boolean => link !== "down";
+export const isFilterUsed = (filter: string): boolean => filter !== "off";
+
+/** Longest spin of the worker's loop, in microseconds. */
+export function spinOf({ loop, spin }: Pick<NicSpec, "loop" | "spin">): number {
+  return loop === "busy" ? Number.POSITIVE_INFINITY : spin;
 }
 
 /** In the order in which they are shown. */
@@ -144,6 +154,24 @@ export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpe
       told: (_from, to) => `rate limits: ${to}`,
     },
   },
+  link: {
+    about: "port: up when the port's is; down: held down, and nothing passes",
+    schema: oneOf("port", "down"),
+    ...{ default: "port", option: "--link <which>" },
+    change: {
+      ...{ verb: "set-link", body: isLinkUp },
+      told: (_from, _to, { link }) => `link ${link}`,
+    },
+  },
+  filter: {
+    about: "received packets: guest: those that its driver asks for; off: all",
+    schema: oneOf("guest", "off"),
+    ...{ default: "guest", option: "--filter <which>" },
+    change: {
+      ...{ verb: "set-filter", body: isFilterUsed },
+      told: (_from, to) => `receive filter: ${to}`,
+    },
+  },
   mtu: {
     about: "MTU that the guest may use; without Ethernet header and VLAN tags",
     schema: whole(MIN_MTU, MAX_MTU),
@@ -196,12 +224,22 @@ export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpe
   loop: {
     about: "adaptive: spins before it sleeps, as long as that pays; busy: never sleeps",
     schema: oneOf("adaptive", "busy"),
-    ...{ default: "adaptive", option: "--loop <mode>", change: ON_START },
+    ...{ default: "adaptive", option: "--loop <mode>" },
+    change: {
+      verb: "set-spin",
+      body: (loop, spec) => spinOf({ ...spec, loop: `${loop}` }),
+      told: (_from, to) => `loop: ${to}`,
+    },
   },
   spin: {
     about: "longest spin before sleeping, in microseconds",
     schema: whole(0, MAX_SPIN_US),
-    ...{ default: DEFAULT_SPIN_US, option: "--spin <us>", change: ON_START },
+    ...{ default: DEFAULT_SPIN_US, option: "--spin <us>" },
+    change: {
+      verb: "set-spin",
+      body: (spin, spec) => spinOf({ ...spec, spin }),
+      told: (_from, to) => `spin: ${to} us`,
+    },
   },
   originalId: {
     about: "use the original's PCI id (1b36:000e) instead of ours",

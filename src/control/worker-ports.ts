@@ -5,8 +5,9 @@
 
 import type { Loop } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
-import { newQueueCounters } from "../memory/counters.ts";
+import { DROP_PORT, newQueueCounters } from "../memory/counters.ts";
 import { openPorts, type PortSpec } from "../net/create.ts";
+import { DownPort } from "../net/down.ts";
 import {
   type OpenPolicies,
   openPolicies,
@@ -17,6 +18,7 @@ import {
 import type { PairCounters } from "../net/policies/policy.ts";
 import type { RateSpec } from "../net/policies/rate-limit.ts";
 import type { Port } from "../net/port.ts";
+import { SucceedingPort } from "../net/succeeding.ts";
 
 export interface WorkerPortsOptions {
   readonly port: PortSpec;
@@ -27,7 +29,12 @@ export interface WorkerPortsOptions {
   readonly policies?: readonly PolicySpec[];
   /** Next to each port: what a policy drops does not count. null: no limits. */
   readonly rate?: RateSpec | null;
+  /** Default: true, the link is the ports'. */
+  readonly linkUp?: boolean;
 }
+
+/** So long a guest without buffers may take to have what an old port holds for it. */
+const LEAVE_MS = 1000;
 
 export class WorkerPorts {
   /** Of each pair; policies count what they drop in them, too. */
@@ -36,9 +43,12 @@ export class WorkerPorts {
   #policies: readonly PolicySpec[];
   #rate: RateSpec | null;
   #shared: SharedState = new Map();
+  #up: boolean;
   /** Without policies. */
   #bare: readonly Port[];
   #open: readonly OpenPolicies[];
+  /** Ports that take the place of others, and when the old one is closed at the latest. */
+  readonly #leaving = new Map<SucceedingPort, { pair: QueuePair; until: number }>();
   /** Notices of ports that are closed. */
   readonly #left: string[] = [];
 
@@ -47,6 +57,7 @@ export class WorkerPorts {
     this.#options = options;
     this.#policies = options.policies ?? [];
     this.#rate = options.rate ?? null;
+    this.#up = options.linkUp ?? true;
     const { pairs, metadata } = options;
     this.counters = Array.from({ length: pairs }, () => ({
       ...{ tx: newQueueCounters(), rx: newQueueCounters() },
@@ -65,30 +76,63 @@ export class WorkerPorts {
     this.#shared = shareState(specs, this.#shared);
     const shared = this.#shared;
     return ports.map((port, i) => {
-      return openPolicies(specs, port, this.counters[i], { shared });
+      const behind = this.#up ? port : new DownPort(port);
+      return openPolicies(specs, behind, this.counters[i], { shared });
     });
   }
 
   /**
-   * Opens other ports for pairs that run, and closes the old ones.
+   * Opens other ports for pairs that run. An old one is closed when the guest has what it held.
    * @throws as `openPorts`; then the old ones stay
    */
   exchange(spec: PortSpec, pairs: readonly QueuePair[], loop: Loop): void {
-    const { metadata } = this.#options;
-    const next = openPorts(spec, pairs.length, metadata);
+    // A port that is still leaving may be the one that is wanted again.
     for (const pair of pairs) pair.takeWaiting();
+    this.#leaveAll();
+    const next = openPorts(spec, pairs.length, this.#options.metadata);
     loop.forgetPorts();
     const before = this.ports;
     this.#bare = next;
     this.#open = this.#behindPolicies(next);
-    for (const [i, pair] of pairs.entries()) pair.setPort(this.#open[i].port);
-    this.#left.push(...takeNotices(before));
-    for (const port of before) port.close();
+    for (const [i, pair] of pairs.entries()) this.#succeed(pair, before[i], this.#open[i].port);
+  }
+
+  #succeed(pair: QueuePair, old: Port, next: Port): void {
+    this.#left.push(...takeNotices([old]));
+    if (pair.rx.ring === null) {
+      pair.setPort(next);
+      return old.close();
+    }
+    const port = new SucceedingPort(next, old, () => {
+      this.#leaving.delete(port);
+      // Policies may have been put in front of it since.
+      if (pair.port === port) pair.port = next;
+    });
+    this.#leaving.set(port, { pair, until: performance.now() + LEAVE_MS });
+    pair.succeed(port);
+    // What it received since it was drained; the guest may have buffers for it.
+    pair.takeWaiting();
+  }
+
+  /** A guest without buffers does not keep old ports open. */
+  #leaveAll(now = Number.POSITIVE_INFINITY): void {
+    for (const [port, { pair, until }] of [...this.#leaving]) {
+      if (now < until) continue;
+      const { dropped } = port;
+      port.leave();
+      pair.rx.counters[DROP_PORT] += port.dropped - dropped;
+    }
   }
 
   /** Puts other policies in front of the ports that are open; tokens that were taken stay taken. */
   setPolicies(policies: readonly PolicySpec[], pairs: readonly QueuePair[]): void {
     this.#policies = policies;
+    this.#replacePolicies(pairs);
+  }
+
+  /** While the link is down, packets go nowhere, and the ports stay open. */
+  setLink(up: boolean, pairs: readonly QueuePair[]): void {
+    this.#up = up;
     this.#replacePolicies(pairs);
   }
 
@@ -99,6 +143,8 @@ export class WorkerPorts {
   }
 
   #replacePolicies(pairs: readonly QueuePair[]): void {
+    for (const pair of pairs) pair.takeWaiting();
+    this.#leaveAll();
     const before = this.#open;
     this.#open = this.#behindPolicies(this.#bare);
     for (const [i, pair] of pairs.entries()) pair.setPolicies(this.#open[i].port);
@@ -107,10 +153,12 @@ export class WorkerPorts {
 
   /** Takes what ports have to report since the last call, for the log. */
   notices(): string[] {
+    this.#leaveAll(performance.now());
     return [...this.#left.splice(0), ...takeNotices(this.#bare)];
   }
 
   close(): void {
+    this.#leaveAll();
     for (const { port } of this.#open) port.close();
   }
 }

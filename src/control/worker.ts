@@ -30,6 +30,8 @@ export interface WorkerOptions {
   /** See `WorkerPortsOptions`. */
   readonly policies?: readonly PolicySpec[];
   readonly rate?: RateSpec | null;
+  /** See `WorkerPortsOptions`. */
+  readonly linkUp?: boolean;
   /** The process becomes another user once everything is open. */
   readonly losesRights?: boolean;
   /** See `LoopOptions`. */
@@ -168,14 +170,23 @@ class Harness<Options> {
       },
       "set-port": (spec: PortSpec) => {
         this.#ports.exchange(spec, this.#pairs, this.#loop);
-        this.#served.followLink();
-        // The link of another port is not an event of the old one.
-        this.#portsUp = this.#arePortsUp();
+        this.#linkWasSet();
       },
+      "set-link": (up: boolean) => {
+        this.#ports.setLink(up, this.#pairs);
+        this.#linkWasSet();
+      },
+      "set-spin": (us: number) => this.#loop.setSpin(us),
       "set-policies": (policies: readonly PolicySpec[]) =>
         this.#ports.setPolicies(policies, this.#pairs),
       "set-rate": (rate: RateSpec | null) => this.#ports.setRate(rate, this.#pairs),
     };
+  }
+
+  /** The link of another port is not an event of the old one. */
+  #linkWasSet(): void {
+    this.#served.followLink();
+    this.#portsUp = this.#arePortsUp();
   }
 
   /** Serves until the loop ends. @returns as `serve` */

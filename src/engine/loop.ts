@@ -85,7 +85,7 @@ export class Loop {
   readonly #control: Control;
   readonly #epoll = new Epoll(64);
   readonly #watches: Watch[];
-  readonly #maxSpinUs: number;
+  #maxSpinUs: number;
   readonly #pauseMs: number;
   readonly #housekeeping: () => void;
   readonly #pulse: Int32Array;
@@ -112,6 +112,12 @@ export class Loop {
     this.#pulse = options.pulse ?? new Int32Array(1);
     this.#watches = options.pairs.map(() => ({ fd: -1, events: 0, linkUp: true }));
     options.control.register(this.#epoll);
+  }
+
+  /** @param us see `LoopOptions` */
+  setSpin(us: number): void {
+    this.#maxSpinUs = us;
+    this.#shortGaps = 1;
   }
 
   stop(): void {

@@ -175,6 +175,11 @@ export class QueuePair {
     const { dropped } = this.port;
     this.port.discard();
     this.rx.counters[DROP_PORT] += this.port.dropped - dropped;
+    this.succeed(port);
+  }
+
+  /** As `setPort`, with a port that gives the guest what the old one holds (`SucceedingPort`). */
+  succeed(port: Port): void {
     this.setPolicies(port);
     port.setReceiveOffloads(this.receiver.offloads);
   }

@@ -33,6 +33,8 @@ export interface ServedNicOptions {
   readonly answerDelayMs?: number;
   /** Guest memory in files that cannot be sealed is used, too. */
   readonly allowUnsealed?: boolean;
+  /** Default: true, the guest gets what its driver asks for; false: all packets. */
+  readonly filtered?: boolean;
 }
 
 /** Counters of refusals and losses, as the log describes them. */
@@ -58,6 +60,7 @@ export const servedNic: Frontend<ServedNicOptions> = {
   pairs: ({ nic }) => nic.pairs,
   serve: (options, parts) => {
     const nic = new Nic({ ...options.nic, device: parts.format }, parts.pairs);
+    nic.filtered = options.filtered ?? true;
     const events = new NicEvents(nic, parts.log);
     const frontend = new VfioUserFrontend(nic, {
       socketPath: options.socketPath,
@@ -108,6 +111,10 @@ function verbsOf(nic: Nic, frontend: VfioUserFrontend, parts: Parts): Served["ve
       }
     },
     "set-report": () => nic.upgrade.report,
+    "set-filter": (filtered: boolean) => {
+      nic.filtered = filtered;
+      nic.useSettings();
+    },
     "set-mtu": (mtu: number) => {
       const error = nic.link.setMtu(mtu);
       if (error !== null) throw new Error(error);

@@ -157,6 +157,20 @@ test("request is refused whole and the filter before stays when the block is wro
   bench.close();
 });
 
+test("filter is not used while the host has it off, and is when it is on again", () => {
+  const bench = filterBench();
+  assert.deepEqual(request(bench, {}), [FILTER_MODE.LIST, FILTER_RESULT.OK, 1]);
+  const filtered = received(bench, ...ALL);
+  bench.nic.filtered = false;
+  bench.nic.useSettings();
+  assert.deepEqual(received(bench, ...ALL), ALL);
+  bench.nic.filtered = true;
+  bench.nic.useSettings();
+  assert.deepEqual(received(bench, ...ALL), filtered);
+  assert.ok(filtered.length < ALL.length);
+  bench.close();
+});
+
 test("filter is refused without the ability, and ends with the ability and with a reset", () => {
   const plain = new Bench();
   plain.driver.open();

@@ -53,6 +53,8 @@ export class Nic {
   host: NicHost | null = null;
   step: HandshakeStep = "no guest";
   resets = 0;
+  /** The guest gets the packets that its driver asks for (ability FILTER); false: all. */
+  filtered = true;
   /** A driver has read what depends on the set: it must learn that another one takes its place. */
   setRead = false;
   #memoryGeneration = 0;
@@ -146,7 +148,7 @@ export class Nic {
 
   /** Gives the queues what the driver set: receive filter, coalescing. */
   useSettings(): void {
-    const filter = receiveFilter(this.state);
+    const filter = this.filtered ? receiveFilter(this.state) : null;
     const steering = this.#steering();
     const { rx, tx } = coalescing(this.state);
     for (const pair of this.pairs) {

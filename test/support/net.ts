@@ -192,6 +192,15 @@ export class TapPair {
     while (read(fd, this.#memory.address, 1 << 17) > 0);
   }
 
+  /** As `waitForBridge`, if the other TAP was opened by a NIC: it gives the guest a probe. */
+  waitUntilForwarding(): void {
+    const until = performance.now() + BRIDGE_MS;
+    const state = ["-n", this.netns, "-j", "-d", "link", "show", "dev", "nic"];
+    while (!execFileSync("ip", state, { encoding: "utf8" }).includes('"state":"forwarding"')) {
+      if (performance.now() > until) throw new Error(`${this.netns}: the bridge forwards nothing`);
+    }
+  }
+
   /** Returns received frames. @param which selects frames; default: test frames */
   take(which: (frame: Uint8Array) => boolean = isTestFrame): Uint8Array[] {
     const frames: Uint8Array[] = [];
