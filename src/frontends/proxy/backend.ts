@@ -3,36 +3,32 @@
  * socket. Each request comes whole and is answered at once, on the thread that also moves the
  * packets, so no I/O is in flight when the memory table or a ring changes.
  */
-import { validQueueBufs } from "../../abi/index.ts";
 import { mapContiguous } from "../../engine/contexts.ts";
 import { drainTransmit, unsentPackets } from "../../engine/drain.ts";
 import type { QueuePair } from "../../engine/pair.ts";
 import type { RingSettings } from "../../engine/registered-ring.ts";
-import { type RegionRequest, RegionTable } from "../../memory/regions.ts";
+import { RegionTable } from "../../memory/regions.ts";
 import { errnoName, OsError } from "../../os/errors.ts";
-import { isEventFd, prepareToSignalPeers, signalPeer } from "../../os/eventfd.ts";
-import { close } from "../../os/fd.ts";
+import { isEventFd, prepareToSignalPeers } from "../../os/eventfd.ts";
+import { newCounters } from "./counters.ts";
+import { HANDLERS, type Reply } from "./handlers.ts";
+import { contextSizes, features, parametersOf, regionsOf } from "./payloads.ts";
 import { type OfferOptions, type Parameters, ProgramServer } from "./program-server.ts";
 import {
-  CONTEXT_SIZES,
   getU64,
   MAX_REGIONS,
   MEMORY_MAP,
+  MTU,
   NOTIFIER,
-  PARAMETERS,
-  putU64,
   QUEUE_CONTEXT,
   QUEUES,
-  REGION,
   REQUESTS,
   type RequestName,
   RX_QUEUE,
   TX_QUEUE,
 } from "./protocol.ts";
 import { ProxyQueue, type QueueWatch } from "./queue.ts";
-
-/** The protocol cannot express another one. */
-export const MTU = 1500;
+import { UpgradeSignal } from "./upgrade-signal.ts";
 
 /**
  * The VMM waits for the reply with a CPU of the guest: long enough for a busy TAP, too short for
@@ -48,40 +44,21 @@ export interface BackendOptions extends QueueWatch, OfferOptions {
   readonly allowUnsealed?: boolean;
 }
 
-/** The outcome of a request. A refusal changes nothing. */
-export type Reply =
-  | { readonly refused: string }
-  | {
-      readonly payload?: Uint8Array;
-      /** Sent with the reply, then closed. */
-      readonly fd?: number;
-    };
-
 const DONE: Reply = {};
+const NO_QUEUE: Reply = { refused: "no such queue, or no SET_PARAMETERS before" };
 const NO_EVENTFD: Reply = { refused: "the descriptor is not an eventfd" };
 
 export class ProxyBackend {
   readonly memory: RegionTable;
   readonly queues: readonly ProxyQueue[];
-  readonly counters = {
-    requests: 0,
-    refused: 0,
-    /** Packets that were published and not sent when transmission stopped. */
-    unsentAtStop: 0,
-    /** Times a new memory table lacked a registered context. */
-    contextsLost: 0,
-    /** Interrupts for which the VMM gave no descriptor. */
-    interruptsDropped: 0,
-    /** Times a request stopped the device because the machine was reset unannounced. */
-    impliedStops: 0,
-  };
+  readonly counters = newCounters();
   firstRefusal = "";
   lastRefusal = "";
   selectedFeatures = 0;
   parameters: Parameters | null = null;
   readonly #options: BackendOptions;
   readonly #programs: ProgramServer;
-  #upgradeFd = -1;
+  readonly #upgrade = new UpgradeSignal();
 
   constructor(options: BackendOptions) {
     prepareToSignalPeers();
@@ -106,22 +83,21 @@ export class ProxyBackend {
     return this.queues.some(({ queue }) => queue.enabled);
   }
 
-  /** Answers one request of the right size. It removes the descriptors that it keeps from `fds`. */
+  /**
+   * Answers one request of the right size. It removes the descriptors that it keeps from `fds`. An
+   * error of the operating system is a refusal, and does not end the connection.
+   */
   handle(name: RequestName, payload: DataView, fds: number[]): Reply {
     this.counters.requests++;
-    const reply = this.#answerOrRefuse(name, payload, fds);
-    if ("refused" in reply) this.refuse(`${name}: ${reply.refused}`);
-    return reply;
-  }
-
-  /** An error of the operating system is a refusal, and does not end the connection. */
-  #answerOrRefuse(name: RequestName, payload: DataView, fds: number[]): Reply {
+    let reply: Reply;
     try {
-      return this.#answer(name, payload, fds);
+      reply = this.#answer(name, payload, fds);
     } catch (error) {
       if (!(error instanceof OsError)) throw error;
-      return { refused: error.message };
+      reply = { refused: error.message };
     }
+    if ("refused" in reply) this.refuse(`${name}: ${reply.refused}`);
+    return reply;
   }
 
   /** Counts a refusal and keeps its reason for `status`. */
@@ -160,9 +136,7 @@ export class ProxyBackend {
   /* The device as a whole */
 
   getFeatures(): Reply {
-    const payload = new Uint8Array(8);
-    putU64(new DataView(payload.buffer), 0, this.offeredFeatures);
-    return { payload };
+    return { payload: features(this.offeredFeatures) };
   }
 
   /** Also while packets flow: rings are attached anew, with the features selected now. */
@@ -177,41 +151,27 @@ export class ProxyBackend {
 
   /** Contexts of other sizes are unregistered: the guest has to register them anew. */
   setParameters(payload: DataView): Reply {
-    const at = (offset: number): number => payload.getUint32(offset, true);
-    const pairs = [at(PARAMETERS.rxQueues), at(PARAMETERS.txQueues)];
-    if (pairs[0] !== 1 || pairs[1] !== 1) {
-      return { refused: `${pairs[0]} receive and ${pairs[1]} transmit queues: one each is served` };
-    }
-    const [rxBufs, txBufs] = [at(PARAMETERS.rxBufs), at(PARAMETERS.txBufs)];
-    if (!validQueueBufs(rxBufs) || !validQueueBufs(txBufs)) {
-      return { refused: `${rxBufs} and ${txBufs} buffers: powers of two from 16 to 8192` };
-    }
     const { device } = this.#options;
-    const problem = device.sizeProblem?.(rxBufs) ?? device.sizeProblem?.(txBufs) ?? null;
-    if (problem !== null) return { refused: problem };
+    const wanted = parametersOf(payload, device);
+    if (typeof wanted === "string") return { refused: wanted };
     this.#stopForNewGuest("SET_PARAMETERS");
     const { parameters } = this;
-    if (parameters?.rxBufs !== rxBufs || parameters.txBufs !== txBufs) {
+    if (parameters?.rxBufs !== wanted.rxBufs || parameters.txBufs !== wanted.txBufs) {
       for (const { queue } of this.queues) queue.forget();
     }
-    this.parameters = { rxBufs, txBufs };
+    this.parameters = wanted;
     const { rx, tx } = this.#options.pair;
-    rx.configure(device, rxBufs);
-    tx.configure(device, txBufs);
-    const answer = new Uint8Array(8);
-    const view = new DataView(answer.buffer);
-    view.setUint32(CONTEXT_SIZES.rx, rx.contextSize, true);
-    view.setUint32(CONTEXT_SIZES.tx, tx.contextSize, true);
-    return { payload: answer };
+    rx.configure(device, wanted.rxBufs);
+    tx.configure(device, wanted.txBufs);
+    return { payload: contextSizes(rx.contextSize, tx.contextSize) };
   }
 
   getPrograms(): Reply {
-    if (this.parameters === null) return { refused: "SET_PARAMETERS comes first" };
-    const problem = this.#programs.problemOf(this.parameters);
-    return problem === null ? { fd: this.#programs.object(this.parameters) } : { refused: problem };
+    const { parameters } = this;
+    if (parameters === null) return { refused: "SET_PARAMETERS comes first" };
+    const problem = this.#programs.problemOf(parameters);
+    return problem === null ? { fd: this.#programs.object(parameters) } : { refused: problem };
   }
-
-  /* Memory */
 
   /** Replaces the whole table; see `Queue.memoryChanged`. */
   setMemoryTable(payload: DataView, fds: number[]): Reply {
@@ -232,8 +192,6 @@ export class ProxyBackend {
     this.#options.warn(`${name}: its context is not in the new memory table; the queue is paused`);
   }
 
-  /* Queues */
-
   #queueAt(payload: DataView, offset: number): ProxyQueue | null {
     const index = payload.getUint32(offset, true);
     return this.parameters === null || index >= QUEUES ? null : this.queues[index];
@@ -241,7 +199,7 @@ export class ProxyBackend {
 
   setQueueContext(payload: DataView): Reply {
     const proxied = this.#queueAt(payload, QUEUE_CONTEXT.queue);
-    if (proxied === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
+    if (proxied === null) return NO_QUEUE;
     const { name, queue } = proxied;
     const address = getU64(payload, QUEUE_CONTEXT.address);
     if (address === 0) {
@@ -260,7 +218,7 @@ export class ProxyBackend {
 
   setQueueKick(payload: DataView, fds: number[]): Reply {
     const queue = this.#queueAt(payload, NOTIFIER.queue);
-    if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
+    if (queue === null) return NO_QUEUE;
     if (!fds.every(isEventFd)) return NO_EVENTFD;
     try {
       queue.setKick(fds[0] ?? -1);
@@ -273,7 +231,7 @@ export class ProxyBackend {
 
   setQueueIrq(payload: DataView, fds: number[]): Reply {
     const queue = this.#queueAt(payload, NOTIFIER.queue);
-    if (queue === null) return { refused: "no such queue, or no SET_PARAMETERS before" };
+    if (queue === null) return NO_QUEUE;
     if (!fds.every(isEventFd)) return NO_EVENTFD;
     queue.setIrq(fds.pop() ?? -1);
     return DONE;
@@ -281,8 +239,7 @@ export class ProxyBackend {
 
   setUpgrade(fds: number[]): Reply {
     if (!fds.every(isEventFd)) return NO_EVENTFD;
-    if (this.#upgradeFd >= 0) close(this.#upgradeFd);
-    this.#upgradeFd = fds.pop()!;
+    this.#upgrade.set(fds.pop()!);
     return DONE;
   }
 
@@ -291,8 +248,7 @@ export class ProxyBackend {
    * @returns false if it gave no descriptor for that
    */
   signalUpgrade(): boolean {
-    if (this.#upgradeFd < 0) return false;
-    return signalPeer(this.#upgradeFd);
+    return this.#upgrade.send();
   }
 
   /** Interrupts the guest; the vector is the queue's index. */
@@ -303,23 +259,12 @@ export class ProxyBackend {
   /* Directions */
 
   enable(index: number): Reply {
-    const missing = this.#missing();
-    if (missing !== null) return { refused: missing };
-    const { queue } = this.queues[index];
-    if (!queue.enabled) queue.enable(this.#ringSettings());
+    if (this.parameters === null) return { refused: "SET_PARAMETERS comes first" };
+    if (this.memory.ranges.length === 0) return { refused: "there is no memory table" };
+    const missing = this.queues.map((each) => each.missing()).find((each) => each !== null);
+    if (missing !== undefined) return { refused: missing };
+    if (!this.queues[index].queue.enabled) this.queues[index].queue.enable(this.#ringSettings());
     return DONE;
-  }
-
-  /** Says why packets cannot flow yet; null if they can. */
-  #missing(): string | null {
-    if (this.parameters === null) return "SET_PARAMETERS comes first";
-    if (this.memory.ranges.length === 0) return "there is no memory table";
-    for (const { name, queue, kickFd, irqFd } of this.queues) {
-      if (!queue.registered || queue.absent) return `${name} has no context`;
-      if (kickFd < 0) return `${name} has no kick descriptor`;
-      if (irqFd < 0) return `${name} has no interrupt descriptor`;
-    }
-    return null;
   }
 
   /** The guest reclaims right after the reply, so published packets are sent first. */
@@ -347,41 +292,9 @@ export class ProxyBackend {
       queue.release();
       queue.queue.configure(this.#options.device, 0);
     }
-    if (this.#upgradeFd >= 0) close(this.#upgradeFd);
-    this.#upgradeFd = -1;
+    this.#upgrade.set(-1);
     this.parameters = null;
     this.selectedFeatures = 0;
     this.memory.clear();
   }
-}
-
-type Handler = (backend: ProxyBackend, payload: DataView, fds: number[]) => Reply;
-
-const HANDLERS: Readonly<Record<RequestName, Handler>> = {
-  GET_FEATURES: (backend) => backend.getFeatures(),
-  SET_FEATURES: (backend, payload) => backend.setFeatures(payload),
-  SET_PARAMETERS: (backend, payload) => backend.setParameters(payload),
-  GET_PROGRAMS: (backend) => backend.getPrograms(),
-  SET_MEM_TABLE: (backend, payload, fds) => backend.setMemoryTable(payload, fds),
-  SET_QUEUE_CTX: (backend, payload) => backend.setQueueContext(payload),
-  SET_QUEUE_KICK: (backend, payload, fds) => backend.setQueueKick(payload, fds),
-  SET_QUEUE_IRQ: (backend, payload, fds) => backend.setQueueIrq(payload, fds),
-  SET_UPGRADE: (backend, _payload, fds) => backend.setUpgrade(fds),
-  RX_ENABLE: (backend) => backend.enable(RX_QUEUE),
-  TX_ENABLE: (backend) => backend.enable(TX_QUEUE),
-  RX_DISABLE: (backend) => backend.disable(RX_QUEUE),
-  TX_DISABLE: (backend) => backend.disable(TX_QUEUE),
-};
-
-function regionsOf(payload: DataView, count: number): RegionRequest[] {
-  return Array.from({ length: count }, (_, i) => {
-    const at = MEMORY_MAP.regions + i * MEMORY_MAP.REGION_SIZE;
-    return {
-      address: getU64(payload, at + REGION.address),
-      size: getU64(payload, at + REGION.size),
-      offset: getU64(payload, at + REGION.offset),
-      readable: true,
-      writable: true,
-    };
-  });
 }

@@ -10,7 +10,8 @@ import { EPOLLET, EPOLLIN, type Epoll } from "../../os/epoll.ts";
 import { OsError } from "../../os/errors.ts";
 import { close } from "../../os/fd.ts";
 import { connectUnix } from "../../os/unix-socket.ts";
-import { ProxyBackend, type Reply } from "./backend.ts";
+import { ProxyBackend } from "./backend.ts";
+import type { Reply } from "./handlers.ts";
 import { FLAG_ERROR, REQUESTS, requestName, VERSION, VERSION_MASK } from "./protocol.ts";
 import { FramingError, ProxyStream } from "./stream.ts";
 

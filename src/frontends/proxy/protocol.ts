@@ -115,3 +115,6 @@ const BY_TYPE = new Map<number, RequestName>(REQUEST_NAMES.map((name) => [REQUES
 export function requestName(type: number): RequestName | undefined {
   return BY_TYPE.get(type);
 }
+
+/** The protocol cannot express another one. */
+export const MTU = 1500;

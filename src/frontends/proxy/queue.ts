@@ -51,6 +51,14 @@ export class ProxyQueue {
     return this.irqFd >= 0 && signalPeer(this.irqFd);
   }
 
+  /** Says what has to come before packets can flow; null if nothing. */
+  missing(): string | null {
+    if (!this.queue.registered || this.queue.absent) return `${this.name} has no context`;
+    if (this.kickFd < 0) return `${this.name} has no kick descriptor`;
+    if (this.irqFd < 0) return `${this.name} has no interrupt descriptor`;
+    return null;
+  }
+
   /** Drops the context and the descriptors of a connection that ended. */
   release(): void {
     this.queue.disable();

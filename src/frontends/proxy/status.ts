@@ -4,8 +4,8 @@ import type { QueuePair } from "../../engine/pair.ts";
 import { BATCHES, INTERRUPTS, KICKS, PACKETS } from "../../memory/counters.ts";
 import type { HandshakeStep } from "../../nic/state.ts";
 import { type NicStatus, queueStatus } from "../../nic/status.ts";
-import { MTU } from "./backend.ts";
 import type { BackendConnection } from "./connection.ts";
+import { MTU } from "./protocol.ts";
 
 export function proxyStatus(
   frontend: BackendConnection,
