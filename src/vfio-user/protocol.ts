@@ -62,3 +62,8 @@ export const MAX_DATA = 65536;
 export const MAX_MESSAGE_FDS = 8;
 /** Room for messages that carry no region data, of which VERSION with its JSON is the longest. */
 export const MAX_MESSAGE = HEADER.SIZE + REGION_ACCESS.SIZE + MAX_DATA;
+
+/** An access of a BAR as a CPU makes it. */
+export function isAccessSize(count: number): boolean {
+  return count === 4 || count === 1 || count === 2 || count === 8;
+}

@@ -312,7 +312,7 @@ export class VfioUserServer implements DeviceHost {
   /** Runs every step, also after an exception of the device in an earlier one. */
   #stopDevice(): void {
     this.#guard(() => this.#pci.reset());
-    this.#guard(() => this.#session.unmapAll());
+    this.#guard(() => this.#session.memory.unmapAll());
     this.#pci.vectors.clear();
     if (this.#attached) this.#guard(() => this.#device.detached?.());
     this.#attached = false;

@@ -1,7 +1,8 @@
 /** The messages of one client: each is checked, executed and answered. */
 import { OK, type RegionTable } from "../memory/regions.ts";
-import { EINVAL, EIO, ENOTSUP, ETIMEDOUT, errnoName } from "../os/errors.ts";
+import { EINVAL, EIO, ENOTSUP, ETIMEDOUT } from "../os/errors.ts";
 import { closePeer } from "../os/peer-close.ts";
+import { ClientMemory, mapRequest } from "./client-memory.ts";
 import type { Counters } from "./counters.ts";
 import { describeDevice, describeIrq, describeRegion, describeVersion } from "./describe.ts";
 import { type MessageStream, NO_FDS } from "./framing.ts";
@@ -10,25 +11,20 @@ import type { PciFunction } from "./pci.ts";
 import {
   COMMAND,
   DEVICE_INFO,
-  DMA_FLAG,
-  DMA_MAP,
   DMA_UNMAP,
   FLAG,
   HEADER,
   IRQ,
   IRQ_INFO,
+  isAccessSize,
   REGION,
   REGION_ACCESS,
   REGION_INFO,
   VERSION,
 } from "./protocol.ts";
+import { describeRefused } from "./refused-message.ts";
 import type { ReplyWriter } from "./replies.ts";
-
-const COMMAND_NAMES = new Map<number, string>(
-  Object.entries(COMMAND).map(([name, number]) => [number, name]),
-);
-/** Bytes of a refused message that `lastRefusal` shows. */
-const NOTED_BYTES = 40;
+import { isVersionRequest } from "./version-request.ts";
 
 export interface SessionEvents {
   /** VERSION was accepted. */
@@ -39,8 +35,8 @@ export interface SessionEvents {
 }
 
 export class Session {
+  readonly memory: ClientMemory;
   readonly #pci: PciFunction;
-  readonly #dma: RegionTable;
   readonly #stream: MessageStream;
   readonly #replies: ReplyWriter;
   readonly #counters: Counters;
@@ -65,7 +61,7 @@ export class Session {
     events: SessionEvents,
   ) {
     this.#pci = pci;
-    this.#dma = dma;
+    this.memory = new ClientMemory(dma, pci.device);
     this.#stream = stream;
     this.#replies = replies;
     this.#counters = counters;
@@ -89,7 +85,9 @@ export class Session {
     this.#isRefusal = true;
     const isReply = (flags & FLAG.typeMask) === FLAG.reply;
     const errno = isReply ? this.#refuseReply() : this.#guarded(command, flags);
-    if (errno !== OK && this.#isRefusal) this.#noteRefusal(command, errno);
+    if (errno !== OK && this.#isRefusal) {
+      this.lastRefusal = describeRefused(this.#stream, command, this.#fds.length, errno);
+    }
     if (this.#fds.length > 0) this.#closeStray();
     if (isReply || flags & FLAG.noReply) return true;
     const id = data.getUint16(at + HEADER.id, true);
@@ -98,15 +96,6 @@ export class Session {
     }
     this.#counters.lateAnswers++;
     return this.#replies.reply(fd, id, command, ETIMEDOUT, 0);
-  }
-
-  #noteRefusal(command: number, errno: number): void {
-    const name = COMMAND_NAMES.get(command) ?? `command ${command}`;
-    const start = this.#stream.at + HEADER.SIZE;
-    const end = Math.min(this.#stream.at + this.#stream.size, start + NOTED_BYTES);
-    const payload = Buffer.from(this.#stream.bytes.subarray(start, end)).toString("hex");
-    const fds = this.#fds.length;
-    this.lastRefusal = `${name} [${payload}] with ${fds} descriptors: ${errnoName(errno)}`;
   }
 
   #refuseReply(): number {
@@ -182,24 +171,13 @@ export class Session {
     return this.#stream.data.getUint32(offset, true);
   }
 
-  /** Exact below 2^53; a larger value is never read as one below. */
-  #u64(offset: number): number {
-    return this.#u32(offset) + this.#u32(offset + 4) * 2 ** 32;
-  }
-
   #version(at: number, payload: number): number {
     if (this.negotiated) {
       this.#counters.refusedState++;
       return EINVAL;
     }
     const { data, bytes } = this.#stream;
-    const end = at + payload;
-    if (payload < VERSION.SIZE || data.getUint16(at + VERSION.major, true) !== 0) {
-      return this.#malformed();
-    }
-    if (payload > VERSION.SIZE && !isJsonObject(bytes.subarray(at + VERSION.json, end))) {
-      return this.#malformed();
-    }
+    if (!isVersionRequest(data, bytes, at, payload)) return this.#malformed();
     this.#answer = describeVersion(this.#replies, payload - VERSION.SIZE);
     this.negotiated = true;
     this.#events.negotiated();
@@ -242,9 +220,8 @@ export class Session {
       this.#counters.refusedIrq++;
       return EINVAL;
     }
-    const { irqIndex, count: vectors } = this.#pci.vectors;
-    const count = index === irqIndex ? vectors : 0;
-    this.#answer = describeIrq(this.#replies, index, count);
+    const { irqIndex, count } = this.#pci.vectors;
+    this.#answer = describeIrq(this.#replies, index, index === irqIndex ? count : 0);
     return OK;
   }
 
@@ -301,75 +278,29 @@ export class Session {
   }
 
   #dmaMap(at: number, payload: number): number {
-    const flags = payload === DMA_MAP.SIZE ? this.#u32(at + DMA_MAP.flags) : 0;
-    const known = DMA_FLAG.read | DMA_FLAG.write;
-    const wellFormed = this.#fds.length <= 1 && flags !== 0 && (flags & ~known) === 0;
-    if (!wellFormed || this.#u32(at) < DMA_MAP.SIZE) return this.#malformed();
-    const address = this.#u64(at + DMA_MAP.address);
-    const size = this.#u64(at + DMA_MAP.size);
-    const request = {
-      address,
-      size,
-      offset: this.#fds.length === 0 ? 0 : this.#u64(at + DMA_MAP.offset),
-      readable: (flags & DMA_FLAG.read) !== 0,
-      writable: (flags & DMA_FLAG.write) !== 0,
-    };
-    const errno = this.#dma.map(request, this.#takeFds()[0] ?? -1);
+    const request = mapRequest(this.#stream.data, at, payload, this.#fds.length);
+    if (request === null) return this.#malformed();
+    const errno = this.memory.map(request, this.#takeFds()[0] ?? -1);
     if (errno !== OK) this.#counters.refusedDma++;
-    else this.#pci.device.dmaMapped?.(this.#dma.exact(address, size)!);
     return errno;
   }
 
   #dmaUnmap(at: number, payload: number): number {
     if (payload !== DMA_UNMAP.SIZE || this.#u32(at) < DMA_UNMAP.SIZE) return this.#malformed();
-    const flags = this.#u32(at + DMA_UNMAP.flags);
-    const address = this.#u64(at + DMA_UNMAP.address);
-    const size = this.#u64(at + DMA_UNMAP.size);
-    const errno = this.#unmapRange(flags, address, size);
+    const { data, bytes } = this.#stream;
+    const errno = this.memory.unmap(data, at);
     if (errno !== OK) {
       this.#counters.refusedDma++;
       return errno;
     }
-    const { bytes } = this.#stream;
     this.#replies.bytes.set(bytes.subarray(at, at + DMA_UNMAP.SIZE), HEADER.SIZE);
     this.#answer = DMA_UNMAP.SIZE;
     return OK;
-  }
-
-  #unmapRange(flags: number, address: number, size: number): number {
-    if (flags === DMA_FLAG.unmapAll && address === 0 && size === 0) {
-      this.unmapAll();
-      return OK;
-    }
-    if (flags !== 0) return ENOTSUP;
-    for (const range of this.#dma.wholeIn(address, size)) this.#pci.device.dmaUnmapping?.(range);
-    return this.#dma.unmap(address, size);
-  }
-
-  /** Removes all ranges; the device is notified of each before. */
-  unmapAll(): void {
-    for (const range of this.#dma.ranges) this.#pci.device.dmaUnmapping?.(range);
-    this.#dma.unmapAll();
   }
 
   #reset(payload: number): number {
     if (payload !== 0) return this.#malformed();
     this.#pci.reset();
     return OK;
-  }
-}
-
-function isAccessSize(count: number): boolean {
-  return count === 4 || count === 1 || count === 2 || count === 8;
-}
-
-/** @returns true for a JSON object that ends in the only NUL byte */
-function isJsonObject(bytes: Uint8Array): boolean {
-  if (bytes.indexOf(0) !== bytes.length - 1) return false;
-  try {
-    const value: unknown = JSON.parse(Buffer.from(bytes.subarray(0, -1)).toString());
-    return typeof value === "object" && value !== null && !Array.isArray(value);
-  } catch {
-    return false;
   }
 }
