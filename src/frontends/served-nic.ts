@@ -3,7 +3,7 @@
  */
 import type { ProgramSets } from "../devices/program-set.ts";
 import { Nic } from "../nic/nic.ts";
-import { replaceSet } from "../nic/replace.ts";
+import { startReplacement } from "../nic/replace.ts";
 import { nicStatus } from "../nic/status.ts";
 import type { SocketAccess } from "../os/unix-socket.ts";
 import { COUNTERS } from "../vfio-user/counters.ts";
@@ -105,7 +105,7 @@ function verbsOf(nic: Nic, frontend: VfioUserFrontend, parts: Parts): Served["ve
       // A port that was opened for packets without metadata has no room for it.
       const offered = parts.metadata ? features : 0;
       const set = { format, rxBufs, txBufs, features: offered };
-      replaceSet(nic, { set, programs: sets, limitMs, mayLose: false });
+      startReplacement(nic, { set, programs: sets, limitMs, mayLose: false });
       if (offered !== features) {
         parts.log("warn", "offloads stay off: the port was opened for a format without them");
       }

@@ -10,7 +10,7 @@ import type { Port } from "../net/port.ts";
 import { readBar, writeBar } from "./bars.ts";
 import type { NicConfig } from "./config.ts";
 import { Nic } from "./nic.ts";
-import { replaceSet } from "./replace.ts";
+import { startReplacement } from "./replace.ts";
 
 export interface LocalNicOptions {
   readonly device: RingFormat;
@@ -74,7 +74,7 @@ export class LocalNic {
     const { features = device.features, limitMs = 10_000, mayLose = false } = choice;
     const programs = choice.programs ?? programSets(device, { rxBufs, txBufs });
     const set = { format: device, rxBufs, txBufs, features };
-    replaceSet(this.nic, { set, programs, limitMs, mayLose });
+    startReplacement(this.nic, { set, programs, limitMs, mayLose });
   }
 
   read(bar: number, offset: number): number {

@@ -18,7 +18,7 @@ export interface ReplaceOptions {
 }
 
 /** @throws Error with what to do; then nothing has changed */
-export function replaceSet(nic: Nic, options: ReplaceOptions): void {
+export function startReplacement(nic: Nic, options: ReplaceOptions): void {
   const { upgrade, wanted } = nic;
   if (upgrade.phase !== "idle") {
     throw new Error(`set ${wanted?.id} is being taken by the guest: wait until that is over`);
