@@ -20,6 +20,7 @@ import {
 } from "../memory/counters.ts";
 import { SpoofGuard, type SpoofRules } from "../net/policies/spoof-guard.ts";
 import { NullPort, SinkPort } from "../net/synthetic.ts";
+import { type Random, randomFrom } from "../suite/case.ts";
 
 const FULL = process.env.BPFHV_FULL === "1";
 const SEEDS = FULL ? 40 : 2;
@@ -34,17 +35,6 @@ const POLICIES: readonly [string, SpoofRules | null][] = [
   ["mac,vlan=0+10", { kind: "anti-spoof", mac: OWN, vlans: [0, 10] }],
   ["mac,vlan=0+10,tags=2", { kind: "anti-spoof", mac: OWN, vlans: [0, 10], tags: 2 }],
 ];
-
-type Random = (below: number) => number;
-
-/** Pseudo-random numbers of a seed: the upper bits of the generator of Numerical Recipes. */
-function randomFrom(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
 
 function pick<T>(random: Random, of: readonly T[]): T {
   return of[random(of.length)];

@@ -4,18 +4,8 @@ import { test } from "node:test";
 import { Bench, frameOf, numberOf } from "../../test/support/guest.ts";
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../abi/index.ts";
 import { BYTES, PACKETS } from "../memory/counters.ts";
+import { randomFrom } from "../suite/case.ts";
 import { readBar, writeBar } from "./bars.ts";
-
-/** xorshift32: small, seeded, the same everywhere. */
-function randomFrom(seed: number): (below: number) => number {
-  let x = seed;
-  return (below) => {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    return (x >>> 0) % below;
-  };
-}
 
 const SEED = 20260;
 const FULL = process.env.BPFHV_FULL === "1";

@@ -15,6 +15,7 @@ import { SRING } from "../devices/sring/layout.ts";
 import { GuestDriver } from "../guest/driver.ts";
 import { LocalMemory } from "../guest/memory.ts";
 import { RING_ERRORS } from "../memory/counters.ts";
+import { type Random, randomFrom } from "../suite/case.ts";
 import { LocalNic } from "./local.ts";
 import { type NicRecord, restoreNic, saveNic } from "./persist.ts";
 
@@ -23,17 +24,6 @@ const FULL = process.env.BPFHV_FULL === "1";
 const SEEDS = FULL ? 60 : 3;
 const STEPS = 150;
 const BUFS = 16;
-
-type Random = (below: number) => number;
-
-/** Numbers that follow from the seed (Numerical Recipes' generator, its upper bits). */
-function randomFrom(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
 
 interface MachineOptions {
   readonly device: RingFormat;

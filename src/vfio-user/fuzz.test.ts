@@ -13,23 +13,12 @@ import { createEventFd, drainEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import { createMemfd } from "../os/memory.ts";
 import { socketPair } from "../os/unix-socket.ts";
+import { type Random, randomFrom } from "../suite/case.ts";
 import { VfioUserServer } from "./server.ts";
 
 const SEED = Number(process.env.BPFHV_SEED ?? 20_250_713);
 const MESSAGES = 120_000;
 
-/** xorshift32: the same run for the same seed. */
-function randomFrom(seed: number): (limit: number) => number {
-  let x = seed | 1;
-  return (limit) => {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    return (x >>> 0) % limit;
-  };
-}
-
-type Random = (limit: number) => number;
 const ODD = [
   0, 1, 2, 3, 4, 5, 8, 16, 20, 24, 32, 4095, 4096, 65535, 65536, 0x7fffffff, 0x80000000, 0xffffffff,
 ];

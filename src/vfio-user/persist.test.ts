@@ -20,6 +20,7 @@ import { createEventFd, drainEventFd } from "../os/eventfd.ts";
 import { close, fstat } from "../os/fd.ts";
 import { createMemfd } from "../os/memory.ts";
 import { socketPair } from "../os/unix-socket.ts";
+import { type Random, randomFrom } from "../suite/case.ts";
 import { newCounters } from "./counters.ts";
 import type { ServerRecord } from "./persist.ts";
 import { VfioUserServer } from "./server.ts";
@@ -28,17 +29,6 @@ const FIXTURE = new URL("../../../src/vfio-user/testdata/state-v1.json", import.
 const PAGE = 4096;
 const RUNS = process.env.BPFHV_FULL === "1" ? 200 : 12;
 const STEPS = 60;
-
-type Random = (below: number) => number;
-
-/** Numbers that follow from the seed (Numerical Recipes' generator, its upper bits). */
-function randomFrom(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
 
 const record = (server: VfioUserServer): ServerRecord => server.save(new SavedFds());
 
