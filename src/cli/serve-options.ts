@@ -19,6 +19,7 @@ export interface ServeFlags {
   readonly user?: string;
   readonly socketGroup?: string;
   readonly socketMode?: string;
+  readonly takeOver?: string;
 }
 
 /** Adds all of them. */
@@ -26,6 +27,7 @@ export function addServeOptions(command: Command): Command {
   command.option("--config <file>", "a NIC, or several, from a TOML file (docs/operating.md)");
   for (const name of FIELD_NAMES) command.addOption(fieldOption(name));
   return command
+    .option("--take-over <socket>", "go on with the NICs of the server on this socket, which ends")
     .option("--bufs <n>", "sets --rx-bufs and --tx-bufs", whole("--bufs", 16, 8192))
     .option("--log-level <level>", LOG_LEVELS.join(", "), "info")
     .option("--log-json", "log JSON even to a terminal", false)
@@ -54,14 +56,30 @@ function helpOf(name: FieldName): string {
   return `${optionAbout}${range}${hasDefault ? ` (default: ${shown})` : ""}`;
 }
 
+/** @throws Usage if NICs that are taken over are described, too */
+export function refuseOthers(command: Command, flags: ServeFlags): void {
+  const { config, socketGroup, socketMode } = flags;
+  const others = { "--config": config, "--socket-group": socketGroup, "--socket-mode": socketMode };
+  const [other] = Object.entries(others).find(([, value]) => value !== undefined) ?? [];
+  const wrong = describing(command, flags) ?? other;
+  if (wrong === undefined) return;
+  const hint = "the NICs stay as they are; change them afterwards (bpfhv apply)";
+  throw new Usage(`${wrong} does not go with --take-over: ${hint}`);
+}
+
+/** An option that was given and describes a NIC. */
+function describing(command: Command, { bufs }: ServeFlags): string | undefined {
+  const [name] = Object.keys(givenFields(command)) as FieldName[];
+  if (name !== undefined) return fieldOf(name).option.split(" ", 1)[0];
+  return bufs === undefined ? undefined : "--bufs";
+}
+
 /** The NICs that the command line describes, itself or by its file. @throws Usage */
 export async function specsOf(command: Command, flags: ServeFlags): Promise<NicSpec[]> {
   const { config, bufs } = flags;
   const given = givenFields(command);
   if (config !== undefined) {
-    const [name] = Object.keys(given) as FieldName[];
-    const option = name === undefined ? undefined : fieldOf(name).option.split(" ", 1)[0];
-    const wrong = option ?? (bufs === undefined ? undefined : "--bufs");
+    const wrong = describing(command, flags);
     if (wrong !== undefined) throw new Usage(`${wrong} does not go with --config: see ${config}`);
     return completeSpecs(await readConfig(config));
   }

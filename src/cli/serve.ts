@@ -1,13 +1,15 @@
 /** `bpfhv serve`: the NICs of one virtual machine, until Ctrl-C. */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { Command } from "commander";
 import { Events } from "../control/events.ts";
+import { HandOver } from "../control/hand-over.ts";
 import { NicFailed, type NicOptions } from "../control/handle.ts";
 import { NicGroup } from "../control/nic-group.ts";
 import { nicOptions } from "../control/nic-options.ts";
-import { NicService } from "../control/nic-service.ts";
+import { NicService, type WantedNic } from "../control/nic-service.ts";
 import type { Served } from "../control/routes.ts";
 import type { NicSpec } from "../control/spec.ts";
+import type { TakeOver } from "../control/take-over.ts";
 import { nicWorker, type WaitingWorker } from "../control/waiting-worker.ts";
 import type { RingFormat } from "../devices/format.ts";
 import { failure, Usage } from "../errors.ts";
@@ -16,7 +18,7 @@ import { loadDevice } from "./device-option.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LOG_LEVELS, Log } from "./log.ts";
 import { type Account, dropTo, prepareToDrop, removeIfAllowed } from "./privileges.ts";
-import { addServeOptions, type ServeFlags, specsOf } from "./serve-options.ts";
+import { addServeOptions, refuseOthers, type ServeFlags, specsOf } from "./serve-options.ts";
 import { socketAccess } from "./socket-access.ts";
 import { version } from "./version.ts";
 
@@ -29,14 +31,37 @@ export function serveCommand(worker?: WaitingWorker): Command {
     if (!LOG_LEVELS.includes(flags.logLevel)) {
       throw new Usage(`unknown log level "${flags.logLevel}": use ${LOG_LEVELS.join(", ")}`);
     }
-    const specs = await specsOf(command, flags);
+    const source = await sourceOf(command, flags);
+    const wanted = source?.nics ?? (await specsOf(command, flags)).map((spec) => ({ spec }));
     const tasks: Task[] = [];
-    for (const spec of specs) {
-      const loaded = await loadDevice(spec.device);
-      tasks.push({ spec, format: loaded.format, task: nicOptions(spec, loaded) });
-    }
-    await serve(tasks, flags, worker ?? nicWorker());
+    for (const each of wanted) tasks.push(await taskOf(each));
+    await serve(tasks, flags, worker ?? nicWorker(), source);
   });
+}
+
+/** The server whose NICs are taken over. @throws CommandError */
+async function sourceOf(command: Command, flags: ServeFlags): Promise<TakeOver | undefined> {
+  if (flags.takeOver === undefined) return undefined;
+  refuseOthers(command, flags);
+  const { TakeOver } = await import("../control/take-over.ts");
+  const source = await TakeOver.begin(flags.takeOver);
+  try {
+    // Paths in specs are relative to it.
+    process.chdir(source.cwd);
+  } catch (error) {
+    throw failure(`cannot enter the other server's folder: ${(error as Error).message}`);
+  }
+  return source;
+}
+
+async function taskOf({ spec, metadata }: Partial<WantedNic> & { spec: NicSpec }): Promise<Task> {
+  const loaded = await loadDevice(spec.device);
+  const task = nicOptions(spec, loaded);
+  const { format } = loaded;
+  if (metadata === undefined) return { spec, format, task };
+  // A port that was opened for packets without metadata has no room for it.
+  const nic = metadata ? task.nic : { ...task.nic, features: 0 };
+  return { spec, format, task: { ...task, nic, metadata } };
 }
 
 interface Task {
@@ -52,9 +77,15 @@ interface Serving {
   readonly log: Log;
   readonly life: Lifetime;
   readonly served: Served;
+  readonly source: TakeOver | undefined;
 }
 
-async function serve(tasks: readonly Task[], flags: ServeFlags, worker: WaitingWorker) {
+async function serve(
+  tasks: readonly Task[],
+  flags: ServeFlags,
+  worker: WaitingWorker,
+  source: TakeOver | undefined,
+) {
   const account = prepareToDrop(flags.user);
   const access = socketAccess(flags, account?.uid);
   const [{ spec: first }] = tasks;
@@ -66,7 +97,8 @@ async function serve(tasks: readonly Task[], flags: ServeFlags, worker: WaitingW
     const nicLog = log.of(spec.socket);
     const nic = new NicService({
       ...{ spec, format, task, worker: n === 0 ? worker : nicWorker(), access, events, version },
-      ...{ losesRights: account !== undefined, log: (level, text) => nicLog[level](text) },
+      ...{ takesOver: source !== undefined, losesRights: account !== undefined },
+      ...{ log: (level, text) => nicLog[level](text) },
     });
     life.atEnd(() => nic.close());
     return nic;
@@ -80,9 +112,18 @@ async function serve(tasks: readonly Task[], flags: ServeFlags, worker: WaitingW
     log.info(`${signal}: stopping`);
     return group.stop();
   });
-  const served: Served = { version, events, nics: () => nics.map(({ nic }) => nic) };
+  const handOver = new HandOver({
+    ...{ nics: () => group.running, version, log: (level, text) => log[level](text) },
+    left: () => {
+      for (const nic of group.running) void nic.leave().catch(() => {});
+    },
+  });
+  const served: Served = {
+    ...{ version, events, nics: () => nics.map(({ nic }) => nic) },
+    takeOver: (fd) => void handOver.serve(fd),
+  };
   try {
-    await run({ group, flags, account, log, life, served });
+    await run({ group, flags, account, log, life, served, source });
     log.info("stopped");
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;
@@ -93,11 +134,12 @@ async function serve(tasks: readonly Task[], flags: ServeFlags, worker: WaitingW
 }
 
 /** Serves until the last NIC has ended. @throws Error if any has failed */
-async function run({ group, flags, account, log, life, served }: Serving): Promise<void> {
+async function run(serving: Serving): Promise<void> {
+  const { group, flags, account, log, life, served, source } = serving;
   await group.each((nic) => nic.start());
   // All have failed, or were asked to stop at once.
   if (group.running.length === 0) return group.ended;
-  if (flags.pidFile !== undefined) writePid(flags.pidFile, life);
+  if (source === undefined) writePid(flags, life);
   await group.each((nic) => nic.prove());
   if (group.running.length === 0) return group.ended;
   if (account !== undefined) await Promise.all(group.running.map((nic) => nic.loadApi()));
@@ -105,8 +147,24 @@ async function run({ group, flags, account, log, life, served }: Serving): Promi
   // after it.
   dropTo(account, (text) => log.warn(text));
   life.followNpx();
-  await group.each((nic) => letIn(nic, served));
+  if (source === undefined) await group.each((nic) => letIn(nic, served));
+  else await goOn(source, serving);
   await group.ended;
+}
+
+/** With NICs of another server. If any cannot be taken over, none is. @throws CommandError */
+async function goOn(source: TakeOver, { group, flags, life, served }: Serving): Promise<void> {
+  const nics = group.running;
+  await group.each(async (nic) => void (await nic.ship()));
+  if (nics.length < source.nics.length || group.running.length < nics.length) {
+    await source.fail("a NIC has failed in the new server");
+    return group.ended;
+  }
+  const { takeOver } = await import("../control/take-over.ts");
+  await takeOver(source, nics);
+  writePid(flags, life);
+  for (const nic of nics) nic.say("info", `${nic.spec.device} on ${nic.spec.socket}: taken over`);
+  await group.each((nic) => nic.openApi(served));
 }
 
 async function letIn(nic: NicService, served: Served): Promise<void> {
@@ -119,11 +177,23 @@ async function letIn(nic: NicService, served: Served): Promise<void> {
   await nic.openApi(served);
 }
 
-function writePid(path: string, life: Lifetime): void {
+function writePid({ pidFile: path }: ServeFlags, life: Lifetime): void {
+  if (path === undefined) return;
   try {
     writeFileSync(path, `${process.pid}`);
   } catch (error) {
     throw failure(`cannot write the pid file: ${(error as Error).message}`);
   }
-  life.atEnd(() => removeIfAllowed(path));
+  life.atEnd(() => {
+    // A server that took the NICs over may have written its own.
+    if (isOwnPid(path)) removeIfAllowed(path);
+  });
+}
+
+function isOwnPid(path: string): boolean {
+  try {
+    return readFileSync(path, "utf8") === `${process.pid}`;
+  } catch {
+    return false;
+  }
 }

@@ -24,7 +24,7 @@ export interface ApiOptions {
 export function serveApi({ served, own, socket, limits = {} }: ApiOptions): HttpServer {
   const { answerMs } = { ...LIMITS, ...limits };
   return new HttpServer({
-    ...{ socket, limits },
+    ...{ socket, limits, upgrade: served.takeOver },
     answer: async ({ method, url, body }) =>
       toHttp(
         await inTime(answerTo({ method, url, body, own }, served), answerMs, () =>

@@ -2,7 +2,7 @@
  * The socket of a NIC's API. It listens from the start of the NIC, so that its path is taken; HTTP
  * is loaded once packets may flow, and clients wait in the backlog until then.
  */
-import { lstatSync } from "node:fs";
+import { lstatSync, type Stats } from "node:fs";
 import { resolve } from "node:path";
 import { failure } from "../errors.ts";
 import { OsError } from "../os/errors.ts";
@@ -15,12 +15,20 @@ const BACKLOG = 256;
 /** What fits into a socket's address. */
 const MAX_PATH = 107;
 
+/** The socket of a server that hands over its NICs. */
+export interface InheritedSocket {
+  readonly fd: number;
+  readonly file: FileAccess;
+}
+
 export class ControlSocket {
   readonly path: string;
   /** Of its file, as it was made. */
   readonly file: FileAccess;
+  /** It listens here as long as nothing closes it. */
+  readonly fd: number;
   readonly #inode: number;
-  #fd: number | null;
+  #isTaken = false;
   #isRemoved = false;
 
   /**
@@ -28,24 +36,28 @@ export class ControlSocket {
    * is touched.
    * @throws CommandError
    */
-  constructor(socketPath: string, access: SocketAccess = {}) {
+  constructor(socketPath: string, access: SocketAccess = {}, inherited?: InheritedSocket) {
     this.path = boundPath(controlPath(socketPath));
-    try {
-      this.#fd = listenUnix(this.path, { ...access, backlog: BACKLOG });
-    } catch (error) {
-      throw error instanceof OsError ? failure(`control socket: ${error.message}`) : error;
-    }
-    const { mode, uid, gid, ino } = lstatSync(this.path);
+    this.fd = inherited?.fd ?? listenAt(this.path, access);
+    // Another may have taken the path of one that was inherited.
+    const stat = lstatSync(this.path, { throwIfNoEntry: inherited === undefined });
+    const { mode, uid, gid } = inherited?.file ?? (stat as Stats);
     this.file = { mode, uid, gid };
-    this.#inode = ino;
+    this.#inode = stat?.ino ?? 0;
   }
 
   /** The descriptor, for a server that closes it. Call it once. */
   take(): number {
-    const fd = this.#fd;
-    if (fd === null) throw new Error("the control socket is taken, or closed");
-    this.#fd = null;
-    return fd;
+    if (this.#isTaken) throw new Error("the control socket is taken, or closed");
+    this.#isTaken = true;
+    return this.fd;
+  }
+
+  /** From here on the file is another process's, and stays. */
+  leave(): void {
+    if (this.#isRemoved) return;
+    this.#isRemoved = true;
+    if (!this.#isTaken) close(this.take());
   }
 
   /** Removes the file; closes the descriptor if no server has taken it. */
@@ -53,11 +65,19 @@ export class ControlSocket {
     if (this.#isRemoved) return;
     this.#isRemoved = true;
     removeSocket(this.path, this.#inode);
-    if (this.#fd !== null) close(this.take());
+    if (!this.#isTaken) close(this.take());
   }
 
   get isClosed(): boolean {
     return this.#isRemoved;
+  }
+}
+
+function listenAt(path: string, access: SocketAccess): number {
+  try {
+    return listenUnix(path, { ...access, backlog: BACKLOG });
+  } catch (error) {
+    throw error instanceof OsError ? failure(`control socket: ${error.message}`) : error;
   }
 }
 

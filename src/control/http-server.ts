@@ -5,6 +5,8 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { duplicate } from "../os/fd.ts";
+import { peerCredentials } from "../os/unix-socket.ts";
 import type { ControlSocket } from "./control-socket.ts";
 import { mayConnect } from "./peer-access.ts";
 
@@ -60,7 +62,15 @@ export interface HttpServerOptions {
   readonly socket: ControlSocket;
   readonly answer: (request: HttpRequest) => Promise<HttpAnswer>;
   readonly limits?: Partial<Limits>;
+  /**
+   * Takes over connections that ask for `UPGRADE`, with a descriptor of its own.
+   * Missing: they are answered as other requests are.
+   */
+  readonly upgrade?: (fd: number) => void;
 }
+
+/** What a client asks for in the header `upgrade` of GET /v1/take-over. */
+export const UPGRADE = "bpfhv-take-over";
 
 export class HttpServer {
   readonly counters: HttpCounters = {
@@ -80,7 +90,7 @@ export class HttpServer {
   #unanswered = 0;
   #streams = 0;
 
-  constructor({ socket: control, answer, limits = {} }: HttpServerOptions) {
+  constructor({ socket: control, answer, limits = {}, upgrade }: HttpServerOptions) {
     this.#socket = control;
     this.#answer = answer;
     this.#limits = { ...LIMITS, ...limits };
@@ -100,23 +110,52 @@ export class HttpServer {
       this.#requested(request, response);
     });
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
+    if (upgrade !== undefined) {
+      server.on("upgrade", (request, socket, head) => {
+        this.#upgraded(request, socket as Socket, head, upgrade);
+      });
+    }
     // Out of descriptors: this client is lost, later ones need not be.
     server.on("error", () => {});
     this.#server = server;
     server.listen({ fd: control.take() });
   }
 
-  /** Removes the socket, and ends every connection. */
+  /** Removes the socket unless another process has it, and ends every connection. */
   close(): void {
     this.#socket.close();
     this.#server.close();
     for (const client of this.#clients) client.destroy();
   }
 
+  #upgraded(
+    request: IncomingMessage,
+    socket: Socket,
+    head: Buffer,
+    upgrade: (fd: number) => void,
+  ): void {
+    const fd = fdOf(socket);
+    const isAsked = request.url === "/v1/take-over" && request.headers.upgrade === UPGRADE;
+    if (!isAsked || head.length > 0 || this.#silenced.has(socket) || fd < 0) {
+      socket.end(bareAnswer(400, `upgrade: ask GET /v1/take-over for ${UPGRADE}`));
+      setTimeout(() => socket.destroy(), LINGER_MS).unref();
+      return;
+    }
+    const { uid } = peerCredentials(fd);
+    if (uid !== 0 && uid !== process.getuid?.()) {
+      socket.end(bareAnswer(403, "only root and the server's own user may take its NICs over"));
+      setTimeout(() => socket.destroy(), LINGER_MS).unref();
+      return;
+    }
+    // Node would read from the socket, and cannot send descriptors.
+    const own = duplicate(fd);
+    socket.destroy();
+    upgrade(own);
+  }
+
   #connected(socket: Socket): void {
-    // Node tells a connection's descriptor nowhere else.
-    const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd: number } };
-    if (handle === undefined || !mayConnect(handle.fd, this.#socket.file)) {
+    const fd = fdOf(socket);
+    if (fd < 0 || !mayConnect(fd, this.#socket.file)) {
       this.counters.refusedPeers++;
       // Its request is read before the end, or it would hear of a broken pipe instead.
       this.#silenced.add(socket);
@@ -235,6 +274,12 @@ export class HttpServer {
     });
     begin({ write, ended });
   }
+}
+
+/** Node tells a connection's descriptor nowhere else. @returns -1 if it is closed */
+function fdOf(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd: number } };
+  return handle?.fd ?? -1;
 }
 
 /** @returns null: it is too long */

@@ -1,11 +1,13 @@
 /** One NIC of this process: its worker, its sockets, its spec. */
 import { resolve } from "node:path";
 import type { RingFormat } from "../devices/format.ts";
+import { close, duplicate } from "../os/fd.ts";
 import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.ts";
-import { ControlSocket } from "./control-socket.ts";
+import { ControlSocket, type InheritedSocket } from "./control-socket.ts";
 import type { Events } from "./events.ts";
 import { type NicOptions, WorkerHandle } from "./handle.ts";
 import type { GroupedNic } from "./nic-group.ts";
+import type { FileAccess } from "./peer-access.ts";
 import { describeAction } from "./plan.ts";
 import { type ProvedPrograms, provedPrograms } from "./programs.ts";
 import { replaceSet } from "./replace-set.ts";
@@ -13,6 +15,7 @@ import type { Served } from "./routes.ts";
 import { RunningNic, type Status } from "./running-nic.ts";
 import type { NicSpec } from "./spec.ts";
 import type { WaitingWorker } from "./waiting-worker.ts";
+import type { Frozen } from "./worker-transfer.ts";
 
 export interface NicServiceOptions {
   readonly spec: NicSpec;
@@ -26,6 +29,21 @@ export interface NicServiceOptions {
   readonly events: Events;
   /** Of bpfhv. */
   readonly version: string;
+  /** The NIC is another process's until `takeOver`. */
+  readonly takesOver?: boolean;
+}
+
+export interface WantedNic {
+  readonly spec: NicSpec;
+  /** Packets at its ports carry metadata. */
+  readonly metadata: boolean;
+}
+
+/** All that another process needs to go on with a NIC. */
+export interface NicHandOver extends Omit<Frozen, "record"> {
+  /** Its descriptor is the last one. */
+  readonly control: FileAccess;
+  readonly record: unknown;
 }
 
 export class NicService implements GroupedNic {
@@ -39,14 +57,17 @@ export class NicService implements GroupedNic {
   #closeApi: (() => void) | undefined;
   /** Of the NIC's socket; 0: it is not there, or its worker has removed it. */
   #inode = 0;
+  #isFrozen = false;
+  /** Until `goOn`: then its file is this process's to remove. */
+  #inherited: InheritedSocket | undefined;
 
   /** Starts its worker, and has its programs proved meanwhile. */
   constructor(options: NicServiceOptions) {
-    const { spec, task, access, losesRights, worker, events } = options;
+    const { spec, task, access, losesRights, worker, events, takesOver } = options;
     this.#options = options;
     this.spec = spec;
     this.worker = new WorkerHandle({
-      ...{ name: spec.socket, worker, task: { ...task, access, losesRights } },
+      ...{ name: spec.socket, worker, task: { ...task, access, losesRights, takesOver } },
       log: (level, text) => this.say(level, text),
     });
     this.#proving = provedPrograms(options.format, task, spec.allowUnverified);
@@ -65,6 +86,13 @@ export class NicService implements GroupedNic {
         events.publish("changed", spec.name, { changed: actions });
       },
     });
+  }
+
+  /** What another process must know to serve it: its present spec, as this process reads it. */
+  get wanted(): WantedNic {
+    const { format, task } = this.#options;
+    const { metadata = format.features !== 0 } = task;
+    return { spec: { ...this.nic.spec, socket: this.spec.socket }, metadata };
   }
 
   get name(): string {
@@ -96,12 +124,16 @@ export class NicService implements GroupedNic {
   async start(): Promise<void> {
     await this.worker.started();
     if (this.worker.hasEnded) return;
+    if (!this.#options.takesOver) this.#listen();
+  }
+
+  #listen(inherited?: InheritedSocket): void {
     this.#inode = socketInode(this.spec.socket);
     const inOrder = () => {
       this.#inode = 0;
     };
     void this.worker.ended.then(inOrder, () => {}).then(() => this.close());
-    this.#control = new ControlSocket(this.spec.socket, this.#options.access);
+    this.#control = new ControlSocket(this.spec.socket, this.#options.access, inherited);
   }
 
   /** Waits until its programs are proved. @throws CommandError */
@@ -113,7 +145,8 @@ export class NicService implements GroupedNic {
   async ship(): Promise<string> {
     const { sets, proof } = await this.#proving;
     const { mtu, maxMtu } = this.spec;
-    if (mtu < maxMtu) await this.worker.request("set-mtu", mtu);
+    // The MTU of a NIC that is taken over comes with it.
+    if (mtu < maxMtu && !this.#options.takesOver) await this.worker.request("set-mtu", mtu);
     await this.worker.request("ship", sets);
     return proof;
   }
@@ -133,12 +166,61 @@ export class NicService implements GroupedNic {
     this.#closeApi = () => api.close();
   }
 
+  /** Its state while it runs on, to rehearse with; the caller closes the descriptors. */
+  async sketch(): Promise<NicHandOver> {
+    const socket = this.#control;
+    if (socket === undefined) throw new Error("the NIC has no control socket");
+    const { record, fds } = await this.worker.request<Frozen>("sketch");
+    return { record, control: socket.file, fds: [...fds, duplicate(socket.fd)] };
+  }
+
+  /** See `Transfer`. */
+  async rehearse({ record, fds }: NicHandOver): Promise<void> {
+    const rest = fds.slice(0, -1);
+    close(fds[rest.length]);
+    await this.worker.request("rehearse", { record, fds: rest });
+  }
+
+  /** Pauses it, and returns its state; the descriptors stay this process's. @throws Error */
+  async freeze(): Promise<NicHandOver> {
+    const socket = this.#control;
+    if (socket === undefined) throw new Error("the NIC has no control socket");
+    this.#isFrozen = true;
+    const { record, fds } = await this.worker.request<Frozen>("freeze");
+    return { record, control: socket.file, fds: [...fds, socket.fd] };
+  }
+
+  /** Takes the NIC of another process over, and pauses it. @throws Error: stop it then */
+  async takeOver({ record, control, fds }: NicHandOver): Promise<void> {
+    const rest = fds.slice(0, -1);
+    await this.worker.request("take-over", { record, fds: rest });
+    this.#inherited = { fd: fds[rest.length], file: control };
+  }
+
+  /** Ends the pause. The sockets of a NIC that was taken over are this process's now. */
+  async goOn(): Promise<void> {
+    this.#isFrozen = false;
+    await this.worker.request("go-on");
+    if (this.#inherited !== undefined) this.#listen(this.#inherited);
+    this.#inherited = undefined;
+  }
+
+  /** Stops; client, sockets and their files are another process's. */
+  async leave(): Promise<void> {
+    this.close();
+    await this.worker.stop();
+  }
+
   async stop(): Promise<void> {
     await this.worker.stop().catch(() => {});
   }
 
-  /** Removes its sockets, whatever state it is in. */
+  /** Removes its sockets, unless another process is taking them over. */
   close(): void {
+    if (this.#isFrozen) {
+      this.#inode = 0;
+      this.#control?.leave();
+    }
     this.#control?.close();
     this.#closeApi?.();
     if (this.#inode !== 0) removeSocket(this.spec.socket, this.#inode);

@@ -17,6 +17,8 @@ export interface Served {
   /** All NICs of the process. */
   readonly nics: () => readonly RunningNic[];
   readonly events: Events;
+  /** Hands all NICs over to the process that is connected; see `HandOver`. */
+  readonly takeOver?: (fd: number) => void;
 }
 
 export interface ApiRequest {

@@ -1,5 +1,6 @@
 /** The spec of one running NIC, and the one way to change it. */
 
+import { failure } from "../errors.ts";
 import { NicFailed } from "./handle.ts";
 import { type Action, apply, bodyOf, plan, replaces } from "./plan.ts";
 import { completeSpec } from "./read-spec.ts";
@@ -37,6 +38,8 @@ export class RunningNic {
   failure: string | null = null;
   /** Programs and rings are being replaced: changes take longer than usual. */
   isReplacing = false;
+  /** Why it cannot change at present; null if it can. */
+  #held: string | null = null;
   readonly #options: RunningNicOptions;
   #spec: NicSpec;
   /** Settles after the change in progress: changes are made one after the other. */
@@ -82,6 +85,7 @@ export class RunningNic {
    */
   apply(makePlan: () => Action[]): Promise<Action[]> {
     const made = this.#last.then(async () => {
+      if (this.#held !== null) throw failure(this.#held);
       const actions = makePlan();
       const [, ...rest] = actions.filter(replaces);
       const changes = actions.filter((action) => !rest.includes(action));
@@ -91,6 +95,15 @@ export class RunningNic {
     });
     this.#last = made.catch(() => {});
     return made;
+  }
+
+  /** Refuses changes from now on, and waits for the one in progress. @returns ends it */
+  async hold(why: string): Promise<() => void> {
+    this.#held = why;
+    await this.#last;
+    return () => {
+      this.#held = null;
+    };
   }
 
   async #change(action: Action, all: readonly Action[]): Promise<void> {

@@ -4,12 +4,14 @@
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import type { Control } from "../engine/loop.ts";
-import { EPOLLIN, type Epoll } from "../os/epoll.ts";
+import { EPOLLIN, Epoll } from "../os/epoll.ts";
 import { drainEventFd } from "../os/eventfd.ts";
 import type { Request } from "./messages.ts";
 
 /** Differs from the tags of queue pairs and of frontends. */
 const WAKE_TAG = 2048;
+/** Between two counts of the pulse, which a watchdog reads. */
+const WAIT_MS = 500;
 
 export class WorkerControl implements Control {
   readonly #frontend: Control;
@@ -45,6 +47,22 @@ export class WorkerControl implements Control {
 
   woken(tag: number): boolean {
     return tag !== WAKE_TAG && (this.#frontend.woken?.(tag) ?? false);
+  }
+
+  /** Carries out requests, and nothing else, as long as `holds`. */
+  waitWhile(holds: () => boolean, pulse: Int32Array): void {
+    if (!holds()) return;
+    const epoll = new Epoll(1);
+    try {
+      epoll.add(this.#wakeFd, EPOLLIN, WAKE_TAG);
+      while (holds()) {
+        epoll.wait(WAIT_MS);
+        pulse[0]++;
+        this.receive();
+      }
+    } finally {
+      epoll.close();
+    }
   }
 
   /**

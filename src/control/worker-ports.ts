@@ -1,16 +1,18 @@
 /**
  * The ports of a worker's queue pairs: opened behind their policies, exchanged while packets flow,
- * closed at the end.
+ * handed over to another process, closed at the end.
  */
 
 import type { Loop } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import { DROP_PORT, newQueueCounters } from "../memory/counters.ts";
-import { openPorts, type PortSpec } from "../net/create.ts";
+import { type ClaimedFds, RecordError, readRecord, type SavedFds } from "../memory/record.ts";
+import { adoptPorts, continuing, openPorts, type PortSpec } from "../net/create.ts";
 import { DownPort } from "../net/down.ts";
 import {
   type OpenPolicies,
   openPolicies,
+  type PoliciesRecord,
   type PolicySpec,
   type SharedState,
   shareState,
@@ -31,6 +33,19 @@ export interface WorkerPortsOptions {
   readonly rate?: RateSpec | null;
   /** Default: true, the link is the ports'. */
   readonly linkUp?: boolean;
+  /** The ports are another process's, and come by `prepare`. */
+  readonly takesOver?: boolean;
+}
+
+export interface PortsRecord {
+  readonly version: 1;
+  readonly metadata: boolean;
+  /** Of each queue pair. */
+  readonly ports: readonly {
+    /** Place of the descriptor; -1: the port needs none. */
+    readonly fd: number;
+    readonly policies: PoliciesRecord;
+  }[];
 }
 
 /** So long a guest without buffers may take to have what an old port holds for it. */
@@ -40,6 +55,7 @@ export class WorkerPorts {
   /** Of each pair; policies count what they drop in them, too. */
   readonly counters: readonly PairCounters[];
   readonly #options: WorkerPortsOptions;
+  #spec: PortSpec;
   #policies: readonly PolicySpec[];
   #rate: RateSpec | null;
   #shared: SharedState = new Map();
@@ -55,14 +71,15 @@ export class WorkerPorts {
   /** @throws as `openPorts` */
   constructor(options: WorkerPortsOptions) {
     this.#options = options;
+    this.#spec = options.port;
     this.#policies = options.policies ?? [];
     this.#rate = options.rate ?? null;
     this.#up = options.linkUp ?? true;
-    const { pairs, metadata } = options;
+    const { pairs, metadata, takesOver = false } = options;
     this.counters = Array.from({ length: pairs }, () => ({
       ...{ tx: newQueueCounters(), rx: newQueueCounters() },
     }));
-    this.#bare = openPorts(options.port, pairs, metadata);
+    this.#bare = openPorts(takesOver ? { kind: "null" } : options.port, pairs, metadata);
     this.#open = this.#behindPolicies(this.#bare);
   }
 
@@ -95,6 +112,68 @@ export class WorkerPorts {
     this.#bare = next;
     this.#open = this.#behindPolicies(next);
     for (const [i, pair] of pairs.entries()) this.#succeed(pair, before[i], this.#open[i].port);
+    this.#spec = spec;
+  }
+
+  /** @throws RecordError if another process could not go on with the ports, now or ever */
+  save(fds: SavedFds): PortsRecord {
+    const continues = continuing(this.#spec);
+    if (continues === undefined) {
+      const what = `the port "${this.#spec.kind}" would begin anew`;
+      throw new RecordError(`${what}: set another one before (bpfhv set-port)`);
+    }
+    if (this.#leaving.size > 0) {
+      throw new RecordError("the port that was exchanged holds packets yet: ask again in a second");
+    }
+    const { metadata } = this.#options;
+    const ports = this.#open.map(({ save }, i) => ({
+      fd: continues === "by itself" ? -1 : fds.add(this.#bare[i].fd),
+      policies: save(),
+    }));
+    return { version: 1, metadata, ports };
+  }
+
+  /**
+   * Checks a record.
+   * @returns the function that gives the pairs their ports
+   * @throws RecordError, OsError; then nothing has changed
+   */
+  prepare(name: string, value: unknown, claimed: ClaimedFds) {
+    const { bare, open, commits } = this.#prepare(name, value, claimed);
+    return (pairs: readonly QueuePair[], loop: Loop): void => {
+      for (const commit of commits) commit();
+      loop.forgetPorts();
+      const before = this.ports;
+      this.#bare = bare;
+      this.#open = open;
+      for (const [i, pair] of pairs.entries()) pair.setPort(open[i].port);
+      for (const port of before) port.close();
+    };
+  }
+
+  /** Checks a record, and closes its descriptors. @throws as `prepare` */
+  rehearse(name: string, value: unknown, claimed: ClaimedFds): void {
+    for (const { port } of this.#prepare(name, value, claimed).open) port.close();
+  }
+
+  #prepare(name: string, value: unknown, claimed: ClaimedFds) {
+    const { pairs: count, metadata } = this.#options;
+    const { fds, policies } = readRecord(name, value, 1, (record) => {
+      if (record.flag("metadata") !== metadata) record.refuse("metadata", `use ${metadata}`);
+      const policies: unknown[] = [];
+      const fds = record.list("ports", count, (item) => {
+        policies.push(item.inner("policies"));
+        return claimed.claim(item, "fd");
+      });
+      if (fds.length !== count) record.refuse("ports", `use ${count}`);
+      return { fds, policies };
+    });
+    const bare = adoptPorts(this.#spec, fds, metadata);
+    const open = this.#behindPolicies(bare);
+    const commits = open.map((each, i) => {
+      return each.prepare(`${name}.ports[${i}].policies`, policies[i]);
+    });
+    return { bare, open, commits };
   }
 
   #succeed(pair: QueuePair, old: Port, next: Port): void {

@@ -12,6 +12,7 @@ import type { Frontend, Parts, Served, Verbs } from "../frontends/served.ts";
 import type { PortSpec } from "../net/create.ts";
 import type { PolicySpec } from "../net/policies/index.ts";
 import type { RateSpec } from "../net/policies/rate-limit.ts";
+import { NullPort } from "../net/synthetic.ts";
 import { keepLedger, type Ledger } from "../os/ledger.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
 import { LineLimit, limitedLog } from "./line-limit.ts";
@@ -21,6 +22,7 @@ import { startPulse } from "./pulse.ts";
 import { takeTask } from "./waiting-worker.ts";
 import { WorkerControl } from "./worker-control.ts";
 import { WorkerPorts } from "./worker-ports.ts";
+import { WorkerTransfer } from "./worker-transfer.ts";
 
 /** What every worker needs; a frontend's options come on top. */
 export interface WorkerOptions {
@@ -34,6 +36,10 @@ export interface WorkerOptions {
   readonly linkUp?: boolean;
   /** The process becomes another user once everything is open. */
   readonly losesRights?: boolean;
+  /** The NIC is another process's: client, sockets and ports come with `take-over`. */
+  readonly takesOver?: boolean;
+  /** Packets at the ports carry metadata; default: if the ring format has features. */
+  readonly metadata?: boolean;
   /** See `LoopOptions`. */
   readonly spinUs?: number;
   readonly pauseUs?: number;
@@ -56,6 +62,8 @@ interface Harnessed<Options> {
   readonly pulse: Int32Array;
   readonly format: RingFormat;
   readonly ports: WorkerPorts;
+  /** Packets at the ports carry it. */
+  readonly metadata: boolean;
 }
 
 /** The shortest that Linux grants. */
@@ -88,12 +96,15 @@ export async function runWorker<Options>(frontend: Frontend<Options>): Promise<v
 }
 
 /** Opens the ports and runs the loop. @returns why the loop ended; "": it was asked to */
-async function serve<Options>(parts: Omit<Harnessed<Options>, "ports">): Promise<string> {
+async function serve<Options>(
+  parts: Omit<Harnessed<Options>, "ports" | "metadata">,
+): Promise<string> {
   const { frontend, task, format } = parts;
   const pairs = frontend.pairs(task);
-  const ports = new WorkerPorts({ ...task, pairs, metadata: format.features !== 0 });
+  const { metadata = format.features !== 0 } = task;
+  const ports = new WorkerPorts({ ...task, pairs, metadata });
   try {
-    return await new Harness({ ...parts, ports }).run();
+    return await new Harness({ ...parts, ports, metadata }).run();
   } finally {
     ports.close();
   }
@@ -117,16 +128,25 @@ class Harness<Options> {
   #portsUp: boolean;
   #problem = "";
   readonly #formats = new LoadedFormats();
+  readonly #transfer: WorkerTransfer;
+  readonly #pulse: Int32Array;
+  #isStopping = false;
 
-  constructor({ frontend, task, main, pulse, format, ports }: Harnessed<Options>) {
+  constructor({ frontend, task, main, pulse, format, ports, metadata }: Harnessed<Options>) {
     this.#main = main;
+    this.#pulse = pulse;
     this.#ports = ports;
     this.#pairs = this.#makePairs();
-    this.#served = frontend.serve(task, this.#parts(format));
+    const takesOver = task.takesOver ?? false;
+    this.#served = frontend.serve(task, { ...this.#parts(format), metadata, takesOver });
+    this.#transfer = new WorkerTransfer({
+      ...{ served: this.#served, ports, pairs: this.#pairs, loop: () => this.#loop },
+      twin: () => frontend.serve(task, { ...this.#parts(format), ...unconnected(this.#pairs) }),
+    });
     this.#control = new WorkerControl(this.#served.control, main, task.wakeFd, (request) =>
       this.#carryOut(request),
     );
-    this.#verbs = { ...this.#ownVerbs(), ...this.#served.verbs };
+    this.#verbs = { ...this.#ownVerbs(), ...this.#transfer.verbs, ...this.#served.verbs };
     this.#complaints = new Complaints(this.#served.complaints, (text) => this.#say("warn", text));
     this.#portsUp = this.#arePortsUp();
     this.#loop = new Loop({
@@ -146,9 +166,9 @@ class Harness<Options> {
     });
   }
 
-  #parts(format: RingFormat): Parts {
+  #parts(format: RingFormat): Omit<Parts, "metadata" | "takesOver"> {
     return {
-      ...{ format, pairs: this.#pairs, metadata: format.features !== 0 },
+      ...{ format, pairs: this.#pairs },
       formatOf: (device) => this.#formats.get(device),
       log: (level, text) => this.#say(level, text),
       print: (text) => this.#tell({ kind: "print", text }),
@@ -162,7 +182,10 @@ class Harness<Options> {
 
   #ownVerbs(): Verbs {
     return {
-      stop: () => this.#loop.stop(),
+      stop: () => {
+        this.#isStopping = true;
+        this.#loop.stop();
+      },
       status: () => this.#served.status(this.#loop.loopStats),
       // The loop pauses, because modules load in turns of the event loop only.
       "load-device": (device: string) => {
@@ -198,17 +221,28 @@ class Harness<Options> {
     try {
       do {
         await this.#formats.load();
+        if (this.#transfer.stopped) this.#pause();
+        if (this.#isStopping) break;
         this.#loop.run();
-      } while (this.#formats.wanted);
+      } while (this.#formats.wanted || this.#transfer.stopped);
     } finally {
-      this.#served.close();
+      if (this.#transfer.frozen) this.#served.transfer?.leave();
+      else this.#served.close();
       this.#loop.close();
     }
     return this.#problem;
   }
 
+  /** Until the main thread says how it goes on. */
+  #pause(): void {
+    this.#control.waitWhile(() => this.#transfer.frozen && !this.#isStopping, this.#pulse);
+    this.#transfer.stopped = false;
+    this.#portsUp = this.#arePortsUp();
+  }
+
   #carryOut({ id, verb, body }: Request): void {
     try {
+      this.#transfer.check(verb);
       if (!Object.hasOwn(this.#verbs, verb)) throw new Error(`this NIC has no verb "${verb}"`);
       this.#tell({ kind: "reply", id, result: this.#verbs[verb](body as never), error: null });
     } catch (error) {
@@ -246,4 +280,12 @@ class Harness<Options> {
   #tell(message: ToMain): void {
     this.#main.postMessage(message);
   }
+}
+
+/** For a NIC that is connected to nothing. */
+function unconnected({ length }: readonly QueuePair[]) {
+  const port = new NullPort();
+  const vectors = { rxVector: 0, txVector: 0, fire: () => {} };
+  const pairs = Array.from({ length }, () => new QueuePair({ port, ...vectors }));
+  return { pairs, metadata: false, takesOver: true, log: () => {} };
 }

@@ -26,6 +26,13 @@ export class NicEvents {
     this.#linkUp = nic.link.up;
   }
 
+  /** After the NIC was restored: what it is by now has been logged by another process. */
+  skip(): void {
+    this.#step = this.#nic.step;
+    this.#resets = this.#nic.resets;
+    this.#linkUp = this.#nic.link.up;
+  }
+
   /** After messages, which may be many a second: nothing is allocated if nothing has happened. */
   look(): void {
     const { step, resets } = this.#nic;

@@ -11,6 +11,7 @@ import type { VfioUserServer } from "../vfio-user/index.ts";
 import { counted, droppedIn, pick, unsharedMemory } from "./complaints.ts";
 import { NicEvents } from "./nic-events.ts";
 import type { Frontend, Parts, Served, SetOrder } from "./served.ts";
+import { nicTransfer } from "./transfer.ts";
 import { VfioUserFrontend } from "./vfio-user.ts";
 
 export interface ServedNicOptions {
@@ -63,7 +64,8 @@ export const servedNic: Frontend<ServedNicOptions> = {
     nic.filtered = options.filtered ?? true;
     const events = new NicEvents(nic, parts.log);
     const frontend = new VfioUserFrontend(nic, {
-      socketPath: options.socketPath,
+      // The socket of a NIC that is taken over listens already.
+      ...(parts.takesOver ? {} : { socketPath: options.socketPath }),
       access: options.access,
       pciDevice: options.pciDevice,
       interrupts: options.interrupts,
@@ -74,6 +76,7 @@ export const servedNic: Frontend<ServedNicOptions> = {
       onWarning: (code, text) => parts.log("warn", `${text} [${code}]`),
     });
     return {
+      transfer: nicTransfer(nic, frontend.server, options.socketPath, () => events.skip()),
       control: frontend,
       fire: (vector) => nic.host?.fire(vector),
       status: (loop) => ({

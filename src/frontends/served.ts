@@ -8,6 +8,7 @@ import type { Control } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import type { NicStatus } from "../nic/status.ts";
 import type { Complaint } from "./complaints.ts";
+import type { Transfer } from "./transfer.ts";
 
 /** Another set for a running NIC, from the main thread: plain data. */
 export interface SetOrder {
@@ -26,6 +27,8 @@ export interface Parts {
   readonly format: RingFormat;
   /** Ports carry metadata, so formats may offer features. */
   readonly metadata: boolean;
+  /** The NIC is another process's: its client, sockets and ports come from there. */
+  readonly takesOver: boolean;
   /** A ring format that was loaded since. @throws Error if it was not */
   readonly formatOf: (device: string) => RingFormat;
   /** Receive queue `i` fires vector `i`, transmit queue `i` vector `pairs.length + i`. */
@@ -53,6 +56,8 @@ export interface Served {
   readonly verbs: Verbs;
   /** Refusals and losses to log when their counters grow. */
   readonly complaints: readonly Complaint[];
+  /** Missing: another process cannot take the NIC over. */
+  readonly transfer?: Transfer;
   /** Interrupts the guest. */
   fire(vector: number): void;
   /** @param loop statistics */

@@ -29,6 +29,26 @@ export function parsePort(text: string): PortSpec {
   return kind.parse(rest === "" ? [] : rest.split(",")) as PortSpec;
 }
 
+/** See `PortKind`. */
+export function continuing(spec: PortSpec): PortKind["continues"] {
+  return kindOf(spec.kind)?.continues;
+}
+
+/**
+ * Goes on with the ports of another process.
+ * @param fds of each port; none for a kind that continues by itself
+ * @throws OsError, PortSpecError; then the descriptors stay the caller's
+ */
+export function adoptPorts(spec: PortSpec, fds: readonly number[], metadata: boolean): Port[] {
+  const kind = kindOf(spec.kind);
+  const context = { multiQueue: fds.length > 1, metadata };
+  return fds.map((fd) => {
+    if (kind?.continues === "by itself" && fd < 0) return kind.open(spec, context);
+    if (kind?.adopt !== undefined && fd >= 0) return kind.adopt(spec, context, fd);
+    throw new PortSpecError(`net "${spec.kind}": another process cannot go on with it`);
+  });
+}
+
 /**
  * Opens one port per queue pair.
  * @param metadata packets of the device carry offload metadata

@@ -74,4 +74,11 @@ export interface PortKind<S extends AnyPortSpec = AnyPortSpec> {
   parse(words: readonly string[]): S;
   /** @throws OsError, PortSpecError */
   open(spec: S, context: PortContext): Port;
+  /**
+   * What another process needs to go on with an open port: its descriptor, or nothing. Missing: it
+   * would begin anew, or lose what the port holds.
+   */
+  readonly continues?: "by descriptor" | "by itself";
+  /** Opens a port that continues by descriptor. @throws OsError; then `fd` stays the caller's */
+  adopt?(spec: S, context: PortContext, fd: number): Port;
 }

@@ -15,6 +15,7 @@ import {
   GSO_UDP_L4,
   NEEDS_CSUM,
 } from "../memory/index.ts";
+import { openTap } from "../os/tap.ts";
 import { PcapPort } from "./pcap.ts";
 import type { Port } from "./port.ts";
 import { TapPort } from "./tap.ts";
@@ -250,7 +251,7 @@ test("a capture has the kernel's segments when a packet is large", {
   skip: skipTap(),
 }, async () => {
   const pair = new TapPair();
-  const tap = new TapPort({ name: "nic", vnetHeader: 12, offloads: 0, netns: pair.netns });
+  const tap = new TapPort(openTap({ name: "nic", vnetHeader: 12, offloads: 0, netns: pair.netns }));
   try {
     pair.waitForBridge(tap.fd);
     const base = { tags: [], ipOptions: 0, tcpOptions: 12, flags: 0x99, payload: 5000 };

@@ -119,6 +119,7 @@ export const sinkPort: PortKind<{ readonly kind: "sink" }> = {
     refuseOptions("sink", words);
     return { kind: "sink" };
   },
+  continues: "by itself",
   open: () => new SinkPort(),
 };
 
@@ -129,6 +130,7 @@ export const nullPort: PortKind<{ readonly kind: "null" }> = {
     refuseOptions("null", words);
     return { kind: "null" };
   },
+  continues: "by itself",
   open: () => new NullPort(),
 };
 

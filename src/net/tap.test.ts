@@ -9,6 +9,7 @@ import { batchOf, skipTap, TapPair, testFrame } from "../../test/support/net.ts"
 import { Batch } from "../memory/index.ts";
 import { close } from "../os/fd.ts";
 import { mapAnonymous } from "../os/memory.ts";
+import { openTap } from "../os/tap.ts";
 import { TapPort } from "./tap.ts";
 
 const skip = skipTap();
@@ -17,7 +18,7 @@ const MTU_FRAME = 1514;
 function withTap(vnetHeader: 0 | 12, action: (port: TapPort, pair: TapPair) => void): void {
   const pair = new TapPair();
   try {
-    const port = new TapPort({ name: "nic", vnetHeader, offloads: 0, netns: pair.netns });
+    const port = new TapPort(openTap({ name: "nic", vnetHeader, offloads: 0, netns: pair.netns }));
     try {
       pair.waitForBridge(port.fd);
       while (receiveInBytes(port, 100).length > 0);

@@ -20,7 +20,7 @@ import {
 import { EAGAIN, EINTR, EINVAL, EIO, errnoName, OsError } from "../os/errors.ts";
 import { close } from "../os/fd.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
-import { openTap, setTapOffloads, type Tap, type TapOptions } from "../os/tap.ts";
+import { adoptTap, openTap, setTapOffloads, type Tap } from "../os/tap.ts";
 import { readv, write, writev } from "../os/vector-io.ts";
 import { BasePort } from "./base.ts";
 import type { PortKind } from "./port.ts";
@@ -67,10 +67,10 @@ export class TapPort extends BasePort {
   readonly #toldSending = new Set<number>();
   readonly #toldReceiving = new Set<number>();
 
-  /** @throws OsError if the interface cannot be opened; the message says what to do. */
-  constructor(options: TapOptions) {
+  /** @param tap is this port's from here on */
+  constructor(tap: Tap) {
     super();
-    this.#tap = openTap(options);
+    this.#tap = tap;
     this.name = `tap:${this.#tap.name}`;
     this.fd = this.#tap.fd;
     this.#table = new Uint32Array(this.#native.view(0, TABLE_BYTES));
@@ -284,6 +284,9 @@ export const tapPort: PortKind<TapSpec> = {
   open({ tap, netns, create }, { multiQueue, metadata }) {
     const vnetHeader = metadata ? HEADER : 0;
     const options = { name: tap, vnetHeader, offloads: 0, multiQueue, create } as const;
-    return new TapPort({ ...options, ...optional("netns", netns) });
+    return new TapPort(openTap({ ...options, ...optional("netns", netns) }));
   },
+  continues: "by descriptor",
+  adopt: ({ tap }, { metadata }, fd) =>
+    new TapPort(adoptTap(fd, { name: tap, vnetHeader: metadata ? HEADER : 0, offloads: 0 })),
 };

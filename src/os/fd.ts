@@ -3,6 +3,7 @@ import { fstatSync, readlinkSync } from "node:fs";
 import { check } from "./errors.ts";
 import * as libc from "./libc.ts";
 
+const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
@@ -10,6 +11,12 @@ const O_NONBLOCK = 0o4000;
 /** Closes `fd`. A descriptor that is not open is an error of the caller and is ignored. */
 export function close(fd: number): void {
   libc.close(fd);
+}
+
+/** Returns a second descriptor of the same open file. */
+export function duplicate(fd: number): number {
+  const hint = "raise the limit of open files (ulimit -n)";
+  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl(F_DUPFD_CLOEXEC)", `fd ${fd}`, hint);
 }
 
 export function setNonBlocking(fd: number): void {

@@ -18,7 +18,9 @@ export { readv, writev } from "./vector-io.ts";
 
 const O_RDWR_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
 const TUNSETIFF = 0x400454ca;
+const TUNGETIFF = 0x800454d2;
 const TUNSETOFFLOAD = 0x400454d0;
+const TUNGETVNETHDRSZ = 0x800454d7;
 const TUNSETVNETHDRSZ = 0x400454d8;
 const SIOCGIFFLAGS = 0x8913;
 const SIOCSIFFLAGS = 0x8914;
@@ -75,6 +77,33 @@ export function openTap(options: TapOptions): Tap {
     throw error;
   }
 }
+
+/**
+ * Takes an open TAP of another process, whose packets stay in it. The descriptor stays the caller's
+ * if it is refused.
+ * @throws OsError if it is not this interface, or frames have other headers
+ */
+export function adoptTap(fd: number, { name, vnetHeader }: TapOptions): Tap {
+  const object = `tap ${name}`;
+  check(libc.ioctl(fd, TUNGETIFF, libc.STRUCT_ADDRESS), "ioctl(TUNGETIFF)", object, NOT_TAP);
+  const bytes = new Uint8Array(libc.scratch.buffer, libc.STRUCT_OFFSET, IFREQ_FLAGS);
+  const found = Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString();
+  const flags = libc.scratch.getUint16(libc.STRUCT_OFFSET + IFREQ_FLAGS, true);
+  const header = (flags & IFF_VNET_HDR) === 0 ? 0 : headerSize(fd, name);
+  if (found === name && (flags & IFF_TAP) !== 0 && header === vnetHeader) {
+    return { fd, name, vnetHeader, offloads: 0 };
+  }
+  const why = `the descriptor is of "${found}", whose headers have ${header} bytes`;
+  throw new OsError("ioctl(TUNGETIFF)", object, EINVAL, NOT_TAP, why);
+}
+
+function headerSize(fd: number, name: string): number {
+  const result = libc.ioctl(fd, TUNGETVNETHDRSZ, libc.STRUCT_ADDRESS);
+  check(result, "ioctl(TUNGETVNETHDRSZ)", `tap ${name}`);
+  return libc.scratch.getInt32(libc.STRUCT_OFFSET, true);
+}
+
+const NOT_TAP = "use the descriptor that the other server had";
 
 function checkOptions({ name, vnetHeader, offloads }: TapOptions): void {
   const bytes = Buffer.byteLength(name);

@@ -18,8 +18,8 @@ export class Listener {
   fd = -1;
   /** When a pause ends, in the time of `performance.now()`; infinity: there is none. */
   pausedUntil = Number.POSITIVE_INFINITY;
-  readonly #path: string | undefined;
-  readonly #inode: number = 0;
+  #path: string | undefined;
+  #inode = 0;
   readonly #counters: Counters;
   readonly #warn: (code: string, message: string) => void;
   #epoll: Epoll | null = null;
@@ -43,6 +43,21 @@ export class Listener {
     if (path === undefined) return;
     this.fd = listenUnix(path, access);
     this.#inode = socketInode(path);
+  }
+
+  /** Goes on with the listening socket of another process; `fd` is this listener's from here on. */
+  adopt(path: string, fd: number): void {
+    if (this.fd >= 0) throw new Error("the listener has a socket");
+    this.fd = fd;
+    this.#path = path;
+    this.#inode = socketInode(path);
+  }
+
+  /** Closes the socket, which another process has: its file stays. */
+  leave(): void {
+    if (this.fd >= 0) close(this.fd);
+    this.fd = -1;
+    this.#watched = false;
   }
 
   /** Sets the epoll set that `watch` adds the socket to. */

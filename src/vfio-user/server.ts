@@ -47,8 +47,8 @@ export interface ServerOptions {
 const GREETING_MS = 10_000;
 
 /**
- * The caller owns the poll loop: `register` with its epoll set (or poll `pollFd`), call
- * `handleReadable` when it is readable, or at any time. One thread only.
+ * The caller owns the poll loop: it registers with an epoll set (or polls `pollFd`), and calls
+ * `handleReadable` when that is readable, or at any time. One thread only.
  */
 export class VfioUserServer implements DeviceHost {
   readonly counters: Counters = newCounters();
@@ -103,9 +103,20 @@ export class VfioUserServer implements DeviceHost {
     return this.#connection >= 0 ? this.#connection : this.#listener.fd;
   }
 
-  /** The client's last refused message and its errno; "": none was refused. */
+  /** See `Session`. */
   get lastRefusal(): string {
     return this.#session.lastRefusal;
+  }
+
+  /** Where clients wait; -1: none can. */
+  get listeningFd(): number {
+    return this.#listener.fd;
+  }
+
+  /** Goes on with the listening socket of another process. Call it before `restore`. */
+  listenOn(path: string, fd: number): void {
+    this.#listener.adopt(path, fd);
+    if (this.#connection < 0) this.#listener.watch();
   }
 
   get connected(): boolean {
@@ -217,11 +228,17 @@ export class VfioUserServer implements DeviceHost {
     this.#forget();
   }
 
+  /** Ends unnoticed: another server has client and listening socket. */
+  leave(): void {
+    this.#closed = true;
+    this.abandon();
+    this.#listener.leave();
+    this.#finish();
+  }
+
   #parts(): ServerParts {
-    return {
-      ...{ session: this.#session, stream: this.#stream, replies: this.#replies, pci: this.#pci },
-      ...{ dma: this.dma, counters: this.counters },
-    };
+    const parts = { session: this.#session, stream: this.#stream, replies: this.#replies };
+    return { ...parts, pci: this.#pci, dma: this.dma, counters: this.counters };
   }
 
   #handleMessages(): number {

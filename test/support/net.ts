@@ -227,7 +227,7 @@ function openTapPair({ frames, metadata }: OutsideOptions): Outside {
   const pair = new TapPair();
   const { netns } = pair;
   const vnetHeader = metadata ? 12 : 0;
-  const port = new TapPort({ name: "nic", vnetHeader, offloads: 0, netns });
+  const port = new TapPort(openTap({ name: "nic", vnetHeader, offloads: 0, netns }));
   pair.waitForBridge(port.fd);
   for (const frame of frames) pair.give(frame);
   return {

@@ -11,6 +11,7 @@ import type { QueuePair } from "../../engine/pair.ts";
 import { LIMITED, newQueueCounters } from "../../memory/counters.ts";
 import { Batch } from "../../memory/index.ts";
 import { mapAnonymous } from "../../os/memory.ts";
+import { openTap } from "../../os/tap.ts";
 import { SourcePort } from "../synthetic.ts";
 import { TapPort } from "../tap.ts";
 import { RateLimit, RateLimits, rateLimit } from "./rate-limit.ts";
@@ -343,7 +344,9 @@ describe("a rate limit on a TAP", { skip: skipTap() }, () => {
   ] as const) {
     test(`${direction}: gives the receiver the rate within 2 % when packets wait all the time`, (t) => {
       const pair = new TapPair();
-      const tap = new TapPort({ name: "nic", vnetHeader: 0, offloads: 0, netns: pair.netns });
+      const tap = new TapPort(
+        openTap({ name: "nic", vnetHeader: 0, offloads: 0, netns: pair.netns }),
+      );
       pair.waitForBridge(tap.fd);
       const bench = new Bench();
       bench.driver.open();
