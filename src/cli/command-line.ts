@@ -23,6 +23,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   run: async () => (await import("./run.ts")).runCommand(),
   verify: async () => (await import("./verify.ts")).verifyCommand(),
   new: async () => (await import("./new.ts")).newCommand(),
+  dev: async () => (await import("./dev.ts")).devCommand(),
   test: async () => (await import("./test.ts")).testCommand(),
   backend: async () => (await import("./backend.ts")).backendCommand(),
   drive: async () => (await import("./drive.ts")).driveCommand(),

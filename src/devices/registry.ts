@@ -32,8 +32,8 @@ export function withOffloads(name: string): string {
 /** An invalid device; the message names it and says what to do. */
 export class DeviceError extends Error {
   readonly code = "DEVICE";
-  constructor(message: string) {
-    super(message);
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
     this.name = "DeviceError";
   }
 }
@@ -84,7 +84,7 @@ export async function loadFormat(device: string, shown = device): Promise<RingFo
   if (known !== undefined) return known;
   const url = await prepareDevice(device);
   const loaded = await import(url).catch((error: Error) => {
-    throw new DeviceError(`cannot load ${shown}: ${error.message}`);
+    throw new DeviceError(`cannot load ${shown}: ${error.message}`, { cause: error });
   });
   if (isFormat(loaded.default)) return loaded.default;
   throw new DeviceError(`${shown} has no ring format: export default defineNic({ ... })`);

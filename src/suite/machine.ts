@@ -56,10 +56,15 @@ class Flow implements FlowCounts {
     this.#expected = number + 1;
   }
 
-  /** With what is still on its way counted as lost. */
-  atEnd(): FlowCounts {
-    const { sent, arrived, repeated, damaged } = this;
-    return { sent, arrived, lost: this.lost + sent - this.#expected, repeated, damaged };
+  /** Nothing comes any more: what is still on its way is lost. */
+  end(): void {
+    this.lost += this.sent - this.#expected;
+    this.#expected = this.sent;
+  }
+
+  get counts(): FlowCounts {
+    const { sent, arrived, lost, repeated, damaged } = this;
+    return { sent, arrived, lost, repeated, damaged };
   }
 }
 
@@ -144,12 +149,12 @@ export class Machine {
 
   /** What the guest sent, and the port saw. */
   get fromGuest(): FlowCounts {
-    return this.#port.fromGuest.atEnd();
+    return this.#port.fromGuest.counts;
   }
 
   /** What the port gave, and the guest saw; packets that the guest's buffers were too short for. */
   get toGuest(): FlowCounts & { readonly tooLong: number } {
-    return { ...this.#port.toGuest.atEnd(), tooLong: this.#port.tooLong };
+    return { ...this.#port.toGuest.counts, tooLong: this.#port.tooLong };
   }
 
   /** Name of the ring format that runs. */
@@ -166,7 +171,7 @@ export class Machine {
     this.busyMs += performance.now() - started;
   }
 
-  /** Bursts until each side has sent so many packets, then waits for those that are on their way. */
+  /** Bursts until each side has sent so many packets, then waits for those on their way. */
   run(packets: number): void {
     const { fromGuest, toGuest } = this.#port;
     const [out, back] = [fromGuest.sent + packets, toGuest.sent + packets];
@@ -180,10 +185,12 @@ export class Machine {
     this.settle();
   }
 
-  /** Turns until nothing moves. Packets that do not arrive then are lost. */
+  /** Turns until nothing moves; packets that have not arrived by then count as lost. */
   settle(): void {
     this.#port.waiting = 0;
     for (let idle = 0; idle < 3; ) idle = this.#turn() > 0 ? 0 : idle + 1;
+    this.#port.fromGuest.end();
+    this.#port.toGuest.end();
   }
 
   /** Offers another ring format to the guest's driver, which takes it step by step: `step`. */

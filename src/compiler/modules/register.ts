@@ -6,6 +6,6 @@
 import { register } from "node:module";
 
 /** The loader hooks. */
-export const hooks = new URL("./hooks.js", import.meta.url);
+export const hooks: string = new URL("./hooks.js", import.meta.url).href;
 
 register(hooks);
