@@ -3,8 +3,10 @@
  * slow servers).
  */
 import { hexOf, readRecord } from "../memory/record.ts";
+import { ETIMEDOUT } from "../os/errors.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { sendMessage } from "../os/messages.ts";
+import type { Counters } from "./counters.ts";
 import { FLAG, HEADER, MAX_MESSAGE } from "./protocol.ts";
 
 interface Delayed {
@@ -27,10 +29,15 @@ export class ReplyWriter {
   /** Payloads are built here, from HEADER.SIZE on. */
   readonly data = new DataView(this.bytes.buffer);
   readonly #delayMs: number;
+  readonly #lateAfterMs: number;
+  readonly #counters: Counters;
   readonly #queue: Delayed[] = [];
 
-  constructor(delayMs = 0) {
+  /** @param lateAfterMs delayed answers that are overdue for longer lose their data */
+  constructor(counters: Counters, delayMs = 0, lateAfterMs = Number.POSITIVE_INFINITY) {
+    this.#counters = counters;
     this.#delayMs = delayMs;
+    this.#lateAfterMs = lateAfterMs;
   }
 
   /**
@@ -39,15 +46,22 @@ export class ReplyWriter {
    */
   reply(fd: number, id: number, command: number, errno: number, payload: number): boolean {
     const { data } = this;
-    const size = HEADER.SIZE + (errno === 0 ? payload : 0);
     data.setUint16(HEADER.id, id, true);
     data.setUint16(HEADER.command, command, true);
-    data.setUint32(HEADER.size, size, true);
-    data.setUint32(HEADER.flags, errno === 0 ? FLAG.reply : FLAG.reply | FLAG.error, true);
-    data.setUint32(HEADER.errno, errno, true);
+    const size = this.#finish(errno, payload);
     if (this.#delayMs === 0) return this.#send(fd, size);
     this.#queue.push({ due: performance.now() + this.#delayMs, bytes: this.bytes.slice(0, size) });
     return true;
+  }
+
+  /** @returns the size of the answer */
+  #finish(errno: number, payload: number): number {
+    const { data } = this;
+    const size = HEADER.SIZE + (errno === 0 ? payload : 0);
+    data.setUint32(HEADER.size, size, true);
+    data.setUint32(HEADER.flags, errno === 0 ? FLAG.reply : FLAG.reply | FLAG.error, true);
+    data.setUint32(HEADER.errno, errno, true);
+    return size;
   }
 
   #send(fd: number, size: number): boolean {
@@ -67,9 +81,14 @@ export class ReplyWriter {
   /** Sends the delayed answers that are due. @returns false as `reply` does */
   flush(fd: number): boolean {
     while (this.timeoutMs === 0) {
-      const { bytes } = this.#queue.shift()!;
+      const { due, bytes } = this.#queue.shift()!;
       this.bytes.set(bytes);
-      if (!this.#send(fd, bytes.length)) return false;
+      let size = bytes.length;
+      if (size > HEADER.SIZE && performance.now() - due > this.#lateAfterMs) {
+        this.#counters.lateAnswers++;
+        size = this.#finish(ETIMEDOUT, 0);
+      }
+      if (!this.#send(fd, size)) return false;
     }
     return true;
   }

@@ -605,6 +605,25 @@ test("late requests are answered by an error alone when the server paused for to
   );
 });
 
+test("a delayed answer loses its data when it is long overdue", () => {
+  bench(
+    ({ client, server }) => {
+      client.send(message(1, VERSION_PAYLOAD));
+      server.handleReadable();
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 120);
+      server.handleTimers();
+      const { answers } = client.answers();
+      assert.deepEqual(
+        answers.map(({ errno, payload }) => [errno, payload.length]),
+        [[ETIMEDOUT, 0]],
+      );
+      assert.equal(server.counters.lateAnswers, 1);
+    },
+    false,
+    { answerDelayMs: 10, lateAfterMs: 50 },
+  );
+});
+
 test("requests stay late when those of one pause need several receives", () => {
   bench(
     ({ client, server }) => {

@@ -85,7 +85,7 @@ export class VfioUserServer implements DeviceHost {
       warn: this.#warn,
       allowUnsealed: options.allowUnsealed ?? false,
     });
-    this.#replies = new ReplyWriter(options.answerDelayMs);
+    this.#replies = new ReplyWriter(this.counters, options.answerDelayMs, options.lateAfterMs);
     this.#lateness = new Lateness(options.lateAfterMs ?? Number.POSITIVE_INFINITY);
     this.#session = new Session(this.#pci, this.dma, this.#stream, this.#replies, this.counters, {
       negotiated: () => this.#attach(),

@@ -182,7 +182,7 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
       await one.flow(patience(10_000));
       await other.flow(patience(10_000));
       for (const failure of failures(random, FAILURES)) {
-        const forMs = failure.stall ? STALL_MS : 100 + random.below(isFull ? 3000 : 700);
+        const forMs = failure.stall ? STALL_MS : 100 + random.below(isFull ? 2000 : 700);
         const ms = await fail(failure, forMs, failure.stall ? other : one);
         gaps.push({ kind: failure.name, ms });
       }
