@@ -125,10 +125,14 @@ export class QueuePair {
 
   /**
    * The guest moves on to the next receive ring: the current one is touched no more. Packets that
-   * the port holds and that need offloads which the next set lacks are received before.
+   * the port holds and that need offloads which the next set lacks are received before; for those
+   * that the guest has no buffers for, the host does what the guest would have done.
    */
   cutRx(features: number, settings: RingSettings | null): void {
-    if (this.#mayHoldOlder) this.takeWaiting();
+    if (this.#mayHoldOlder) {
+      this.takeWaiting();
+      this.receiver.finishOlder(this.receiver.offloads);
+    }
     this.#mayHoldOlder = false;
     this.rx.cut(features, settings);
     this.rx.retiring?.finish();
@@ -158,7 +162,7 @@ export class QueuePair {
   /** Sets the OFFLOAD_* that received packets may need of the guest, for later ports, too. */
   setReceiveOffloads(offloads: number): void {
     this.receiver.offloads = offloads;
-    this.port.setReceiveOffloads(offloads);
+    this.port.setReceiveOffloads(offloads, offloads | this.receiver.olderOffloads);
   }
 
   /** As `Receiver.configure`. @param pairs the NIC's */
@@ -181,7 +185,8 @@ export class QueuePair {
   /** As `setPort`, with a port that gives the guest what the old one holds (`SucceedingPort`). */
   succeed(port: Port): void {
     this.setPolicies(port);
-    port.setReceiveOffloads(this.receiver.offloads);
+    const { offloads, olderOffloads } = this.receiver;
+    port.setReceiveOffloads(offloads, offloads | olderOffloads);
   }
 
   /** Other policies in front of the same port. */

@@ -19,6 +19,7 @@ import {
   type ReceiveFilter,
 } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";
+import { SoftwareOffloads } from "../net/software-offloads.ts";
 import { Coalescer } from "./coalescer.ts";
 import { brokenDescriptors, countMoved } from "./moved.ts";
 import type { RxQueue } from "./queue.ts";
@@ -44,6 +45,7 @@ export class Receiver {
   readonly #batch: Batch;
   readonly #interrupt: () => void;
   #interruptDue = false;
+  #software: SoftwareOffloads | null = null;
   /** null until the guest first had a table. */
   #steered: SteeredReceive | null = null;
 
@@ -83,7 +85,8 @@ export class Receiver {
       const most = Math.min(few, BUDGET - total);
       const packets = steered === null ? this.#fillOwn(rx, most) : steered.fill(most);
       total += packets;
-      if (packets === 0 || port.receiveDrained || total >= BUDGET) break;
+      const drained = port.receiveDrained && this.#software?.waits !== true;
+      if (packets === 0 || drained || total >= BUDGET) break;
     }
     if (steered === null) this.#endReceive(total);
     return total;
@@ -131,11 +134,40 @@ export class Receiver {
     const { port } = this;
     const { counters } = this.queue;
     const { dropped, tooLong } = port;
-    port.receive(batch);
+    if (this.#software === null) port.receive(batch);
+    else this.#receiveOlder(this.#software, batch);
     this.held = port.receiveHeldMs > 0;
     if (batch.filtered > 0) counters[FILTERED] += batch.filtered;
     if (port.dropped !== dropped) counters[DROP_PORT] += port.dropped - dropped;
     if (port.tooLong !== tooLong) counters[DROP_TOO_LONG] += port.tooLong - tooLong;
+  }
+
+  /**
+   * The guest's next set lacks offloads that packets in the port may need: these are done here.
+   * @param offloads OFFLOAD_* of the set before
+   */
+  finishOlder(offloads: number): void {
+    this.#endOlder();
+    this.#software = new SoftwareOffloads(offloads);
+  }
+
+  /** OFFLOAD_* that packets in the port may need although the guest does not take them. */
+  get olderOffloads(): number {
+    return this.#software?.older ?? 0;
+  }
+
+  #receiveOlder(software: SoftwareOffloads, batch: Batch): void {
+    const { port, offloads } = this;
+    software.receive(port, batch, offloads, this.queue.counters);
+    if (!software.over) return;
+    this.#endOlder();
+    port.setReceiveOffloads(offloads);
+  }
+
+  #endOlder(): void {
+    const lost = this.#software?.close() ?? 0;
+    this.queue.counters[DROP_PORT] += lost;
+    this.#software = null;
   }
 
   /** Takes the packets of this queue that a pair has received. @returns packets */

@@ -23,6 +23,7 @@ export const QUEUE_COUNTERS = [
   ["ringErrors", "times the guest's indices were invalid and the queue was stopped"],
   ["filtered", "received packets for addresses that the guest does not listen to"],
   ["noBuffers", "times a packet waited because the guest had published no buffer"],
+  ["software", "received packets whose checksum or segmentation the host did for an older set"],
   ["limited", "times packets waited because of a rate limit"],
 ] as const;
 
@@ -50,6 +51,7 @@ export const DROP_STOPPED = INDEX.dropStopped;
 export const RING_ERRORS = INDEX.ringErrors;
 export const FILTERED = INDEX.filtered;
 export const NO_BUFFERS = INDEX.noBuffers;
+export const SOFTWARE = INDEX.software;
 export const LIMITED = INDEX.limited;
 
 /** The counters that are drops. */
