@@ -44,7 +44,8 @@ struct bpfhv_priv {
 	u32 selected;
 	netdev_features_t features;	/* the stack's flags for the selected ones */
 	u32 rx_bufs, tx_bufs;
-	struct bpfhv_rx_layout rx_layout;	/* constant while the NIC is up */
+	struct bpfhv_rx_layout rx_layout[2];	/* for the stack, for XDP; constant while up */
+	struct bpf_prog __rcu *xdp_prog;
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
 	bool dying;		/* under work_lock: no work may be queued */
@@ -197,6 +198,11 @@ int bpfhv_rx_metadata(struct bpfhv_ring *r, struct sk_buff *skb);
 
 /* tx_map.c */
 u32 bpfhv_tx_bufs(const struct sk_buff *skb);
+int bpfhv_tx_map_buf(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 i, const void *head,
+		     const skb_frag_t *frag, u32 len);
+void bpfhv_tx_undo(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 done);
+int bpfhv_tx_run(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 used);
+bool bpfhv_tx_drop(struct bpfhv_slot *slot);
 void bpfhv_tx_unmap(struct bpfhv_queue *q, struct bpfhv_slot *slot);
 int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb);
 int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
@@ -209,6 +215,8 @@ void bpfhv_tx_drop_held(struct bpfhv_queue *q);
 
 /* tx.c */
 unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int budget);
+int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r,
+			      struct netdev_queue *txq);
 bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb, bool more);
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
 int bpfhv_tx_poll(struct napi_struct *napi, int budget);
@@ -217,6 +225,8 @@ enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer);
 void bpfhv_tx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r);
 
 /* rx_skb.c */
+void *bpfhv_rx_data(const struct bpfhv_queue *q, const struct bpfhv_slot *slot);
+struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, const void *data, u32 len);
 int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **out);
 
 /* rx_share.c */
@@ -226,6 +236,8 @@ u64 bpfhv_share_end(struct bpfhv_share *share);
 /* rx_buf.c */
 unsigned int bpfhv_rx_max_mtu(const struct bpfhv_priv *bp);
 bool bpfhv_rx_relayout(const struct bpfhv_priv *bp, unsigned int mtu);
+bool bpfhv_rx_fits_one(const struct bpfhv_priv *bp, unsigned int mtu);
+int bpfhv_rx_alloc(struct bpfhv_queue *q, struct bpfhv_slot *slot, bool roomy);
 int bpfhv_rx_setup(struct bpfhv_queue *q);
 void bpfhv_rx_teardown(struct bpfhv_queue *q);
 bool bpfhv_rx_refill(struct bpfhv_queue *q, struct bpfhv_ring *r);

@@ -17,6 +17,7 @@
 #include <linux/kref.h>
 #include <linux/netdevice.h>
 #include <linux/u64_stats_sync.h>
+#include <net/xdp.h>
 
 #include "bpfhv_abi.h"
 #include "compat.h"
@@ -28,13 +29,17 @@ struct bpfhv_queue;
 /* One outstanding buffer. The host sees only its index, the cookie. */
 struct bpfhv_slot {
 	struct sk_buff *skb;	/* TX: on the first buffer of a packet */
-	struct page *page;	/* RX: also kept while the slot is free */
+	union {
+		struct page *page;	/* RX: also kept while the slot is free */
+		struct xdp_frame *frame;	/* TX: in place of an skb */
+	};
 	dma_addr_t dma;
 	u32 offset;		/* RX: of the buffer in its page */
 	u32 len;		/* bytes mapped */
 	u8 n_bufs;		/* TX: buffers of the packet, on its first one */
 	bool busy;		/* published, not completed */
 	bool paged;		/* TX: mapped with skb_frag_dma_map() */
+	bool roomy;		/* RX: of the layout for XDP */
 };
 
 /* What a set offers, and what was agreed for it. */
@@ -100,6 +105,12 @@ struct bpfhv_stats {
 	u64 linearized;		/* TX: copied, as they had more pieces than the ring takes */
 	u64 held;		/* TX: kept until the ring had room */
 	u64 pauses;		/* RX: polls that waited, as a task was ready to run */
+	u64 xdp_pass;		/* RX: by what the XDP program decided */
+	u64 xdp_drop;
+	u64 xdp_tx;
+	u64 xdp_redirect;
+	u64 xdp_errors;		/* not run, or not done as decided; TX: not sent */
+	u64 xdp_xmit;		/* TX: frames from XDP programs, of any NIC */
 };
 
 #define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
@@ -131,6 +142,8 @@ struct bpfhv_queue {
 	u8 reply_polls;	/* RX: that may still be in vain */
 	struct bpfhv_share share;
 	struct page_pool *pool;
+	struct xdp_rxq_info xdp_rxq;
+	u8 xdp_pending;		/* RX: what the end of the poll is to flush: BPFHV_XDP_ */
 	struct bpfhv_stats stats;
 	struct u64_stats_sync sync;
 	char irq_name[48];

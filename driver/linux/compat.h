@@ -74,6 +74,21 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define BPFHV_POOL_FRAGS	0
 #endif
 
+/*
+ * XDP from 5.18 on, when frames may have several buffers, and a driver that sends not all of them
+ * leaves the rest to its caller. What an interface can do is shown since 6.3.
+ */
+#define BPFHV_HAVE_XDP		BPFHV_HAS_XDP
+#define BPFHV_HAVE_XDP_FEATURES	BPFHV_HAS_XDP_FEATURES
+
+#if !BPFHV_HAS_FRAG_FILL_PAGE
+#define skb_frag_fill_page_desc(frag, page, off, size) do {		\
+	__skb_frag_set_page(frag, page);				\
+	skb_frag_off_set(frag, off);					\
+	skb_frag_size_set(frag, size);					\
+} while (0)
+#endif
+
 /* From 6.4 on, a pool is bound to the NAPI that recycles its pages. */
 #if BPFHV_HAS_POOL_NAPI
 #define BPFHV_POOL_NAPI(who)	.napi = (who),

@@ -3,7 +3,7 @@
 #include <linux/etherdevice.h>
 #include <linux/rtnetlink.h>
 
-#include "bpfhv.h"
+#include "bpfhv_xdp.h"
 
 static int bpfhv_register_contexts(struct bpfhv_priv *bp)
 {
@@ -192,12 +192,21 @@ static int bpfhv_stop(struct net_device *dev)
 static int bpfhv_change_mtu(struct net_device *dev, int mtu)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
+	int before = dev->mtu, err;
 
+	if (!bpfhv_xdp_takes_mtu(bp, mtu))
+		return -EINVAL;
 	WRITE_ONCE(dev->mtu, mtu);
 	if (!bp->running || !bpfhv_rx_relayout(bp, mtu))
 		return 0;
 	bpfhv_down(bp);
-	return bpfhv_up(bp);
+	err = bpfhv_up(bp);
+	if (!err)
+		return 0;
+	/* Most likely there was no memory for larger buffers. */
+	WRITE_ONCE(dev->mtu, before);
+	bpfhv_recover_later(bp, err);
+	return err;
 }
 
 void bpfhv_update_mtu(struct bpfhv_priv *bp)
@@ -268,6 +277,10 @@ const struct net_device_ops bpfhv_netdev_ops = {
 	.ndo_get_stats64 = bpfhv_get_stats64,
 	.ndo_tx_timeout = bpfhv_tx_timeout,
 	.ndo_change_mtu = bpfhv_change_mtu,
+#if BPFHV_HAVE_XDP
+	.ndo_bpf = bpfhv_bpf,
+	.ndo_xdp_xmit = bpfhv_xdp_xmit,
+#endif
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_set_mac_address = bpfhv_set_mac_address,
 	.ndo_set_rx_mode = bpfhv_set_rx_mode,

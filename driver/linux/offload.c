@@ -6,7 +6,7 @@
 #include <linux/etherdevice.h>
 #include <linux/virtio_net.h>
 
-#include "bpfhv.h"
+#include "bpfhv_xdp.h"
 
 /* Features that this driver uses. */
 u32 bpfhv_wanted_features(const struct bpfhv_priv *bp)
@@ -14,6 +14,9 @@ u32 bpfhv_wanted_features(const struct bpfhv_priv *bp)
 	u32 wanted = BPFHV_F_SG | BPFHV_F_TX_CSUM | BPFHV_F_TSO_V4 | BPFHV_F_TSO_V6 |
 		     BPFHV_F_UFO | BPFHV_F_RX_CSUM | BPFHV_F_LRO;
 
+	/* An XDP program sees packets as they were sent. */
+	if (rcu_access_pointer(bp->xdp_prog))
+		wanted &= ~BPFHV_F_LRO;
 	return wanted & ~bp->switched_off;
 }
 
@@ -63,7 +66,11 @@ static netdev_features_t bpfhv_supported_features(const struct bpfhv_priv *bp)
 /* The user's choice outlives sets. Returns the part that the current set supports. */
 netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features)
 {
-	return features & (bpfhv_supported_features(netdev_priv(dev)) | ~bpfhv_managed_features());
+	struct bpfhv_priv *bp = netdev_priv(dev);
+
+	if (rcu_access_pointer(bp->xdp_prog))
+		features &= ~NETIF_F_GRO_HW;
+	return features & (bpfhv_supported_features(bp) | ~bpfhv_managed_features());
 }
 
 static void bpfhv_show_features(struct bpfhv_priv *bp)
@@ -83,6 +90,7 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp)
 	struct net_device *dev = bp->netdev;
 
 	bpfhv_show_features(bp);
+	bpfhv_xdp_show(bp);
 	if (dev->reg_state == NETREG_REGISTERED)
 		netdev_update_features(dev);
 	else
@@ -125,6 +133,7 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 	}
 	/* The new set may support less than was requested. */
 	bpfhv_show_features(bp);
+	bpfhv_xdp_show(bp);
 	able = bpfhv_fix_features(dev, features);
 	if (able == features)
 		return 0;

@@ -17,7 +17,8 @@ trap 'rm -f "$text"' EXIT
 
 headers() {
 	for header in linux/ethtool.h linux/etherdevice.h linux/filter.h linux/hrtimer.h \
-		linux/module.h linux/netdevice.h linux/pci.h linux/skbuff.h linux/virtio_net.h; do
+		linux/module.h linux/netdevice.h linux/pci.h linux/skbuff.h linux/virtio_net.h \
+		net/xdp.h; do
 		echo "#include <$header>"
 	done
 	# Those that came, moved or went.
@@ -101,8 +102,12 @@ END {
 	has("COALESCE_EXTACK", parameters("[(] ?[*] ?get_coalesce ?[)]") == 4)
 	# 5.14 took the page and its pool as well; it is treated as those before it.
 	has("SKB_RECYCLE", parameters("skb_mark_for_recycle") == 1)
-	# From 5.15 on, and only where packets return pages to the pool.
+	# From 5.15 on, as recycling is.
 	has("POOL_FRAGS", declaration("page_pool_dev_alloc_frag"))
+	# From 5.18 on: frames of several buffers.
+	has("XDP", declaration("xdp_buff_has_frags") && parameters("skb_mark_for_recycle") == 1)
+	has("XDP_FEATURES", declaration("xdp_set_features_flag"))
+	has("FRAG_FILL_PAGE", declaration("skb_frag_fill_page_desc"))
 	has("POOL_NAPI", member("page_pool_params", "struct napi_struct ?[*] ?napi ?;"))
 	has("HRTIMER_SETUP", declaration("hrtimer_setup"))
 	has("ETH_HW_ADDR_SET", declaration("eth_hw_addr_set"))

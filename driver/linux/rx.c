@@ -2,7 +2,7 @@
 /* Receive: the poll, its end, delivery. */
 #include <linux/etherdevice.h>
 
-#include "bpfhv.h"
+#include "bpfhv_xdp.h"
 
 /* Time until the next poll if there was no memory for buffers. */
 #define BPFHV_REFILL_RETRY_NS	(100 * NSEC_PER_MSEC)
@@ -15,24 +15,34 @@ enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
-static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb,
-			     bool polling)
+static void bpfhv_rx_deliver(struct bpfhv_queue *q, struct sk_buff *skb, bool polling)
 {
-	unsigned int len = skb->len;
-
-	if (unlikely(bpfhv_rx_metadata(r, skb))) {
-		bpfhv_count(q, dropped, 1);
-		kfree_skb(skb);
-		return;
-	}
 	skb_record_rx_queue(skb, q->index);
 	skb->protocol = eth_type_trans(skb, q->bp->netdev);
-	bpfhv_count(q, packets, 1);
-	bpfhv_count(q, bytes, len);
 	if (likely(polling))
 		napi_gro_receive(&q->napi, skb);
 	else
 		netif_receive_skb(skb);
+}
+
+/* Takes the packet that rxc left in the context. Returns as bpfhv_rx_packet(). */
+static int bpfhv_rx_take(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff **skb)
+{
+	struct bpf_prog *prog = bpfhv_xdp_prog(q->bp);
+	int ret;
+
+	if (unlikely(prog))
+		return bpfhv_xdp_packet(q, r, prog, skb);
+	ret = bpfhv_rx_packet(q, r, skb);
+	if (ret != 1)
+		return ret;
+	if (unlikely(bpfhv_rx_metadata(r, *skb))) {
+		kfree_skb(*skb);
+		return 0;
+	}
+	bpfhv_count(q, packets, 1);
+	bpfhv_count(q, bytes, (*skb)->len);
+	return 1;
 }
 
 /*
@@ -53,14 +63,14 @@ static int bpfhv_rx_one(struct bpfhv_queue *q, struct bpfhv_ring *r, bool pollin
 
 		return oflags & BPFHV_OFLAG_RESCHED_NEEDED ? -EAGAIN : 0;
 	}
-	ret = ret == 1 ? bpfhv_rx_packet(q, r, &skb) : -EPROTO;
+	ret = ret == 1 ? bpfhv_rx_take(q, r, &skb) : -EPROTO;
 	if (unlikely(ret < 0)) {
 		bpfhv_request_reset(q, "rxc returned an invalid packet");
 		return ret;
 	}
-	if (likely(skb))
-		bpfhv_rx_deliver(q, r, skb, polling);
-	else
+	if (likely(ret == 1))
+		bpfhv_rx_deliver(q, skb, polling);
+	else if (!ret)
 		bpfhv_count(q, dropped, 1);
 	return 1;
 }
@@ -163,6 +173,7 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
 	done = bpfhv_rx_clean(q, r, budget, &ret);
 	bpfhv_rx_note_reply(q, done);
+	bpfhv_xdp_flush(q);
 	bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
 	/* Memory ran out. Without buffers no packet and no interrupt comes. */
 	if (unlikely(r->n_free >= bpfhv_rx_refill_threshold(r)) && !bpfhv_rx_refill(q, r))
@@ -179,14 +190,14 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 
 /*
  * Releases every page. The device is disabled, and NAPI does not run. Packets completed before that
- * are still delivered.
+ * are still delivered, but not around an XDP program, which runs in a poll only.
  */
 void bpfhv_rx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
 	u32 i;
 
 	local_bh_disable();
-	while (bpfhv_outstanding(r) && !q->broken && !q->bp->gone)
+	while (bpfhv_outstanding(r) && !q->broken && !q->bp->gone && !bpfhv_xdp_prog(q->bp))
 		if (bpfhv_rx_one(q, r, false) != 1)
 			break;
 	local_bh_enable();

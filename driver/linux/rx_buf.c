@@ -11,7 +11,7 @@
 #include <linux/etherdevice.h>
 #include <linux/if_vlan.h>
 
-#include "bpfhv.h"
+#include "bpfhv_xdp.h"
 
 #define BPFHV_RX_TAILROOM	SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
 #define BPFHV_RX_SMALL		2048
@@ -36,14 +36,18 @@ static bool bpfhv_rx_spreads(const struct bpfhv_priv *bp)
 	return bp->offered & BPFHV_F_LRO;
 }
 
-/* Returns the layout for an MTU with the features selected now. */
-static struct bpfhv_rx_layout bpfhv_rx_plan(const struct bpfhv_priv *bp, unsigned int mtu)
+/*
+ * Returns the layout for an MTU with the features selected now. Small buffers have less headroom
+ * than XDP programs may rely on.
+ */
+static struct bpfhv_rx_layout bpfhv_rx_plan(const struct bpfhv_priv *bp, unsigned int mtu,
+					    bool roomy)
 {
 	u32 frame = mtu + BPFHV_RX_HEADERS;
 	struct bpfhv_rx_layout layout;
 
 	bpfhv_rx_use_size(&layout, BPFHV_RX_SMALL);
-	if (BPFHV_HAS_POOL_FRAGS && frame <= layout.len && !(bp->selected & BPFHV_F_LRO))
+	if (BPFHV_HAS_POOL_FRAGS && frame <= layout.len && !(bp->selected & BPFHV_F_LRO) && !roomy)
 		return layout;
 	/* Without fragments of pages the rest of a large page is not used by others. */
 	bpfhv_rx_use_size(&layout, BPFHV_HAS_POOL_FRAGS ? BPFHV_RX_NORMAL : PAGE_SIZE);
@@ -66,12 +70,19 @@ unsigned int bpfhv_rx_max_mtu(const struct bpfhv_priv *bp)
 /* Returns true if another MTU needs other buffers than now. */
 bool bpfhv_rx_relayout(const struct bpfhv_priv *bp, unsigned int mtu)
 {
-	return bpfhv_rx_plan(bp, mtu).size != bp->rx_layout.size;
+	return bpfhv_rx_plan(bp, mtu, false).size != bp->rx_layout[0].size;
+}
+
+/* Returns true if one buffer of the layout for XDP has room for each frame of an MTU. */
+bool bpfhv_rx_fits_one(const struct bpfhv_priv *bp, unsigned int mtu)
+{
+	return mtu + BPFHV_RX_HEADERS <= bpfhv_rx_plan(bp, mtu, true).len;
 }
 
 int bpfhv_rx_setup(struct bpfhv_queue *q)
 {
-	const struct bpfhv_rx_layout layout = bpfhv_rx_plan(q->bp, q->bp->netdev->mtu);
+	struct bpfhv_priv *bp = q->bp;
+	const struct bpfhv_rx_layout layout = bpfhv_rx_plan(bp, bp->netdev->mtu, false);
 	bool shared = layout.size < PAGE_SIZE;
 	u32 order = get_order(layout.size);
 	struct page_pool_params params = {
@@ -79,35 +90,58 @@ int bpfhv_rx_setup(struct bpfhv_queue *q)
 		.order = order,
 		.pool_size = min_t(u32, q->cur->n_bufs, 1024),
 		.nid = NUMA_NO_NODE,
-		.dev = &q->bp->pdev->dev,
+		.dev = &bp->pdev->dev,
 		BPFHV_POOL_NAPI(&q->napi)
 		.dma_dir = DMA_FROM_DEVICE,
 		.offset = shared ? 0 : layout.headroom,
 		.max_len = shared ? PAGE_SIZE : layout.len,
 	};
+	int err;
 
-	q->bp->rx_layout = layout;
+	bp->rx_layout[false] = layout;
+	/* Of the same pool: differs from small buffers only, of which a page has several. */
+	bp->rx_layout[true] = bpfhv_rx_plan(bp, bp->netdev->mtu, true);
 	q->pool = page_pool_create(&params);
 	if (IS_ERR(q->pool)) {
-		int err = PTR_ERR(q->pool);
-
+		err = PTR_ERR(q->pool);
 		q->pool = NULL;
 		return err;
 	}
-	return 0;
+	err = bpfhv_xdp_register(q);
+	if (err)
+		bpfhv_rx_teardown(q);
+	return err;
 }
 
 void bpfhv_rx_teardown(struct bpfhv_queue *q)
 {
+	bpfhv_xdp_unregister(q);
 	if (q->pool)
 		page_pool_destroy(q->pool);
 	q->pool = NULL;
 }
 
+/* Allocates a buffer for a slot. Up to 6.6 a pool has fragments only, or whole pages only. */
+int bpfhv_rx_alloc(struct bpfhv_queue *q, struct bpfhv_slot *slot, bool roomy)
+{
+	const struct bpfhv_rx_layout *layout = &q->bp->rx_layout[roomy];
+
+	slot->offset = 0;
+	if (q->bp->rx_layout[false].size < PAGE_SIZE)
+		slot->page = bpfhv_pool_alloc_frag(q->pool, &slot->offset, layout->size);
+	else
+		slot->page = page_pool_dev_alloc_pages(q->pool);
+	if (!slot->page)
+		return -ENOMEM;
+	slot->roomy = roomy;
+	slot->dma = page_pool_get_dma_addr(slot->page) + slot->offset + layout->headroom;
+	slot->len = layout->len;
+	return 0;
+}
+
 /* Allocates a buffer for the slot on top of the stack, if it has none. */
 static struct bpfhv_slot *bpfhv_rx_prepare(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 *id)
 {
-	const struct bpfhv_rx_layout *layout = &q->bp->rx_layout;
 	struct bpfhv_slot *slot;
 
 	*id = r->free_ids[r->n_free - 1];
@@ -117,16 +151,7 @@ static struct bpfhv_slot *bpfhv_rx_prepare(struct bpfhv_queue *q, struct bpfhv_r
 					   DMA_FROM_DEVICE);
 		return slot;
 	}
-	slot->offset = 0;
-	if (layout->size < PAGE_SIZE)
-		slot->page = bpfhv_pool_alloc_frag(q->pool, &slot->offset, layout->size);
-	else
-		slot->page = page_pool_dev_alloc_pages(q->pool);
-	if (!slot->page)
-		return NULL;
-	slot->dma = page_pool_get_dma_addr(slot->page) + slot->offset + layout->headroom;
-	slot->len = layout->len;
-	return slot;
+	return bpfhv_rx_alloc(q, slot, bpfhv_xdp_prog(q->bp)) ? NULL : slot;
 }
 
 static u32 bpfhv_rx_fill(struct bpfhv_queue *q, struct bpfhv_ring *r)

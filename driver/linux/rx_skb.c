@@ -8,23 +8,29 @@
 
 #include "bpfhv.h"
 
-static void *bpfhv_rx_data(const struct bpfhv_queue *q, const struct bpfhv_slot *slot)
+static const struct bpfhv_rx_layout *bpfhv_rx_layout(const struct bpfhv_queue *q,
+						     const struct bpfhv_slot *slot)
 {
-	return page_address(slot->page) + slot->offset + q->bp->rx_layout.headroom;
+	return &q->bp->rx_layout[slot->roomy];
 }
 
-static struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
+void *bpfhv_rx_data(const struct bpfhv_queue *q, const struct bpfhv_slot *slot)
+{
+	return page_address(slot->page) + slot->offset + bpfhv_rx_layout(q, slot)->headroom;
+}
+
+struct sk_buff *bpfhv_rx_copy(struct bpfhv_queue *q, const void *data, u32 len)
 {
 	struct sk_buff *skb = napi_alloc_skb(&q->napi, len);
 
 	if (skb)
-		skb_put_data(skb, bpfhv_rx_data(q, slot), len);
+		skb_put_data(skb, data, len);
 	return skb;
 }
 
 static struct sk_buff *bpfhv_rx_build(struct bpfhv_queue *q, struct bpfhv_slot *slot, u32 len)
 {
-	const struct bpfhv_rx_layout *layout = &q->bp->rx_layout;
+	const struct bpfhv_rx_layout *layout = bpfhv_rx_layout(q, slot);
 	struct sk_buff *skb;
 
 	skb = napi_build_skb(bpfhv_rx_data(q, slot) - layout->headroom, layout->size);
@@ -45,7 +51,7 @@ static struct sk_buff *bpfhv_rx_build(struct bpfhv_queue *q, struct bpfhv_slot *
 static bool bpfhv_rx_append(struct bpfhv_queue *q, struct sk_buff *skb, struct sk_buff **tail,
 			    struct bpfhv_slot *slot, u32 len)
 {
-	const struct bpfhv_rx_layout *layout = &q->bp->rx_layout;
+	const struct bpfhv_rx_layout *layout = bpfhv_rx_layout(q, slot);
 
 	if (unlikely(skb_shinfo(*tail)->nr_frags == MAX_SKB_FRAGS)) {
 		struct sk_buff *next = alloc_skb(0, GFP_ATOMIC);
@@ -108,7 +114,7 @@ int bpfhv_rx_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff 
 		if (skb)
 			failed = !bpfhv_rx_append(q, skb, &tail, slot, len);
 		else if (num == 1 && len <= BPFHV_COPYBREAK)
-			skb = bpfhv_rx_copy(q, slot, len);
+			skb = bpfhv_rx_copy(q, bpfhv_rx_data(q, slot), len);
 		else
 			skb = tail = bpfhv_rx_build(q, slot, len);
 		failed |= !skb;

@@ -109,8 +109,8 @@ enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)
  * Ensures that what is outstanding is reclaimed: by the timer, or by an interrupt if the stack
  * waits for it. Returns as bpfhv_tx_arm().
  */
-static int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r,
-				     struct netdev_queue *txq)
+int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r,
+			      struct netdev_queue *txq)
 {
 	if (netif_xmit_stopped(txq) && q->irq)
 		return bpfhv_tx_arm(q, r);
@@ -262,11 +262,8 @@ static void bpfhv_tx_drop_outstanding(struct bpfhv_queue *q, struct bpfhv_ring *
 		if (!slot->busy)
 			continue;
 		bpfhv_tx_unmap(q, slot);
-		if (slot->skb) {
+		if (bpfhv_tx_drop(slot))
 			bpfhv_count(q, dropped, 1);
-			dev_kfree_skb_any(slot->skb);
-			slot->skb = NULL;
-		}
 	}
 	bpfhv_ring_reset(r);
 }

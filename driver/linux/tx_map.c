@@ -6,7 +6,7 @@
 #include <linux/dma-mapping.h>
 #include <linux/netdevice.h>
 
-#include "bpfhv.h"
+#include "bpfhv_xdp.h"
 
 /*
  * Returns the buffers that a packet takes; more than BPFHV_MAX_BUFS if it cannot be mapped as it
@@ -39,7 +39,8 @@ void bpfhv_tx_unmap(struct bpfhv_queue *q, struct bpfhv_slot *slot)
 		dma_unmap_single(dev, slot->dma, slot->len, DMA_TO_DEVICE);
 }
 
-static void bpfhv_tx_undo(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 done)
+/* Releases the buffers that were mapped last. */
+void bpfhv_tx_undo(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 done)
 {
 	u32 i, id;
 
@@ -50,13 +51,15 @@ static void bpfhv_tx_undo(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 done)
 		id = r->free_ids[r->n_free];
 		r->slots[id].busy = false;
 		r->slots[id].skb = NULL;
+		r->slots[id].frame = NULL;
 		bpfhv_tx_unmap(q, &r->slots[id]);
 		r->n_free++;
 	}
 }
 
-static int bpfhv_tx_map_buf(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 i, const void *head,
-			    const skb_frag_t *frag, u32 len)
+/* Maps a piece of a packet, of its head or a fragment, as buffer i. */
+int bpfhv_tx_map_buf(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 i, const void *head,
+		     const skb_frag_t *frag, u32 len)
 {
 	struct device *dev = &q->bp->pdev->dev;
 	u32 id = r->free_ids[r->n_free - 1];
@@ -72,6 +75,7 @@ static int bpfhv_tx_map_buf(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 i, 
 	slot->len = len;
 	slot->paged = frag;
 	slot->skb = NULL;
+	slot->frame = NULL;
 	slot->n_bufs = 0;
 	bpfhv_slot_alloc(r);
 	buf->cookie = cpu_to_le64(id);
@@ -129,18 +133,12 @@ static int bpfhv_tx_map(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_b
 	return used;
 }
 
-/* Publishes one packet. On failure nothing is held, and the caller keeps the packet. */
-int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+/* Publishes what was mapped. On failure nothing is held. */
+int bpfhv_tx_run(struct bpfhv_queue *q, struct bpfhv_ring *r, u32 used)
 {
 	struct bpfhv_context *ctx = r->ctx;
-	int used, ret;
+	int ret;
 
-	ret = bpfhv_tx_metadata(r, skb);
-	if (unlikely(ret))
-		return ret;
-	used = bpfhv_tx_map(q, r, skb);
-	if (unlikely(used < 0))
-		return used;
 	ctx->num_bufs = cpu_to_le32(used);
 	ctx->oflags = 0;
 	ret = bpfhv_run(r, BPFHV_PROG_TXP);
@@ -154,12 +152,40 @@ int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff
 	return 0;
 }
 
-/* Reclaims the buffers of one completed packet. */
+/* Publishes one packet. On failure nothing is held, and the caller keeps the packet. */
+int bpfhv_tx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *skb)
+{
+	int used, ret;
+
+	ret = bpfhv_tx_metadata(r, skb);
+	if (unlikely(ret))
+		return ret;
+	used = bpfhv_tx_map(q, r, skb);
+	if (unlikely(used < 0))
+		return used;
+	return bpfhv_tx_run(q, r, used);
+}
+
+/* Frees a packet that was not sent, of the stack or of XDP. Returns false if the slot has none. */
+bool bpfhv_tx_drop(struct bpfhv_slot *slot)
+{
+	if (slot->skb)
+		dev_kfree_skb_any(slot->skb);
+	else if (slot->frame)
+		bpfhv_xdp_release(slot->frame);
+	else
+		return false;
+	slot->skb = NULL;
+	slot->frame = NULL;
+	return true;
+}
+
+/* Reclaims the buffers of one completed packet. Counts the bytes of packets of the stack. */
 int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
 		    unsigned int *bytes)
 {
 	u32 num = le32_to_cpu(READ_ONCE(r->ctx->num_bufs));
-	struct sk_buff *skb = NULL;
+	struct bpfhv_slot *first = NULL;
 	u32 i, id;
 
 	if (unlikely(!num || num > BPFHV_MAX_BUFS))
@@ -173,15 +199,20 @@ int bpfhv_tx_return(struct bpfhv_queue *q, struct bpfhv_ring *r, int budget,
 			     !bpfhv_slot_free(r, cookie, &id)))
 			goto invalid;
 		bpfhv_tx_unmap(q, &r->slots[id]);
-		if (!i) {
-			skb = r->slots[id].skb;
-			r->slots[id].skb = NULL;
-		}
+		if (!i)
+			first = &r->slots[id];
 	}
-	*bytes += skb->len;
-	napi_consume_skb(skb, budget);
+	if (unlikely(first->frame)) {
+		bpfhv_xdp_release(first->frame);
+		first->frame = NULL;
+		return 0;
+	}
+	*bytes += first->skb->len;
+	napi_consume_skb(first->skb, budget);
+	first->skb = NULL;
 	return 0;
 invalid:
-	dev_kfree_skb_any(skb);
+	if (first)
+		bpfhv_tx_drop(first);
 	return -EPROTO;
 }

@@ -35,6 +35,7 @@ const V5_10: Record<string, string> = {
   "linux/skbuff.h": "struct sk_buff *build_skb(void *data, unsigned int frag_size);",
   "linux/virtio_net.h": "",
   "net/page_pool.h": "struct page_pool_params { unsigned int flags; struct device *dev; };",
+  "net/xdp.h": "struct xdp_rxq_info { struct net_device *dev; };",
 };
 
 /** Debian's 6.12, as far as the probes look. */
@@ -57,12 +58,17 @@ static inline void netif_napi_add_tx(struct net_device *dev, struct napi_struct 
 static inline void eth_hw_addr_set(struct net_device *dev, const u8 *addr) {}`,
   "linux/pci.h": "int pcim_request_all_regions(struct pci_dev *pdev, const char *name);",
   "linux/skbuff.h": `static inline void skb_mark_for_recycle(struct sk_buff *skb) {}
+static inline void skb_frag_fill_page_desc(skb_frag_t *frag, struct page *page, int off, int n) {}
 struct sk_buff *napi_build_skb(void *data, unsigned int frag_size);`,
   "linux/virtio_net.h": "#define VIRTIO_NET_HDR_GSO_UDP_L4 5",
   "net/gso.h": "",
   "net/page_pool/helpers.h": `struct page_pool_params {
 	union { struct { unsigned int flags; struct napi_struct *napi; }; } fast;
-};`,
+};
+static inline struct page *page_pool_dev_alloc_frag(struct page_pool *pool,
+	unsigned int *offset, unsigned int size) {}`,
+  "net/xdp.h": `static __always_inline bool xdp_buff_has_frags(const struct xdp_buff *xdp) {}
+void xdp_set_features_flag(struct net_device *dev, xdp_features_t val);`,
 };
 
 const EXPORTS_6_12 = `0x1\tbpf_map_get\tvmlinux\tEXPORT_SYMBOL_NS\tBPF_INTERNAL
