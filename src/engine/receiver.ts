@@ -237,7 +237,7 @@ export class Receiver {
     batch.hashed = steering?.report ?? false;
   }
 
-  /** The port may be read: the ring is served and not out of buffers, or no packet waits for one. */
+  /** The port may be read: the ring is not out of buffers, or, steered, no packet waits for one. */
   get ready(): boolean {
     const { ring } = this.queue;
     if (ring === null || this.held || this.#backingOff) return false;

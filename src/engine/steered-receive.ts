@@ -40,7 +40,7 @@ export class SteeredReceive {
     return this.#staging.discard();
   }
 
-  /** Reads up to `most` packets from the port, if none are left. @returns packets that found rings */
+  /** Reads up to `most` packets from the port, if none are left. @returns packets in rings */
   fill(most: number): number {
     const staging = this.#staging;
     if (staging.left === 0 && this.#table !== null) {

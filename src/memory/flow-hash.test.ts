@@ -1,4 +1,4 @@
-/** Flow hashes: Microsoft's vectors, a second computation of Toeplitz, and packets without ports. */
+/** Flow hashes: Microsoft's vectors, Toeplitz computed bit by bit, and packets without ports. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HASH_TYPE } from "../abi/index.ts";

@@ -7,7 +7,7 @@ import { HASH_TYPE } from "../abi/index.ts";
 
 /** Bytes of a key: 32 bits and the longest input. */
 export const RSS_KEY_BYTES = 40;
-/** What a hash is of. */
+/** What a hash covers. */
 export const HASH_NONE = 0;
 export const HASH_ADDRESSES = 1;
 export const HASH_PORTS = 2;
@@ -92,8 +92,9 @@ export class FlowHash {
 
   /** What bytes at a place of the input add to the hash. */
   #add(place: number, bytes: Uint8Array, from: number, count: number): number {
+    const added = this.#added;
     let hash = 0;
-    for (let i = 0; i < count; i++) hash ^= this.#added[((place + i) << 8) | bytes[from + i]];
+    for (let i = 0; i < count; i++) hash ^= added[((place + i) << 8) | bytes[from + i]];
     return hash;
   }
 }
