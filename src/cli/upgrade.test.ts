@@ -54,8 +54,8 @@ class Echo {
   sent = 0;
   received = 0;
 
-  constructor(overlap: boolean) {
-    this.driver = new GuestDriver(this.client, this.memory, { overlap });
+  constructor(overlap: boolean, features = 0) {
+    this.driver = new GuestDriver(this.client, this.memory, { overlap, features });
     this.driver.open();
   }
 
@@ -136,6 +136,16 @@ test("upgrade replaces format and buffers under load, and prints what happened",
   const again = await guest.during(run("--device", file));
   assert.deepEqual([again.status, again.err], [0, ""]);
   assert.equal((await nic()).device, "vring_packed");
+  guest.close();
+});
+
+test("upgrade gives offloads to a NIC that was started for a format without them", async () => {
+  const guest = new Echo(true, 0xffff);
+  const done = await guest.during(run("--device", "sring_gso"));
+  assert.deepEqual([done.status, done.err], [0, ""]);
+  const { device, features } = await nic();
+  assert.equal(device, "sring_gso");
+  assert.ok(features.length > 0, "the guest selected some");
   guest.close();
 });
 

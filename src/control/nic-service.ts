@@ -90,8 +90,7 @@ export class NicService implements GroupedNic {
 
   /** What another process must know to serve it: its present spec, as this process reads it. */
   get wanted(): WantedNic {
-    const { format, task } = this.#options;
-    const { metadata = format.features !== 0 } = task;
+    const { metadata = true } = this.#options.task;
     return { spec: { ...this.nic.spec, socket: this.spec.socket }, metadata };
   }
 

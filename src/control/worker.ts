@@ -38,7 +38,7 @@ export interface WorkerOptions {
   readonly losesRights?: boolean;
   /** The NIC is another process's: client, sockets and ports come with `take-over`. */
   readonly takesOver?: boolean;
-  /** Packets at the ports carry metadata; default: if the ring format has features. */
+  /** Packets at the ports carry metadata. Default: true, since a later set may have offloads. */
   readonly metadata?: boolean;
   /** See `LoopOptions`. */
   readonly spinUs?: number;
@@ -99,9 +99,9 @@ export async function runWorker<Options>(frontend: Frontend<Options>): Promise<v
 async function serve<Options>(
   parts: Omit<Harnessed<Options>, "ports" | "metadata">,
 ): Promise<string> {
-  const { frontend, task, format } = parts;
+  const { frontend, task } = parts;
   const pairs = frontend.pairs(task);
-  const { metadata = format.features !== 0 } = task;
+  const { metadata = true } = task;
   const ports = new WorkerPorts({ ...task, pairs, metadata });
   try {
     return await new Harness({ ...parts, ports, metadata }).run();

@@ -1,7 +1,7 @@
 /**
  * The TAP port: one system call per packet, from and into guest memory without a copy.
  *
- * With metadata, a virtio_net_hdr of 12 bytes precedes every packet, as an iovec of its own.
+ * With a header, a virtio_net_hdr of 12 bytes precedes every packet, as an iovec of its own.
  * Received packets may need the offloads that the guest negotiated; packets that the kernel queued
  * earlier and that need others are dropped.
  *
@@ -43,10 +43,10 @@ const IOVEC_WORDS = IOVEC >> 2;
 const MAX_SEGMENTS = 4096;
 /** Entries of one call (UIO_MAXIOV of the kernel); with more it fails. */
 const IOV_MAX = 1024;
-/** First of the two entries of a packet of one segment: the segment, and a spare byte. */
-const SINGLE = MAX_SEGMENTS + 2;
+/** Entry of a packet of one segment: the header is before it, a spare byte after it. */
+const SINGLE = MAX_SEGMENTS + 3;
 /**
- * The table of struct iovec: an entry before and one after those of the segments, and two for
+ * The table of struct iovec: an entry before and one after those of the segments, and three for
  * single segments. After it a header, then the spare byte.
  */
 const TABLE_BYTES = (SINGLE + 2) * IOVEC;
@@ -75,6 +75,7 @@ export class TapPort extends BasePort {
     this.fd = this.#tap.fd;
     this.#table = new Uint32Array(this.#native.view(0, TABLE_BYTES));
     this.#header = new Uint16Array(this.#native.view(HEADER_AT, HEADER));
+    this.#entry(SINGLE - 1, this.#native.address + HEADER_AT, this.#tap.vnetHeader);
     this.#entry(SINGLE + 1, this.#native.address + OVERFLOW_AT, 1);
   }
 
@@ -102,12 +103,11 @@ export class TapPort extends BasePort {
 
   send(batch: Batch): number {
     this.sendBlocked = false;
-    const vectored = this.#tap.vnetHeader !== 0 || batch.segments !== batch.packets;
+    const vectored = batch.metadata || batch.segments !== batch.packets;
     if (vectored) this.#layOut(batch);
+    else if (this.#tap.vnetHeader !== 0) this.#header.fill(0);
     for (let p = 0; p < batch.packets; p++) {
-      const result = vectored
-        ? this.#sendVector(batch, p)
-        : write(this.fd, batch.address[p], batch.length[p]);
+      const result = vectored ? this.#sendVector(batch, p) : this.#sendSingle(batch, p);
       // The kernel takes whole frames only: a shorter result is an error.
       if (result === batch.length[p] + this.#tap.vnetHeader) continue;
       if (result === -EAGAIN || result === -EINTR) {
@@ -122,8 +122,25 @@ export class TapPort extends BasePort {
   }
 
   receive(batch: Batch): void {
-    if (this.#tap.vnetHeader !== 0 || batch.spanning) this.#receiveVectors(batch);
+    if (batch.spanning) this.#receiveVectors(batch);
+    else if (this.#tap.vnetHeader !== 0) this.#receiveHeaders(batch);
     else this.#receiveSingles(batch);
+  }
+
+  /** With headers, into one segment each. */
+  #receiveHeaders(batch: Batch): void {
+    const { fd } = this;
+    const header = this.#tap.vnetHeader;
+    const entries = this.#native.address + (SINGLE - 1) * IOVEC;
+    for (let left = batch.maxPackets; left > 0; left--) {
+      const room = batch.nextBuffer();
+      if (room === 0) break;
+      this.#entry(SINGLE, batch.address[batch.used], room);
+      const result = readv(fd, entries, 3);
+      if (result <= 0) return this.#nothing(result);
+      this.#received(batch, result - header, room);
+    }
+    this.receiveDrained = false;
   }
 
   /** Without headers, into one segment each: some 300 ns less per packet than `#receiveVectors`. */
@@ -234,6 +251,14 @@ export class TapPort extends BasePort {
     if (p === FILTERED_OUT) return;
     if (plain) batch.clearMetadata(p);
     else batch.readHeader(p, header);
+  }
+
+  /** A packet of one segment, with a header that is all zeros. */
+  #sendSingle(batch: Batch, p: number): number {
+    const header = this.#tap.vnetHeader;
+    if (header === 0) return write(this.fd, batch.address[p], batch.length[p]);
+    this.#entry(SINGLE, batch.address[p], batch.length[p]);
+    return writev(this.fd, this.#native.address + (SINGLE - 1) * IOVEC, 2);
   }
 
   #sendVector(batch: Batch, p: number): number {
