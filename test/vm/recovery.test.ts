@@ -161,10 +161,7 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
     } finally {
       await end(failure);
     }
-    await replies.flow(
-      patience(60_000),
-      () => `after ${failure.name}: ${guest.serialLog().slice(-2000)}`,
-    );
+    await replies.flow(60_000, () => `after ${failure.name}: ${guest.serialLog().slice(-2000)}`);
     return replies.longestGapSince(start);
   }
 
@@ -179,8 +176,8 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
     const other = new Replies(netns, ping, OTHER_PEER);
     const gaps: { kind: string; ms: number }[] = [];
     try {
-      await one.flow(patience(10_000));
-      await other.flow(patience(10_000));
+      await one.flow(10_000);
+      await other.flow(10_000);
       for (const failure of failures(random, FAILURES)) {
         const forMs = failure.stall ? STALL_MS : 100 + random.below(isFull ? 2000 : 700);
         const ms = await fail(failure, forMs, failure.stall ? other : one);
