@@ -217,7 +217,11 @@ function example(device: RingFormat, pairs = 2): Machine {
 /** With the counters that releases after the fixture have added. */
 function withLater(record: NicRecord): NicRecord {
   const counters = { ...record.refusals.counters, upgrade: 0 };
-  return { ...record, refusals: { ...record.refusals, counters } };
+  const queues = record.queues.map((queue) => {
+    const own = { ...queue.counters.counters, software: 0 };
+    return { ...queue, counters: { ...queue.counters, counters: own } };
+  });
+  return { ...record, queues, refusals: { ...record.refusals, counters } };
 }
 
 for (const device of FORMATS) {
