@@ -6,8 +6,8 @@
  * time; the host's packets wait in the ring meanwhile, or are dropped before they cost anything.
  *
  * "used" grows while the queue is polled and falls while it is not. If it is above a limit and a
- * task wants the CPU, the next poll waits as long. Threaded NAPI and busy polling are weighed by the
- * scheduler: nothing waits there.
+ * task wants the CPU, the next poll waits as long. Threaded NAPI and busy polling are weighed by
+ * the scheduler: nothing waits there.
  */
 #include <linux/sched.h>
 

@@ -156,7 +156,7 @@ const LOSES = `tx: (ring) => {
     return made;
   },`;
 
-test("dev is refused a file that is not there, or is no TypeScript", () => {
+test("dev is refused a file that is not there, or is not TypeScript", () => {
   const run = (...words: string[]) =>
     spawnSync(process.execPath, [MAIN, "dev", ...words], { encoding: "utf8" });
   const missing = run(join(folder, "none.ts"));

@@ -25,7 +25,7 @@ export function devCommand(): Command {
       "after",
       "\nWithout --socket, a guest's driver in this process sends and receives numbered packets at\n" +
         "half of a core's time. What does not compile, is refused by the verifier, or loses a packet\n" +
-        "in a trial of its own is told with its line, and the NIC of before carries on.\n" +
+        "in a trial of its own is reported with its line, and the NIC of before carries on.\n" +
         "The exit status is 1 if a packet was lost, repeated or damaged.",
     )
     .action((file: string, flags: DevFlags) => dev(file, flags));

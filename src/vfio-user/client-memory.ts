@@ -28,7 +28,7 @@ export function mapRequest(
   };
 }
 
-/** The device is told of each range that comes, and of each before it goes. */
+/** The device hears of each range that comes, and of each before it goes. */
 export class ClientMemory {
   readonly #table: RegionTable;
   readonly #device: PciDevice;

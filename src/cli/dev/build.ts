@@ -1,4 +1,4 @@
-/** From a module's text to a set that can be shipped: compiled and proved, with the time of each. */
+/** From a module's text to a set that can be shipped: compiled and proved, with each one's time. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { PROGRAM_IDS, PROGRAM_NAMES, type ProgramName } from "../../abi/index.ts";

@@ -1,4 +1,4 @@
-/** The thread of a guest and its NIC under load: one that goes on, and one that tries sets first. */
+/** The thread of a guest and its NIC under load: one goes on, another one tries sets first. */
 import { parentPort } from "node:worker_threads";
 import { loadFormat } from "../../devices/registry.ts";
 import { Machine } from "../../suite/machine.ts";

@@ -1,4 +1,4 @@
-/** One run of `bpfhv dev`: from each save to the new NIC in the running guest, one after the other. */
+/** One run of `bpfhv dev`: from each save to the new NIC in the running guest, one by one. */
 import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { QueueSizes } from "../../devices/program-set.ts";
@@ -152,7 +152,7 @@ export class Session {
     const { instructions } = built;
     const ordered = { notice, compile, verify, load, swap };
     const ms = ended - saved;
-    // The first one is no replacement, and the process is not warm.
+    // The first one replaces nothing, and the process is not warm.
     if (!first) this.#report.tell({ event: "swapped", device, ms, phases: ordered, instructions });
     await this.#measure(before);
   }

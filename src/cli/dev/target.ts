@@ -1,4 +1,4 @@
-/** What `bpfhv dev` replaces sets of: a guest in this process, or a NIC that is served elsewhere. */
+/** What `bpfhv dev` replaces sets of: a guest in this process, or a NIC served elsewhere. */
 import { pathToFileURL } from "node:url";
 import { DROP_COUNTERS } from "../../memory/counters.ts";
 import { askNic, request } from "../ask-nic.ts";

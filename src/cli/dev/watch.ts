@@ -1,7 +1,7 @@
 /**
  * Tells when one of some files was saved, in whatever way: written in place, or renamed over. The
- * folders are watched, because a watch on a file ends with the file; and the files are looked at now
- * and then, for file systems that tell nothing.
+ * folders are watched, because a watch on a file ends with the file; and the files are looked at
+ * from time to time, for file systems that tell nothing.
  */
 import { type FSWatcher, statSync, watch } from "node:fs";
 import { basename, dirname } from "node:path";

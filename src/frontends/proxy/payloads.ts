@@ -5,7 +5,7 @@ import type { RegionRequest } from "../../memory/regions.ts";
 import type { Parameters } from "./program-server.ts";
 import { CONTEXT_SIZES, getU64, MEMORY_MAP, PARAMETERS, putU64, REGION } from "./protocol.ts";
 
-/** @returns the ring sizes that a guest asks for; a string says why a ring format cannot have them */
+/** @returns the ring sizes that a guest asks for; a string says why it cannot have them */
 export function parametersOf(payload: DataView, device: RingFormat): Parameters | string {
   const at = (offset: number): number => payload.getUint32(offset, true);
   const [rxQueues, txQueues] = [at(PARAMETERS.rxQueues), at(PARAMETERS.txQueues)];
