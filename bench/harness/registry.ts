@@ -10,6 +10,8 @@ export const NAMES = [
   "memory",
   "virtio-net",
   "efficiency",
+  "xdp",
+  "mtu",
 ] as const;
 
 export async function loadBench(name: string): Promise<Bench> {
