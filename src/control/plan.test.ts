@@ -92,6 +92,7 @@ const OTHERS: Partial<{ [Name in FieldName]: NicSpec[Name] }> = {
   ...{ policies: ["anti-spoof:mac"], maxMtu: 9001, mac: "52:54:00:00:00:09", queues: 2 },
   ...{ rxBufs: 512, txBufs: 512, offloads: [], interrupts: "msi", speed: 1, loop: "busy" },
   ...{ spin: 1, originalId: true, allowUnverified: true, allowUnsealed: true, answerDelay: 1 },
+  ...{ acceptLoss: true },
 };
 
 test("a field that cannot change live is refused with the reason and what to do", () => {

@@ -33,6 +33,7 @@ export async function replaceSet(
   const order: SetOrder = {
     ...{ device, rxBufs: nic.rxBufs, txBufs: nic.txBufs, sets: proved.sets },
     ...{ features: offeredFeatures({ ...nic, device: format }), limitMs: VERDICT_MS },
+    mayLose: wanted.acceptLoss,
   };
   await worker.request(REPLACE, order);
   const report = await outcomeOf(worker);

@@ -40,6 +40,7 @@ export interface NicSpec {
   readonly originalId: boolean;
   readonly allowUnverified: boolean;
   readonly allowUnsealed: boolean;
+  readonly acceptLoss: boolean;
   readonly answerDelay: number;
 }
 
@@ -255,6 +256,11 @@ export const FIELDS: { readonly [Name in FieldName]: Field<NicSpec[Name], NicSpe
     about: "also use guest RAM in files that QEMU could shrink",
     schema: FLAG,
     ...{ default: false, option: "--allow-unsealed", change: ON_START },
+  },
+  acceptLoss: {
+    about: "upgrades may restart the interface of a driver without OVERLAP, which loses packets",
+    schema: FLAG,
+    ...{ default: false, option: "--accept-loss", change: ON_START },
   },
   answerDelay: {
     about: "answer the VMM this late, in milliseconds (for tests)",

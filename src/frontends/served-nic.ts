@@ -103,12 +103,13 @@ function verbsOf(nic: Nic, frontend: VfioUserFrontend, parts: Parts): Served["ve
       nic.ship(sets);
       frontend.letIn();
     },
-    "replace-set": ({ device, rxBufs, txBufs, features, sets, limitMs }: SetOrder) => {
+    "replace-set": ({ device, rxBufs, txBufs, features, ...order }: SetOrder) => {
       const format = parts.formatOf(device);
       // A port that was opened for packets without metadata has no room for it.
       const offered = parts.metadata ? features : 0;
       const set = { format, rxBufs, txBufs, features: offered };
-      startReplacement(nic, { set, programs: sets, limitMs, mayLose: false });
+      const { sets: programs, limitMs, mayLose } = order;
+      startReplacement(nic, { set, programs, limitMs, mayLose });
       if (offered !== features) {
         parts.log("warn", "offloads stay off: the port was opened for a format without them");
       }

@@ -20,6 +20,8 @@ export interface SetOrder {
   readonly sets: ProgramSets;
   /** How long the guest's driver may take. */
   readonly limitMs: number;
+  /** A driver without OVERLAP may be asked to restart its interface. */
+  readonly mayLose: boolean;
 }
 
 /** What a frontend is made of. */
