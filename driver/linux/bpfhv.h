@@ -28,6 +28,23 @@
 /* Upgrades accepted in a second. */
 #define BPFHV_MAX_UPGRADES	10
 
+enum bpfhv_phase {
+	BPFHV_IDLE,
+	BPFHV_STAGE,	/* the next set is being verified */
+	BPFHV_PRIME,	/* its receive rings are being filled */
+	BPFHV_DRAIN,	/* the host has agreed; the old rings are being emptied */
+};
+
+/* The replacement of the set while packets flow. Under RTNL. */
+struct bpfhv_upgrade {
+	enum bpfhv_phase phase;
+	struct bpfhv_gen *next;
+	unsigned long since;	/* when the phase began */
+	unsigned long wait;	/* before the next look */
+	unsigned long retired;	/* bit q: nobody uses the old ring of queue q */
+	bool tell;		/* the stack does not know the features of the set yet */
+};
+
 struct bpfhv_priv {
 	struct net_device *netdev;
 	struct pci_dev *pdev;
@@ -67,6 +84,8 @@ struct bpfhv_priv {
 	struct delayed_work ctrl_work;
 	struct delayed_work recover_work;
 	struct delayed_work watch_work;
+	struct delayed_work upgrade_work;
+	struct bpfhv_upgrade upgrade;
 	struct kthread_worker *loader;	/* the thread that makes generations */
 	u32 coalesce;		/* the COALESCE register */
 	u32 speed;		/* Mb/s, as ethtool shows it: the host's, or what the user set */
@@ -80,6 +99,7 @@ struct bpfhv_priv {
 
 extern bool bpfhv_allow_unverified;
 extern bool bpfhv_version1;
+extern bool bpfhv_overlap;
 
 static inline struct bpfhv_queue *bpfhv_rxq(struct bpfhv_priv *bp, unsigned int i)
 {
@@ -141,7 +161,7 @@ struct bpfhv_code {
 	u32 len;
 };
 
-int bpfhv_fetch(struct bpfhv_priv *bp, struct bpfhv_code *code);
+int bpfhv_fetch(struct bpfhv_priv *bp, u32 generation, struct bpfhv_code *code);
 void bpfhv_free_code(struct bpfhv_code *code);
 
 /* progs.c: handles one program or one context per call, in the loader's thread */
@@ -172,9 +192,14 @@ const char *bpfhv_prog_name(enum bpfhv_prog_id id);
 int bpfhv_loader_start(struct bpfhv_priv *bp);
 void bpfhv_loader_stop(struct bpfhv_priv *bp);
 struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp);
+int bpfhv_gen_prepare(struct bpfhv_gen *gen, const struct bpfhv_code *code);
 
 /* gen.c */
 struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp);
+struct bpfhv_gen *bpfhv_gen_alloc(struct bpfhv_priv *bp, u32 id);
+int bpfhv_gen_read(struct bpfhv_gen *gen, struct bpfhv_code *code);
+int bpfhv_gen_make(struct bpfhv_gen *gen, const struct bpfhv_code *code);
+void bpfhv_judge(struct bpfhv_priv *bp, u32 id, u32 code, u32 info);
 void bpfhv_gen_put(struct bpfhv_gen *gen);
 void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen);
 void bpfhv_gen_announce(const struct bpfhv_gen *gen);
@@ -221,8 +246,15 @@ bool bpfhv_tx_send(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_buff *
 netdev_tx_t bpfhv_start_xmit(struct sk_buff *skb, struct net_device *dev);
 int bpfhv_tx_poll(struct napi_struct *napi, int budget);
 void bpfhv_tx_reclaim_from_rx(struct bpfhv_queue *q);
+unsigned int bpfhv_tx_reclaim_old(struct bpfhv_queue *q, int budget);
+void bpfhv_tx_kick(struct bpfhv_queue *q);
+void bpfhv_tx_continue(struct bpfhv_queue *q);
 enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer);
-void bpfhv_tx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r);
+
+/* tx_next.c */
+void bpfhv_tx_cut(struct bpfhv_queue *q, struct bpfhv_ring *next);
+bool bpfhv_tx_retire(struct bpfhv_queue *q);
+void bpfhv_tx_drain(struct bpfhv_queue *q);
 
 /* rx_skb.c */
 void *bpfhv_rx_data(const struct bpfhv_queue *q, const struct bpfhv_slot *slot);
@@ -241,11 +273,21 @@ int bpfhv_rx_alloc(struct bpfhv_queue *q, struct bpfhv_slot *slot, bool roomy);
 int bpfhv_rx_setup(struct bpfhv_queue *q);
 void bpfhv_rx_teardown(struct bpfhv_queue *q);
 bool bpfhv_rx_refill(struct bpfhv_queue *q, struct bpfhv_ring *r);
+int bpfhv_rx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, bool *kick);
+bool bpfhv_rx_fits(const struct bpfhv_priv *bp, const struct bpfhv_terms *terms);
 
 /* rx.c */
 int bpfhv_rx_poll(struct napi_struct *napi, int budget);
-void bpfhv_rx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r);
+int bpfhv_rx_clean(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int *ret);
+void bpfhv_rx_release(struct bpfhv_queue *q, struct bpfhv_ring *r);
+void bpfhv_rx_drain(struct bpfhv_queue *q);
 enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer);
+
+/* rx_next.c */
+void bpfhv_rx_start_next(struct bpfhv_queue *q, struct bpfhv_ring *next);
+void bpfhv_rx_handle_next(struct bpfhv_queue *q);
+bool bpfhv_rx_clean_old(struct bpfhv_queue *q, int budget, int *done);
+bool bpfhv_rx_retire(struct bpfhv_queue *q);
 
 /* irq.c */
 int bpfhv_request_irqs(struct bpfhv_priv *bp);
@@ -281,6 +323,11 @@ void bpfhv_watch(struct bpfhv_priv *bp);
 void bpfhv_watch_work(struct work_struct *work);
 void bpfhv_pause(struct bpfhv_priv *bp);
 void bpfhv_continue(struct bpfhv_priv *bp);
+
+/* upgrade.c */
+const struct bpfhv_terms *bpfhv_next_terms(const struct bpfhv_priv *bp);
+void bpfhv_upgrade_work(struct work_struct *work);
+void bpfhv_upgrade_stopped(struct bpfhv_priv *bp);
 
 /* filter.c */
 int bpfhv_filter_init(struct bpfhv_priv *bp);

@@ -139,6 +139,12 @@
 #define BPFHV_VERDICT_FEATURE		3
 #define BPFHV_VERDICT_ABORT		4
 
+#define BPFHV_ANSWER_GO			1
+
+#define BPFHV_Q_TX_CUT			1
+#define BPFHV_Q_RX_CUT			2
+#define BPFHV_Q_RETIRE			4
+
 #define BPFHV_F_SG		BIT(0)
 #define BPFHV_F_TX_CSUM		BIT(1)
 #define BPFHV_F_RX_CSUM		BIT(2)

@@ -7,7 +7,8 @@
  *     bpfhv_ring      the queue's part of a generation: context, programs, table
  *                     of outstanding buffers
  *   bpfhv_gen         a generation: one program set with its rings. A queue has a
- *                     current ring and, while a set is being replaced, an old one.
+ *                     current ring and, while a set is being replaced, a next one,
+ *                     or an old one that is not yet empty.
  */
 #ifndef BPFHV_RING_H
 #define BPFHV_RING_H
@@ -86,6 +87,7 @@ struct bpfhv_gen {
 	struct bpfhv_priv *bp;
 	u32 id;
 	bool verified;
+	bool staged;		/* made while another one runs, and not in use yet */
 	struct bpfhv_terms terms;
 	unsigned int n_progs;
 	unsigned int n_rings;
@@ -121,10 +123,19 @@ struct bpfhv_share {
 	u64 since;
 };
 
+/* What NAPI does with the next ring of a receive queue. */
+enum bpfhv_next {
+	BPFHV_NEXT_FILL,	/* publishes buffers */
+	BPFHV_NEXT_FILLED,	/* nothing: it is full */
+	BPFHV_NEXT_USE,		/* makes it the current one, as the host has */
+};
+
 struct bpfhv_queue {
 	struct bpfhv_priv *bp;
 	struct bpfhv_ring *cur;
-	struct bpfhv_ring *old;
+	struct bpfhv_ring *old;	/* NULL, or the ring before, which is not empty yet */
+	struct bpfhv_ring *next;	/* RX: NULL, or the ring that replaces the current one */
+	enum bpfhv_next next_state;	/* RX */
 	struct napi_struct napi;
 	void __iomem *doorbell;
 	unsigned int index;	/* among all queues: receive queues first */

@@ -58,10 +58,12 @@ static bool bpfhv_keep_set(struct bpfhv_priv *bp)
  */
 int bpfhv_renew(struct bpfhv_priv *bp)
 {
-	struct bpfhv_gen *before = bp->gen;
+	struct bpfhv_gen *before;
 	int err;
 
 	bpfhv_down(bp);
+	/* It may have ended the replacement of another one. */
+	before = bp->gen;
 	err = bpfhv_load_set(bp);
 	if (err && (bp->gen != before || !bpfhv_keep_set(bp)))
 		bpfhv_recover_later(bp, err);
@@ -104,6 +106,11 @@ static void bpfhv_handle_status(struct bpfhv_priv *bp, u32 status, u32 events)
 		bpfhv_recover(bp, BPFHV_TROUBLE_LOST);
 		return;
 	}
+	if (events & (BPFHV_EVENT_STAGED | BPFHV_EVENT_WITHDRAWN))
+		bpfhv_schedule(bp, &bp->upgrade_work, 0);
+	/* With it no set is replaced in this way. */
+	if (bp->abilities & BPFHV_ABILITY_OVERLAP)
+		status &= ~BPFHV_STATUS_UPGRADE;
 	if ((status & BPFHV_STATUS_UPGRADE) && bpfhv_may_upgrade(bp))
 		bpfhv_upgrade(bp);
 	else if (status & BPFHV_STATUS_UPGRADE)

@@ -51,7 +51,7 @@ static bool bpfhv_hash_ok(const struct bpfhv_blob *header, u32 length)
 #endif
 }
 
-static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
+static int bpfhv_parse_blob(struct bpfhv_priv *bp, u32 generation, const u8 *blob, u32 length,
 			    struct bpfhv_code *code)
 {
 	const struct bpfhv_blob *header = (const void *)blob;
@@ -63,7 +63,7 @@ static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
 	    le32_to_cpu(header->length) != length || programs >= BPFHV_PROG_MAX)
 		return -EBADMSG;
 	/* The sizes read so far are of another generation: the caller retries. */
-	if (le32_to_cpu(header->generation) != bpfhv_read(bp, BPFHV_REG_SET_CUR))
+	if (le32_to_cpu(header->generation) != generation)
 		return -EAGAIN;
 	if (!bpfhv_hash_ok(header, length)) {
 		netdev_err(bp->netdev, "program blob: SHA-256 mismatch\n");
@@ -91,7 +91,7 @@ static int bpfhv_parse_blob(struct bpfhv_priv *bp, const u8 *blob, u32 length,
 	return 0;
 }
 
-static int bpfhv_fetch_blob(struct bpfhv_priv *bp, struct bpfhv_code *code)
+static int bpfhv_fetch_blob(struct bpfhv_priv *bp, u32 generation, struct bpfhv_code *code)
 {
 	u32 length = bpfhv_read(bp, BPFHV_REG_BLOB_LEN);
 	dma_addr_t dma;
@@ -109,7 +109,7 @@ static int bpfhv_fetch_blob(struct bpfhv_priv *bp, struct bpfhv_code *code)
 	dma_free_coherent(&bp->pdev->dev, length, shared, dma);
 	if (!copy)
 		return -ENOMEM;
-	err = bpfhv_parse_blob(bp, copy, length, code);
+	err = bpfhv_parse_blob(bp, generation, copy, length, code);
 	kvfree(copy);
 	return err;
 }
@@ -138,13 +138,13 @@ static int bpfhv_fetch_window(struct bpfhv_priv *bp, struct bpfhv_code *code)
 }
 
 /* Fills code[BPFHV_PROG_MAX]. The caller frees it, also on failure. */
-int bpfhv_fetch(struct bpfhv_priv *bp, struct bpfhv_code *code)
+int bpfhv_fetch(struct bpfhv_priv *bp, u32 generation, struct bpfhv_code *code)
 {
 	unsigned int id;
 	int err;
 
 	if (bp->abilities & BPFHV_ABILITY_BLOB)
-		err = bpfhv_fetch_blob(bp, code);
+		err = bpfhv_fetch_blob(bp, generation, code);
 	else
 		err = bpfhv_fetch_window(bp, code);
 	if (err) {

@@ -55,11 +55,17 @@ static bool bpfhv_is_rx_prog(enum bpfhv_prog_id id)
 	return id <= BPFHV_PROG_RXH;
 }
 
+/* Tells the host what becomes of a set. */
+void bpfhv_judge(struct bpfhv_priv *bp, u32 id, u32 code, u32 info)
+{
+	bpfhv_write(bp, BPFHV_REG_VERDICT_INFO, info);
+	bpfhv_write_sync(bp, BPFHV_REG_SET_VERDICT, id << 8 | code);
+}
+
 static void bpfhv_report_refusal(const struct bpfhv_gen *gen, enum bpfhv_prog_id id, u32 where,
 			  int err)
 {
 	struct bpfhv_priv *bp = gen->bp;
-	u32 code = err == -ENOMEM ? BPFHV_VERDICT_MEMORY : BPFHV_VERDICT_REFUSED;
 
 	if (where == BPFHV_WHERE_UNKNOWN)
 		netdev_err(bp->netdev, "program %s refused by the kernel: error %d\n",
@@ -67,10 +73,16 @@ static void bpfhv_report_refusal(const struct bpfhv_gen *gen, enum bpfhv_prog_id
 	else
 		netdev_err(bp->netdev, "program %s refused at instruction %u: error %d\n",
 			   bpfhv_prog_name(id), where, err);
-	if (!bp->abilities)
-		return;
-	bpfhv_write(bp, BPFHV_REG_VERDICT_INFO, id << 24 | where);
-	bpfhv_write_sync(bp, BPFHV_REG_SET_VERDICT, gen->id << 8 | code);
+	if (bp->abilities)
+		bpfhv_judge(bp, gen->id,
+			    err == -ENOMEM ? BPFHV_VERDICT_MEMORY : BPFHV_VERDICT_REFUSED,
+			    id << 24 | where);
+}
+
+/* A set that is made beside another one is given up in the middle if the NIC stops. */
+static bool bpfhv_is_unwanted(const struct bpfhv_gen *gen)
+{
+	return gen->staged && (READ_ONCE(gen->bp->dying) || READ_ONCE(gen->bp->upgrade.next) != gen);
 }
 
 static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
@@ -91,6 +103,10 @@ static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,
 	for (id = BPFHV_PROG_RXP; id < BPFHV_PROG_MAX && !err; id++) {
 		if (!code[id].insns || bpfhv_is_rx_prog(id) == tx || !bpfhv_is_run(id))
 			continue;
+		if (bpfhv_is_unwanted(gen)) {
+			err = -ECANCELED;
+			break;
+		}
 		if (gen->verified)
 			err = bpfhv_verified_load(r, map_fd, id, &code[id], &where);
 		else
@@ -178,37 +194,60 @@ static int bpfhv_may_run(struct bpfhv_priv *bp, bool verified)
 	return -EACCES;
 }
 
+struct bpfhv_gen *bpfhv_gen_alloc(struct bpfhv_priv *bp, u32 id)
+{
+	unsigned int n = bpfhv_n_queues(bp);
+	struct bpfhv_gen *gen = kzalloc(struct_size(gen, rings, n), GFP_KERNEL);
+
+	if (!gen)
+		return NULL;
+	kref_init(&gen->ref);
+	gen->bp = bp;
+	gen->id = id;
+	gen->n_rings = n;
+	gen->verified = bp->abilities & BPFHV_ABILITY_HELPERFREE;
+	return gen;
+}
+
+/* Reads sizes and programs of the set that the registers show. The caller frees the code. */
+int bpfhv_gen_read(struct bpfhv_gen *gen, struct bpfhv_code *code)
+{
+	int err = bpfhv_may_run(gen->bp, gen->verified);
+
+	if (!err)
+		err = bpfhv_read_sizes(gen->bp, &gen->terms);
+	return err ? err : bpfhv_fetch(gen->bp, gen->id, code);
+}
+
+/* Makes the rings. In the loader's thread only. */
+int bpfhv_gen_make(struct bpfhv_gen *gen, const struct bpfhv_code *code)
+{
+	unsigned int i, id;
+	int err = 0;
+
+	for (i = 0; i < gen->n_rings && !err; i++)
+		err = bpfhv_ring_create(gen, &gen->rings[i], i >= gen->bp->n_pairs, code);
+	for (id = 0; id < BPFHV_PROG_MAX; id++)
+		gen->n_progs += code[id].insns && bpfhv_is_run(id);
+	return err;
+}
+
 /* Fetches the device's current set and prepares it to run. In the loader's thread only. */
 struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 {
 	struct bpfhv_code code[BPFHV_PROG_MAX] = {};
-	bool verified = bp->abilities & BPFHV_ABILITY_HELPERFREE;
-	unsigned int n = bpfhv_n_queues(bp), i, id;
 	struct bpfhv_gen *gen;
 	int err;
 
-	err = bpfhv_may_run(bp, verified);
-	if (err)
-		return ERR_PTR(err);
-	gen = kzalloc(struct_size(gen, rings, n), GFP_KERNEL);
+	gen = bpfhv_gen_alloc(bp, bp->abilities ? bpfhv_read(bp, BPFHV_REG_SET_CUR) : 1);
 	if (!gen)
 		return ERR_PTR(-ENOMEM);
-	kref_init(&gen->ref);
-	gen->bp = bp;
-	gen->n_rings = n;
-	gen->verified = verified;
-	gen->id = bp->abilities ? bpfhv_read(bp, BPFHV_REG_SET_CUR) : 1;
-
 	gen->terms.offered = bp->offered;
 	gen->terms.selected = bp->selected;
 	gen->terms.features = bp->features;
-	err = bpfhv_read_sizes(bp, &gen->terms);
+	err = bpfhv_gen_read(gen, code);
 	if (!err)
-		err = bpfhv_fetch(bp, code);
-	for (i = 0; i < n && !err; i++)
-		err = bpfhv_ring_create(gen, &gen->rings[i], i >= bp->n_pairs, code);
-	for (id = 0; id < BPFHV_PROG_MAX; id++)
-		gen->n_progs += code[id].insns && bpfhv_is_run(id);
+		err = bpfhv_gen_make(gen, code);
 	bpfhv_free_code(code);
 	if (err) {
 		bpfhv_gen_put(gen);
@@ -217,7 +256,10 @@ struct bpfhv_gen *bpfhv_gen_load(struct bpfhv_priv *bp)
 	return gen;
 }
 
-/* Makes a generation the current one of a NIC that is down, and releases the previous one. */
+/*
+ * Makes a generation the current one, and releases the previous one, of which nothing is in use any
+ * more.
+ */
 void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen)
 {
 	struct bpfhv_gen *before = bp->gen;

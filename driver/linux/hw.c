@@ -50,6 +50,7 @@ void bpfhv_stop_work(struct bpfhv_priv *bp)
 	bpfhv_allow_work(bp, false);
 	cancel_delayed_work_sync(&bp->ctrl_work);
 	cancel_delayed_work_sync(&bp->recover_work);
+	cancel_delayed_work_sync(&bp->upgrade_work);
 	cancel_delayed_work_sync(&bp->filter_work);
 }
 
@@ -173,7 +174,9 @@ static void bpfhv_acknowledge(struct bpfhv_priv *bp)
 	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
 	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |
 		   BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES |
-		   BPFHV_ABILITY_FILTER | BPFHV_ABILITY_COALESCE;
+		   BPFHV_ABILITY_FILTER | BPFHV_ABILITY_COALESCE | BPFHV_ABILITY_OVERLAP;
+	if (!bpfhv_overlap)
+		ability &= ~BPFHV_ABILITY_OVERLAP;
 #ifndef BPFHV_HAVE_KERN_SYS_BPF
 	ability &= ~BPFHV_ABILITY_HELPERFREE;
 #endif
@@ -182,6 +185,9 @@ static void bpfhv_acknowledge(struct bpfhv_priv *bp)
 		ability &= ~BPFHV_ABILITY_HELPERFREE;
 	bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, ability);
 	bp->abilities = bpfhv_read(bp, BPFHV_REG_EXT_ACK) & ability;
+	/* A driver before this one may have left it at the next set. */
+	if (bp->abilities & BPFHV_ABILITY_OVERLAP)
+		bpfhv_write(bp, BPFHV_REG_SET_VIEW, 0);
 }
 
 /*

@@ -12,10 +12,15 @@
 
 #include "bpfhv.h"
 
+/* While packets flow: a tenth of a CPU that applications take all of. */
+#define BPFHV_NICE_STAGED	10
+
 struct bpfhv_load {
 	struct kthread_work work;
 	struct bpfhv_priv *bp;
 	struct bpfhv_gen *gen;
+	const struct bpfhv_code *code;
+	int err;
 };
 
 static void bpfhv_load_work(struct kthread_work *work)
@@ -23,6 +28,13 @@ static void bpfhv_load_work(struct kthread_work *work)
 	struct bpfhv_load *load = container_of(work, struct bpfhv_load, work);
 
 	load->gen = bpfhv_gen_load(load->bp);
+}
+
+static void bpfhv_make_work(struct kthread_work *work)
+{
+	struct bpfhv_load *load = container_of(work, struct bpfhv_load, work);
+
+	load->err = bpfhv_gen_make(load->gen, load->code);
 }
 
 /* Makes a generation of the device's current set, and waits for it. */
@@ -36,6 +48,20 @@ struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp)
 	kthread_flush_work(&load.work);
 	set_user_nice(bp->loader->task, MAX_NICE);
 	return load.gen;
+}
+
+/* Makes the rings of a set that is not in use yet, and waits for that: nobody else does. */
+int bpfhv_gen_prepare(struct bpfhv_gen *gen, const struct bpfhv_code *code)
+{
+	struct bpfhv_load load = { .bp = gen->bp, .gen = gen, .code = code };
+
+	kthread_init_work(&load.work, bpfhv_make_work);
+	/* Behind applications, but not so far behind that the host's patience ends. */
+	set_user_nice(gen->bp->loader->task, BPFHV_NICE_STAGED);
+	kthread_queue_work(gen->bp->loader, &load.work);
+	kthread_flush_work(&load.work);
+	set_user_nice(gen->bp->loader->task, MAX_NICE);
+	return load.err;
 }
 
 int bpfhv_loader_start(struct bpfhv_priv *bp)

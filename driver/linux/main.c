@@ -20,6 +20,11 @@ module_param_named(version1, bpfhv_version1, bool, 0444);
 MODULE_PARM_DESC(version1,
 		 "Use version 1 of the ABI only, as the original driver does (default: no)");
 
+bool bpfhv_overlap = true;
+module_param_named(overlap, bpfhv_overlap, bool, 0444);
+MODULE_PARM_DESC(overlap,
+		 "Take another set while packets flow; otherwise the interface restarts (default: yes)");
+
 static int bpfhv_map_bars(struct bpfhv_priv *bp)
 {
 	struct pci_dev *pdev = bp->pdev;
@@ -160,6 +165,7 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	INIT_DELAYED_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
 	INIT_DELAYED_WORK(&bp->recover_work, bpfhv_recover_work);
 	INIT_DELAYED_WORK(&bp->watch_work, bpfhv_watch_work);
+	INIT_DELAYED_WORK(&bp->upgrade_work, bpfhv_upgrade_work);
 	pci_set_drvdata(pdev, bp);
 
 	err = bpfhv_filter_init(bp);

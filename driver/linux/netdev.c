@@ -140,7 +140,7 @@ not_running:
 not_enabled:
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++)
-		bpfhv_rx_drain(bpfhv_rxq(bp, i), bpfhv_rxq(bp, i)->cur);
+		bpfhv_rx_drain(bpfhv_rxq(bp, i));
 no_contexts:
 	bpfhv_stop_queues(bp);
 	bpfhv_unregister_contexts(bp);
@@ -165,11 +165,12 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	netif_tx_disable(bp->netdev);
 	bpfhv_disable_device(bp);
 	for (i = 0; i < bp->n_pairs; i++) {
-		bpfhv_tx_drain(bpfhv_txq(bp, i), bpfhv_txq(bp, i)->cur);
-		bpfhv_rx_drain(bpfhv_rxq(bp, i), bpfhv_rxq(bp, i)->cur);
+		bpfhv_tx_drain(bpfhv_txq(bp, i));
+		bpfhv_rx_drain(bpfhv_rxq(bp, i));
 	}
 	bpfhv_stop_queues(bp);
 	bpfhv_unregister_contexts(bp);
+	bpfhv_upgrade_stopped(bp);
 	for (i = 0; i < bp->n_pairs; i++)
 		bpfhv_rx_teardown(bpfhv_rxq(bp, i));
 }

@@ -58,9 +58,15 @@ static netdev_features_t bpfhv_managed_features(void)
 /* Flags that the current set supports, including those that the user disabled. */
 static netdev_features_t bpfhv_supported_features(const struct bpfhv_priv *bp)
 {
+	const struct bpfhv_terms *next = bpfhv_next_terms(bp);
 	u32 off = bp->offered & bp->switched_off;
+	netdev_features_t features = bpfhv_netdev_features(bp->selected | off);
 
-	return bpfhv_netdev_features(bp->selected | off) & bpfhv_managed_features();
+	if (next) {
+		off = next->offered & bp->switched_off;
+		features &= bpfhv_netdev_features(next->selected | off);
+	}
+	return features & bpfhv_managed_features();
 }
 
 /* The user's choice outlives sets. Returns the part that the current set supports. */
@@ -113,7 +119,8 @@ void bpfhv_want_later_features(struct bpfhv_priv *bp)
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
-	u32 before = bp->switched_off, off = 0;
+	u32 before = bp->switched_off, off = 0, offered = bp->offered;
+	const struct bpfhv_terms *next = bpfhv_next_terms(bp);
 	netdev_features_t able;
 	int err;
 
@@ -121,8 +128,10 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 		off = BPFHV_F_RX_CSUM | BPFHV_F_LRO;
 	else if (!(features & NETIF_F_GRO_HW))
 		off = BPFHV_F_LRO;
+	if (next)
+		offered &= next->offered;
 	/* Features that this set does not offer keep their earlier setting. */
-	off = (off & bp->offered) | (before & ~bp->offered);
+	off = (off & offered) | (before & ~offered);
 	if (off == before)
 		return 0;
 	bp->switched_off = off;

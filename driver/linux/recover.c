@@ -196,9 +196,12 @@ void bpfhv_watch_work(struct work_struct *work)
 	bool stuck = false;
 	unsigned int i;
 
+	/* A ring that is replaced is released after a grace period. */
+	rcu_read_lock();
 	for (i = 0; i < bp->n_pairs; i++) {
 		struct bpfhv_queue *q = bpfhv_txq(bp, i);
-		u32 free = READ_ONCE(q->cur->n_free), out = q->cur->n_bufs - free;
+		struct bpfhv_ring *r = READ_ONCE(q->cur);
+		u32 out = r->n_bufs - READ_ONCE(r->n_free);
 
 		if (out && q->watched && out >= q->watched)
 			q->idle_looks++;
@@ -207,6 +210,7 @@ void bpfhv_watch_work(struct work_struct *work)
 		stuck |= q->idle_looks && q->idle_looks % BPFHV_WATCH_LOOKS == 0;
 		q->watched = out;
 	}
+	rcu_read_unlock();
 	if (stuck)
 		bpfhv_schedule(bp, &bp->ctrl_work, 0);
 	bpfhv_watch(bp);

@@ -82,7 +82,7 @@ static u32 bpfhv_rx_refill_threshold(const struct bpfhv_ring *r)
 }
 
 /* Receives up to max packets. Returns their number; *ret is the last result of bpfhv_rx_one(). */
-static int bpfhv_rx_clean(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int *ret)
+int bpfhv_rx_clean(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int *ret)
 {
 	int done = 0;
 
@@ -92,7 +92,7 @@ static int bpfhv_rx_clean(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, 
 		if (*ret != 1)
 			break;
 		done++;
-		if (r->n_free >= bpfhv_rx_refill_threshold(r))
+		if (r->n_free >= bpfhv_rx_refill_threshold(r) && likely(r != q->old))
 			bpfhv_rx_refill(q, r);
 	}
 	return done;
@@ -162,16 +162,22 @@ static void bpfhv_rx_complete(struct bpfhv_queue *q, int done)
 int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 {
 	struct bpfhv_queue *q = container_of(napi, struct bpfhv_queue, napi);
-	struct bpfhv_ring *r = q->cur;
-	int done, ret;
+	int done = 0, ret = 0;
+	struct bpfhv_ring *r;
 	u64 pause;
 
 	/* Netpoll, with a budget of 0, only transmits. */
 	if (!budget)
 		return 0;
 	bpfhv_share_begin(&q->share);
+	if (unlikely(READ_ONCE(q->next)))
+		bpfhv_rx_handle_next(q);
+	r = q->cur;
 	bpfhv_run_intr(r, BPFHV_PROG_RXI, 0);
-	done = bpfhv_rx_clean(q, r, budget, &ret);
+	if (unlikely(q->old) && !bpfhv_rx_clean_old(q, budget, &done))
+		ret = -EAGAIN;
+	else
+		done += bpfhv_rx_clean(q, r, budget - done, &ret);
 	bpfhv_rx_note_reply(q, done);
 	bpfhv_xdp_flush(q);
 	bpfhv_tx_reclaim_from_rx(bpfhv_txq(q->bp, q->index));
@@ -188,19 +194,11 @@ int bpfhv_rx_poll(struct napi_struct *napi, int budget)
 	return done;
 }
 
-/*
- * Releases every page. The device is disabled, and NAPI does not run. Packets completed before that
- * are still delivered, but not around an XDP program, which runs in a poll only.
- */
-void bpfhv_rx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r)
+/* Releases every page. The host does not use the ring, and NAPI does not take from it. */
+void bpfhv_rx_release(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
 	u32 i;
 
-	local_bh_disable();
-	while (bpfhv_outstanding(r) && !q->broken && !q->bp->gone && !bpfhv_xdp_prog(q->bp))
-		if (bpfhv_rx_one(q, r, false) != 1)
-			break;
-	local_bh_enable();
 	for (i = 0; i < r->n_bufs; i++) {
 		struct bpfhv_slot *slot = &r->slots[i];
 
@@ -209,4 +207,27 @@ void bpfhv_rx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r)
 		slot->page = NULL;
 	}
 	bpfhv_ring_reset(r);
+}
+
+static void bpfhv_rx_drain_ring(struct bpfhv_queue *q, struct bpfhv_ring *r)
+{
+	if (!r)
+		return;
+	local_bh_disable();
+	while (bpfhv_outstanding(r) && !q->broken && !q->bp->gone && !bpfhv_xdp_prog(q->bp))
+		if (bpfhv_rx_one(q, r, false) != 1)
+			break;
+	local_bh_enable();
+	bpfhv_rx_release(q, r);
+}
+
+/*
+ * Releases the rings' pages. The device is disabled, and NAPI does not run. Packets completed
+ * before that are still delivered, but not around an XDP program, which runs in a poll only.
+ */
+void bpfhv_rx_drain(struct bpfhv_queue *q)
+{
+	bpfhv_rx_drain_ring(q, q->old);
+	bpfhv_rx_drain_ring(q, q->cur);
+	bpfhv_rx_drain_ring(q, q->next);
 }

@@ -79,6 +79,17 @@ bool bpfhv_rx_fits_one(const struct bpfhv_priv *bp, unsigned int mtu)
 	return mtu + BPFHV_RX_HEADERS <= bpfhv_rx_plan(bp, mtu, true).len;
 }
 
+/* Returns true if the buffers that are in use do for another set, too. */
+bool bpfhv_rx_fits(const struct bpfhv_priv *bp, const struct bpfhv_terms *terms)
+{
+	bool one = bp->netdev->mtu + BPFHV_RX_HEADERS <= bp->rx_layout[false].len;
+
+	/* An XDP program sees no merged packets, and many no packet of several buffers. */
+	if (bpfhv_xdp_prog(bp))
+		return one && !(terms->selected & BPFHV_F_LRO);
+	return one || (terms->offered & BPFHV_F_LRO);
+}
+
 int bpfhv_rx_setup(struct bpfhv_queue *q)
 {
 	struct bpfhv_priv *bp = q->bp;
@@ -181,26 +192,36 @@ static void bpfhv_rx_undo(struct bpfhv_ring *r, u32 n)
 		r->slots[r->free_ids[r->n_free++]].busy = false;
 }
 
+/*
+ * Publishes up to BPFHV_MAX_BUFS buffers. Returns their number, 0 if memory ran out, or a negative
+ * error if the program failed.
+ */
+int bpfhv_rx_publish(struct bpfhv_queue *q, struct bpfhv_ring *r, bool *kick)
+{
+	u32 n = bpfhv_rx_fill(q, r);
+
+	if (!n)
+		return 0;
+	r->ctx->num_bufs = cpu_to_le32(n);
+	r->ctx->oflags = 0;
+	if (unlikely(bpfhv_run(r, BPFHV_PROG_RXP) < 0)) {
+		bpfhv_rx_undo(r, n);
+		bpfhv_request_reset(q, "program rxp failed");
+		return -EPROTO;
+	}
+	if (le32_to_cpu(READ_ONCE(r->ctx->oflags)) & BPFHV_OFLAG_KICK_NEEDED)
+		*kick = true;
+	return n;
+}
+
 /* Publishes buffers for all free slots. Returns false if memory ran out. */
 bool bpfhv_rx_refill(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
 	bool kick = false;
-	u32 n = 0;
 
-	while (r->n_free && !q->broken) {
-		n = bpfhv_rx_fill(q, r);
-		if (!n)
+	while (r->n_free && !q->broken)
+		if (bpfhv_rx_publish(q, r, &kick) <= 0)
 			break;
-		r->ctx->num_bufs = cpu_to_le32(n);
-		r->ctx->oflags = 0;
-		if (unlikely(bpfhv_run(r, BPFHV_PROG_RXP) < 0)) {
-			bpfhv_rx_undo(r, n);
-			bpfhv_request_reset(q, "program rxp failed");
-			break;
-		}
-		if (le32_to_cpu(READ_ONCE(r->ctx->oflags)) & BPFHV_OFLAG_KICK_NEEDED)
-			kick = true;
-	}
 	if (kick)
 		bpfhv_kick(q);
 	if (r->n_free && !q->broken) {

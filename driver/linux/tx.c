@@ -50,6 +50,14 @@ unsigned int bpfhv_tx_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r, int m
 	return packets;
 }
 
+/* The ring that was replaced: its packets are sent first. */
+unsigned int bpfhv_tx_reclaim_old(struct bpfhv_queue *q, int budget)
+{
+	if (likely(!q->old))
+		return 0;
+	return bpfhv_tx_reclaim(q, q->old, q->old->n_bufs, budget);
+}
+
 /*
  * Requests an interrupt after half of what is outstanding. Returns non-zero if that many are
  * complete already, so that no interrupt will come.
@@ -84,7 +92,7 @@ static struct bpfhv_queue *bpfhv_tx_poll_reply(struct bpfhv_queue *q)
 	return rxq;
 }
 
-static void bpfhv_tx_kick(struct bpfhv_queue *q)
+void bpfhv_tx_kick(struct bpfhv_queue *q)
 {
 	struct bpfhv_queue *rxq;
 
@@ -112,10 +120,11 @@ enum hrtimer_restart bpfhv_tx_timer(struct hrtimer *timer)
 int bpfhv_tx_schedule_reclaim(struct bpfhv_queue *q, struct bpfhv_ring *r,
 			      struct netdev_queue *txq)
 {
-	if (netif_xmit_stopped(txq) && q->irq)
+	/* What the stack waits for may be in the old ring. */
+	if (netif_xmit_stopped(txq) && q->irq && likely(!q->old))
 		return bpfhv_tx_arm(q, r);
 	/* A callback on another CPU may be past its reclaim: start the timer again. */
-	if (bpfhv_outstanding(r) && !q->broken && !hrtimer_is_queued(&q->tx_timer))
+	if ((bpfhv_outstanding(r) || q->old) && !q->broken && !hrtimer_is_queued(&q->tx_timer))
 		hrtimer_start(&q->tx_timer, ns_to_ktime(bpfhv_tx_delay_ns(q->bp)),
 			      HRTIMER_MODE_REL_PINNED);
 	return 0;
@@ -132,6 +141,17 @@ static void bpfhv_tx_resume(struct bpfhv_queue *q, struct bpfhv_ring *r, struct 
 		netif_tx_wake_queue(txq);
 }
 
+/* After a change of rings. */
+void bpfhv_tx_continue(struct bpfhv_queue *q)
+{
+	struct netdev_queue *txq = bpfhv_netdev_txq(q);
+
+	bpfhv_tx_kick(q);
+	bpfhv_tx_resume(q, q->cur, txq);
+	if (bpfhv_tx_schedule_reclaim(q, q->cur, txq))
+		napi_schedule(&q->napi);
+}
+
 /* Called by the receive poll of the same pair: a queue that receives has mostly sent before. */
 void bpfhv_tx_reclaim_from_rx(struct bpfhv_queue *q)
 {
@@ -141,7 +161,8 @@ void bpfhv_tx_reclaim_from_rx(struct bpfhv_queue *q)
 	if (!__netif_tx_trylock(txq))
 		return;
 	r = q->cur;
-	if (bpfhv_outstanding(r)) {
+	if (bpfhv_outstanding(r) || q->old) {
+		bpfhv_tx_reclaim_old(q, 1);
 		bpfhv_tx_reclaim(q, r, r->n_bufs, 1);
 		bpfhv_tx_resume(q, r, txq);
 	}
@@ -239,7 +260,8 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 	else if (!__netif_tx_trylock(txq))
 		return 0;
 	r = q->cur;
-	packets = bpfhv_tx_reclaim(q, r, r->n_bufs, budget);
+	packets = bpfhv_tx_reclaim_old(q, budget);
+	packets += bpfhv_tx_reclaim(q, r, r->n_bufs, budget);
 	bpfhv_tx_resume(q, r, txq);
 	again = bpfhv_work_pending(q, bpfhv_tx_schedule_reclaim(q, r, txq), packets);
 	__netif_tx_unlock(txq);
@@ -249,43 +271,4 @@ int bpfhv_tx_poll(struct napi_struct *napi, int budget)
 	if (budget)
 		napi_complete_done(napi, 0);
 	return 0;
-}
-
-/* Frees the packets that the host has not completed. */
-static void bpfhv_tx_drop_outstanding(struct bpfhv_queue *q, struct bpfhv_ring *r)
-{
-	u32 i;
-
-	for (i = 0; i < r->n_bufs; i++) {
-		struct bpfhv_slot *slot = &r->slots[i];
-
-		if (!slot->busy)
-			continue;
-		bpfhv_tx_unmap(q, slot);
-		if (bpfhv_tx_drop(slot))
-			bpfhv_count(q, dropped, 1);
-	}
-	bpfhv_ring_reset(r);
-}
-
-/*
- * Releases everything outstanding and held. The device is disabled, so no buffer is in use. What
- * was completed before is counted as sent, the rest as dropped.
- *
- * The lock: a receive poll on another CPU may still be in bpfhv_tx_reclaim_from_rx().
- */
-void bpfhv_tx_drain(struct bpfhv_queue *q, struct bpfhv_ring *r)
-{
-	struct netdev_queue *txq = bpfhv_netdev_txq(q);
-
-	/* No transmit runs any more, so nothing starts the timer again. */
-	hrtimer_cancel(&q->tx_timer);
-	__netif_tx_lock_bh(txq);
-	if (!q->bp->gone)
-		bpfhv_tx_reclaim(q, r, r->n_bufs, 0);
-	bpfhv_tx_drop_outstanding(q, r);
-	bpfhv_tx_drop_held(q);
-	q->kick_pending = false;
-	netdev_tx_reset_queue(txq);
-	__netif_tx_unlock_bh(txq);
 }

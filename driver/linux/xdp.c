@@ -59,9 +59,11 @@ void bpfhv_xdp_show(struct bpfhv_priv *bp)
 static int bpfhv_xdp_setup(struct bpfhv_priv *bp, struct bpf_prog *prog,
 			   struct netlink_ext_ack *extack)
 {
+	const struct bpfhv_terms *next = bpfhv_next_terms(bp);
+	u32 selected = bp->selected | (next ? next->selected : 0);
 	struct bpf_prog *before = bpfhv_xdp_prog(bp);
 
-	if (prog && (bp->selected & BPFHV_F_LRO)) {
+	if (prog && (selected & BPFHV_F_LRO)) {
 		NL_SET_ERR_MSG_MOD(extack, "the host merges packets: turn that off with ethtool -K DEV rx-gro-hw off");
 		return -EOPNOTSUPP;
 	}

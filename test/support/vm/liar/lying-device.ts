@@ -6,7 +6,7 @@
  * nothing. So while rings or programs lie, no packet is received into buffers, and a
  * device that is "gone" accesses no memory.
  */
-import { BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../../src/abi/index.ts";
+import { ABILITY, BAR_REGISTERS, buildBlob, CTRL, EVENT, REG } from "../../../../src/abi/index.ts";
 import { nicAsPciDevice } from "../../../../src/frontends/vfio-user.ts";
 import type { Batch } from "../../../../src/memory/index.ts";
 import { ForwardingPort } from "../../../../src/net/forwarding.ts";
@@ -105,6 +105,8 @@ export class Liar {
       return 0;
     }
     if (offset === REG.BLOB_LEN) value = this.#chooseBlob(mode);
+    // Its upgrades are those of version 1: with OVERLAP the driver would wait for a staged set.
+    if (offset === REG.EXT_OFFER) value &= ~ABILITY.OVERLAP;
     if (this.#withholds && (offset === REG.OFFERED || offset === REG.FEATURES)) return 0;
     if (mode !== "random registers" || !this.#random.oneIn(WRONG_READ)) return value;
     this.told(mode);
