@@ -1,0 +1,194 @@
+/** `bpfhv upgrade` replaces the set of a running NIC in a real guest, and no packet is lost. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { request } from "../../src/cli/ask-nic.ts";
+import type { NicSpec } from "../../src/control/spec.ts";
+import { ALARM } from "../support/vm/alarms.ts";
+import { transferChecked } from "../support/vm/checked-tcp.ts";
+import { patience, sleep } from "../support/vm/harness.ts";
+import { NicGuest } from "../support/vm/nic-guest.ts";
+import { buildNumbered, NUMBERED, NumberedFlows, WHOLE } from "../support/vm/numbered-flows.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
+
+const skip = await withoutVm();
+/** Datagrams per second and direction. */
+const RATE = 500;
+/** More than the queues outside the NIC's rings hold while an interface restarts. */
+const RESTART_RATE = 5000;
+/** Every ordered pair of formats, each with itself, too. The last is the first. */
+const ROUND = [
+  ...["sring_gso", "sring", "sring", "vring_packed", "vring_packed", "sring_gso", "sring_gso"],
+  ...["vring_packed", "sring", "sring_gso"],
+];
+const UPGRADES = (isFull ? 10 : 1) * (ROUND.length - 1);
+const SIZES = [64, 256, 32, 1024];
+const LIMIT = { timeoutMs: patience(30_000) };
+const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+const HOST_HALF = new URL("../../src/devices/sring/host.js", import.meta.url).href;
+const PROGRAMS = new URL("../../src/devices/program-set.js", import.meta.url).href;
+
+/** A ring format whose rxc returns a register that it has not set: a kernel refuses that. */
+const BROKEN = `
+import { sring } from ${JSON.stringify(HOST_HALF)};
+import { programsOf } from ${JSON.stringify(PROGRAMS)};
+const EXIT = Uint8Array.of(0x95, 0, 0, 0, 0, 0, 0, 0);
+const RXC = 2;
+const programs = (options) => {
+  const { form, code } = programsOf(sring, options);
+  return { form, code: new Map([...code, [RXC, EXIT]]) };
+};
+export default { ...sring, name: "broken", programs };
+`;
+
+const DRIVER = "/sys/bus/pci/drivers/bpfhv";
+/** What ends a replacement in the middle, as a script of the guest. */
+const INTERRUPTIONS: Readonly<Record<string, string>> = {
+  "the interface goes down": "ip link set eth0 down; ip link set eth0 up",
+  ...(isFull ? { "features are switched": "ethtool -K eth0 rx off; ethtool -K eth0 rx on" } : {}),
+  "the device is reset": "echo 1 >$device/reset",
+  "the driver is unbound": `name=$(basename $(readlink -f $device))
+echo $name >${DRIVER}/unbind; echo $name >${DRIVER}/bind
+ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up`,
+};
+/** Milliseconds after the host has staged the set. */
+const DELAYS = isFull ? [0, 20, 60, 120, 200, 300, 450, 700] : [0, 250];
+
+describe("set that is replaced", { skip, timeout: patience(isFull ? 900_000 : 200_000) }, () => {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-upgrade-"));
+  let program: string;
+  let vm: NicGuest;
+
+  before(async () => {
+    program = buildNumbered(folder);
+    vm = await NicGuest.start({
+      label: "upgrade",
+      multiQueue: true,
+      serve: ["--queues=2", "--device=sring_gso", "--allow-unverified", "--accept-loss"],
+      guest: { smp: 2, extraFiles: { [NUMBERED]: program } },
+    });
+    await vm.load();
+    assert.equal(await vm.pings(3), 0);
+  });
+
+  after(async () => {
+    rmSync(folder, { recursive: true, force: true });
+    assert.deepEqual(await vm?.close(), { aborted: false, serveCode: 0 });
+  });
+
+  const replace = async (fields: Partial<NicSpec>) => {
+    const answer = await request(vm.nic.socket, { method: "PATCH", body: fields }, LIMIT);
+    assert.ok(answer.status);
+    const { upgrade, device } = await vm.nic.status();
+    assert.ok(upgrade);
+    assert.deepEqual([upgrade.state, device], ["done", fields.device]);
+    return upgrade;
+  };
+
+  const command = (...words: string[]) =>
+    new Promise<{ status: number; err: string }>((resolve) => {
+      execFile(process.execPath, [MAIN, "upgrade", vm.nic.socket, ...words], (error, _, err) => {
+        resolve({ status: error === null ? 0 : Number(error.code), err });
+      });
+    });
+
+  test("loses no packet when it is replaced under load", async (t) => {
+    const carrier = "cat /sys/class/net/eth0/carrier_changes";
+    const changes = await vm.guest.check(carrier);
+    const start = (n: number) =>
+      NumberedFlows.start(vm, { program, rate: RATE, port: 5401 + n, cpu: n });
+    const flows = [await start(0), await start(1)];
+    const gapsOf = async () => [...(await flows[0].gaps()), ...(await flows[1].gaps())];
+    for (let n = 0; n < UPGRADES; n++) {
+      const [from, device] = ROUND.slice(n % (ROUND.length - 1));
+      const [rxBufs, txBufs] = [SIZES[n % SIZES.length], SIZES[(n + 1) % SIZES.length]];
+      const { ms, cutMs, inFlight, fromOld } = await replace({ device, rxBufs, txBufs });
+      const gaps = await gapsOf();
+      t.diagnostic(
+        `${from} -> ${device}, ${rxBufs} and ${txBufs} buffers: ` +
+          `gaps ${gaps.map((gap) => gap.toFixed(0))} ms out, in, out, in; ${ms.toFixed(0)} ms, ` +
+          `cut ${cutMs.toFixed(0)} ms, ${inFlight} in flight, ${fromOld} from old rings`,
+      );
+    }
+    const ends = [...(await flows[0].stop()), ...(await flows[1].stop())];
+    t.diagnostic(JSON.stringify(ends));
+    for (const { sent, received, ...rest } of ends) {
+      assert.ok(sent > RATE, `${sent} datagrams sent`);
+      assert.equal(received, sent);
+      assert.deepEqual(rest, WHOLE);
+    }
+    assert.equal(await vm.guest.check(carrier), changes);
+    const stats = await vm.guest.check("ethtool -S eth0");
+    assert.match(stats, new RegExp(`upgrades: ${UPGRADES}\n`));
+    assert.match(stats, /resets: 0\n/);
+    assert.doesNotMatch(stats, /(dropped|errors): [1-9]/);
+    assert.equal((await vm.nic.status()).lastRefusal, "");
+  });
+
+  test("keeps every byte of TCP when it is replaced", async () => {
+    let over = false;
+    const size = isFull ? 32 : 4;
+    const transfer = transferChecked(vm, { upMiB: size, downMiB: size }).finally(
+      () => (over = true),
+    );
+    for (let n = 1; !over; n++) await replace({ device: ROUND[n % 4], rxBufs: 256, txBufs: 256 });
+    await transfer;
+  });
+
+  test("goes on when the guest's kernel refuses the next one, and the command says why", async () => {
+    const file = join(folder, "broken.ts");
+    writeFileSync(file, BROKEN);
+    const { device } = await vm.nic.status();
+    const { status, err } = await command("--device", file);
+    assert.equal(status, 1, err);
+    assert.match(err, /was not taken: the guest refused a program \(program rxc\)/);
+    assert.equal((await vm.nic.status()).device, device);
+    assert.match(await vm.guest.check("dmesg | tail -n 3"), /program rxc refused by the kernel/);
+    assert.equal(await vm.pings(3), 0);
+    await replace({ device: "sring_gso", rxBufs: 128 });
+  });
+
+  for (const [what, script] of Object.entries(INTERRUPTIONS)) {
+    test(`is the old or the new one, and works, when ${what} in the middle`, async (t) => {
+      const find = "device=$(dirname $(grep -l 0x0b9f /sys/bus/pci/devices/*/device))";
+      const bufs = async () => (await vm.nic.status()).queues[0].bufs;
+      for (const delay of DELAYS) {
+        const before = await bufs();
+        const wanted = before === 256 ? 64 : 256;
+        const body = { device: "sring_gso", rxBufs: wanted };
+        const outcome = request(vm.nic.socket, { method: "PATCH", body }, LIMIT);
+        const ended = outcome.then(() => true).catch(() => false);
+        await sleep(delay);
+        await vm.guest.check(`${find}; ${script}`, { timeoutMs: patience(20_000) });
+        const taken = await ended;
+        const { upgrade } = await vm.nic.status();
+        t.diagnostic(`after ${delay} ms: ${upgrade?.state} (${upgrade?.reason})`);
+        assert.equal(await bufs(), taken ? wanted : before);
+        assert.equal(await vm.pings(3), 0);
+      }
+      assert.doesNotMatch(await vm.guest.check("dmesg"), ALARM);
+      await replace({ device: "vring_packed", rxBufs: 64 });
+      await replace({ device: "sring_gso", rxBufs: 256 });
+      assert.equal(await vm.pings(3), 0);
+    });
+  }
+
+  const long = isFull ? false : "the restart without OVERLAP takes script/test --full";
+  test("loses packets when the interface restarts for it, as in version 1 of the ABI", {
+    skip: long,
+  }, async (t) => {
+    await vm.guest.check("rmmod bpfhv");
+    await vm.load("overlap=0");
+    assert.equal(await vm.pings(3), 0);
+    const flow = await NumberedFlows.start(vm, { program, rate: RESTART_RATE, port: 5411, cpu: 0 });
+    await replace({ device: "sring", rxBufs: 64 });
+    const gaps = await flow.gaps();
+    const ends = await flow.stop();
+    t.diagnostic(`gaps ${gaps} ms out, in; ${JSON.stringify(ends)}`);
+    assert.ok(ends[0].lost + ends[1].lost > 0);
+  });
+});
