@@ -10,6 +10,7 @@
  *     bpfhv/vfio-user          a server for PCI devices of any kind
  *     bpfhv/guest              a guest driver in user space
  *     bpfhv/testing            a NIC under load in this process, for tests of ring formats
+ *     bpfhv/policy             policies that adapt a running NIC: bpfhv adapt
  *     bpfhv/register           Node.js loads TypeScript: node --import bpfhv/register
  */
 import { readFileSync } from "node:fs";

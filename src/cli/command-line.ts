@@ -15,6 +15,7 @@ const COMMANDS: Readonly<Record<string, Load>> = {
   "set-": async () => (await import("./set.ts")).setCommands(),
   upgrade: async () => (await import("./upgrade.ts")).upgradeCommand(),
   apply: async () => (await import("./apply.ts")).applyCommand(),
+  adapt: async () => (await import("./adapt.ts")).adaptCommand(),
   vm: async () => (await import("./vm.ts")).vmCommand(),
   top: async () => (await import("./top.ts")).topCommand(),
   compile: async () => (await import("./compile.ts")).compileCommand(),

@@ -67,10 +67,11 @@ export class WorkerControl implements Control {
 
   /**
    * Carries out the requests that have come. Called by housekeeping, which each of them triggers.
+   * @param waits true when later requests must wait until the loop has paused: call it again then
    */
-  receive(): void {
+  receive(waits: () => boolean = () => false): void {
     drainEventFd(this.#wakeFd);
-    for (;;) {
+    while (!waits()) {
       const received = receiveMessageOnPort(this.#main);
       if (received === undefined) return;
       this.#onRequest(received.message as Request);

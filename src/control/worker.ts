@@ -222,8 +222,10 @@ class Harness<Options> {
       do {
         await this.#formats.load();
         if (this.#transfer.stopped) this.#pause();
+        // What came behind a request to load needs what was loaded.
+        this.#control.receive(() => this.#formats.wanted);
         if (this.#isStopping) break;
-        this.#loop.run();
+        if (!this.#formats.wanted && !this.#transfer.stopped) this.#loop.run();
       } while (this.#formats.wanted || this.#transfer.stopped);
     } finally {
       if (this.#transfer.frozen) this.#served.transfer?.leave();
@@ -252,7 +254,7 @@ class Harness<Options> {
 
   #housekeeping(): void {
     const now = performance.now();
-    this.#control.receive();
+    this.#control.receive(() => this.#formats.wanted);
     this.#complaints.tick(now);
     this.#log.tick(now);
     this.#traces.tick(now);
