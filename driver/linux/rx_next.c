@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * What NAPI does while the ring of a receive queue is replaced: it fills the next ring, as only NAPI
- * may allocate from the page pool, goes on in it when the host has, and empties the old one.
+ * What NAPI does while the ring of a receive queue is replaced: it fills the next ring, as only
+ * NAPI may allocate from the page pool, goes on in it when the host has, and empties the old one.
  *
  * Packets stay in order without a look at both rings: NAPI looks at the next ring only after the
  * driver has read a register that says that the host has left the current one. What the host
@@ -53,8 +53,8 @@ void bpfhv_rx_handle_next(struct bpfhv_queue *q)
 }
 
 /*
- * In the poll: takes packets from the old ring. Returns true if it is empty; it is not used any more
- * then.
+ * In the poll: takes packets from the old ring. Returns true if it is empty; it is not used any
+ * more then.
  */
 bool bpfhv_rx_clean_old(struct bpfhv_queue *q, int budget, int *done)
 {
@@ -76,7 +76,7 @@ bool bpfhv_rx_clean_old(struct bpfhv_queue *q, int budget, int *done)
  */
 bool bpfhv_rx_retire(struct bpfhv_queue *q)
 {
-	/* Before the old ring is looked at: pairs with bpfhv_rx_handle_next(). */
+	/* Before a look at the old ring: pairs with bpfhv_rx_handle_next(). */
 	if (smp_load_acquire(&q->next)) {
 		/* After the read that said so: pairs with bpfhv_rx_handle_next(). */
 		smp_store_release(&q->next_state, BPFHV_NEXT_USE);

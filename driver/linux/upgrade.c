@@ -4,10 +4,10 @@
  *
  *     idle -> stage -> prime -> drain -> idle
  *
- * Stage: the next set is fetched, and verified by the loader's thread, at the lowest priority and
- * without RTNL. Prime: NAPI fills its receive rings. Then the host is told, and if it agrees, packets
- * are sent to the next rings, and the old ones are emptied. Until the host agrees, everything can be
- * dropped, and nothing has changed. After that the next set is the current one, whatever happens.
+ * Stage: the next set is fetched, and verified by the loader's thread, at low priority and
+ * without RTNL. Prime: NAPI fills its receive rings. Then the host gets the verdict, and if it
+ * agrees, packets are sent to the next rings, and the old ones are emptied. Until the host agrees,
+ * everything can be dropped, and nothing has changed. After that the next set is the current one, whatever happens.
  *
  * A work does all of this, a step at a time, under RTNL: so each step is complete when the NIC goes
  * down, is reset or removed. RTNL also protects the registers that show one set, queue or program at
