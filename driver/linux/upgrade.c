@@ -7,10 +7,10 @@
  * Stage: the next set is fetched, and verified by the loader's thread, at low priority and
  * without RTNL. Prime: NAPI fills its receive rings. Then the host gets the verdict, and if it
  * agrees, packets are sent to the next rings, and the old ones are emptied. Until the host agrees,
- * everything can be dropped, and nothing has changed. After that the next set is the current one, whatever happens.
+ * everything can be dropped, and nothing has changed. After that the next set is the current one.
  *
- * A work does all of this, a step at a time, under RTNL: so each step is complete when the NIC goes
- * down, is reset or removed. RTNL also protects the registers that show one set, queue or program at
+ * A work does all of this, a step at a time, under RTNL: so each step is complete when the NIC
+ * goes down, is reset or removed. RTNL also protects the registers that show one set, queue or program at
  * a time.
  */
 #include <linux/rtnetlink.h>
@@ -248,7 +248,7 @@ static void bpfhv_cut(struct bpfhv_priv *bp)
 	unsigned int i;
 
 	bpfhv_set_phase(bp, BPFHV_DRAIN);
-	/* What the next set lacks the stack does without. Packets on their way are finished here. */
+	/* The stack does without what the next set lacks. Older packets are finished here. */
 	netdev_update_features(bp->netdev);
 	/* That can take the NIC down. */
 	if (bp->upgrade.next != next)
