@@ -10,8 +10,8 @@
  * everything can be dropped, and nothing has changed. After that the next set is the current one.
  *
  * A work does all of this, a step at a time, under RTNL: so each step is complete when the NIC
- * goes down, is reset or removed. RTNL also protects the registers that show one set, queue or program at
- * a time.
+ * goes down, is reset or removed. RTNL also protects the registers that show one set, queue or
+ * program at a time.
  */
 #include <linux/rtnetlink.h>
 #include <linux/slab.h>
