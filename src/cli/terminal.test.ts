@@ -58,7 +58,7 @@ const stop = async (socket: string) => {
 describe("at a terminal", { skip }, () => {
   test("serve logs text that names time and NIC, and JSON with --log-json", async () => {
     const sockets = [join(folder, "text.sock"), join(folder, "json.sock")];
-    const words = (socket: string) => ["serve", "--socket", socket, "--mtu", "9000"];
+    const words = (socket: string) => ["serve", "--socket", socket, "--mtu", "60000"];
     const text = atTerminal(words(sockets[0]));
     const json = atTerminal([...words(sockets[1]), "--log-json"]);
     await until("text", () => /waiting for QEMU/.test(text.text()));
@@ -66,7 +66,7 @@ describe("at a terminal", { skip }, () => {
     await Promise.all(sockets.map(stop));
     await Promise.all([text.ended, json.ended]);
     assert.match(text.text(), /^\d\d:\d\d:\d\d \S+text\.sock: sring on .*waiting for QEMU\r$/m);
-    assert.match(text.text(), /text\.sock: warn: MTU 9000/);
+    assert.match(text.text(), /text\.sock: warn: MTU 60000/);
     for (const line of json
       .text()
       .trim()

@@ -147,7 +147,9 @@ test("record of version 1 restores the table that it was saved from", () => {
     assert.equal(table.translate(8 * PAGE, PAGE, true), 0);
     const slots = newQueueCounters();
     prepareCounters("counters", record.counters, slots)();
-    assert.deepEqual(saveCounters(slots), record.counters);
+    // Counters that later releases have added start at 0.
+    const counters = { ...record.counters.counters, limited: 0, software: 0 };
+    assert.deepEqual(saveCounters(slots), { ...record.counters, counters });
     table.clear();
   });
 });

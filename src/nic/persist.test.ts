@@ -218,7 +218,7 @@ function example(device: RingFormat, pairs = 2): Machine {
 function withLater(record: NicRecord): NicRecord {
   const counters = { ...record.refusals.counters, upgrade: 0 };
   const queues = record.queues.map((queue) => {
-    const own = { ...queue.counters.counters, software: 0 };
+    const own = { ...queue.counters.counters, limited: 0, software: 0 };
     return { ...queue, counters: { ...queue.counters, counters: own } };
   });
   return { ...record, queues, refusals: { ...record.refusals, counters } };

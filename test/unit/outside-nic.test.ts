@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import {
+  chmodSync,
   copyFileSync,
   mkdirSync,
   mkdtempSync,
@@ -96,14 +97,15 @@ test("new writes a project whose types are right, and whose tests pass", () => {
     readFileSync(join(folder, "package.json"), "utf8"),
   ) as { scripts: { test: string }; dependencies: { bpfhv: string } };
   assert.match(dependencies.bpfhv, /^\^\d/);
-  // As npm's shell would find them.
+  // As npm installs commands and its shell would find them.
   const bin = join(project, "bin");
   mkdirSync(bin);
+  chmodSync(MAIN, 0o755);
   symlinkSync(MAIN, join(bin, "bpfhv"));
   symlinkSync(join(ROOT, "node_modules/.bin/tsc"), join(bin, "tsc"));
   const { status, stdout, stderr } = spawnSync(
     "sh",
-    ["-c", `${scripts.test} --bufs 16 --only ${FULL ? "" : "rings"}`],
+    ["-c", `${scripts.test} --bufs 16 ${FULL ? "" : "--only rings"}`],
     {
       ...{ cwd: folder, encoding: "utf8", timeout: 120_000 },
       env: { ...process.env, PATH: `${bin}:${process.env.PATH}`, NODE_TEST_CONTEXT: undefined },

@@ -60,7 +60,7 @@ test("package holds no tests, fuzzers, fixtures or hostile module", () => {
   assert.ok(packed.includes("dist/src/cli/main.js"));
   assert.ok(packed.includes("driver/linux/main.c"));
   // Tests and fixtures are a quarter of the whole: with them it exceeds this.
-  assert.ok(size < 1_500_000, `${size} bytes`);
+  assert.ok(size < 1_700_000, `${size} bytes`);
 });
 
 test("package holds what each of its modules imports", () => {
