@@ -27,7 +27,7 @@ describe("guest that suspends", { skip, timeout: patience(120_000) }, () => {
   test("NIC stops when the guest suspends to memory in a flood, and loses no packet after resume", async () => {
     const vm = await NicGuest.start({
       label: "sleep",
-      guest: { smp: 2, append: "no_console_suspend" },
+      guest: { smp: 2, append: "no_console_suspend", packedKernel: true },
     });
     try {
       await vm.load();

@@ -70,6 +70,11 @@ export interface GuestOptions {
    * that of BPFHV_GUEST_KERNEL, else trixie).
    */
   readonly suite?: string;
+  /**
+   * For a guest that suspends to memory: QEMU writes an unpacked kernel to memory again when the
+   * machine resumes.
+   */
+  packedKernel?: boolean;
   /** Additional kernel parameters. */
   readonly append?: string;
   /** Default 60 s. */
@@ -145,7 +150,7 @@ async function composeCommand(
     memoryMiB: (options.memoryMiB ?? 512) * (isDebugKernel ? 2 : 1),
     cpus: options.smp ?? 1,
     boot: {
-      kernel: parts.bootKernel,
+      kernel: options.packedKernel ? parts.kernel : parts.bootKernel,
       initrd: composeInitrd(parts, addedFiles(options)),
       append: `${KERNEL_LINE} ${options.append ?? ""}`.trim(),
     },
