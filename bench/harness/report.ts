@@ -28,6 +28,13 @@ export function markdown(lines: readonly (readonly string[])[]): string {
   return [head, `|${"---|".repeat(lines[0]!.length)}`, ...body].join("\n");
 }
 
+/** A row's value, and its ratio to the baseline if it has one: "12.3 (1.04)". */
+export function valueCell({ rows }: Result, name: string): string {
+  const row = rows.find((one) => one.name === name);
+  if (row === undefined) return "-";
+  return row.ratio === null ? digits(row.value) : `${digits(row.value)} (${digits(row.ratio, 2)})`;
+}
+
 export function terminalTable({ header, rows }: Result): string {
   const others = header.against === undefined ? [] : [header.against, `to ${header.against}`];
   const head = ["row", "value", "unit", "ratio", "to", "aim", ...others, ""];

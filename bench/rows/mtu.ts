@@ -6,7 +6,7 @@ import { withoutVm } from "../../test/support/vm/requirements.ts";
 import type { Direction } from "../../test/support/vm/traffic.ts";
 import type { Bench, Result, Sample, SampleOptions } from "../harness/bench.ts";
 import { CARDS, withCards } from "../harness/guest-nics.ts";
-import { digits, markdown } from "../harness/report.ts";
+import { markdown, valueCell } from "../harness/report.ts";
 
 const DIRECTIONS: Readonly<Record<string, Direction>> = { out: "from guest", in: "to guest" };
 const WAYS = Object.keys(DIRECTIONS);
@@ -37,18 +37,14 @@ async function sample(_part: string, { quick }: SampleOptions): Promise<Sample> 
   return { values, controls };
 }
 
-function table({ rows }: Result): string {
-  const cell = (name: string): string => {
-    const row = rows.find((one) => one.name === name);
-    if (row === undefined) return "-";
-    return row.ratio === null
-      ? digits(row.value)
-      : `${digits(row.value)} (${digits(row.ratio, 2)})`;
-  };
+function table(result: Result): string {
   const columns = WAYS.flatMap((way) => [NORMAL, JUMBO].map((mtu) => `${way}/${mtu}`));
   return markdown([
     ["NIC", ...WAYS.flatMap((way) => [`TCP ${way} at ${NORMAL}, Mb/s`, `at ${JUMBO} (ratio)`])],
-    ...CARDS.map(({ name }) => [name, ...columns.map((column) => cell(`${name}/${column}`))]),
+    ...CARDS.map(({ name }) => [
+      name,
+      ...columns.map((column) => valueCell(result, `${name}/${column}`)),
+    ]),
   ]);
 }
 

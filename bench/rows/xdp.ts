@@ -11,7 +11,7 @@ import { withoutVm } from "../../test/support/vm/requirements.ts";
 import { buildXdpProgram, XDP_PROGRAM } from "../../test/support/vm/xdp.ts";
 import type { Bench, Result, Sample, SampleOptions } from "../harness/bench.ts";
 import { type AttachedCard, OURS, rivalOf, withCards } from "../harness/guest-nics.ts";
-import { digits, markdown } from "../harness/report.ts";
+import { markdown, valueCell } from "../harness/report.ts";
 
 const RIVAL = rivalOf(false);
 const PROGRAMS = { DROP: "drop", TX: "bounce" } as const;
@@ -98,19 +98,12 @@ async function compare(
   return { values, controls };
 }
 
-function table({ rows }: Result): string {
-  const cell = (name: string): string => {
-    const row = rows.find((one) => one.name === name);
-    if (row === undefined) return "-";
-    return row.ratio === null
-      ? digits(row.value)
-      : `${digits(row.value)} (${digits(row.ratio, 2)})`;
-  };
+function table(result: Result): string {
   return markdown([
     ["NIC", ...ACTIONS.map((action) => `${action}, packets/s (to virtio-net)`)],
     ...[...OURS.map(({ name }) => name), RIVAL].map((name) => [
       name,
-      ...ACTIONS.map((action) => cell(`${name}/${action}`)),
+      ...ACTIONS.map((action) => valueCell(result, `${name}/${action}`)),
     ]),
   ]);
 }

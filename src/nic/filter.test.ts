@@ -1,6 +1,7 @@
 /** The receive filter: what the guest asks for, what it gets, and requests that are refused. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { openWith, write64 } from "../../test/support/abilities.ts";
 import { Bench } from "../../test/support/guest.ts";
 import {
   ABILITY,
@@ -32,17 +33,7 @@ function frameTo(mac: string): Uint8Array {
 
 /** A bench whose driver acknowledged FILTER. */
 function filterBench(options: ConstructorParameters<typeof Bench>[0] = {}): Bench {
-  const bench = new Bench(options);
-  const { abilities } = bench.nic.state;
-  writeBar(bench.nic, BAR_REGISTERS, REG.EXT_ACK, 4, abilities | ABILITY.FILTER);
-  bench.driver.open();
-  bench.settle();
-  return bench;
-}
-
-function write64(bench: Bench, low: number, address: number): void {
-  writeBar(bench.nic, BAR_REGISTERS, low, 4, address % 2 ** 32);
-  writeBar(bench.nic, BAR_REGISTERS, low + 4, 4, Math.floor(address / 2 ** 32));
+  return openWith(ABILITY.FILTER, options);
 }
 
 interface Block {

@@ -1,6 +1,7 @@
 /** Receive side scaling: which queue a flow arrives on, its hash, and requests that are refused. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { openWith, write64 } from "../../test/support/abilities.ts";
 import { Bench } from "../../test/support/guest.ts";
 import {
   ABILITY,
@@ -16,7 +17,7 @@ import {
 import { FORMATS } from "../devices/registry.ts";
 import { DROP_STOPPED, PACKETS } from "../memory/counters.ts";
 import { FlowHash } from "../memory/index.ts";
-import { readBar, writeBar } from "./bars.ts";
+import { readBar } from "./bars.ts";
 import { restoreNic, saveNic } from "./persist.ts";
 
 const KEY = Array.from({ length: 40 }, (_, i) => (i * 37 + 11) & 0xff);
@@ -33,17 +34,7 @@ interface Block {
 }
 
 function rssBench(options: ConstructorParameters<typeof Bench>[0] = {}): Bench {
-  const bench = new Bench({ pairs: PAIRS, ...options });
-  const { abilities } = bench.nic.state;
-  writeBar(bench.nic, BAR_REGISTERS, REG.EXT_ACK, 4, abilities | ABILITY.RSS);
-  bench.driver.open();
-  bench.settle();
-  return bench;
-}
-
-function write64(bench: Bench, low: number, address: number): void {
-  writeBar(bench.nic, BAR_REGISTERS, low, 4, address % 2 ** 32);
-  writeBar(bench.nic, BAR_REGISTERS, low + 4, 4, Math.floor(address / 2 ** 32));
+  return openWith(ABILITY.RSS, { pairs: PAIRS, ...options });
 }
 
 /** @returns flags, result and entries as RSS_STATE has them */
