@@ -12,6 +12,7 @@ import { NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 import { patience, until, within } from "../support/vm/time.ts";
 import { buildXdpProgram, XDP_PROGRAM } from "../support/vm/xdp.ts";
+import { MOUNT_BPF, withoutXdpTools, XDP_TOOLS, xdpTools } from "../support/vm/xdp-tools.ts";
 
 const skip = await withoutVm();
 const JUMBO = 9000;
@@ -27,6 +28,16 @@ const got = [];
 const socket = require("node:net").connect(5400, "10.88.0.3", () => socket.end(sent));
 socket.on("data", (chunk) => got.push(chunk));
 socket.on("close", () => console.log(Buffer.concat(got).equals(sent) ? "whole" : "damaged"));
+`;
+
+/** Sends that many datagrams to the port and address of its arguments. */
+const DATAGRAMS = 50;
+const SEND = `
+const socket = require("node:dgram").createSocket("udp4");
+const [, port, address] = process.argv;
+let left = ${DATAGRAMS};
+const next = () => (left-- > 0 ? socket.send("datagram", Number(port), address, next) : socket.close());
+next();
 `;
 
 describe("XDP in the guest", { skip, timeout: patience(isFull ? 400_000 : 180_000) }, () => {
@@ -45,7 +56,7 @@ describe("XDP in the guest", { skip, timeout: patience(isFull ? 400_000 : 180_00
       serve,
       guest: {
         smp: 2,
-        extraFiles: { [XDP_PROGRAM]: buildXdpProgram(folder) },
+        extraFiles: { [XDP_PROGRAM]: buildXdpProgram(folder), ...xdpTools() },
         devices: [vfioUserDevice(second.socket, { id: "far" })],
       },
     });
@@ -138,6 +149,56 @@ describe("XDP in the guest", { skip, timeout: patience(isFull ? 400_000 : 180_00
       new Set(stats.match(errors)?.map((line) => line.split(": ")[1])),
       new Set(["0"]),
     );
+  });
+
+  describe("takes programs of xdp-tools", { skip: isFull ? withoutXdpTools() : "long" }, () => {
+    const tool = (words: string) => vm.guest.check(`${XDP_TOOLS} ${words} 2>&1`);
+    /** Runs xdp-bench meanwhile. @returns what it counted */
+    const benched = async (words: string, action: () => Promise<void>): Promise<string> => {
+      const start = `${XDP_TOOLS} xdp-bench ${words} >/tmp/bench.txt 2>&1 &`;
+      await vm.guest.check(`${start} echo $! >/tmp/bench.pid`);
+      await until(30_000, "a program", async () => {
+        return /xdp/.test(await vm.guest.check("ip -o link show eth0"));
+      });
+      await action();
+      return vm.guest.check(`sleep 1.2; kill -INT $(cat /tmp/bench.pid); wait; cat /tmp/bench.txt`);
+    };
+    const datagrams = (port: number): void => {
+      vm.netns.exec([process.execPath, "-e", SEND, `${port}`, vm.link.peer]);
+    };
+
+    before(() => vm.guest.check(`${XDP_PROGRAM} eth0 off; ${MOUNT_BPF}; ip link set eth1 up`));
+
+    test("xdp-filter drops by port, loaded and unloaded in a loop without a loss", async () => {
+      const load = `${XDP_TOOLS} xdp-filter load --mode native eth0`;
+      const change = `${load} && ${XDP_TOOLS} xdp-filter unload eth0 || exit 1`;
+      const output = await vm.guest.check(
+        `ping -n -q -i 0.01 -c 300 10.88.0.1 >/tmp/ping.txt 2>&1 &
+         for i in 1 2; do ${change}; done 2>&1; wait; cat /tmp/ping.txt`,
+        { timeoutMs: patience(60_000) },
+      );
+      assert.match(output, /300 (packets )?received/);
+      await tool("xdp-filter load --mode native eth0");
+      await tool("xdp-filter port --proto udp 7000");
+      assert.equal(await growth("rx0_xdp_drop", () => datagrams(7000)), DATAGRAMS);
+      assert.equal(await growth("rx0_xdp_drop", () => datagrams(7001)), 0);
+      assert.equal(await vm.pings(3), 0);
+      await tool("xdp-filter unload eth0");
+    });
+
+    test("xdp-bench counts what it drops, sends back and redirects", async () => {
+      for (const [words, name, dev] of [
+        ["drop -i 1 eth0", "rx0_xdp_drop", "eth0"],
+        ["tx -i 1 eth0", "rx0_xdp_tx", "eth0"],
+        ["redirect -i 1 eth0 eth1", "rx0_xdp_redirect", "eth0"],
+      ] as const) {
+        const start = await counter(name, dev);
+        const output = await benched(words, async () => datagrams(7000));
+        const counted = (await counter(name, dev)) - start;
+        assert.ok(counted >= DATAGRAMS, `${words}: ${counted} of ${DATAGRAMS}\n${output}`);
+      }
+      assert.equal(await vm.pings(3), 0);
+    });
   });
 
   test("stays attached when the NIC goes down and up, and negotiates features again", async () => {
