@@ -22,11 +22,11 @@ import { isFull, withoutVm } from "../support/vm/requirements.ts";
 const skip = await withoutVm();
 
 /** Factor of lies in a --full run; smaller in a debug kernel, in which probes take long. */
-const LENGTH = isFull ? (isDebugKernel ? 6 : 20) : 1;
+const LENGTH = isFull ? (isDebugKernel ? 6 : 20) : isDebugKernel ? 2 : 1;
 /** Some two seconds each, with hundreds of lies. */
 const RING_ROUNDS = isFull ? 40 : 2;
 /** The default run has the tests without traffic over the lying NIC. */
-const skipTraffic = isFull ? false : "a long run: script/test --full";
+const skipTraffic = isFull || isDebugKernel ? false : "a long run: script/test --full";
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
 const DRIVER = "/sys/bus/pci/drivers/bpfhv";
 /** MAC address of the other NIC, a virtio one. */

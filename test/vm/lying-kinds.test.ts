@@ -6,14 +6,15 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { assertNoAlarm, assertNoLeak } from "../support/vm/alarms.ts";
 import { untilAnswered } from "../support/vm/first-answer.ts";
-import { type Guest, Netns, patience, startGuest } from "../support/vm/harness.ts";
+import { type Guest, isDebugKernel, Netns, patience, startGuest } from "../support/vm/harness.ts";
 import { LyingNic } from "../support/vm/liar/lying-nic.ts";
 import type { Mode } from "../support/vm/liar/modes.ts";
 import { MODULE, modulePath } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const why = await withoutVm();
-const skip = why === false && !isFull ? "a long run: script/test --full" : why;
+const isLong = isFull || isDebugKernel;
+const skip = why === false && !isLong ? "a long run: script/test --full" : why;
 
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
 const OTHER_MAC = "52:54:00:00:00:77";

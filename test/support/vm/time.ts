@@ -8,7 +8,7 @@ export const isDebugKernel = GUEST_KERNEL === "debug";
 /** On a machine with more runnable tasks than CPUs a guest gets only its share. */
 const LOAD = Math.min(4, Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
 /** Factor of waits for a guest, with the debug kernel or on a busy machine. */
-const PATIENCE = isDebugKernel ? 6 : LOAD;
+const PATIENCE = (isDebugKernel ? 6 : 1) * LOAD;
 
 /** Scales a time limit in milliseconds by this kernel and the machine's load. */
 export const patience = (ms: number): number => Math.ceil(ms * PATIENCE);
