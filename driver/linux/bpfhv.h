@@ -8,6 +8,7 @@
 #include <linux/workqueue.h>
 
 #include "bpfhv_ring.h"
+#include "bpfhv_rss.h"
 
 #define BPFHV_NAME		"bpfhv"
 #define BPFHV_COPYBREAK		256
@@ -88,6 +89,7 @@ struct bpfhv_priv {
 	struct bpfhv_upgrade upgrade;
 	struct kthread_worker *loader;	/* the thread that makes generations */
 	u32 coalesce;		/* the COALESCE register */
+	struct bpfhv_flow_hash hash;
 	u32 speed;		/* Mb/s, as ethtool shows it: the host's, or what the user set */
 	u8 duplex;
 	struct delayed_work filter_work;

@@ -218,6 +218,19 @@ const struct ethtool_ops bpfhv_ethtool_ops = {
 	.supported_coalesce_params = ETHTOOL_COALESCE_USECS | ETHTOOL_COALESCE_USE_ADAPTIVE,
 	.get_coalesce = bpfhv_get_coalesce,
 	.set_coalesce = bpfhv_set_coalesce,
+	.get_rxfh_key_size = bpfhv_get_rxfh_key_size,
+	.get_rxfh_indir_size = bpfhv_get_rxfh_indir_size,
+	.get_rxfh = bpfhv_get_rxfh,
+	.set_rxfh = bpfhv_set_rxfh,
+#if BPFHV_HAS_RXFH_FIELDS
+	.get_rxfh_fields = bpfhv_get_rxfh_fields,
+	.set_rxfh_fields = bpfhv_set_rxfh_fields,
+#endif
+#if BPFHV_HAS_RX_RING_COUNT
+	.get_rx_ring_count = bpfhv_get_rx_ring_count,
+#endif
+	.get_rxnfc = bpfhv_get_rxnfc,
+	.set_rxnfc = bpfhv_set_rxnfc,
 	.get_drvinfo = bpfhv_get_drvinfo,
 	.get_link = ethtool_op_get_link,
 	.get_sset_count = bpfhv_get_sset_count,

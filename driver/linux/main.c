@@ -174,6 +174,8 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (!err)
 		err = bpfhv_discover(bp);
 	if (!err)
+		err = bpfhv_rss_init(bp);
+	if (!err)
 		err = bpfhv_init_queues(bp);
 	if (err)
 		goto free_netdev;

@@ -127,6 +127,8 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	/* The device may have lost it. */
 	bpfhv_set_rx_mode(bp->netdev);
 	bpfhv_coalesce_apply(bp);
+	if (bpfhv_rss_apply(bp, bp->netdev->features))
+		netdev_warn(bp->netdev, "the host refused the flow hash settings\n");
 	bpfhv_watch(bp);
 	/* An interrupt that came before NAPI was enabled is lost: poll once. */
 	local_bh_disable();

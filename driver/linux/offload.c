@@ -124,6 +124,13 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 	netdev_features_t able;
 	int err;
 
+	if ((features ^ dev->features) & NETIF_F_RXHASH) {
+		err = bpfhv_rss_apply(bp, features);
+		if (err)
+			return err;
+		/* A new set, below, is started with what is there. */
+		dev->features ^= NETIF_F_RXHASH;
+	}
 	if (!(features & NETIF_F_RXCSUM))
 		off = BPFHV_F_RX_CSUM | BPFHV_F_LRO;
 	else if (!(features & NETIF_F_GRO_HW))
@@ -230,6 +237,10 @@ int bpfhv_rx_metadata(struct bpfhv_ring *r, struct sk_buff *skb)
 	if (!(r->selected & BPFHV_F_RX_CSUM))
 		return 0;
 	memcpy(&hdr, &r->ctx->metadata, sizeof(r->ctx->metadata));
+	/* It is the lower half of a hash then. */
+	if (hdr.flags & BPFHV_METADATA_HASH)
+		hdr.hdr_len = 0;
+	hdr.flags &= ~(BPFHV_METADATA_HASH | BPFHV_METADATA_HASH_PORTS);
 	if (hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE &&
 	    !(r->selected & bpfhv_lro_feature(hdr.gso_type)))
 		return -EPROTO;

@@ -100,6 +100,9 @@ END {
 	has("NAPI_ADD_TX", parameters("netif_napi_add_tx") == 3)
 	has("RINGPARAM_EXTACK", parameters("[(] ?[*] ?get_ringparam ?[)]") == 4)
 	has("COALESCE_EXTACK", parameters("[(] ?[*] ?get_coalesce ?[)]") == 4)
+	has("RXFH_PARAM", parameters("[(] ?[*] ?set_rxfh ?[)]") == 3)
+	has("RXFH_FIELDS", parameters("[(] ?[*] ?get_rxfh_fields ?[)]") == 2)
+	has("RX_RING_COUNT", parameters("[(] ?[*] ?get_rx_ring_count ?[)]") == 1)
 	# 5.14 took the page and its pool as well; it is treated as those before it.
 	has("SKB_RECYCLE", parameters("skb_mark_for_recycle") == 1)
 	# From 5.15 on, as recycling is.

@@ -36,6 +36,7 @@ static int bpfhv_rx_take(struct bpfhv_queue *q, struct bpfhv_ring *r, struct sk_
 	ret = bpfhv_rx_packet(q, r, skb);
 	if (ret != 1)
 		return ret;
+	bpfhv_rx_hash(q->bp, r, *skb);
 	if (unlikely(bpfhv_rx_metadata(r, *skb))) {
 		kfree_skb(*skb);
 		return 0;

@@ -280,8 +280,11 @@ int bpfhv_xdp_packet(struct bpfhv_queue *q, struct bpfhv_ring *r, struct bpf_pro
 		if (unlikely(!*out))
 			goto discard;
 		/* Of headers that the program added or removed nothing is known. */
-		if (valid && xdp.data == data)
-			(*out)->ip_summed = CHECKSUM_UNNECESSARY;
+		if (xdp.data == data) {
+			if (valid)
+				(*out)->ip_summed = CHECKSUM_UNNECESSARY;
+			bpfhv_rx_hash(q->bp, r, *out);
+		}
 		bpfhv_count(q, xdp_pass, 1);
 		return 1;
 	}

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
@@ -22,6 +22,8 @@ const V5_10: Record<string, string> = {
 	void	(*get_ringparam)(struct net_device *,
 				 struct ethtool_ringparam *);
 	int	(*get_coalesce)(struct net_device *, struct ethtool_coalesce *);
+	int	(*set_rxfh)(struct net_device *, const u32 *indir,
+			    const u8 *key, const u8 hfunc);
 };`,
   "linux/etherdevice.h": "",
   "linux/filter.h": "",
@@ -48,6 +50,8 @@ const V6_12: Record<string, string> = {
 				 struct kernel_ethtool_ringparam *, struct netlink_ext_ack *);
 	int	(*get_coalesce)(struct net_device *, struct ethtool_coalesce *,
 				struct kernel_ethtool_coalesce *, struct netlink_ext_ack *);
+	int	(*set_rxfh)(struct net_device *, struct ethtool_rxfh_param *,
+			    struct netlink_ext_ack *extack);
 };`,
   "linux/etherdevice.h": "",
   "linux/filter.h": "static inline u32 bpf_prog_run(const struct bpf_prog *p, const void *c) {}",
@@ -113,7 +117,7 @@ test("probes find all but later interfaces when the headers are those of 6.12", 
   skip: withoutCompiler,
 }, () => {
   const { has } = probe(V6_12, EXPORTS_6_12);
-  const later = ["HRTIMER_SETUP", "IMPORT_NS_STRING"];
+  const later = ["HRTIMER_SETUP", "IMPORT_NS_STRING", "RXFH_FIELDS", "RX_RING_COUNT"];
   assert.deepEqual(names(has, "0"), [...later, "NAPI_WEIGHT"].sort());
   assert.equal(has.BPF_NAMESPACE, "BPF_INTERNAL");
 });
@@ -156,12 +160,13 @@ test("probes fail when a header is missing", { skip: withoutCompiler }, () => {
   assert.deepEqual(has, {});
 });
 
-test("compat.h asks for what the probes define, and for no version", () => {
-  const compat = readFileSync(join(DRIVER, "compat.h"), "utf8");
+test("the driver asks for what the probes define, and for no version", () => {
+  const sources = readdirSync(DRIVER).filter((name) => /\.[ch]$/.test(name));
+  const text = sources.map((name) => readFileSync(join(DRIVER, name), "utf8")).join("\n");
   const script = readFileSync(join(DRIVER, "probe.sh"), "utf8");
   const defined = [...script.matchAll(/\bhas\("(\w+)"/g)].map(([, name]) => `BPFHV_HAS_${name}`);
-  const asked = new Set(compat.match(/\bBPFHV_HAS_\w+/g));
-  assert.ok(asked.size >= 15);
+  const asked = new Set(text.match(/\bBPFHV_HAS_\w+/g));
+  assert.ok(asked.size >= 20);
   assert.deepEqual([...asked].sort(), [...new Set(defined)].sort());
-  assert.doesNotMatch(compat, /LINUX_VERSION_CODE|KERNEL_VERSION/);
+  assert.doesNotMatch(text, /LINUX_VERSION_CODE|KERNEL_VERSION/);
 });
