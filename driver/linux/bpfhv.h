@@ -336,6 +336,10 @@ int bpfhv_filter_init(struct bpfhv_priv *bp);
 void bpfhv_set_rx_mode(struct net_device *dev);
 int bpfhv_set_mac_address(struct net_device *dev, void *addr);
 
+/* qstats.c */
+void bpfhv_qstats_init(struct bpfhv_priv *bp);
+void bpfhv_show_napi(struct bpfhv_priv *bp, bool up);
+
 /* ethtool.c */
 void bpfhv_coalesce_apply(struct bpfhv_priv *bp);
 extern const struct ethtool_ops bpfhv_ethtool_ops;

@@ -149,6 +149,16 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 /* UDP segmentation (USO) has a virtio-net header type since 6.2. */
 #define BPFHV_HAVE_USO	BPFHV_HAS_USO
 
+/* The older one, which does both, too, is deprecated since 5.17. */
+#if !BPFHV_HAS_AFFINITY_AND_HINT
+#define irq_set_affinity_and_hint(irq, mask)	irq_set_affinity_hint(irq, mask)
+#endif
+
+/* From 6.8 on, the kernel shows which interrupt a NAPI has. */
+#if !BPFHV_HAS_NAPI_SET_IRQ
+#define netif_napi_set_irq(napi, irq)	do { } while (0)
+#endif
+
 #if !BPFHV_HAS_PCIM_REQUEST_ALL
 /* pcim_enable_device() manages the regions before 6.12. */
 #define pcim_request_all_regions(pdev, name)	pci_request_regions(pdev, name)

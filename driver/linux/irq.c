@@ -32,19 +32,47 @@ static irqreturn_t bpfhv_ctrl_irq(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
+static void bpfhv_free_queue_irq(struct bpfhv_queue *q)
+{
+	netif_napi_set_irq(&q->napi, -1);
+	irq_set_affinity_and_hint(q->irq, NULL);
+	free_irq(q->irq, q);
+	q->irq = 0;
+}
+
 void bpfhv_free_irqs(struct bpfhv_priv *bp)
 {
 	unsigned int i;
 
 	for (i = 0; i < bpfhv_n_queues(bp); i++) {
 		if (bp->queues[i].irq)
-			free_irq(bp->queues[i].irq, &bp->queues[i]);
-		bp->queues[i].irq = 0;
+			bpfhv_free_queue_irq(&bp->queues[i]);
 	}
 	if (bp->ctrl_irq)
 		free_irq(bp->ctrl_irq, bp);
 	bp->ctrl_irq = 0;
 	pci_free_irq_vectors(bp->pdev);
+}
+
+/*
+ * Interrupts a CPU that sends on the queue's pair (bpfhv_set_xps), near the device, so that both
+ * queues of a pair run there. A NIC with one pair, or with a vector for all queues, stays where the
+ * kernel puts it: there may be many of these, and the first CPU would serve all.
+ */
+static void bpfhv_hint_irq(struct bpfhv_queue *q)
+{
+	struct bpfhv_priv *bp = q->bp;
+	unsigned int pair = q->index % bp->n_pairs, cpu, i;
+
+	if (bp->n_pairs == 1 || bp->pdev->msi_enabled)
+		return;
+	for (i = 0; i < num_online_cpus(); i++) {
+		cpu = cpumask_local_spread(i, dev_to_node(&bp->pdev->dev));
+		if (cpu % bp->n_pairs == pair) {
+			irq_set_affinity_and_hint(q->irq, cpumask_of(cpu));
+			return;
+		}
+	}
 }
 
 static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
@@ -59,9 +87,12 @@ static int bpfhv_request_queue_irq(struct bpfhv_queue *q)
 		 pci_name(bp->pdev));
 	err = request_irq(irq, bpfhv_queue_irq, bp->pdev->msi_enabled ? IRQF_SHARED : 0,
 			  q->irq_name, q);
-	if (!err)
-		q->irq = irq;
-	return err;
+	if (err)
+		return err;
+	q->irq = irq;
+	netif_napi_set_irq(&q->napi, irq);
+	bpfhv_hint_irq(q);
+	return 0;
 }
 
 /*

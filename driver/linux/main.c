@@ -100,6 +100,7 @@ static void bpfhv_init_netdev(struct bpfhv_priv *bp)
 	SET_NETDEV_DEV(dev, &bp->pdev->dev);
 	dev->netdev_ops = &bpfhv_netdev_ops;
 	dev->ethtool_ops = &bpfhv_ethtool_ops;
+	bpfhv_qstats_init(bp);
 	dev->watchdog_timeo = 5 * HZ;
 	/* Without a filter every frame passes: unicast addresses need no promiscuous mode. */
 	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE | IFF_UNICAST_FLT;

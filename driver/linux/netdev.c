@@ -120,6 +120,7 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	if (err)
 		goto not_running;
 	bp->running = true;
+	bpfhv_show_napi(bp, true);
 	for (i = 0; i < bp->n_pairs; i++)
 		bpfhv_start_queue(bpfhv_txq(bp, i));
 	netif_tx_wake_all_queues(bp->netdev);
@@ -162,6 +163,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	cancel_delayed_work_sync(&bp->watch_work);
 	netif_tx_disable(bp->netdev);
 	netif_carrier_off(bp->netdev);
+	bpfhv_show_napi(bp, false);
 	bpfhv_disable_napi(bp);
 	/* Again: the last poll may have woken a queue. Nothing else does. */
 	netif_tx_disable(bp->netdev);

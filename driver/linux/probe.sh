@@ -17,12 +17,13 @@ trap 'rm -f "$text"' EXIT
 
 headers() {
 	for header in linux/ethtool.h linux/etherdevice.h linux/filter.h linux/hrtimer.h \
-		linux/module.h linux/netdevice.h linux/pci.h linux/skbuff.h linux/virtio_net.h \
+		linux/interrupt.h linux/module.h linux/netdevice.h linux/pci.h linux/skbuff.h linux/virtio_net.h \
 		net/xdp.h; do
 		echo "#include <$header>"
 	done
 	# Those that came, moved or went.
-	for header in crypto/sha2.h net/gso.h net/page_pool.h net/page_pool/helpers.h; do
+	for header in crypto/sha2.h net/gso.h net/netdev_queues.h net/page_pool.h \
+		net/page_pool/helpers.h; do
 		macro=has_$(echo "$header" | tr '/.' '__')
 		printf '#if __has_include(<%s>)\n#include <%s>\nprobe_%s\n#endif\n' \
 			"$header" "$header" "$macro"
@@ -103,6 +104,11 @@ END {
 	has("RXFH_PARAM", parameters("[(] ?[*] ?set_rxfh ?[)]") == 3)
 	has("RXFH_FIELDS", parameters("[(] ?[*] ?get_rxfh_fields ?[)]") == 2)
 	has("RX_RING_COUNT", parameters("[(] ?[*] ?get_rx_ring_count ?[)]") == 1)
+	has("AFFINITY_AND_HINT", declaration("irq_set_affinity_and_hint"))
+	has("NAPI_SET_IRQ", declaration("netif_napi_set_irq"))
+	has("QUEUE_SET_NAPI", parameters("netif_queue_set_napi") == 4)
+	has("STAT_OPS", member("netdev_stat_ops", "get_base_stats"))
+	has("STAT_STOP", member("netdev_queue_stats_tx", "u64 stop ?;"))
 	# 5.14 took the page and its pool as well; it is treated as those before it.
 	has("SKB_RECYCLE", parameters("skb_mark_for_recycle") == 1)
 	# From 5.15 on, as recycling is.

@@ -28,6 +28,8 @@ const V5_10: Record<string, string> = {
   "linux/etherdevice.h": "",
   "linux/filter.h": "",
   "linux/hrtimer.h": "void hrtimer_init(struct hrtimer *timer, clockid_t c, enum hrtimer_mode m);",
+  "linux/interrupt.h":
+    "extern int irq_set_affinity_hint(unsigned int irq, const struct cpumask *m);",
   "linux/module.h": `#define MODULE_INFO(tag, info) MODULE_INFO_ tag info
 #define STRING(x) #x
 #define MODULE_IMPORT_NS(ns) MODULE_INFO(import_ns, STRING(ns))`,
@@ -55,7 +57,12 @@ const V6_12: Record<string, string> = {
 };`,
   "linux/etherdevice.h": "",
   "linux/filter.h": "static inline u32 bpf_prog_run(const struct bpf_prog *p, const void *c) {}",
-  "linux/netdevice.h": `static inline void netif_napi_add(struct net_device *dev,
+  "linux/interrupt.h":
+    "static inline int irq_set_affinity_and_hint(unsigned int irq, const struct cpumask *m) {}",
+  "linux/netdevice.h": `void netif_queue_set_napi(struct net_device *dev, unsigned int queue_index,
+	enum netdev_queue_type type, struct napi_struct *napi);
+static inline void netif_napi_set_irq(struct napi_struct *napi, int irq) {}
+static inline void netif_napi_add(struct net_device *dev,
 	struct napi_struct *napi, int (*poll)(struct napi_struct *, int)) {}
 static inline void netif_napi_add_tx(struct net_device *dev, struct napi_struct *napi,
 	int (*poll)(struct napi_struct *, int)) {}
@@ -66,6 +73,8 @@ static inline void skb_frag_fill_page_desc(skb_frag_t *frag, struct page *page, 
 struct sk_buff *napi_build_skb(void *data, unsigned int frag_size);`,
   "linux/virtio_net.h": "#define VIRTIO_NET_HDR_GSO_UDP_L4 5",
   "net/gso.h": "",
+  "net/netdev_queues.h": `struct netdev_queue_stats_tx { u64 bytes; u64 stop; u64 wake; };
+struct netdev_stat_ops { void (*get_base_stats)(struct net_device *dev); };`,
   "net/page_pool/helpers.h": `struct page_pool_params {
 	union { struct { unsigned int flags; struct napi_struct *napi; }; } fast;
 };
@@ -134,7 +143,8 @@ test("probes decide each by itself when a 5.14 has interfaces of later versions"
     },
     "0x1\tbpf_map_get\tvmlinux\tEXPORT_SYMBOL_GPL\t\n0x2\tkern_sys_bpf\tvmlinux\tEXPORT_SYMBOL\t\n",
   );
-  assert.deepEqual(names(has, "1"), ["ETH_HW_ADDR_SET", "KERN_SYS_BPF", "NAPI_ADD_TX"]);
+  const backported = ["NAPI_ADD_TX", "NAPI_SET_IRQ", "QUEUE_SET_NAPI"];
+  assert.deepEqual(names(has, "1"), ["ETH_HW_ADDR_SET", "KERN_SYS_BPF", ...backported]);
   assert.equal(has.BPF_NAMESPACE, undefined);
 });
 

@@ -3,10 +3,13 @@
  * order, and two pairs are not slower than one.
  */
 import assert from "node:assert/strict";
-import { availableParallelism } from "node:os";
-import { describe, test } from "node:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
 import { FlowHash } from "../../src/memory/index.ts";
 import { patience } from "../support/vm/harness.ts";
+import { buildNetdevFamily, NETDEV_FAMILY, netdevView } from "../support/vm/netdev-family.ts";
 import { NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 import { until } from "../support/vm/time.ts";
@@ -32,12 +35,12 @@ interface Report {
 }
 
 /** With a ring format that brings hashes. */
-const start = (queues: number) =>
+const start = (queues: number, extraFiles: Readonly<Record<string, string>> = {}) =>
   NicGuest.start({
     label: `q${queues}`,
     multiQueue: queues > 1,
     serve: ["--queues", `${queues}`, "--device", "sring_gso"],
-    guest: { smp: 2 },
+    guest: { smp: 2, extraFiles },
   });
 
 async function iperf(vm: NicGuest, flags: string): Promise<Report> {
@@ -98,12 +101,16 @@ const median = (values: number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
+  const folder = mkdtempSync(join(tmpdir(), "bpfhv-queues-"));
+  after(() => rmSync(folder, { recursive: true }));
+
   test("flows arrive in order over all queues, and on those that ethtool -X sets for them", async () => {
-    const vm = await start(2);
+    const vm = await start(2, { [NETDEV_FAMILY]: buildNetdevFamily(folder) });
     let ends: Awaited<ReturnType<NicGuest["close"]>> | undefined;
     try {
       await vm.load();
       await usesAllQueues(vm);
+      await tellsTheKernel(vm);
       await followsTable(vm);
     } finally {
       ends = await vm.close();
@@ -132,6 +139,46 @@ describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
       assert.match(stats, new RegExp(`${queue}_packets: [1-9]`));
       assert.match(stats, new RegExp(`${queue}_errors: 0`));
     }
+  }
+
+  /** In the same guest: each queue's interrupt, its CPU, and statistics, as the kernel knows them. */
+  async function tellsTheKernel(vm: NicGuest): Promise<void> {
+    const list = await vm.guest.check("cat /proc/interrupts");
+    const before = (await netdevView(vm.guest, "eth0")).queues;
+    assert.deepEqual([...before.keys()].sort(), ["rx0", "rx1", "tx0", "tx1"]);
+    for (const [name, { irq, napi }] of before) {
+      const [way, pair] = [name.slice(0, 2), Number(name.slice(2))];
+      const line = new RegExp(`^ *(\\d+):.* bpfhv-${way}-${pair}@`, "m").exec(list);
+      const number = Number(line?.[1]);
+      if (way === "rx") assert.equal(irq, number, `${name} has NAPI ${napi} with interrupt ${irq}`);
+      const masks = await vm.guest.check(`cd /proc/irq/${number}; cat affinity_hint smp_affinity`);
+      const cpus = masks.trim().split("\n");
+      assert.deepEqual(
+        cpus.map((mask) => Number.parseInt(mask, 16)),
+        [1 << pair, 1 << pair],
+      );
+    }
+    await until(patience(10_000), "qstats and ethtool -S to agree in a quiet moment", async () => {
+      const { queues, device } = await netdevView(vm.guest, "eth0");
+      const stats = await vm.guest.check("ethtool -S eth0; ip -s -j link show eth0");
+      const counter = (name: string) => Number(new RegExp(` ${name}: (\\d+)`).exec(stats)?.[1]);
+      const total = { rx: 0, tx: 0 };
+      for (const [name, { packets, bytes, stops }] of queues) {
+        if (packets !== counter(`${name}_packets`) || bytes !== counter(`${name}_bytes`))
+          return false;
+        if (name.startsWith("tx")) assert.equal(stops, counter(`${name}_stops`));
+        total[name.startsWith("tx") ? "tx" : "rx"] += packets;
+      }
+      const shown = /"rx":\{"bytes":\d+,"packets":(\d+).*"tx":\{"bytes":\d+,"packets":(\d+)/;
+      const [, rx, tx] = (shown.exec(stats) ?? []).map(Number);
+      return (
+        rx === total.rx &&
+        tx === total.tx &&
+        device.rx?.packets === rx &&
+        device.tx?.packets === tx &&
+        Math.min(rx, tx) > 1000
+      );
+    });
   }
 
   /** In the same guest: `ethtool -x` and `-X`. */
