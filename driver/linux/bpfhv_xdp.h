@@ -11,7 +11,7 @@
 /* Of bpfhv_xdp_packet(): the program did not pass the packet. */
 #define BPFHV_RX_TAKEN		2
 
-#if BPFHV_HAVE_XDP
+#if BPFHV_HAS_XDP
 /* Returns the attached program. In a poll, or under RTNL. */
 static inline struct bpf_prog *bpfhv_xdp_prog(const struct bpfhv_priv *bp)
 {

@@ -14,7 +14,6 @@
  * checks the programs that the host ships.
  */
 #if BPFHV_HAS_KERN_SYS_BPF
-#define BPFHV_HAVE_KERN_SYS_BPF 1
 /* Exported for light skeletons, which declare it themselves: no header does. */
 union bpf_attr;
 int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
@@ -73,13 +72,6 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #else
 #define BPFHV_POOL_FRAGS	0
 #endif
-
-/*
- * XDP from 5.18 on, when frames may have several buffers, and a driver that sends not all of them
- * leaves the rest to its caller. What an interface can do is shown since 6.3.
- */
-#define BPFHV_HAVE_XDP		BPFHV_HAS_XDP
-#define BPFHV_HAVE_XDP_FEATURES	BPFHV_HAS_XDP_FEATURES
 
 #if !BPFHV_HAS_FRAG_FILL_PAGE
 #define skb_frag_fill_page_desc(frag, page, off, size) do {		\
@@ -145,9 +137,6 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #else
 #define bpfhv_set_mac(dev, mac)		eth_hw_addr_set(dev, mac)
 #endif
-
-/* UDP segmentation (USO) has a virtio-net header type since 6.2. */
-#define BPFHV_HAVE_USO	BPFHV_HAS_USO
 
 /* The older one, which does both, too, is deprecated since 5.17. */
 #if !BPFHV_HAS_AFFINITY_AND_HINT

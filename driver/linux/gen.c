@@ -186,7 +186,7 @@ static int bpfhv_may_run(struct bpfhv_priv *bp, bool verified)
 {
 	if (verified || bpfhv_allow_unverified)
 		return 0;
-#ifdef BPFHV_HAVE_KERN_SYS_BPF
+#if BPFHV_HAS_KERN_SYS_BPF
 	netdev_err(bp->netdev, "the device offers no verifiable programs; load the module with allow_unverified=1 to run them unverified\n");
 #else
 	netdev_err(bp->netdev, "this kernel cannot verify programs for a module; load it with allow_unverified=1 to run them unverified\n");

@@ -178,7 +178,7 @@ static void bpfhv_acknowledge(struct bpfhv_priv *bp)
 		   BPFHV_ABILITY_RSS;
 	if (!bpfhv_overlap)
 		ability &= ~BPFHV_ABILITY_OVERLAP;
-#ifndef BPFHV_HAVE_KERN_SYS_BPF
+#if !BPFHV_HAS_KERN_SYS_BPF
 	ability &= ~BPFHV_ABILITY_HELPERFREE;
 #endif
 	/* HELPERFREE needs CTX_PAGES: map values are not physically contiguous. */

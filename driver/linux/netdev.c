@@ -282,7 +282,7 @@ const struct net_device_ops bpfhv_netdev_ops = {
 	.ndo_get_stats64 = bpfhv_get_stats64,
 	.ndo_tx_timeout = bpfhv_tx_timeout,
 	.ndo_change_mtu = bpfhv_change_mtu,
-#if BPFHV_HAVE_XDP
+#if BPFHV_HAS_XDP
 	.ndo_bpf = bpfhv_bpf,
 	.ndo_xdp_xmit = bpfhv_xdp_xmit,
 #endif

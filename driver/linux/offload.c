@@ -35,7 +35,7 @@ netdev_features_t bpfhv_netdev_features(u32 features)
 			to |= NETIF_F_TSO | NETIF_F_TSO_ECN;
 		if (features & BPFHV_F_TSO_V6)
 			to |= NETIF_F_TSO6 | NETIF_F_TSO_ECN;
-		if ((features & BPFHV_F_UFO) && BPFHV_HAVE_USO)
+		if ((features & BPFHV_F_UFO) && BPFHV_HAS_USO)
 			to |= NETIF_F_GSO_UDP_L4;
 		/* The host trusts the metadata of no packet, so a forwarded one may have any. */
 		if (to & NETIF_F_GSO_MASK)
@@ -221,7 +221,7 @@ static u32 bpfhv_lro_feature(u8 gso_type)
 	case VIRTIO_NET_HDR_GSO_TCPV6:
 		return BPFHV_F_TCP_V6_LRO;
 	case VIRTIO_NET_HDR_GSO_UDP:
-#if BPFHV_HAVE_USO
+#if BPFHV_HAS_USO
 	case VIRTIO_NET_HDR_GSO_UDP_L4:
 #endif
 		return BPFHV_F_UDP_LRO;

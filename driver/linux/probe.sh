@@ -95,6 +95,7 @@ END {
 	has("SHA2_H", text ~ /probe_has_crypto_sha2_h/)
 	has("GSO_H", text ~ /probe_has_net_gso_h/)
 	has("PAGE_POOL_HELPERS_H", text ~ /probe_has_net_page_pool_helpers_h/)
+	# UDP segmentation has a virtio-net header type since 6.2.
 	has("USO", text ~ /probe_has_uso/)
 	has("IMPORT_NS_STRING", text !~ /probe_import_ns[^;]*"probe_word"/)
 	has("NAPI_WEIGHT", parameters("netif_napi_add") == 4)
@@ -113,7 +114,8 @@ END {
 	has("SKB_RECYCLE", parameters("skb_mark_for_recycle") == 1)
 	# From 5.15 on, as recycling is.
 	has("POOL_FRAGS", declaration("page_pool_dev_alloc_frag"))
-	# From 5.18 on: frames of several buffers.
+	# From 5.18 on, when frames may have several buffers, and a driver that sends not all of
+	# them leaves the rest to its caller.
 	has("XDP", declaration("xdp_buff_has_frags") && parameters("skb_mark_for_recycle") == 1)
 	has("XDP_FEATURES", declaration("xdp_set_features_flag"))
 	has("FRAG_FILL_PAGE", declaration("skb_frag_fill_page_desc"))

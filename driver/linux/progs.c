@@ -25,7 +25,7 @@
 
 #include "bpfhv.h"
 
-#ifdef BPFHV_HAVE_KERN_SYS_BPF
+#if BPFHV_HAS_KERN_SYS_BPF
 
 #define BPFHV_PROLOGUE	2	/* instructions before the host's own */
 

@@ -12,7 +12,7 @@
  */
 #include "bpfhv.h"
 
-#ifdef BPFHV_HAVE_KERN_SYS_BPF
+#if BPFHV_HAS_KERN_SYS_BPF
 
 #ifndef BPF_MEMSX	/* new in 6.6: a load with sign extension */
 #define BPF_MEMSX	0x80
@@ -160,4 +160,4 @@ int bpfhv_check_pure(const struct bpfhv_code *code, u32 *where)
 	return 0;
 }
 
-#endif /* BPFHV_HAVE_KERN_SYS_BPF */
+#endif /* BPFHV_HAS_KERN_SYS_BPF */

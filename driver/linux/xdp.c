@@ -9,7 +9,7 @@
 
 #include "bpfhv_xdp.h"
 
-#if BPFHV_HAVE_XDP
+#if BPFHV_HAS_XDP
 
 /* Tells XDP about a queue that goes up. */
 int bpfhv_xdp_register(struct bpfhv_queue *q)
@@ -43,7 +43,7 @@ bool bpfhv_xdp_takes_mtu(struct bpfhv_priv *bp, unsigned int mtu)
 /* Shows what programs may do with this NIC, which depends on the set. */
 void bpfhv_xdp_show(struct bpfhv_priv *bp)
 {
-#if BPFHV_HAVE_XDP_FEATURES
+#if BPFHV_HAS_XDP_FEATURES
 	xdp_features_t can = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT |
 			     NETDEV_XDP_ACT_NDO_XMIT | NETDEV_XDP_ACT_RX_SG;
 
@@ -84,4 +84,4 @@ int bpfhv_bpf(struct net_device *dev, struct netdev_bpf *bpf)
 	return bpfhv_xdp_setup(netdev_priv(dev), bpf->prog, bpf->extack);
 }
 
-#endif /* BPFHV_HAVE_XDP */
+#endif /* BPFHV_HAS_XDP */

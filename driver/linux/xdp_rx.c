@@ -12,7 +12,7 @@
 
 #include "bpfhv_xdp.h"
 
-#if BPFHV_HAVE_XDP
+#if BPFHV_HAS_XDP
 
 /* A packet in receive buffers. */
 struct bpfhv_rx_bufs {
@@ -316,4 +316,4 @@ void bpfhv_xdp_flush(struct bpfhv_queue *q)
 	q->xdp_pending = 0;
 }
 
-#endif /* BPFHV_HAVE_XDP */
+#endif /* BPFHV_HAS_XDP */

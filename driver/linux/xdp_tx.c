@@ -7,7 +7,7 @@
 
 #include "bpfhv_xdp.h"
 
-#if BPFHV_HAVE_XDP
+#if BPFHV_HAS_XDP
 
 void bpfhv_xdp_release(struct xdp_frame *frame)
 {
@@ -140,4 +140,4 @@ int bpfhv_xdp_xmit(struct net_device *dev, int n, struct xdp_frame **frames, u32
 	return sent;
 }
 
-#endif /* BPFHV_HAVE_XDP */
+#endif /* BPFHV_HAS_XDP */

@@ -19,7 +19,7 @@ const SHIM = `
 #include <stdint.h>
 typedef uint8_t u8; typedef uint32_t u32;
 #define EPERM 1
-#define BPFHV_HAVE_KERN_SYS_BPF 1
+#define BPFHV_HAS_KERN_SYS_BPF 1
 struct bpfhv_code { struct bpf_insn *insns; u32 len; };
 `;
 
