@@ -24,9 +24,10 @@ static void bpfhv_rx_fill_next(struct bpfhv_queue *q, struct bpfhv_ring *next)
 	/* The host looks at this ring only after the cut, and then without a kick. */
 	if (!q->broken && next->n_free)
 		bpfhv_rx_publish(q, next, &kick);
-	/* The buffers come first, before the host is told: pairs with bpfhv_is_primed(). */
-	if (!next->n_free)
+	if (!next->n_free) {
+		/* The buffers come first, before the host is told: pairs with bpfhv_is_primed(). */
 		smp_store_release(&q->next_state, BPFHV_NEXT_FILLED);
+	}
 }
 
 /* In the poll, if there is a next ring. */

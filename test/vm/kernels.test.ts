@@ -133,3 +133,12 @@ test("module passes W=1, sparse and checkpatch", { skip: long }, async () => {
   const found = await run.catch((error) => assert.fail(`${error.stdout}\n${error.stderr}`));
   assert.match(found.stdout, /find nothing/);
 });
+
+test("module compiles when headers of an old kernel have interfaces of newer ones", {
+  skip: long,
+}, async () => {
+  const check = join(packageRoot(), "script/lib/check-backports");
+  const run = promisify(execFile)(check, { timeout: 900_000 });
+  const found = await run.catch((error) => assert.fail(`${error.stdout}\n${error.stderr}`));
+  assert.match(found.stdout, /compiles with headers of Linux 5\.10/);
+});
