@@ -13,10 +13,8 @@ export const NUMBERED = "/extra/numbered_udp";
 /** By then what was sent has arrived, or is lost. */
 const SETTLE_MS = 500;
 
-/** Of one direction. */
-export interface Flow {
-  readonly sent: number;
-  readonly received: number;
+/** What went wrong with datagrams. */
+export interface Faults {
   readonly lost: number;
   readonly duplicated: number;
   readonly damaged: number;
@@ -25,14 +23,22 @@ export interface Flow {
   readonly missing: readonly number[];
 }
 
-/** What a flow is that lost nothing. */
-export const WHOLE = { lost: 0, duplicated: 0, damaged: 0, reordered: 0, missing: [] };
+/** Of one direction. */
+export interface Flow extends Faults {
+  readonly sent: number;
+  readonly received: number;
+}
+
+/** Nothing did. */
+export const WHOLE: Faults = { lost: 0, duplicated: 0, damaged: 0, reordered: 0, missing: [] };
 
 export interface FlowOptions {
   /** Path of the program on the host. */
   readonly program: string;
   /** Datagrams per second and direction. */
   readonly rate: number;
+  /** Datagrams sent at once: they are in the rings together. */
+  readonly burst: number;
   readonly port: number;
   /** The guest's CPU that sends: a flow keeps its queue. */
   readonly cpu: number;
@@ -91,7 +97,7 @@ export class NumberedFlows {
 
   static async start(
     vm: NicGuest,
-    { program, rate, port, cpu }: FlowOptions,
+    { program, rate, burst, port, cpu }: FlowOptions,
   ): Promise<NumberedFlows> {
     const { host, peer } = vm.link;
     const receiver = new Program(vm.netns.spawn([program, "receive", `${port}`]));
@@ -99,10 +105,10 @@ export class NumberedFlows {
     await vm.guest.check(
       `${NUMBERED} receive ${port} >/tmp/in${port} 2>&1 & echo $! >/tmp/in${port}.pid
 until grep -q ready /tmp/in${port}; do sleep 0.05; done
-taskset ${1 << cpu} ${NUMBERED} send ${host} ${port} ${rate} >/tmp/out${port} 2>&1 &
+taskset ${1 << cpu} ${NUMBERED} send ${host} ${port} ${rate} ${burst} >/tmp/out${port} 2>&1 &
 echo $! >/tmp/out${port}.pid`,
     );
-    const words = [program, "send", peer, `${port}`, `${rate}`];
+    const words = [program, "send", peer, `${port}`, `${rate}`, `${burst}`];
     return new NumberedFlows(vm, port, receiver, new Program(vm.netns.spawn(words)));
   }
 

@@ -2,8 +2,8 @@
 /*
  * Sends or receives numbered datagrams, each with a content that follows from its number.
  *
- *   numbered_udp send ADDRESS PORT RATE     until SIGTERM; prints "sent N failed N"
- *   numbered_udp receive PORT               until SIGTERM; prints what arrived, by number
+ *   numbered_udp send ADDRESS PORT RATE BURST   until SIGTERM; prints "sent N failed N"
+ *   numbered_udp receive PORT                   until SIGTERM; prints what arrived, by number
  *
  * SIGUSR1 makes the receiver begin a new measurement of the longest time without a datagram, and
  * print the one that ends: "gap MICROSECONDS".
@@ -64,7 +64,8 @@ static void handle(int signal, void (*handler)(int)) {
   sigaction(signal, &action, NULL);
 }
 
-static int send_all(const char *address, int port, int rate) {
+/* Sends `burst` datagrams at once, as often as makes `rate` in a second. */
+static int send_all(const char *address, int port, int rate, int burst) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   uint64_t start = now_us();
@@ -72,7 +73,7 @@ static int send_all(const char *address, int port, int rate) {
   uint32_t number = 0, failed = 0;
   inet_pton(AF_INET, address, &to.sin_addr);
   while (!stop && number < MOST) {
-    uint64_t due = (now_us() - start) * rate / 1000000;
+    uint64_t due = (now_us() - start) * rate / 1000000 / burst * burst;
     for (; number < due && number < MOST; number++)
       if (sendto(fd, data, fill(data, number), 0, (void *)&to, sizeof(to)) < 0) failed++;
     usleep(1000);
@@ -129,9 +130,9 @@ static int receive_all(int port) {
 int main(int argc, char **argv) {
   handle(SIGTERM, on_term);
   handle(SIGUSR1, on_usr1);
-  if (argc == 5 && !strcmp(argv[1], "send"))
-    return send_all(argv[2], atoi(argv[3]), atoi(argv[4]));
+  if (argc == 6 && !strcmp(argv[1], "send"))
+    return send_all(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
   if (argc == 3 && !strcmp(argv[1], "receive")) return receive_all(atoi(argv[2]));
-  fprintf(stderr, "usage: numbered_udp send ADDRESS PORT RATE | receive PORT\n");
+  fprintf(stderr, "usage: numbered_udp send ADDRESS PORT RATE BURST | receive PORT\n");
   return 2;
 }
