@@ -141,7 +141,7 @@ describe("two queue pairs", { skip, timeout: patience(300_000) }, () => {
     }
   }
 
-  /** In the same guest: each queue's interrupt, its CPU, and statistics, as the kernel knows them. */
+  /** In the same guest: interrupts, their CPUs and statistics, as the kernel knows them. */
   async function tellsTheKernel(vm: NicGuest): Promise<void> {
     const list = await vm.guest.check("cat /proc/interrupts");
     const before = (await netdevView(vm.guest, "eth0")).queues;
