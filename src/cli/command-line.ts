@@ -10,6 +10,7 @@ type Load = (worker?: WaitingWorker) => Promise<Command | Command[]>;
 /** Loaded one by one: a NIC is not to wait for the compiler's or the backend's commands. */
 const COMMANDS: Readonly<Record<string, Load>> = {
   serve: async (worker) => (await import("./serve.ts")).serveCommand(worker),
+  keep: async () => (await import("./keep.ts")).keepCommand(),
   status: async () => (await import("./status.ts")).statusCommand(),
   /** set-port and the like: one for each field of a spec that can change live. */
   "set-": async () => (await import("./set.ts")).setCommands(),

@@ -4,12 +4,13 @@ import { Command } from "commander";
 import { Events } from "../control/events.ts";
 import { HandOver } from "../control/hand-over.ts";
 import { NicFailed, type NicOptions } from "../control/handle.ts";
+import type { KeptServer } from "../control/kept-server.ts";
 import { NicGroup } from "../control/nic-group.ts";
 import { nicOptions } from "../control/nic-options.ts";
 import { NicService, type WantedNic } from "../control/nic-service.ts";
 import type { Served } from "../control/routes.ts";
 import type { NicSpec } from "../control/spec.ts";
-import type { TakeOver } from "../control/take-over.ts";
+import type { NicSource } from "../control/take-over.ts";
 import { nicWorker, type WaitingWorker } from "../control/waiting-worker.ts";
 import type { RingFormat } from "../devices/format.ts";
 import { failure, Usage } from "../errors.ts";
@@ -31,31 +32,56 @@ export function serveCommand(worker?: WaitingWorker): Command {
     if (!LOG_LEVELS.includes(flags.logLevel)) {
       throw new Usage(`unknown log level "${flags.logLevel}": use ${LOG_LEVELS.join(", ")}`);
     }
-    const source = await sourceOf(command, flags);
+    const kept = await keptServer(flags);
+    const source = kept?.source ?? (await otherServer(command, flags));
+    if (source !== undefined) enter(source);
     const wanted = source?.nics ?? (await specsOf(command, flags)).map((spec) => ({ spec }));
     const tasks: Task[] = [];
-    for (const each of wanted) tasks.push(await taskOf(each));
-    await serve(tasks, flags, worker ?? nicWorker(), source);
+    for (const each of wanted) tasks.push(await taskOf(each, kept, tasks.length));
+    await serve(tasks, { flags, source, kept }, worker ?? nicWorker());
   });
 }
 
+/** What keeps this server's NICs over its end; null: nothing does. */
+async function keptServer({ logLevel, logJson: json }: ServeFlags): Promise<KeptServer | null> {
+  if (process.env.NOTIFY_SOCKET === undefined) return null;
+  const { KeptServer } = await import("../control/kept-server.ts");
+  const log = new Log({ level: logLevel, nic: "", json });
+  try {
+    return KeptServer.find(process.env, (level, text) => log[level](text));
+  } finally {
+    log.close();
+  }
+}
+
 /** The server whose NICs are taken over. @throws CommandError */
-async function sourceOf(command: Command, flags: ServeFlags): Promise<TakeOver | undefined> {
+async function otherServer(command: Command, flags: ServeFlags): Promise<NicSource | undefined> {
   if (flags.takeOver === undefined) return undefined;
   refuseOthers(command, flags);
   const { TakeOver } = await import("../control/take-over.ts");
-  const source = await TakeOver.begin(flags.takeOver);
+  return TakeOver.begin(flags.takeOver);
+}
+
+/** Paths in specs are relative to it. */
+function enter({ cwd }: NicSource): void {
   try {
-    // Paths in specs are relative to it.
-    process.chdir(source.cwd);
+    process.chdir(cwd);
   } catch (error) {
     throw failure(`cannot enter the other server's folder: ${(error as Error).message}`);
   }
-  return source;
 }
 
-async function taskOf({ spec, metadata }: Partial<WantedNic> & { spec: NicSpec }): Promise<Task> {
-  const loaded = await loadDevice(spec.device);
+type Wanted = Partial<WantedNic> & { readonly spec: NicSpec };
+
+/** @param n its place among the NICs */
+async function taskOf(wanted: Wanted, kept: KeptServer | null, n: number): Promise<Task> {
+  const { next = null, metadata } = wanted;
+  let spec = wanted.spec;
+  let loaded = await loadDevice(spec.device);
+  if (next !== null && kept?.source?.isOf(n, loaded.format.name, spec) === false) {
+    spec = next;
+    loaded = await loadDevice(spec.device);
+  }
   const task = nicOptions(spec, loaded);
   const { format } = loaded;
   if (metadata === undefined) return { spec, format, task };
@@ -77,15 +103,20 @@ interface Serving {
   readonly log: Log;
   readonly life: Lifetime;
   readonly served: Served;
-  readonly source: TakeOver | undefined;
+  readonly source: NicSource | undefined;
+  readonly kept: KeptServer | null;
+  /** What the NICs are to be, for after a crash. */
+  readonly saves: () => void;
 }
 
-async function serve(
-  tasks: readonly Task[],
-  flags: ServeFlags,
-  worker: WaitingWorker,
-  source: TakeOver | undefined,
-) {
+interface Start {
+  readonly flags: ServeFlags;
+  readonly source: NicSource | undefined;
+  readonly kept: KeptServer | null;
+}
+
+async function serve(tasks: readonly Task[], start: Start, worker: WaitingWorker): Promise<void> {
+  const { flags, source, kept } = start;
   const account = prepareToDrop(flags.user);
   const access = socketAccess(flags, account?.uid);
   const [{ spec: first }] = tasks;
@@ -93,12 +124,17 @@ async function serve(
   const life = new Lifetime();
   life.atEnd(() => log.close());
   const events = new Events();
-  const nics = tasks.map(({ spec, format, task }, n) => {
+  const nics: NicService[] = tasks.map(({ spec, format, task }, n) => {
     const nicLog = log.of(spec.socket);
     const nic = new NicService({
       ...{ spec, format, task, worker: n === 0 ? worker : nicWorker(), access, events, version },
       ...{ takesOver: source !== undefined, losesRights: account !== undefined },
       ...{ log: (level, text) => nicLog[level](text) },
+      ...(kept && {
+        kept: kept.taskOf(n),
+        listens: (fd, file) => kept.controls(n, fd, file),
+        changes: () => kept.save(nics),
+      }),
     });
     life.atEnd(() => nic.close());
     return nic;
@@ -110,12 +146,15 @@ async function serve(
   });
   void life.asked.then((signal) => {
     log.info(`${signal}: stopping`);
-    return group.stop();
+    // SIGINT is Ctrl-C, and how `bpfhv keep` stops for good.
+    if (kept === null || signal === "SIGINT") return stop(group, kept, nics.length);
+    return leave(group);
   });
   const handOver = new HandOver({
     ...{ nics: () => group.running, version, log: (level, text) => log[level](text) },
     left: () => {
-      for (const nic of group.running) void nic.leave().catch(() => {});
+      kept?.forget(nics.length);
+      for (const nic of group.running) void handedOver(nic, kept);
     },
   });
   const served: Served = {
@@ -123,7 +162,8 @@ async function serve(
     takeOver: (fd) => void handOver.serve(fd),
   };
   try {
-    await run({ group, flags, account, log, life, served, source });
+    const saves = () => kept?.save(nics);
+    await run({ group, flags, account, log, life, served, source, kept, saves });
     log.info("stopped");
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;
@@ -133,9 +173,28 @@ async function serve(
   }
 }
 
+async function stop(group: NicGroup<NicService>, kept: KeptServer | null, nics: number) {
+  await group.stop();
+  kept?.forget(nics);
+}
+
+/** Leaves the NICs to the process that the keeper starts next. */
+async function leave(group: NicGroup<NicService>): Promise<void> {
+  const each = async (nic: NicService): Promise<void> => {
+    await nic.freeze();
+    await nic.leave();
+  };
+  await Promise.all(group.running.map((nic) => each(nic).catch(() => nic.stop())));
+}
+
+async function handedOver(nic: NicService, kept: KeptServer | null): Promise<void> {
+  if (kept !== null) await nic.forget().catch(() => {});
+  await nic.leave().catch(() => {});
+}
+
 /** Serves until the last NIC has ended. @throws Error if any has failed */
 async function run(serving: Serving): Promise<void> {
-  const { group, flags, account, log, life, served, source } = serving;
+  const { group, flags, account, log, life, served, source, kept } = serving;
   await group.each((nic) => nic.start());
   // All have failed, or were asked to stop at once.
   if (group.running.length === 0) return group.ended;
@@ -149,11 +208,13 @@ async function run(serving: Serving): Promise<void> {
   life.followNpx();
   if (source === undefined) await group.each((nic) => letIn(nic, served));
   else await goOn(source, serving);
+  serving.saves();
+  kept?.ready();
   await group.ended;
 }
 
 /** With NICs of another server. If any cannot be taken over, none is. @throws CommandError */
-async function goOn(source: TakeOver, { group, flags, life, served }: Serving): Promise<void> {
+async function goOn(source: NicSource, { group, flags, life, served }: Serving): Promise<void> {
   const nics = group.running;
   await group.each(async (nic) => void (await nic.ship()));
   if (nics.length < source.nics.length || group.running.length < nics.length) {

@@ -6,6 +6,7 @@ import { removeSocket, type SocketAccess, socketInode } from "../os/unix-socket.
 import { ControlSocket, type InheritedSocket } from "./control-socket.ts";
 import type { Events } from "./events.ts";
 import { type NicOptions, WorkerHandle } from "./handle.ts";
+import type { KeepingTask } from "./keeping.ts";
 import type { GroupedNic } from "./nic-group.ts";
 import type { FileAccess } from "./peer-access.ts";
 import { describeAction } from "./plan.ts";
@@ -31,12 +32,20 @@ export interface NicServiceOptions {
   readonly version: string;
   /** The NIC is another process's until `takeOver`. */
   readonly takesOver?: boolean;
+  /** Its state is kept for after a crash. */
+  readonly kept?: KeepingTask;
+  /** It has a control socket now. */
+  readonly listens?: (fd: number, file: FileAccess) => void;
+  /** What it is to be changes, or may change. */
+  readonly changes?: () => void;
 }
 
 export interface WantedNic {
   readonly spec: NicSpec;
   /** Packets at its ports carry metadata. */
   readonly metadata: boolean;
+  /** It may have become this meanwhile: see `NicService.next`. */
+  readonly next?: NicSpec | null;
 }
 
 /** All that another process needs to go on with a NIC. */
@@ -44,12 +53,16 @@ export interface NicHandOver extends Omit<Frozen, "record"> {
   /** Its descriptor is the last one. */
   readonly control: FileAccess;
   readonly record: unknown;
+  /** The process that saved it has ended without handing it over. */
+  readonly crashed?: boolean;
 }
 
 export class NicService implements GroupedNic {
   readonly spec: NicSpec;
   readonly worker: WorkerHandle;
   readonly nic: RunningNic;
+  /** What it becomes when the replacement in progress is done. */
+  next: NicSpec | null = null;
   readonly #options: NicServiceOptions;
   #proving: Promise<ProvedPrograms>;
   #control: ControlSocket | undefined;
@@ -63,11 +76,11 @@ export class NicService implements GroupedNic {
 
   /** Starts its worker, and has its programs proved meanwhile. */
   constructor(options: NicServiceOptions) {
-    const { spec, task, access, losesRights, worker, events, takesOver } = options;
+    const { spec, task, access, losesRights, worker, events, takesOver, kept } = options;
     this.#options = options;
     this.spec = spec;
     this.worker = new WorkerHandle({
-      ...{ name: spec.socket, worker, task: { ...task, access, losesRights, takesOver } },
+      ...{ name: spec.socket, worker, task: { ...task, access, losesRights, takesOver, kept } },
       log: (level, text) => this.say(level, text),
     });
     this.#proving = provedPrograms(options.format, task, spec.allowUnverified);
@@ -77,15 +90,22 @@ export class NicService implements GroupedNic {
       // Clients may have another working directory.
       spec: { ...spec, socket: resolve(spec.socket) },
       ...{ worker: this.worker, process: () => this.#status() },
-      replace: async (wanted) => {
-        const proved = await replaceSet(this.worker, wanted, (text) => this.say("info", text));
-        this.#proving = Promise.resolve(proved);
-      },
+      replace: (wanted) => this.#replace(wanted),
       changed: (actions) => {
         for (const action of actions) this.say("info", describeAction(action));
         events.publish("changed", spec.name, { changed: actions });
+        this.next = null;
+        options.changes?.();
       },
     });
+  }
+
+  /** Before anything of the old set is lost it is known what may be there after a crash. */
+  async #replace(wanted: NicSpec): Promise<void> {
+    this.next = { ...wanted, socket: this.spec.socket };
+    this.#options.changes?.();
+    const proved = await replaceSet(this.worker, wanted, (text) => this.say("info", text));
+    this.#proving = Promise.resolve(proved);
   }
 
   /** What another process must know to serve it: its present spec, as this process reads it. */
@@ -133,6 +153,7 @@ export class NicService implements GroupedNic {
     };
     void this.worker.ended.then(inOrder, () => {}).then(() => this.close());
     this.#control = new ControlSocket(this.spec.socket, this.#options.access, inherited);
+    this.#options.listens?.(this.#control.fd, this.#control.file);
   }
 
   /** Waits until its programs are proved. @throws CommandError */
@@ -190,9 +211,9 @@ export class NicService implements GroupedNic {
   }
 
   /** Takes the NIC of another process over, and pauses it. @throws Error: stop it then */
-  async takeOver({ record, control, fds }: NicHandOver): Promise<void> {
+  async takeOver({ record, control, fds, crashed }: NicHandOver): Promise<void> {
     const rest = fds.slice(0, -1);
-    await this.worker.request("take-over", { record, fds: rest });
+    await this.worker.request("take-over", { record, fds: rest, crashed });
     this.#inherited = { fd: fds[rest.length], file: control };
   }
 
@@ -202,6 +223,11 @@ export class NicService implements GroupedNic {
     await this.worker.request("go-on");
     if (this.#inherited !== undefined) this.#listen(this.#inherited);
     this.#inherited = undefined;
+  }
+
+  /** Once it was handed over: a crash leaves nothing to go on with. */
+  async forget(): Promise<void> {
+    await this.worker.request("forget");
   }
 
   /** Stops; client, sockets and their files are another process's. */

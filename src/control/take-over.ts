@@ -16,11 +16,35 @@ const ANSWER_MS = 5000;
 const MAX_HEADER = 8192;
 const MAX_NICS = 256;
 
-export class TakeOver {
+/** Where NICs come from that a process goes on with. */
+export interface NicSource {
+  /** What they are to be. */
+  readonly nics: readonly WantedNic[];
+  /** Of the process that had them: paths in specs are relative to it. */
+  readonly cwd: string;
+  /** Their state can be had before they are paused. */
+  readonly rehearses: boolean;
+  /** What happens to them if this process cannot go on. */
+  readonly otherwise: string;
+  /**
+   * Returns the state of all NICs, in the order of `nics`.
+   * @param kind `rehearse`: they run on. `ready`: from here on they are paused
+   * @throws CommandError
+   */
+  records(kind: "rehearse" | "ready"): Promise<readonly NicHandOver[]>;
+  /** All are restored, and this process's from here on. @throws CommandError: they are not */
+  commit(): Promise<void>;
+  /** This process cannot go on with them. */
+  fail(why: string): Promise<void>;
+}
+
+export class TakeOver implements NicSource {
   /** What the other server serves. */
   readonly nics: readonly WantedNic[];
   /** Of the other server's process. */
   readonly cwd: string;
+  readonly rehearses = true;
+  readonly otherwise = "the other server goes on";
   readonly #channel: FdChannel;
 
   private constructor(channel: FdChannel, nics: readonly WantedNic[], cwd: string) {
@@ -68,11 +92,7 @@ export class TakeOver {
     }
   }
 
-  /**
-   * Asks for the state of all NICs, in the order of `nics`.
-   * @param kind `rehearse`: they run on. `ready`: from here on they are paused
-   * @throws CommandError
-   */
+  /** Asks for it. See `NicSource`. */
   async records(kind: "rehearse" | "ready"): Promise<NicHandOver[]> {
     try {
       await this.#channel.send({ kind });
@@ -119,19 +139,19 @@ export class TakeOver {
 
 /**
  * Goes on with the NICs of another server, in the order of `source.nics`.
- * @throws CommandError; then the other server goes on
+ * @throws CommandError; then they are as `source.otherwise` says
  */
-export async function takeOver(source: TakeOver, nics: readonly NicService[]): Promise<void> {
-  const sketches = await source.records("rehearse");
+export async function takeOver(source: NicSource, nics: readonly NicService[]): Promise<void> {
+  const sketches = source.rehearses ? await source.records("rehearse") : [];
   // Whatever is wrong shows again when it matters, or has changed by then.
-  await Promise.allSettled(nics.map((nic, i) => nic.rehearse(sketches[i])));
+  await Promise.allSettled(sketches.map((sketch, i) => nics[i].rehearse(sketch)));
   const taken = await source.records("ready");
   try {
     await Promise.all(nics.map((nic, i) => nic.takeOver(taken[i])));
   } catch (error) {
     const why = (error as Error).message;
     await source.fail(why);
-    throw failure(`the other server goes on: ${why}`);
+    throw failure(`${source.otherwise}: ${why}`);
   }
   await source.commit();
   await Promise.all(nics.map((nic) => nic.goOn()));

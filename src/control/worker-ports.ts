@@ -35,6 +35,8 @@ export interface WorkerPortsOptions {
   readonly linkUp?: boolean;
   /** The ports are another process's, and come by `prepare`. */
   readonly takesOver?: boolean;
+  /** Where the port of a pair counts: see `PROGRESS`. */
+  readonly progressOf?: (pair: number) => Int32Array;
 }
 
 export interface PortsRecord {
@@ -88,6 +90,12 @@ export class WorkerPorts {
   }
 
   #behindPolicies(ports: readonly Port[]): OpenPolicies[] {
+    const { progressOf } = this.#options;
+    if (progressOf !== undefined) {
+      for (const [i, port] of ports.entries()) {
+        if (port.progress !== undefined) port.progress = progressOf(i);
+      }
+    }
     const specs: PolicySpec[] = [...this.#policies];
     if (this.#rate !== null) specs.push(this.#rate);
     this.#shared = shareState(specs, this.#shared);
@@ -115,14 +123,17 @@ export class WorkerPorts {
     this.#spec = spec;
   }
 
-  /** @throws RecordError if another process could not go on with the ports, now or ever */
-  save(fds: SavedFds): PortsRecord {
+  /**
+   * @param crash for after a crash of this process: what an exchanged port holds is lost then
+   * @throws RecordError if another process could not go on with the ports, now or ever
+   */
+  save(fds: SavedFds, crash = false): PortsRecord {
     const continues = continuing(this.#spec);
     if (continues === undefined) {
       const what = `the port "${this.#spec.kind}" would begin anew`;
       throw new RecordError(`${what}: set another one before (bpfhv set-port)`);
     }
-    if (this.#leaving.size > 0) {
+    if (this.#leaving.size > 0 && !crash) {
       throw new RecordError("the port that was exchanged holds packets yet: ask again in a second");
     }
     const { metadata } = this.#options;

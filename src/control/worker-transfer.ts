@@ -10,6 +10,7 @@ import type { Served, Verbs } from "../frontends/served.ts";
 import { ClaimedFds, readRecord, SavedFds } from "../memory/record.ts";
 import { duplicate } from "../os/fd.ts";
 import { recordFd } from "../os/ledger.ts";
+import type { Keeping } from "./keeping.ts";
 import type { PortsRecord, WorkerPorts } from "./worker-ports.ts";
 
 export interface WorkerRecord {
@@ -29,6 +30,8 @@ interface Incoming {
   readonly record: unknown;
   /** This worker's from here on. */
   readonly fds: readonly number[];
+  /** The process that saved it has crashed. */
+  readonly crashed?: boolean;
 }
 
 export interface WorkerTransferOptions {
@@ -36,12 +39,14 @@ export interface WorkerTransferOptions {
   readonly ports: WorkerPorts;
   readonly pairs: readonly QueuePair[];
   readonly loop: () => Loop;
+  /** null: nobody keeps the NIC's state. */
+  readonly keeping: Keeping | null;
   /** Makes another NIC of the same kind, which is connected to nothing. */
   readonly twin: () => Served;
 }
 
 /** Verbs that a paused worker carries out. */
-const WHILE_FROZEN: ReadonlySet<string> = new Set(["go-on", "stop"]);
+const WHILE_FROZEN: ReadonlySet<string> = new Set(["go-on", "stop", "forget"]);
 
 export class WorkerTransfer {
   frozen = false;
@@ -57,6 +62,7 @@ export class WorkerTransfer {
     freeze: (): Frozen => {
       const frozen = this.#save();
       this.#pause();
+      this.#options.keeping?.pause();
       return frozen;
     },
     /** The state, while the NIC runs on; the caller closes the descriptors. */
@@ -67,14 +73,20 @@ export class WorkerTransfer {
     rehearse: ({ record, fds }: Incoming): void => {
       this.#rehearse(record, fds);
     },
-    "take-over": ({ record, fds }: Incoming): void => {
+    "take-over": ({ record, fds, crashed = false }: Incoming): void => {
+      const journal = this.#options.keeping?.journal;
+      if (journal !== undefined) journal.recovers = crashed;
       // Also after a failure: the client is the other process's.
       this.#pause();
       this.#restore(record, fds);
+      if (crashed) this.#recover(fds);
     },
     "go-on": () => {
       this.frozen = false;
+      this.#options.keeping?.start();
     },
+    /** The NIC is another process's. */
+    forget: () => this.#options.keeping?.forget(),
   };
 
   /** @throws Error if the verb must wait */
@@ -89,16 +101,35 @@ export class WorkerTransfer {
     this.#options.loop().stop();
   }
 
+  /** After a crash: messages that were handled in part, packets that were on their way. */
+  #recover(fds: readonly number[]): void {
+    const { keeping, pairs, served } = this.#options;
+    if (keeping === null) throw new Error("this worker keeps no state");
+    let lost = 0;
+    for (const [i, pair] of pairs.entries()) lost += pair.resumeFrom(keeping.progressOf(i));
+    keeping.restored(fds, lost);
+    served.transfer?.recover(keeping.executed);
+  }
+
+  /** For the keeper, at any time. */
+  saveForCrash(fds: SavedFds): WorkerRecord {
+    return this.#saveTo(fds, true);
+  }
+
   #save(): Frozen {
+    const fds = new SavedFds();
+    const record = this.#saveTo(fds, false);
+    return { record, fds: fds.fds };
+  }
+
+  #saveTo(fds: SavedFds, crash: boolean): WorkerRecord {
     const { served, ports } = this.#options;
     if (served.transfer === undefined) throw new Error("only NICs for vfio-user can be taken over");
-    const fds = new SavedFds();
-    const record = {
+    return {
       version: 1,
-      served: served.transfer.save(fds),
-      ports: ports.save(fds),
-    } as const;
-    return { record, fds: fds.fds };
+      served: served.transfer.save(fds, crash),
+      ports: ports.save(fds, crash),
+    };
   }
 
   #rehearse(value: unknown, fds: readonly number[]): void {

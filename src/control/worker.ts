@@ -15,6 +15,7 @@ import type { RateSpec } from "../net/policies/rate-limit.ts";
 import { NullPort } from "../net/synthetic.ts";
 import { keepLedger, type Ledger } from "../os/ledger.ts";
 import { emptyBoundingSet, forbidNewPrivileges, setTimeSlice } from "../os/process.ts";
+import { Keeping, type KeepingTask } from "./keeping.ts";
 import { LineLimit, limitedLog } from "./line-limit.ts";
 import { LoadedFormats } from "./loaded-formats.ts";
 import type { Request, ToMain } from "./messages.ts";
@@ -38,6 +39,8 @@ export interface WorkerOptions {
   readonly losesRights?: boolean;
   /** The NIC is another process's: client, sockets and ports come with `take-over`. */
   readonly takesOver?: boolean;
+  /** Its state is kept for after a crash. */
+  readonly kept?: KeepingTask;
   /** Packets at the ports carry metadata. Default: true, since a later set may have offloads. */
   readonly metadata?: boolean;
   /** See `LoopOptions`. */
@@ -62,12 +65,17 @@ interface Harnessed<Options> {
   readonly pulse: Int32Array;
   readonly format: RingFormat;
   readonly ports: WorkerPorts;
+  readonly keeping: Keeping | null;
   /** Packets at the ports carry it. */
   readonly metadata: boolean;
 }
 
 /** The shortest that Linux grants. */
 const TIME_SLICE_NS = 100_000;
+/** For the counters; all else is kept when it changes. */
+const KEEP_MS = 1000;
+/** Verbs that change nothing. */
+const QUESTIONS: ReadonlySet<string> = new Set(["status", "set-report", "sketch"]);
 /** Lines a second that a guest can cause with `backend -v -v`. */
 const TRACES_PER_SECOND = 1000;
 
@@ -97,14 +105,18 @@ export async function runWorker<Options>(frontend: Frontend<Options>): Promise<v
 
 /** Opens the ports and runs the loop. @returns why the loop ended; "": it was asked to */
 async function serve<Options>(
-  parts: Omit<Harnessed<Options>, "ports" | "metadata">,
+  parts: Omit<Harnessed<Options>, "ports" | "metadata" | "keeping">,
 ): Promise<string> {
-  const { frontend, task } = parts;
+  const { frontend, task, main } = parts;
   const pairs = frontend.pairs(task);
   const { metadata = true } = task;
-  const ports = new WorkerPorts({ ...task, pairs, metadata });
+  const log = (level: "info" | "warn", text: string): void =>
+    main.postMessage({ kind: "log", level, text } satisfies ToMain);
+  const keeping = task.kept === undefined ? null : new Keeping({ task: task.kept, log });
+  const progress = keeping && { progressOf: (pair: number) => keeping.progressOf(pair) };
+  const ports = new WorkerPorts({ ...task, pairs, metadata, ...progress });
   try {
-    return await new Harness({ ...parts, ports, metadata }).run();
+    return await new Harness({ ...parts, ports, keeping, metadata }).run();
   } finally {
     ports.close();
   }
@@ -131,16 +143,24 @@ class Harness<Options> {
   readonly #transfer: WorkerTransfer;
   readonly #pulse: Int32Array;
   #isStopping = false;
+  #keptAt = 0;
+  readonly #keeping: Keeping | null;
+  readonly #takesOver: boolean;
 
-  constructor({ frontend, task, main, pulse, format, ports, metadata }: Harnessed<Options>) {
+  constructor(harnessed: Harnessed<Options>) {
+    const { frontend, task, main, pulse, format, ports, keeping, metadata } = harnessed;
     this.#main = main;
+    this.#keeping = keeping;
     this.#pulse = pulse;
     this.#ports = ports;
     this.#pairs = this.#makePairs();
     const takesOver = task.takesOver ?? false;
-    this.#served = frontend.serve(task, { ...this.#parts(format), metadata, takesOver });
+    this.#takesOver = takesOver;
+    const journal = keeping && { journal: keeping.journal };
+    const parts = { ...this.#parts(format), ...journal, metadata, takesOver };
+    this.#served = frontend.serve(task, parts);
     this.#transfer = new WorkerTransfer({
-      ...{ served: this.#served, ports, pairs: this.#pairs, loop: () => this.#loop },
+      ...{ served: this.#served, ports, pairs: this.#pairs, loop: () => this.#loop, keeping },
       twin: () => frontend.serve(task, { ...this.#parts(format), ...unconnected(this.#pairs) }),
     });
     this.#control = new WorkerControl(this.#served.control, main, task.wakeFd, (request) =>
@@ -162,7 +182,9 @@ class Harness<Options> {
       const fire = (vector: number): void => this.#served.fire(vector);
       const vectors = { rxVector: i, txVector: ports.length + i };
       const { rx: rxCounters, tx: txCounters } = counters[i];
-      return new QueuePair({ port, rxCounters, txCounters, ...vectors, fire });
+      const pair = new QueuePair({ port, rxCounters, txCounters, ...vectors, fire });
+      if (this.#keeping !== null) pair.progress = this.#keeping.progressOf(i);
+      return pair;
     });
   }
 
@@ -186,7 +208,10 @@ class Harness<Options> {
         this.#isStopping = true;
         this.#loop.stop();
       },
-      status: () => this.#served.status(this.#loop.loopStats),
+      status: () => {
+        const crash = this.#keeping && { crash: this.#keeping.crash };
+        return { ...this.#served.status(this.#loop.loopStats), ...crash };
+      },
       // The loop pauses, because modules load in turns of the event loop only.
       "load-device": (device: string) => {
         if (this.#formats.want(device)) this.#loop.stop();
@@ -217,6 +242,7 @@ class Harness<Options> {
     // Packets wait for this thread, which needs a short time only: a kernel that can runs it as
     // soon as it wakes.
     setTimeSlice(TIME_SLICE_NS);
+    if (this.#keeping !== null) this.#keep(this.#keeping);
     this.#tell({ kind: "ready" });
     try {
       do {
@@ -235,6 +261,12 @@ class Harness<Options> {
     return this.#problem;
   }
 
+  /** A NIC that is taken over is kept from `go-on` on. */
+  #keep(keeping: Keeping): void {
+    keeping.save = (fds) => this.#transfer.saveForCrash(fds);
+    if (!this.#takesOver) keeping.start();
+  }
+
   /** Until the main thread says how it goes on. */
   #pause(): void {
     this.#control.waitWhile(() => this.#transfer.frozen && !this.#isStopping, this.#pulse);
@@ -246,7 +278,9 @@ class Harness<Options> {
     try {
       this.#transfer.check(verb);
       if (!Object.hasOwn(this.#verbs, verb)) throw new Error(`this NIC has no verb "${verb}"`);
-      this.#tell({ kind: "reply", id, result: this.#verbs[verb](body as never), error: null });
+      const result = this.#verbs[verb](body as never);
+      if (!QUESTIONS.has(verb) && !this.#transfer.frozen) this.#keeping?.snapshot();
+      this.#tell({ kind: "reply", id, result, error: null });
     } catch (error) {
       this.#tell({ kind: "reply", id, result: undefined, error: (error as Error).message });
     }
@@ -262,6 +296,9 @@ class Harness<Options> {
     this.#served.followLink();
     this.#served.housekeeping(now);
     this.#lookAtPorts();
+    if (now - this.#keptAt < KEEP_MS) return;
+    this.#keptAt = now;
+    this.#keeping?.snapshot();
   }
 
   #arePortsUp(): boolean {
@@ -269,6 +306,8 @@ class Harness<Options> {
   }
 
   #lookAtPorts(): void {
+    // Ports that were taken over are not news.
+    if (this.#transfer.stopped) return;
     const up = this.#arePortsUp();
     if (up === this.#portsUp) return;
     this.#portsUp = up;

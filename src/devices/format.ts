@@ -53,6 +53,11 @@ export interface HostRing {
    * open).
    */
   resync(): void;
+  /**
+   * As `resync`, after a crash of the process that served the ring: completes what that had begun
+   * to complete. Missing: `resync` finds all of it.
+   */
+  recover?(): void;
   /** One line for display, in the original's form. */
   dump(): string;
 }

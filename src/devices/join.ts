@@ -37,6 +37,10 @@ class Joined implements HostRing {
   resync(): void {
     this.#control.resync();
   }
+  recover(): void {
+    if (this.#control.recover === undefined) this.#control.resync();
+    else this.#control.recover();
+  }
   dump(): string {
     return this.#control.dump();
   }

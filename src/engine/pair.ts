@@ -11,11 +11,13 @@ import { DROP_PORT, INTERRUPTS, type QueueCounters } from "../memory/counters.ts
 import { Batch, type ReceiveFilter } from "../memory/index.ts";
 import { receiveOffloads } from "../memory/offloads.ts";
 import type { Port } from "../net/port.ts";
+import { newProgress, PROGRESS } from "../net/progress.ts";
 import { Coalescer } from "./coalescer.ts";
 import { brokenDescriptors, countMoved } from "./moved.ts";
 import { RxQueue, TxQueue } from "./queue.ts";
 import { BUDGET, Receiver } from "./receiver.ts";
 import type { RingSettings } from "./registered-ring.ts";
+import { Resumption } from "./resumption.ts";
 import type { Steering } from "./steering.ts";
 
 export { BUDGET };
@@ -51,6 +53,9 @@ export class QueuePair {
   /** The port may hold packets that need offloads which it was told to bring no more. */
   #mayHoldOlder = false;
   readonly #fire: (vector: number) => void;
+  /** What the port counts, if it does: see `PROGRESS`. */
+  progress = newProgress();
+  readonly #resumption = new Resumption();
 
   constructor({ port, rxVector, txVector, fire, rxCounters, txCounters }: QueuePairOptions) {
     this.port = port;
@@ -86,17 +91,35 @@ export class QueuePair {
     batch.clear();
     const droppedBefore = port.dropped;
     let consumed = 0;
-    if (tx.gather(batch) > 0) {
+    const found = tx.gather(batch);
+    if (found > 0 && this.#resumption.left > 0) consumed = this.#resumption.passOver(found);
+    else if (found > 0) {
+      this.progress[PROGRESS.sentFrom] = tx.save() | 0;
       consumed = port.send(batch);
       this.txBlocked = port.sendBlocked;
       this.txHeld = this.txBlocked && port.sendHeldMs > 0;
     }
     this.txCoalescer.completed(consumed);
     if (tx.consume(batch, consumed) && this.txCoalescer.wanted()) this.#interruptTx();
+    this.progress[PROGRESS.sent] = 0;
     countMoved(counters, batch, consumed);
     if (port.dropped !== droppedBefore) counters[DROP_PORT] += port.dropped - droppedBefore;
     queue.backOff.polled(brokenDescriptors(counters), consumed);
     return queue.retiring === null ? consumed : this.#polledRetiring(tx, consumed);
+  }
+
+  /**
+   * After a crash of the process that served the rings, when they are attached.
+   * @returns packets that may be lost
+   */
+  resumeFrom(progress: Int32Array): number {
+    return this.#resumption.from(this, progress);
+  }
+
+  /** Interrupts the guest, which may have missed one. */
+  interruptBoth(): void {
+    if (this.rx.ring !== null) this.#interruptRx();
+    if (this.tx.ring !== null) this.#interruptTx();
   }
 
   /** After a poll while a ring retires: as soon as that is drained, the current one is polled. */

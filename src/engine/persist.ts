@@ -32,6 +32,8 @@ export interface RingRecord {
   /** Ring position; null: resume from what the guest left in the context. */
   readonly position: number | null;
   readonly broken: boolean;
+  /** True: the process that served it crashed; `position` is null. */
+  readonly interrupted?: boolean;
 }
 
 interface RunRecord {
@@ -44,17 +46,19 @@ interface RunRecord {
 const LAST_ADDRESS = 2 ** 53 - 1;
 const MAX_PAGES = MAX_CONTEXT_SIZE / CONTEXT_PAGE;
 
-export function saveQueue({ enabled, current, retiring, counters }: Queue): QueueRecord {
+/** @param crash the record is for after a crash: then positions are found in the guest's memory */
+export function saveQueue(queue: Queue, crash = false): QueueRecord {
+  const { enabled, current, retiring, counters } = queue;
   return {
     version: 1,
     enabled,
-    current: current === null ? null : saveRing(current),
-    retiring: retiring === null ? null : saveRing(retiring),
+    current: current === null ? null : saveRing(current, crash),
+    retiring: retiring === null ? null : saveRing(retiring, crash),
     counters: saveCounters(counters),
   };
 }
 
-function saveRing(entry: RegisteredRing<HostRing>): RingRecord {
+function saveRing(entry: RegisteredRing<HostRing>, crash: boolean): RingRecord {
   const { format, bufs, context, ring } = entry;
   const { kind, address, pages, size } = context.record;
   const runs = ({ file, offset, length }: RunPlace) => ({ file: file.id, offset, length });
@@ -63,8 +67,9 @@ function saveRing(entry: RegisteredRing<HostRing>): RingRecord {
     bufs,
     context: { kind, address, pages: [...pages], size },
     absent: entry.absent ? context.runs.map(runs) : null,
-    position: ring === null ? entry.position : ring.save(),
+    position: crash ? null : ring === null ? entry.position : ring.save(),
     broken: entry.broken,
+    ...(crash ? { interrupted: true } : {}),
   };
 }
 
@@ -145,6 +150,7 @@ function readRing(queue: RecordReader, name: string): RingRecord | null {
           })),
     position: record.inner("position") === null ? null : record.whole("position", 0, 2 ** 32 - 1),
     broken: record.flag("broken"),
+    interrupted: record.has("interrupted") && record.flag("interrupted"),
   };
   if (!validQueueBufs(ring.bufs)) record.refuse("bufs", "use a power of two from 16 to 8192");
   record.end();
@@ -186,6 +192,7 @@ function makeRing(
   const ring = new RegisteredRing<HostRing>(mapped, format, bufs);
   ring.position = record.position;
   ring.stopped = record.broken;
+  ring.interrupted = record.interrupted === true;
   return ring;
 }
 

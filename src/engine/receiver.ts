@@ -19,6 +19,7 @@ import {
   type ReceiveFilter,
 } from "../memory/index.ts";
 import type { Port } from "../net/port.ts";
+import { ANYWHERE, PROGRESS } from "../net/progress.ts";
 import { SoftwareOffloads } from "../net/software-offloads.ts";
 import { Coalescer } from "./coalescer.ts";
 import { brokenDescriptors, countMoved } from "./moved.ts";
@@ -28,6 +29,9 @@ import type { Staging, Steering } from "./steering.ts";
 
 /** Packets per direction and turn. More would delay the other direction and the control socket. */
 export const BUDGET = 64;
+
+/** Of a ring's position: what is left is never ANYWHERE. */
+const POSITION = 0x7fffffff;
 
 /** First offer of buffers: most turns receive fewer packets; each buffer costs a translation. */
 const FIRST_OFFER = 4;
@@ -41,7 +45,7 @@ export class Receiver {
   held = false;
   /** OFFLOAD_* that packets may need of the guest. */
   offloads = 0;
-  readonly #owner: { readonly port: Port };
+  readonly #owner: { readonly port: Port; readonly progress: Int32Array };
   readonly #batch: Batch;
   readonly #interrupt: () => void;
   #interruptDue = false;
@@ -54,7 +58,7 @@ export class Receiver {
    * @param batch of the owner, which no other call is in the middle of using
    */
   constructor(
-    owner: { readonly port: Port; readonly rx: RxQueue },
+    owner: { readonly port: Port; readonly progress: Int32Array; readonly rx: RxQueue },
     batch: Batch,
     interrupt: () => void,
   ) {
@@ -83,7 +87,7 @@ export class Receiver {
     let total = 0;
     for (let few = FIRST_OFFER; ; few = BUDGET) {
       const most = Math.min(few, BUDGET - total);
-      const packets = steered === null ? this.#fillOwn(rx, most) : steered.fill(most);
+      const packets = steered === null ? this.#fillOwn(rx, most) : this.#fillAll(steered, most);
       total += packets;
       const drained = port.receiveDrained && this.#software?.waits !== true;
       if (packets === 0 || drained || total >= BUDGET) break;
@@ -104,8 +108,20 @@ export class Receiver {
   /** Offers `most` buffers to the port and completes the packets it received. @returns packets */
   #fillOwn(rx: RxRing, most: number): number {
     if (!this.#offer(rx, most)) return 0;
+    const { progress } = this.#owner;
+    progress[PROGRESS.takenFrom] = rx.save() & POSITION;
     this.receiveInto(this.#batch);
-    return this.#deliver(rx);
+    const packets = this.#deliver(rx);
+    progress[PROGRESS.taken] = 0;
+    return packets;
+  }
+
+  #fillAll(steered: SteeredReceive, most: number): number {
+    const { progress } = this.#owner;
+    progress[PROGRESS.takenFrom] = ANYWHERE;
+    const packets = steered.fill(most);
+    progress[PROGRESS.taken] = 2 * steered.left;
+    return packets;
   }
 
   /** Takes up to `most` buffers from the ring. @returns false if there are none */

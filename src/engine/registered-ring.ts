@@ -33,6 +33,8 @@ export class RegisteredRing<Ring extends HostRing> {
   ring: Ring | null = null;
   /** Ring position while detached; null: resume from what the guest left in the context. */
   position: number | null = 0;
+  /** The process that served it crashed: with `position` null. */
+  interrupted = false;
   /** The guest's memory map lacks the context. */
   absent: boolean;
   /** Restored as broken: it is served no more, as long as it would have stayed attached. */
@@ -67,8 +69,10 @@ export class RegisteredRing<Ring extends HostRing> {
     const maxPacket = longestReceived(selected, mtu);
     const config = { context, bufs, memory, features: selected, maxPacket, counters };
     const ring = make(format, config);
-    if (position === null) ring.resync();
-    else ring.restore(position);
+    if (position !== null) ring.restore(position);
+    else if (this.interrupted && ring.recover !== undefined) ring.recover();
+    else ring.resync();
+    this.interrupted = false;
     // An awake loop polls the ring, and asks for kicks before it sleeps.
     ring.disableKicks();
     this.ring = ring;

@@ -19,6 +19,11 @@ export class SteeredReceive {
     return this.#table !== null || this.#staging.left > 0;
   }
 
+  /** Packets that the port gave and that are in no ring yet. */
+  get left(): number {
+    return this.#staging.left;
+  }
+
   /** The port may be read: every packet that it gave is in its ring. */
   get ready(): boolean {
     return this.#staging.left === 0;

@@ -72,6 +72,7 @@ export const servedNic: Frontend<ServedNicOptions> = {
       answerDelayMs: options.answerDelayMs,
       handled: () => events.look(),
       allowUnsealed: options.allowUnsealed,
+      ...(parts.journal === undefined ? {} : { journal: parts.journal }),
       log: (text) => parts.log("info", text),
       onWarning: (code, text) => parts.log("warn", `${text} [${code}]`),
     });

@@ -7,6 +7,7 @@ import type { ProgramSets } from "../devices/program-set.ts";
 import type { Control } from "../engine/loop.ts";
 import type { QueuePair } from "../engine/pair.ts";
 import type { NicStatus } from "../nic/status.ts";
+import type { MessageJournal } from "../vfio-user/journal.ts";
 import type { Complaint } from "./complaints.ts";
 import type { Transfer } from "./transfer.ts";
 
@@ -29,6 +30,8 @@ export interface Parts {
   readonly format: RingFormat;
   /** Ports carry metadata, so formats may offer features. */
   readonly metadata: boolean;
+  /** For another process that goes on after a crash of this one. */
+  readonly journal?: MessageJournal;
   /** The NIC is another process's: its client, sockets and ports come from there. */
   readonly takesOver: boolean;
   /** A ring format that was loaded since. @throws Error if it was not */

@@ -12,9 +12,10 @@ import type { ServerRecord } from "../vfio-user/persist.ts";
 export interface Transfer {
   /**
    * Returns the state; descriptors are added to `fds` and stay this NIC's.
+   * @param crash for after a crash of this process; at any time, also while a message is handled
    * @throws RecordError if that is not possible now
    */
-  save(fds: SavedFds): unknown;
+  save(fds: SavedFds, crash?: boolean): unknown;
   /**
    * Continues from such a state. Nothing is done to the guest's queues and to the client yet.
    * @param name of the record, for messages
@@ -27,6 +28,8 @@ export interface Transfer {
    * @throws RecordError
    */
   rehearse(name: string, record: unknown, fds: ClaimedFds): void;
+  /** After `restore` of what a process that crashed has saved. @param executed see the journal */
+  recover(executed: number): void;
   /** Releases everything without the client noticing: another process has it. */
   leave(): void;
 }
@@ -66,12 +69,16 @@ export function nicTransfer(
     });
   };
   return {
-    save: (fds): ServedNicRecord => ({
-      version: 1,
-      nic: saveNic(nic),
-      listener: fds.add(server.listeningFd),
-      server: server.save(fds),
-    }),
+    save: (fds, crash = false): ServedNicRecord => {
+      // Rings whose memory has gone are not served, by whoever restores them either.
+      if (crash) nic.memoryChanged();
+      return {
+        version: 1,
+        nic: saveNic(nic, crash),
+        listener: fds.add(server.listeningFd),
+        server: server.save(fds),
+      };
+    },
     restore: (name, value, fds) => {
       restore(name, value, fds, (record) => restoreNic(nic, record));
       restored();
@@ -83,6 +90,12 @@ export function nicTransfer(
         const { state } = record as NicRecord;
         restoreNic(nic, { ...(record as NicRecord), state: { ...state, busMaster: false } });
       });
+    },
+    recover: (executed) => {
+      server.recover(executed);
+      for (const pair of nic.pairs) pair.interruptBoth();
+      // The driver reads the event bits again.
+      nic.raise(0);
     },
     leave: () => server.leave(),
   };

@@ -1,5 +1,11 @@
 /** The NIC as a vfio-user PCI device: stock QEMU's `vfio-user-pci` is the client. */
-import { BAR_MSIX, PCI_CLASS_ETHERNET, PCI_DEVICE, PCI_VENDOR } from "../abi/index.ts";
+import {
+  BAR_DOORBELLS,
+  BAR_MSIX,
+  PCI_CLASS_ETHERNET,
+  PCI_DEVICE,
+  PCI_VENDOR,
+} from "../abi/index.ts";
 import { CONTROL_TAG, type Control } from "../engine/loop.ts";
 import { barsOf, readBar, writeBar } from "../nic/bars.ts";
 import type { Nic } from "../nic/nic.ts";
@@ -37,6 +43,7 @@ export function nicAsPciDevice(
     vectors: 2 * nic.config.pairs + 1,
     interrupts,
     msixBar: BAR_MSIX,
+    doorbells: BAR_DOORBELLS,
     read: (bar, offset, size) => readBar(nic, bar, offset, size),
     write: (bar, offset, size, low, high) => {
       writeBar(nic, bar, offset, Math.min(size, 4), low);

@@ -85,6 +85,14 @@ export class RecordReader {
     return this.refuse(name, `use bits of 0x${allowed.toString(16)}`);
   }
 
+  /** A list of texts. */
+  texts(name: string, longest: number, longestText: number): string[] {
+    const list = this.#list(name, longest);
+    const fits = (value: unknown) => typeof value === "string" && value.length <= longestText;
+    if (list.every(fits)) return list.map(String);
+    return this.refuse(name, `use texts of at most ${longestText} characters`);
+  }
+
   wholes(name: string, longest: number, least: number, most: number): number[] {
     const list = this.#list(name, longest);
     if (list.every((value) => isWhole(value, least, most))) return list.slice();

@@ -13,6 +13,8 @@ export interface Port {
   readonly fd: number;
   /** False if nothing can be sent or received: the link is down, or the interface was removed. */
   readonly linkUp: boolean;
+  /** See `PROGRESS`; a port that has it counts there. */
+  progress?: Int32Array;
   /** The last `send` stopped because the port would have blocked: wait until `fd` is writable. */
   readonly sendBlocked: boolean;
   /**

@@ -3,7 +3,7 @@
  * another NIC, of the same configuration and over the same guest memory, continues. Programs are
  * not in the record: the other NIC ships those of its generation.
  */
-import { ABILITY, EVENT, MAX_PROGRAM_ID } from "../abi/index.ts";
+import { ABILITY, ANSWER, EVENT, MAX_PROGRAM_ID } from "../abi/index.ts";
 import {
   type PreparedQueue,
   prepareQueue,
@@ -38,6 +38,10 @@ export interface NicRecord {
   readonly queues: readonly QueueRecord[];
   /** SET_VIEW: a set that is staged no more. Missing: the current one. */
   readonly view?: number;
+  /** SET_VERDICT. Missing: pending. */
+  readonly answer?: number;
+  /** The highest number of a set so far. Missing: that of the current one. */
+  readonly lastId?: number;
 }
 
 export interface GenerationRecord {
@@ -55,10 +59,15 @@ const MAX_COUNT = Number.MAX_SAFE_INTEGER;
 const U32 = 2 ** 32 - 1;
 const EVENTS = Object.values(EVENT).reduce<number>((bits, bit) => bits | bit, 0);
 
-/** @throws RecordError while a set is replaced: withdraw it, or wait until that is over */
-export function saveNic(nic: Nic): NicRecord {
-  const { state, link, refusals, upgrade } = nic;
-  if (upgrade.phase !== "idle") {
+/**
+ * @param crash the record is for after a crash of this process: a set that the guest has not agreed
+ * to is withdrawn then
+ * @throws RecordError while a set is replaced: withdraw it, or wait until that is over
+ */
+export function saveNic(nic: Nic, crash = false): NicRecord {
+  const { link, refusals, upgrade } = nic;
+  const withdraws = crash && (upgrade.phase === "staged" || upgrade.phase === "asked");
+  if (upgrade.phase !== "idle" && !withdraws) {
     throw new RecordError(`nic: set ${nic.wanted?.id} is being taken: withdraw it, or wait`);
   }
   const cut = (text: string): string => text.slice(0, MAX_MESSAGE);
@@ -66,7 +75,7 @@ export function saveNic(nic: Nic): NicRecord {
   return {
     version: 1,
     generation: saveGeneration(nic.running),
-    state: structuredClone(state),
+    state: withdraws ? withdrawn(nic.state) : structuredClone(nic.state),
     step: nic.step,
     resets: nic.resets,
     link: { mtu: link.mtu, wasUp: link.wasUp },
@@ -76,10 +85,20 @@ export function saveNic(nic: Nic): NicRecord {
       last: cut(refusals.last),
       latest: Object.fromEntries(latest),
     },
-    queues: nic.queues.map(saveQueue),
+    queues: nic.queues.map((queue) => saveQueue(queue, crash)),
     // Rare: the driver looks at a set that has been withdrawn.
     ...(upgrade.view === 0 ? {} : { view: upgrade.view }),
+    ...(upgrade.lastId === 0 ? {} : { lastId: upgrade.lastId }),
+    ...(withdraws ? { answer: ANSWER.WITHDRAWN } : answerOf(upgrade.answer)),
   };
+}
+
+const answerOf = (answer: number) => (answer === ANSWER.PENDING ? {} : { answer });
+
+/** As `Upgrade.withdraw` leaves it. */
+function withdrawn(state: NicState): NicState {
+  const events = state.abilities & ABILITY.EVENT ? state.events | EVENT.WITHDRAWN : state.events;
+  return { ...structuredClone(state), upgradePending: false, events };
 }
 
 export function saveGeneration(generation: Generation): GenerationRecord {
@@ -119,6 +138,10 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
     const records = record.values("queues", queues.length);
     if (records.length !== queues.length) record.refuse("queues", `use ${queues.length}`);
     const view = record.has("view") ? record.whole("view", 1, U32) : 0;
+    const lastId = record.has("lastId") ? record.whole("lastId", 1, U32) : 0;
+    const answers = Object.values(ANSWER);
+    const answer = record.has("answer") ? record.whole("answer", 0, U32) : ANSWER.PENDING;
+    if (!answers.some((each) => each === answer)) record.refuse("answer", "use one of the ABI");
     // Contexts stay registered while bus mastering is off: mapping does not access memory.
     const memory = nic.host?.memory ?? null;
     const surroundings = { memory, formats: [running.format] };
@@ -134,7 +157,7 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
       nic.step = step;
       // A driver may have read what depends on the set before it said anything.
       nic.setRead = step !== "no guest";
-      nic.upgrade.view = view;
+      nic.upgrade.resume(view, answer, lastId);
       nic.resets = resets;
       nic.link.mtu = link.mtu;
       nic.link.wasUp = link.wasUp;

@@ -62,7 +62,8 @@ export class Upgrade {
   negotiated = false;
   selectedFeatures = 0;
   readonly #nic: UpgradedNic;
-  #lastId = 0;
+  /** Of the set that was staged last; 0: none was. */
+  lastId = 0;
   #deadline = Number.POSITIVE_INFINITY;
   #stagedAt = 0;
   #readyAt = 0;
@@ -78,8 +79,15 @@ export class Upgrade {
 
   /** Numbers are not used again: a verdict on a withdrawn set must not fit a later one. */
   get nextId(): number {
-    const last = Math.max(this.#lastId, this.#nic.running.id);
+    const last = Math.max(this.lastId, this.#nic.running.id);
     return last < MAX_GENERATION ? last + 1 : 1;
+  }
+
+  /** Goes on where another process has left, which was replacing nothing. */
+  resume(view: number, answer: number, lastId: number): void {
+    this.view = view;
+    this.answer = answer;
+    this.lastId = lastId;
   }
 
   /* What the host does */
@@ -101,7 +109,7 @@ export class Upgrade {
     if (this.phase !== "idle") throw new Error(`set ${this.#nic.wanted?.id} is being taken`);
     const now = performance.now();
     this.#nic.wanted = next;
-    this.#lastId = next.id;
+    this.lastId = next.id;
     this.phase = phase;
     this.#state = phase;
     this.answer = ANSWER.PENDING;
@@ -275,7 +283,7 @@ export class Upgrade {
     if (this.#state === "idle") return null;
     const until = this.phase === "idle" ? this.#endedAt : performance.now();
     return {
-      ...{ generation: this.#lastId, state: this.#state, reason: this.#reason },
+      ...{ generation: this.lastId, state: this.#state, reason: this.#reason },
       ...{ ms: until - this.#stagedAt, cutMs: until - this.#readyAt },
       ...{ inFlight: this.#inFlight, fromOld: this.#fromOld },
     };

@@ -37,8 +37,16 @@ export function recordFd(fd: number): number {
   return fd;
 }
 
+let closing: (fd: number) => void = () => {};
+
+/** Calls `listener` before this thread closes a descriptor, whose number may be another's then. */
+export function atClose(listener: (fd: number) => void): void {
+  closing = listener;
+}
+
 /** Call it before `fd` is closed: another thread may get the same number right after. */
 export function forgetFd(fd: number): void {
+  closing(fd);
   if (fd >= 0 && fd >> 5 < bits.length) bits[fd >> 5] &= ~(1 << (fd & 31));
 }
 

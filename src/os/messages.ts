@@ -8,6 +8,7 @@ import * as libc from "./libc.ts";
 import { type Mapping, mapAnonymous, PAGE } from "./memory.ts";
 import { closePeer } from "./peer-close.ts";
 
+const MSG_PEEK = 0x02;
 const MSG_CTRUNC = 0x08;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -72,12 +73,21 @@ export class SocketReceiver {
    * take them; all of them are closed by then
    */
   receiveAt(fd: number, address: number, length: number): number {
+    return this.#receive(fd, address, length, 0);
+  }
+
+  /** As `receiveAt`, and the bytes stay in the socket; the descriptors are duplicates. */
+  peekAt(fd: number, address: number, length: number): number {
+    return this.#receive(fd, address, length, MSG_PEEK);
+  }
+
+  #receive(fd: number, address: number, length: number, peek: number): number {
     const { data, address: header } = this.#header;
     if (this.fds.length > 0) this.fds.length = 0;
     libc.putAddress(data, IOV, address);
     data.setUint32(IOV + 8, length, true);
     data.setUint32(MSG.controlLength, this.#controlLength, true);
-    const n = libc.recvmsg(fd, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const n = libc.recvmsg(fd, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | peek);
     if (n < 0) return this.#failed(fd);
     if (data.getUint32(MSG.controlLength, true) !== 0) this.#takeFds();
     if (data.getUint32(MSG.flags, true) & MSG_CTRUNC) this.#truncated(fd);

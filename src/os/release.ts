@@ -11,11 +11,14 @@ const SHUT_RDWR = 2;
  */
 export function releaseHeld(ledger: Ledger): void {
   const { fds, mappings } = heldBy(ledger);
-  for (const fd of fds) {
-    if (libc.shutdownSocket(fd, SHUT_RDWR) === 0) discard(fd);
-    closePeer(fd);
-  }
+  for (const fd of fds) closeInOrder(fd);
   for (const { address, length } of mappings) libc.munmap(address, length);
+}
+
+/** Ends a connection so that its peer sees the end and no reset. Other descriptors are closed. */
+export function closeInOrder(fd: number): void {
+  if (libc.shutdownSocket(fd, SHUT_RDWR) === 0) discard(fd);
+  closePeer(fd);
 }
 
 /**

@@ -41,7 +41,14 @@ function newSocket(): number {
   );
 }
 
-/** Builds struct sockaddr_un in the scratch page; returns its length. */
+/** Builds struct sockaddr_un in the scratch page; returns its length. "@": an abstract name. */
+export function putUnixAddress(call: string, path: string): number {
+  const length = putAddress(call, path);
+  if (!path.startsWith("@")) return length;
+  libc.scratch.setUint8(libc.STRUCT_OFFSET + 2, 0);
+  return length - 1;
+}
+
 function putAddress(call: string, path: string): number {
   const bytes = Buffer.from(path);
   if (bytes.length === 0 || bytes.length > MAX_PATH || bytes.includes(0)) {

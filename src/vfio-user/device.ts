@@ -44,6 +44,9 @@ export interface PciDevice {
   /** BAR that the library uses for MSI-X; must be null in `bars`. Default: the first free one. */
   readonly msixBar?: number;
 
+  /** BAR whose writes change nothing that another process would have to know, if it goes on. */
+  readonly doorbells?: number;
+
   /** The guest reads 1, 2 or 4 bytes, at any alignment; the result is taken modulo the size. */
   read(bar: number, offset: number, size: number): number;
   /**

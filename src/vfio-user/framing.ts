@@ -7,6 +7,7 @@ import { EMFILE, EMSGSIZE, type OsError } from "../os/errors.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { SocketReceiver } from "../os/messages.ts";
 import { closePeer } from "../os/peer-close.ts";
+import type { MessageJournal } from "./journal.ts";
 import { HEADER, MAX_MESSAGE } from "./protocol.ts";
 
 /** Bytes per receive: bounds the work of one turn to some hundred small messages. */
@@ -51,17 +52,63 @@ export class MessageStream {
   size = 0;
   /** The last receive took all that had arrived. */
   emptied = true;
+  readonly #journal: MessageJournal | null;
+  /** With a journal: bytes of the last receive, which are still in the socket; and where it began. */
+  #peeked = 0;
+  #peekedAt = 0;
+
+  constructor(journal: MessageJournal | null = null) {
+    this.#journal = journal;
+  }
 
   /** Receives once. @returns bytes; 0 at the end of the stream, -1 if nothing has arrived */
   receive(fd: number): number {
     if (this.#start > 0) this.#compact();
-    const n = this.#receiver.receiveAt(fd, this.#memory.address + this.#end, RECEIVE_BYTES);
+    const at = this.#memory.address + this.#end;
+    const n =
+      this.#journal === null
+        ? this.#receiver.receiveAt(fd, at, RECEIVE_BYTES)
+        : this.#peek(this.#journal, fd, at);
     // The kernel ends a receive after bytes that carry descriptors.
     this.emptied = n < RECEIVE_BYTES && this.#receiver.fds.length === 0;
     if (n <= 0) return n;
     this.#end += n;
     if (this.#receiver.fds.length > 0) this.#keepFds();
     return n;
+  }
+
+  #peek(journal: MessageJournal, fd: number, at: number): number {
+    journal.begin();
+    const n = this.#receiver.peekAt(fd, at, RECEIVE_BYTES);
+    this.#peeked = Math.max(n, 0);
+    this.#peekedAt = this.#end;
+    return n;
+  }
+
+  /** Of the current message: its end in what the last receive brought. */
+  get endInReceived(): number {
+    return this.#start - this.#peekedAt;
+  }
+
+  /** The current message began in an earlier receive. */
+  get isContinued(): boolean {
+    return this.at < this.#peekedAt;
+  }
+
+  /** With a journal, after the complete messages have been handled: takes them from the socket. */
+  settle(fd: number): void {
+    const journal = this.#journal;
+    const peeked = this.#peeked;
+    if (journal === null || peeked === 0) return;
+    this.#peeked = 0;
+    const left = this.#end - this.#start;
+    // What is cut only because no more was asked for is peeked at again.
+    if (peeked === RECEIVE_BYTES && left < peeked && this.#fds.length === 0) {
+      this.#end = this.#start;
+      return journal.consume(fd, peeked - left);
+    }
+    if (left > 0) journal.handled(peeked, 0, true);
+    journal.consume(fd, peeked);
   }
 
   /** Moves the incomplete message to the front: the rest of it always fits behind. */
@@ -107,6 +154,8 @@ export class MessageStream {
 
   /** Returns the state: the bytes of an incomplete message, and its descriptors. */
   save(fds: SavedFds): StreamRecord {
+    // What is still in the socket is found there.
+    if (this.#peeked > 0) return { version: 1, bytes: "", fdsAt: 0, fds: [] };
     return {
       version: 1,
       bytes: hexOf(this.bytes.subarray(this.#start, this.#end)),
@@ -146,6 +195,7 @@ export class MessageStream {
     this.#fds = [];
     this.#start = 0;
     this.#end = 0;
+    this.#peeked = 0;
   }
 
   /** Reads and discards until the stream ends, so that closing does not reset the connection. */
@@ -160,7 +210,9 @@ export class MessageStream {
 
   #discard(fd: number): boolean {
     try {
-      return this.receive(fd) > 0;
+      const n = this.#receiver.receiveAt(fd, this.#memory.address, RECEIVE_BYTES);
+      this.#fds.push(...this.#receiver.fds);
+      return n > 0;
     } catch (error) {
       // Too many descriptors (closed by now) do not end the stream; a lost connection does.
       const { errno } = error as OsError;

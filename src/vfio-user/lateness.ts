@@ -14,9 +14,9 @@ export class Lateness {
     this.#limitMs = limitMs;
   }
 
-  /** A client has come. */
-  restart(): void {
-    this.#receivedAt = performance.now();
+  /** A client has come. @param agoMs it was there already, and nothing was received for so long */
+  restart(agoMs = 0): void {
+    this.#receivedAt = performance.now() - agoMs;
     this.#paused = false;
   }
 

@@ -7,6 +7,7 @@ import { ETIMEDOUT } from "../os/errors.ts";
 import { type Mapping, mapAnonymous } from "../os/memory.ts";
 import { sendMessage } from "../os/messages.ts";
 import type { Counters } from "./counters.ts";
+import type { MessageJournal } from "./journal.ts";
 import { FLAG, HEADER, MAX_MESSAGE } from "./protocol.ts";
 
 interface Delayed {
@@ -24,31 +25,51 @@ export interface RepliesRecord {
 const MAX_LATE = 1024;
 
 export class ReplyWriter {
-  readonly #memory: Mapping = mapAnonymous(MAX_MESSAGE);
-  readonly bytes = new Uint8Array(this.#memory.view(0, MAX_MESSAGE));
+  readonly #memory: Mapping | null;
+  readonly #address: number;
+  readonly bytes: Uint8Array;
   /** Payloads are built here, from HEADER.SIZE on. */
-  readonly data = new DataView(this.bytes.buffer);
+  readonly data: DataView;
+  readonly #journal: MessageJournal | null;
   readonly #delayMs: number;
   readonly #lateAfterMs: number;
   readonly #counters: Counters;
   readonly #queue: Delayed[] = [];
 
   /** @param lateAfterMs delayed answers that are overdue for longer lose their data */
-  constructor(counters: Counters, delayMs = 0, lateAfterMs = Number.POSITIVE_INFINITY) {
+  constructor(
+    counters: Counters,
+    delayMs = 0,
+    lateAfterMs = Number.POSITIVE_INFINITY,
+    journal: MessageJournal | null = null,
+  ) {
+    this.#journal = journal;
+    this.#memory = journal === null ? mapAnonymous(MAX_MESSAGE) : null;
+    this.#address = this.#memory?.address ?? journal!.replies.address;
+    const view = this.#memory?.view(0, MAX_MESSAGE) ?? journal!.replies.view;
+    this.bytes = new Uint8Array(view);
+    this.data = new DataView(view);
     this.#counters = counters;
     this.#delayMs = delayMs;
     this.#lateAfterMs = lateAfterMs;
   }
 
   /**
-   * Answers a request with the payload in the buffer, or with `errno` alone if that is not 0.
-   * @returns false if the client is gone or does not read its answers
+   * Makes the answer to a request of the payload in the buffer, or of `errno` alone if that is not
+   * 0. @returns its size
    */
-  reply(fd: number, id: number, command: number, errno: number, payload: number): boolean {
+  build(id: number, command: number, errno: number, payload: number): number {
     const { data } = this;
     data.setUint16(HEADER.id, id, true);
     data.setUint16(HEADER.command, command, true);
-    const size = this.#finish(errno, payload);
+    return this.#finish(errno, payload);
+  }
+
+  /**
+   * Sends the answer that was built.
+   * @returns false if the client is gone or does not read its answers
+   */
+  send(fd: number, size: number): boolean {
     if (this.#delayMs === 0) return this.#send(fd, size);
     this.#queue.push({ due: performance.now() + this.#delayMs, bytes: this.bytes.slice(0, size) });
     return true;
@@ -66,7 +87,8 @@ export class ReplyWriter {
 
   #send(fd: number, size: number): boolean {
     try {
-      return sendMessage(fd, this.#memory.address, size) === size;
+      const journal = this.#journal;
+      return (journal?.send(fd, size) ?? sendMessage(fd, this.#address, size)) === size;
     } catch {
       return false;
     }
@@ -119,6 +141,6 @@ export class ReplyWriter {
 
   close(): void {
     this.clear();
-    this.#memory.unmap();
+    this.#memory?.unmap();
   }
 }

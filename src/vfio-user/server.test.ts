@@ -18,7 +18,8 @@ import { createEventFd, drainEventFd } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
 import { createMemfd, mapFile } from "../os/memory.ts";
 import { connectUnix, socketPair } from "../os/unix-socket.ts";
-import { type ServerOptions, VfioUserServer } from "./server.ts";
+import { VfioUserServer } from "./server.ts";
+import type { ServerOptions } from "./server-options.ts";
 
 const EINVAL = 22;
 const ETIMEDOUT = 110;

@@ -4,44 +4,18 @@ import { RegionTable } from "../memory/regions.ts";
 import { EPOLLIN, type Epoll } from "../os/epoll.ts";
 import { prepareToSignalPeers } from "../os/eventfd.ts";
 import { close } from "../os/fd.ts";
-import { type SocketAccess, shutdown } from "../os/unix-socket.ts";
+import { shutdown } from "../os/unix-socket.ts";
 import { type Counters, newCounters } from "./counters.ts";
 import type { DeviceHost, PciDevice } from "./device.ts";
 import { FramingError, MessageStream } from "./framing.ts";
+import type { MessageJournal } from "./journal.ts";
 import { Lateness } from "./lateness.ts";
 import { Listener } from "./listener.ts";
 import { PciFunction } from "./pci.ts";
 import { prepareServer, type ServerParts, type ServerRecord, saveServer } from "./persist.ts";
 import { ReplyWriter } from "./replies.ts";
+import type { ServerOptions } from "./server-options.ts";
 import { Session } from "./session.ts";
-
-export interface ServerOptions {
-  /** Where to listen; without it clients come by `adopt` only. */
-  readonly socketPath?: string;
-  /** Who may connect; default: the user who listens. */
-  readonly access?: SocketAccess;
-  /** Connections and resets, for a log. */
-  readonly log?: (message: string) => void;
-  /** Warnings for the operator: `code` is stable. */
-  readonly onWarning?: (code: string, message: string) => void;
-  /** Delays every answer, in order: to test clients of a slow server. */
-  readonly answerDelayMs?: number;
-  /**
-   * For a caller that calls `handleReadable` at least once a second. A request that may have waited
-   * longer than this, because there was no call for so long, is executed and answered by an error
-   * without data. Default: no limit.
-   */
-  readonly lateAfterMs?: number;
-  /**
-   * Disconnects a client that has not sent VERSION within this time: others wait behind it.
-   * Default: 10 s.
-   */
-  readonly greetingMs?: number;
-  /**
-   * Uses guest memory in files that cannot be sealed, too: whoever shrinks one kills this process.
-   */
-  readonly allowUnsealed?: boolean;
-}
 
 /** QEMU sends VERSION as soon as it has connected. */
 const GREETING_MS = 10_000;
@@ -55,7 +29,7 @@ export class VfioUserServer implements DeviceHost {
   readonly dma: RegionTable;
   readonly #device: PciDevice;
   readonly #pci: PciFunction;
-  readonly #stream = new MessageStream();
+  readonly #stream: MessageStream;
   readonly #replies: ReplyWriter;
   readonly #session: Session;
   readonly #log: (message: string) => void;
@@ -63,6 +37,7 @@ export class VfioUserServer implements DeviceHost {
   readonly #listener: Listener;
   readonly #greetingMs: number;
   readonly #lateness: Lateness;
+  readonly #journal: MessageJournal | null;
   #connection = -1;
   #attached = false;
   /** Deadline of the client's VERSION. */
@@ -85,11 +60,15 @@ export class VfioUserServer implements DeviceHost {
       warn: this.#warn,
       allowUnsealed: options.allowUnsealed ?? false,
     });
-    this.#replies = new ReplyWriter(this.counters, options.answerDelayMs, options.lateAfterMs);
+    const { answerDelayMs, lateAfterMs, journal = null } = options;
+    this.#journal = journal;
+    this.#stream = new MessageStream(journal);
+    this.#replies = new ReplyWriter(this.counters, answerDelayMs, lateAfterMs, journal);
     this.#lateness = new Lateness(options.lateAfterMs ?? Number.POSITIVE_INFINITY);
     this.#session = new Session(this.#pci, this.dma, this.#stream, this.#replies, this.counters, {
       negotiated: () => this.#attach(),
       isLate: () => this.#lateness.late,
+      handled: (reply, changed) => this.#handled(reply, changed),
       warn: this.#warn,
     });
     prepareToSignalPeers();
@@ -143,7 +122,9 @@ export class VfioUserServer implements DeviceHost {
     this.#connection = fd;
     this.#epoll?.add(fd, EPOLLIN, this.#tag);
     this.#session.restart();
-    this.#lateness.restart();
+    const recovers = this.#journal?.recovers === true;
+    if (!recovers) this.#journal?.restart();
+    this.#lateness.restart(recovers ? this.#journal?.silentMs : 0);
     this.#greetBy = performance.now() + this.#greetingMs;
     this.counters.connections++;
     this.#log("client connected");
@@ -175,8 +156,11 @@ export class VfioUserServer implements DeviceHost {
     let fd = -1;
     try {
       fd = this.#listener.accept();
-      if (fd >= 0) this.adopt(fd);
-      return fd >= 0;
+      if (fd < 0) return false;
+      this.#journal?.accepted(fd);
+      this.adopt(fd);
+      this.#keep();
+      return true;
     } catch (error) {
       if (fd >= 0) close(fd);
       this.#connection = -1;
@@ -191,7 +175,7 @@ export class VfioUserServer implements DeviceHost {
    * `abandon` here.
    */
   save(fds: SavedFds): ServerRecord {
-    if (this.#busy) throw new Error("a message is being handled");
+    if (this.#busy && this.#journal === null) throw new Error("a message is being handled");
     return saveServer(this.#parts(), this.#connection, fds);
   }
 
@@ -207,6 +191,14 @@ export class VfioUserServer implements DeviceHost {
     if (connection >= 0) this.adopt(connection);
     commit();
     if (this.#session.negotiated) this.#guard(() => this.#reattach());
+  }
+
+  /** After `restore` of what a process that crashed has saved. @param executed by then */
+  recover(executed: number): void {
+    if (this.#connection < 0 || this.#journal?.recover(this.#connection, executed) !== false)
+      return;
+    this.counters.disconnects++;
+    this.#disconnect("its messages before the crash do not fit the saved state");
   }
 
   #reattach(): void {
@@ -259,9 +251,15 @@ export class VfioUserServer implements DeviceHost {
       }
       this.counters.disconnects++;
       this.#disconnect("client does not take its answers");
-      break;
+      return handled;
     }
+    this.#stream.settle(this.#connection);
     return handled;
+  }
+
+  #handled(reply: number, changed: boolean): void {
+    const { endInReceived, isContinued } = this.#stream;
+    this.#journal?.handled(endInReceived, reply, changed || isContinued);
   }
 
   /** Fires an MSI-X vector. */
@@ -316,12 +314,19 @@ export class VfioUserServer implements DeviceHost {
     this.#stream.drain(fd);
     close(fd);
     this.#forget();
+    this.#keep();
     this.#log(`client gone: ${reason}`);
+  }
+
+  #keep(): void {
+    const journal = this.#journal;
+    journal?.commit(journal.executed);
   }
 
   #forget(): void {
     this.#stream.clear();
     this.#replies.clear();
+    this.#session.negotiated = false;
     this.#stopDevice();
     if (!this.#closed) this.#listener.watch();
   }

@@ -31,8 +31,20 @@ export interface SessionEvents {
   negotiated(): void;
   /** Tells whether the client may have given the current request up. */
   isLate(): boolean;
+  /**
+   * The current message has taken effect, and is answered next.
+   * @param reply bytes of the answer; 0: it gets none
+   * @param changed the state of server or device may have changed
+   */
+  handled(reply: number, changed: boolean): void;
   warn(code: string, message: string): void;
 }
+
+/** Requests that change nothing. */
+const QUESTIONS: ReadonlySet<number> = new Set([
+  ...[COMMAND.REGION_READ, COMMAND.DEVICE_GET_INFO],
+  ...[COMMAND.DEVICE_GET_REGION_INFO, COMMAND.DEVICE_GET_IRQ_INFO],
+]);
 
 export class Session {
   readonly memory: ClientMemory;
@@ -89,13 +101,29 @@ export class Session {
       this.lastRefusal = describeRefused(this.#stream, command, this.#fds.length, errno);
     }
     if (this.#fds.length > 0) this.#closeStray();
-    if (isReply || flags & FLAG.noReply) return true;
-    const id = data.getUint16(at + HEADER.id, true);
+    const size = isReply || flags & FLAG.noReply ? 0 : this.#build(command, errno);
+    this.#events.handled(size, this.#changes(command));
+    return size === 0 || this.#replies.send(fd, size);
+  }
+
+  /** @returns bytes of the answer to the current message */
+  #build(command: number, errno: number): number {
+    const id = this.#stream.data.getUint16(this.#stream.at + HEADER.id, true);
     if (this.#answer === 0 || !this.#events.isLate()) {
-      return this.#replies.reply(fd, id, command, errno, this.#answer);
+      return this.#replies.build(id, command, errno, this.#answer);
     }
     this.#counters.lateAnswers++;
-    return this.#replies.reply(fd, id, command, ETIMEDOUT, 0);
+    return this.#replies.build(id, command, ETIMEDOUT, 0);
+  }
+
+  /** Reads and doorbells change nothing that a process which goes on would have to know. */
+  #changes(command: number): boolean {
+    if (QUESTIONS.has(command)) return false;
+    if (command !== COMMAND.REGION_WRITE || this.#stream.size < HEADER.SIZE + REGION_ACCESS.SIZE) {
+      return true;
+    }
+    const region = this.#u32(this.#stream.at + HEADER.SIZE + REGION_ACCESS.region);
+    return region !== this.#pci.device.doorbells;
   }
 
   #refuseReply(): number {

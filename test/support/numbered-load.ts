@@ -56,6 +56,8 @@ export interface LoadOptions {
   readonly pair: TapPair;
   /** Frames a second and direction. */
   readonly rate: number;
+  /** The driver takes other sets while frames flow. */
+  readonly overlap?: boolean;
 }
 
 export class NumberedLoad {
@@ -69,13 +71,15 @@ export class NumberedLoad {
   readonly #options: LoadOptions;
   #since = 0;
   #owed = 0;
+  /** Why it has stopped by itself. */
+  failed: Error | undefined;
   #isRunning = false;
   #ended: Promise<void> = Promise.resolve();
 
   constructor(options: LoadOptions) {
     this.#options = options;
     this.client = new VfioUserClient(options.socket, this.#memory, VECTORS);
-    this.driver = new GuestDriver(this.client, this.#memory, {});
+    this.driver = new GuestDriver(this.client, this.#memory, { overlap: options.overlap });
     this.driver.open();
   }
 
@@ -85,13 +89,15 @@ export class NumberedLoad {
     this.#since = performance.now();
     this.#ended = new Promise((resolve, reject) => {
       const turn = (): void => {
+        // After `close` there is no memory any more.
+        if (!this.#isRunning) return resolve();
         try {
-          this.turn(this.#isRunning);
+          this.turn(true);
         } catch (error) {
-          return reject(error as Error);
+          this.failed = error as Error;
+          return reject(this.failed);
         }
-        if (this.#isRunning) setImmediate(turn);
-        else resolve();
+        setImmediate(turn);
       };
       turn();
     });
@@ -108,6 +114,7 @@ export class NumberedLoad {
       if (isTestFrame(frame)) this.toGuest.take(numberOf(frame));
     });
     this.driver.clean(0);
+    if (this.#options.overlap === true) this.driver.upgrade.step();
   }
 
   #sendBoth(): void {

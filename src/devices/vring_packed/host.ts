@@ -135,6 +135,24 @@ class PackedControl implements HostRing {
     this.#completed = this.position;
   }
 
+  /** The position is written before the slots are marked, from the last one down. */
+  recover(): void {
+    this.resync();
+    for (let n = 1; n < this.#bufs; n++) {
+      const position = (this.position - n) | 0;
+      if (this.availableAt(position)) this.#markUsed(position, true);
+    }
+  }
+
+  #markUsed(position: number, last: boolean): void {
+    const words = this.#words;
+    const at = this.slotAt(position) + ID_FLAGS;
+    const flags = this.#wrapAt(position) === 1 ? DESC_AVAIL | DESC_USED : 0;
+    const used = (words.get(at) & 0xffff) | (flags << 16);
+    if (last) words.store(at, used);
+    else words.set(at, used);
+  }
+
   /** Writes the host's position, as the original does: a guest that reclaims reads it. */
   #tellPosition(): void {
     const slot = this.#completed & (this.#bufs - 1);
@@ -149,22 +167,12 @@ class PackedControl implements HostRing {
    * @returns true if the guest wants an interrupt
    */
   complete(): boolean {
-    const words = this.#words;
     const completed = this.#completed;
     const count = (this.position - completed) >>> 0;
     if (count === 0) return false;
-    for (let n = count - 1; n >= 0; n--) {
-      const position = (completed + n) | 0;
-      const at = this.slotAt(position) + ID_FLAGS;
-      const flags = this.#wrapAt(position) === 1 ? DESC_AVAIL | DESC_USED : 0;
-      const used = (words.get(at) & 0xffff) | (flags << 16);
-      if (n > 0) words.set(at, used);
-      else {
-        this.#completed = this.position;
-        this.#tellPosition();
-        words.store(at, used);
-      }
-    }
+    this.#completed = this.position;
+    this.#tellPosition();
+    for (let n = count - 1; n >= 0; n--) this.#markUsed((completed + n) | 0, n === 0);
     return this.#interruptWanted(this.position, count);
   }
 
