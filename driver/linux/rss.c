@@ -25,20 +25,6 @@ static bool bpfhv_rss_steers(const struct bpfhv_priv *bp)
 	return bp->hash.rss.flags & cpu_to_le16(BPFHV_RSS_STEER);
 }
 
-/* The number of queues may have changed since the table was set, with another host. */
-static void bpfhv_rss_check_table(struct bpfhv_priv *bp)
-{
-	unsigned int i;
-
-	for (i = 0; i < BPFHV_MAX_RSS_TABLE && bpfhv_rss_steers(bp); i++) {
-		if (le16_to_cpu(bp->hash.rss.table[i]) < bp->n_pairs)
-			continue;
-		netdev_warn(bp->netdev, "the flow hash table has queues that are gone: it is not used\n");
-		bp->hash.rss.flags = 0;
-		bp->hash.rss.entries = 0;
-	}
-}
-
 /*
  * Tells the host the settings. A device that was reset has forgotten them. Returns an error if the
  * host refuses them.
@@ -49,7 +35,6 @@ int bpfhv_rss_apply(struct bpfhv_priv *bp, netdev_features_t features)
 
 	if (!bpfhv_rss_able(bp))
 		return 0;
-	bpfhv_rss_check_table(bp);
 	bp->hash.rss.flags &= cpu_to_le16(BPFHV_RSS_STEER);
 	/* Without a table a hash would only cost the host time. */
 	if (bpfhv_rss_steers(bp) && (features & NETIF_F_RXHASH))
