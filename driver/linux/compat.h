@@ -161,6 +161,11 @@ int kern_sys_bpf(int cmd, union bpf_attr *attr, unsigned int size);
 #define napi_build_skb(data, size)	build_skb(data, size)
 #endif
 
+/* Its name since 6.17, and in stable 6.12. Linux 7.2 warns of the name before. */
+#if !BPFHV_HAS_PERCPU_WQ
+#define system_percpu_wq	system_wq
+#endif
+
 /* A macro since 6.14. Before, the worker's thread runs once it is created. */
 #include <linux/kthread.h>
 #ifndef kthread_run_worker

@@ -25,7 +25,7 @@ void bpfhv_schedule(struct bpfhv_priv *bp, struct delayed_work *work, unsigned l
 
 	spin_lock_irqsave(&bp->work_lock, flags);
 	if (!bp->dying)
-		mod_delayed_work(system_wq, work, delay);
+		mod_delayed_work(system_percpu_wq, work, delay);
 	spin_unlock_irqrestore(&bp->work_lock, flags);
 }
 

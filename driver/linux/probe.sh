@@ -17,8 +17,8 @@ trap 'rm -f "$text"' EXIT
 
 headers() {
 	for header in linux/ethtool.h linux/etherdevice.h linux/filter.h linux/hrtimer.h \
-		linux/interrupt.h linux/module.h linux/netdevice.h linux/pci.h linux/skbuff.h linux/virtio_net.h \
-		net/xdp.h; do
+		linux/interrupt.h linux/module.h linux/netdevice.h linux/pci.h linux/skbuff.h \
+		linux/virtio_net.h linux/workqueue.h net/xdp.h; do
 		echo "#include <$header>"
 	done
 	# Those that came, moved or went.
@@ -124,6 +124,7 @@ END {
 	has("ETH_HW_ADDR_SET", declaration("eth_hw_addr_set"))
 	has("PCIM_REQUEST_ALL", declaration("pcim_request_all_regions"))
 	has("BPF_PROG_RUN", declaration("bpf_prog_run"))
+	has("PERCPU_WQ", text ~ /[*] ?system_percpu_wq ?;/)
 	has("NAPI_BUILD_SKB", declaration("napi_build_skb"))
 }' || {
 	echo 'bpfhv: the kernel headers end too early' >&2

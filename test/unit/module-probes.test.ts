@@ -38,6 +38,7 @@ const V5_10: Record<string, string> = {
   "linux/pci.h": "int pci_request_regions(struct pci_dev *, const char *);",
   "linux/skbuff.h": "struct sk_buff *build_skb(void *data, unsigned int frag_size);",
   "linux/virtio_net.h": "",
+  "linux/workqueue.h": "extern struct workqueue_struct *system_wq;",
   "net/page_pool.h": "struct page_pool_params { unsigned int flags; struct device *dev; };",
   "net/xdp.h": "struct xdp_rxq_info { struct net_device *dev; };",
 };
@@ -72,6 +73,7 @@ static inline void eth_hw_addr_set(struct net_device *dev, const u8 *addr) {}`,
 static inline void skb_frag_fill_page_desc(skb_frag_t *frag, struct page *page, int off, int n) {}
 struct sk_buff *napi_build_skb(void *data, unsigned int frag_size);`,
   "linux/virtio_net.h": "#define VIRTIO_NET_HDR_GSO_UDP_L4 5",
+  "linux/workqueue.h": "extern struct workqueue_struct *system_percpu_wq;",
   "net/gso.h": "",
   "net/netdev_queues.h": `struct netdev_queue_stats_tx { u64 bytes; u64 stop; u64 wake; };
 struct netdev_stat_ops { void (*get_base_stats)(struct net_device *dev); };`,
