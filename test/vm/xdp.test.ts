@@ -201,11 +201,19 @@ describe("XDP in the guest", { skip, timeout: patience(isFull ? 400_000 : 180_00
     });
   });
 
-  test("stays attached when the NIC goes down and up, and negotiates features again", async () => {
+  test("stays attached when the NIC goes down and up, is reset, and negotiates features again", async () => {
     await attach("room");
     await vm.guest.check("ip link set eth0 down; ip link set eth0 up");
     assert.equal(await vm.pings(3), 0);
     await vm.guest.check("ethtool -K eth0 rx off; ethtool -K eth0 rx on");
+    // A reset of the device itself, which loses all that was negotiated.
+    const recovered = await growth("recoveries", async () => {
+      await vm.guest.check("echo 1 >/sys/class/net/eth0/device/reset");
+      await until(10_000, "the NIC after a reset", async () => {
+        return (await vm.guest.run("ping -q -c 1 -W 1 10.88.0.1")).status === 0;
+      });
+    });
+    assert.equal(recovered, 1);
     assert.ok((await growth("rx0_xdp_pass", () => vm.pings(5))) >= 10);
     await transferChecked(vm, { upMiB: 1, downMiB: 1 });
   });
