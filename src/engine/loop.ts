@@ -64,6 +64,10 @@ const HOUSEKEEPING_MS = 1000;
 const LOOK_AGAIN_MS = 2;
 /** Period of checks for overdue interrupts under load, and if the loop never sleeps. */
 const OVERDUE_MS = 10;
+/** After a longer pause than any sleep this process was stopped (`#catchUp`). */
+const STOPPED_MS = 2000;
+/** Most calls of `Control.handle` in a row: a client that never stops sending must not keep it. */
+const MAX_CATCH_UP = 256;
 /** Longest pause while a held interrupt is nearly due: kicks and packets are not seen meanwhile. */
 const HELD_PAUSE_MS = 0.1;
 /** Sleeps have whole milliseconds. */
@@ -129,10 +133,13 @@ export class Loop {
     this.#running = true;
     let idleSince = 0;
     let keptAt = performance.now();
+    let turned = keptAt;
     while (this.#running) {
       const moved = this.turn();
       if (this.#pauseMs > 0) Atomics.wait(NEVER, 0, 0, this.#pauseMs);
       const now = performance.now();
+      if (now - turned >= STOPPED_MS) this.#catchUp();
+      turned = now;
       if (this.#housekeepingDue || now - keptAt >= HOUSEKEEPING_MS) {
         keptAt = now;
         this.#housekeepingDue = false;
@@ -193,7 +200,9 @@ export class Loop {
       // Rings before messages: a doorbell's work is in the rings.
       this.#sinceControl = 0;
       const longest = this.#longestSleep(this.#unsettled ? LOOK_AGAIN_MS : HOUSEKEEPING_MS);
+      const slept = performance.now();
       const ready = this.#epoll.wait(timeout < 0 ? longest : Math.min(timeout, longest));
+      if (performance.now() - slept >= STOPPED_MS) this.#catchUp();
       if (ready === 0 && timeout !== 0) {
         this.#unsettled = false;
         this.#lookForOverdue(performance.now());
@@ -201,6 +210,15 @@ export class Loop {
       for (let i = 0; i < ready; i++) this.#woken(this.#epoll.tag(i), this.#epoll.events(i));
     }
     for (const pair of this.#pairs) pair.disarmKicks();
+  }
+
+  /**
+   * Handles messages before the rings are used, after this process was stopped. A guest that waited
+   * in vain may have given the device up meanwhile, and use the memory of its buffers for other
+   * things: then the message that takes away the device's access to memory has arrived.
+   */
+  #catchUp(): void {
+    for (let n = 0; n < MAX_CATCH_UP && this.#control.handle() > 0; n++);
   }
 
   /** @returns true if a held interrupt is due so soon that a sleep would be too long */
