@@ -66,6 +66,7 @@ struct bpfhv_priv {
 	struct bpf_prog __rcu *xdp_prog;
 	bool gone;		/* the device answers all ones */
 	bool running;		/* contexts registered, device enabled */
+	bool parked;		/* stopped, but its buffers stay: it may still write to them */
 	bool dying;		/* under work_lock: no work may be queued */
 	spinlock_t work_lock;
 	unsigned long last_ctrl;	/* when EVENT and STATUS were last read */
@@ -174,16 +175,14 @@ int bpfhv_verified_load(struct bpfhv_ring *r, int map_fd, enum bpfhv_prog_id id,
 			const struct bpfhv_code *code, u32 *where);
 void bpfhv_verified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 
-/* pure.c */
-int bpfhv_check_pure(const struct bpfhv_code *code, u32 *where);
-
 /* legacy.c: the same for version 1 sets and for kernels without kern_sys_bpf() */
 int bpfhv_unverified_context(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 int bpfhv_unverified_load(struct bpfhv_ring *r, enum bpfhv_prog_id id,
 			  const struct bpfhv_code *code, u32 *where);
 void bpfhv_unverified_free(struct bpfhv_priv *bp, struct bpfhv_ring *r);
 
-/* form.c */
+/* pure.c, form.c */
+int bpfhv_check_pure(const struct bpfhv_code *code, u32 *where);
 int bpfhv_check_form(const struct bpfhv_code *code, u32 *where);
 u32 bpfhv_fuelled_len(const struct bpfhv_code *code);
 int bpfhv_add_fuel(const struct bpfhv_code *code, struct bpf_insn *to, u32 *at);
@@ -203,6 +202,7 @@ int bpfhv_gen_read(struct bpfhv_gen *gen, struct bpfhv_code *code);
 int bpfhv_gen_make(struct bpfhv_gen *gen, const struct bpfhv_code *code);
 void bpfhv_judge(struct bpfhv_priv *bp, u32 id, u32 code, u32 info);
 void bpfhv_gen_put(struct bpfhv_gen *gen);
+void bpfhv_gen_keep(struct bpfhv_gen *gen);
 void bpfhv_gen_use(struct bpfhv_priv *bp, struct bpfhv_gen *gen);
 void bpfhv_gen_announce(const struct bpfhv_gen *gen);
 void bpfhv_ring_reset(struct bpfhv_ring *r);
@@ -282,6 +282,7 @@ bool bpfhv_rx_fits(const struct bpfhv_priv *bp, const struct bpfhv_terms *terms)
 int bpfhv_rx_poll(struct napi_struct *napi, int budget);
 int bpfhv_rx_clean(struct bpfhv_queue *q, struct bpfhv_ring *r, int max, int *ret);
 void bpfhv_rx_release(struct bpfhv_queue *q, struct bpfhv_ring *r);
+void bpfhv_rx_keep(struct bpfhv_queue *q);
 void bpfhv_rx_drain(struct bpfhv_queue *q);
 enum hrtimer_restart bpfhv_rx_timer(struct hrtimer *timer);
 
@@ -299,6 +300,8 @@ void bpfhv_free_irqs(struct bpfhv_priv *bp);
 extern const struct net_device_ops bpfhv_netdev_ops;
 int bpfhv_up(struct bpfhv_priv *bp);
 void bpfhv_down(struct bpfhv_priv *bp);
+int bpfhv_unpark(struct bpfhv_priv *bp);
+void bpfhv_abandon(struct bpfhv_priv *bp);
 void bpfhv_update_mtu(struct bpfhv_priv *bp);
 void bpfhv_update_link(struct bpfhv_priv *bp);
 

@@ -16,6 +16,10 @@ int bpfhv_load_set(struct bpfhv_priv *bp)
 	struct bpfhv_gen *gen;
 	int err;
 
+	/* The set in use is about to be released. */
+	err = bpfhv_unpark(bp);
+	if (err)
+		return err;
 	bpfhv_negotiate(bp);
 	gen = bpfhv_gen_create(bp);
 	if (IS_ERR(gen)) {

@@ -165,6 +165,21 @@ void bpfhv_gen_put(struct bpfhv_gen *gen)
 		kref_put(&gen->ref, bpfhv_gen_release);
 }
 
+/* Has the contexts of a generation outlive it. */
+void bpfhv_gen_keep(struct bpfhv_gen *gen)
+{
+	unsigned int i;
+
+	for (i = 0; gen && i < gen->n_rings; i++) {
+		struct bpfhv_ring *r = &gen->rings[i];
+
+		if (r->map)
+			bpf_map_inc(r->map);
+		/* Else it is coherent memory, which is freed if it is known. */
+		r->ctx = NULL;
+	}
+}
+
 static int bpfhv_read_sizes(struct bpfhv_priv *bp, struct bpfhv_terms *terms)
 {
 	u32 rx = bpfhv_read(bp, BPFHV_REG_NUM_RX_BUFS), tx = bpfhv_read(bp, BPFHV_REG_NUM_TX_BUFS);

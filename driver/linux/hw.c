@@ -61,7 +61,12 @@ u32 bpfhv_read(struct bpfhv_priv *bp, u32 reg)
 	if (READ_ONCE(bp->gone))
 		return ~0U;
 	value = readl(bp->regs + reg);
-	if (unlikely(value == ~0U && readl(bp->regs + BPFHV_REG_STATUS) == ~0U) && !bp->gone) {
+	if (likely(value != ~0U))
+		return value;
+	/* That read alone was not answered, or that is the register's value. */
+	if (readl(bp->regs + BPFHV_REG_STATUS) != ~0U)
+		return readl(bp->regs + reg);
+	if (!bp->gone) {
 		WRITE_ONCE(bp->gone, true);
 		bp->losses++;
 		netdev_err(bp->netdev, "the device is gone\n");
@@ -169,8 +174,13 @@ static void bpfhv_acknowledge(struct bpfhv_priv *bp)
 	u32 ability;
 
 	bp->abilities = 0;
-	if (bpfhv_version1 || bpfhv_read(bp, BPFHV_REG_EXT_ID) != BPFHV_EXT_ID)
+	if (bpfhv_read(bp, BPFHV_REG_EXT_ID) != BPFHV_EXT_ID)
 		return;
+	if (bpfhv_version1) {
+		/* Those of a driver before this one. */
+		bpfhv_write_sync(bp, BPFHV_REG_EXT_ACK, 0);
+		return;
+	}
 	ability = bpfhv_read(bp, BPFHV_REG_EXT_OFFER);
 	ability &= BPFHV_ABILITY_BLOB | BPFHV_ABILITY_EVENT | BPFHV_ABILITY_QUEUE_PAIRS |
 		   BPFHV_ABILITY_HELPERFREE | BPFHV_ABILITY_CTX_PAGES |
@@ -220,8 +230,14 @@ int bpfhv_discover(struct bpfhv_priv *bp)
 	}
 	bp->n_pairs = rx;
 
-	/* While it is enabled, it refuses abilities and features. */
-	bpfhv_write(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_DISABLE | BPFHV_CTRL_TX_DISABLE);
+	/*
+	 * While it is enabled, it refuses abilities and features. It may write to memory only after
+	 * that: the contexts that it has may be of memory that was freed.
+	 */
+	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_DISABLE | BPFHV_CTRL_TX_DISABLE);
+	if (bp->gone)
+		return -ENODEV;
+	pci_set_master(bp->pdev);
 	bpfhv_acknowledge(bp);
 	return 0;
 }

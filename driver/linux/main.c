@@ -138,8 +138,6 @@ static int bpfhv_enable_pci(struct pci_dev *pdev)
 		err = pcim_request_all_regions(pdev, BPFHV_NAME);
 	if (!err && dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64)))
 		err = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(32));
-	if (!err)
-		pci_set_master(pdev);
 	return err;
 }
 
@@ -234,6 +232,7 @@ static void bpfhv_remove(struct pci_dev *pdev)
 
 	bpfhv_stop_work(bp);
 	unregister_netdev(bp->netdev);
+	bpfhv_abandon(bp);
 	bpfhv_free_irqs(bp);
 	bpfhv_loader_stop(bp);
 	bpfhv_gen_use(bp, NULL);

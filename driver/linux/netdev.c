@@ -38,7 +38,6 @@ static int bpfhv_enable_device(struct bpfhv_priv *bp)
 static void bpfhv_disable_device(struct bpfhv_priv *bp)
 {
 	bpfhv_write_sync(bp, BPFHV_REG_CTRL, BPFHV_CTRL_RX_DISABLE | BPFHV_CTRL_TX_DISABLE);
-	/* It may still run, and access what is about to be freed. */
 	if (bp->gone)
 		pci_clear_master(bp->pdev);
 }
@@ -88,12 +87,77 @@ static void bpfhv_stop_queues(struct bpfhv_priv *bp)
 		WRITE_ONCE(bp->queues[i].broken, true);
 }
 
+/* Releases what the device used. It is disabled, and NAPI does not run. */
+static void bpfhv_release(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	for (i = 0; i < bp->n_pairs; i++) {
+		bpfhv_tx_drain(bpfhv_txq(bp, i));
+		bpfhv_rx_drain(bpfhv_rxq(bp, i));
+	}
+	bpfhv_stop_queues(bp);
+	bpfhv_unregister_contexts(bp);
+	bpfhv_upgrade_stopped(bp);
+	for (i = 0; i < bp->n_pairs; i++)
+		bpfhv_rx_teardown(bpfhv_rxq(bp, i));
+}
+
+/*
+ * Stops the device, and releases what it used. One that does not answer may go on later and write
+ * to its buffers, as a host that was stopped for a while does: they stay until it answers.
+ */
+static void bpfhv_stop_device(struct bpfhv_priv *bp)
+{
+	bpfhv_disable_device(bp);
+	if (!bp->gone || pci_channel_offline(bp->pdev)) {
+		bpfhv_release(bp);
+		return;
+	}
+	/* What it still completes is not looked at. */
+	bpfhv_stop_queues(bp);
+	bp->parked = true;
+}
+
+/* Stops a device that did not answer when it was to stop. Returns an error if it still does not. */
+int bpfhv_unpark(struct bpfhv_priv *bp)
+{
+	if (!bp->parked)
+		return 0;
+	bpfhv_disable_device(bp);
+	if (bp->gone)
+		return -ENODEV;
+	bp->parked = false;
+	bpfhv_release(bp);
+	return 0;
+}
+
+/* Before the driver leaves the device: what that may still write to is never freed. */
+void bpfhv_abandon(struct bpfhv_priv *bp)
+{
+	unsigned int i;
+
+	if (!bp->parked)
+		return;
+	rtnl_lock();
+	WRITE_ONCE(bp->gone, false);
+	if (bpfhv_unpark(bp)) {
+		dev_warn(&bp->pdev->dev, "the device may still write to its buffers: they are never freed\n");
+		for (i = 0; i < bp->n_pairs; i++)
+			bpfhv_rx_keep(bpfhv_rxq(bp, i));
+		bpfhv_gen_keep(bp->gen);
+		bpfhv_gen_keep(bp->upgrade.next);
+		bpfhv_release(bp);
+	}
+	rtnl_unlock();
+}
+
 int bpfhv_up(struct bpfhv_priv *bp)
 {
 	unsigned int i, pools;
 	int err;
 
-	if (!bp->gen || bp->gone)
+	if (!bp->gen || bp->gone || bp->parked)
 		return -EIO;
 	for (pools = 0; pools < bp->n_pairs; pools++) {
 		err = bpfhv_rx_setup(bpfhv_rxq(bp, pools));
@@ -104,21 +168,21 @@ int bpfhv_up(struct bpfhv_priv *bp)
 		bpfhv_start_queue(bpfhv_rxq(bp, i));
 	err = bpfhv_register_contexts(bp);
 	if (err)
-		goto no_contexts;
+		goto stop_device;
 	for (i = 0; i < bp->n_pairs; i++) {
 		local_bh_disable();
 		bpfhv_rx_refill(bpfhv_rxq(bp, i), bpfhv_rxq(bp, i)->cur);
 		local_bh_enable();
 		if (!bpfhv_outstanding(bpfhv_rxq(bp, i)->cur)) {
 			err = -ENOMEM;
-			goto not_enabled;
+			goto stop_device;
 		}
 	}
 	for (i = 0; i < bpfhv_n_queues(bp); i++)
 		napi_enable(&bp->queues[i].napi);
 	err = bpfhv_enable_device(bp);
 	if (err)
-		goto not_running;
+		goto disable_napi;
 	bp->running = true;
 	bpfhv_show_napi(bp, true);
 	for (i = 0; i < bp->n_pairs; i++)
@@ -138,15 +202,12 @@ int bpfhv_up(struct bpfhv_priv *bp)
 	local_bh_enable();
 	return 0;
 
-not_running:
+disable_napi:
 	bpfhv_disable_napi(bp);
-not_enabled:
-	bpfhv_disable_device(bp);
-	for (i = 0; i < bp->n_pairs; i++)
-		bpfhv_rx_drain(bpfhv_rxq(bp, i));
-no_contexts:
-	bpfhv_stop_queues(bp);
-	bpfhv_unregister_contexts(bp);
+stop_device:
+	bpfhv_stop_device(bp);
+	return err;
+
 no_pool:
 	while (pools)
 		bpfhv_rx_teardown(bpfhv_rxq(bp, --pools));
@@ -155,8 +216,6 @@ no_pool:
 
 void bpfhv_down(struct bpfhv_priv *bp)
 {
-	unsigned int i;
-
 	if (!bp->running)
 		return;
 	bp->running = false;
@@ -167,16 +226,7 @@ void bpfhv_down(struct bpfhv_priv *bp)
 	bpfhv_disable_napi(bp);
 	/* Again: the last poll may have woken a queue. Nothing else does. */
 	netif_tx_disable(bp->netdev);
-	bpfhv_disable_device(bp);
-	for (i = 0; i < bp->n_pairs; i++) {
-		bpfhv_tx_drain(bpfhv_txq(bp, i));
-		bpfhv_rx_drain(bpfhv_rxq(bp, i));
-	}
-	bpfhv_stop_queues(bp);
-	bpfhv_unregister_contexts(bp);
-	bpfhv_upgrade_stopped(bp);
-	for (i = 0; i < bp->n_pairs; i++)
-		bpfhv_rx_teardown(bpfhv_rxq(bp, i));
+	bpfhv_stop_device(bp);
 }
 
 static int bpfhv_open(struct net_device *dev)

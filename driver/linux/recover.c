@@ -75,7 +75,7 @@ void bpfhv_recovered(struct bpfhv_priv *bp)
 /* Returns true if the device does not have what was negotiated, as after a reset of it. */
 bool bpfhv_forgot(struct bpfhv_priv *bp)
 {
-	if (bp->gone)
+	if (bp->gone || bp->parked)
 		return true;
 	if (bp->abilities && bpfhv_read(bp, BPFHV_REG_EXT_ACK) != bp->abilities)
 		return true;
@@ -102,10 +102,10 @@ static bool bpfhv_is_back(struct bpfhv_priv *bp)
 /* Starts a NIC that is down from the device's power-on state. */
 int bpfhv_start_over(struct bpfhv_priv *bp)
 {
-	int err;
+	int err = bpfhv_unpark(bp);
 
-	pci_set_master(bp->pdev);
-	err = bpfhv_discover(bp);
+	if (!err)
+		err = bpfhv_discover(bp);
 	if (!err)
 		err = bpfhv_load_set(bp);
 	if (!err)

@@ -210,6 +210,19 @@ void bpfhv_rx_release(struct bpfhv_queue *q, struct bpfhv_ring *r)
 	bpfhv_ring_reset(r);
 }
 
+/* Has the pages outlive their release. */
+void bpfhv_rx_keep(struct bpfhv_queue *q)
+{
+	struct bpfhv_ring *rings[] = { q->old, q->cur, q->next };
+	unsigned int n;
+	u32 i;
+
+	for (n = 0; n < ARRAY_SIZE(rings); n++)
+		for (i = 0; rings[n] && i < rings[n]->n_bufs; i++)
+			if (rings[n]->slots[i].page)
+				get_page(rings[n]->slots[i].page);
+}
+
 static void bpfhv_rx_drain_ring(struct bpfhv_queue *q, struct bpfhv_ring *r)
 {
 	if (!r)
