@@ -3,11 +3,13 @@
  * and its removal meanwhile leaves nothing behind.
  */
 import assert from "node:assert/strict";
+import { appendFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { packageRoot } from "../../src/vm/guest-parts.ts";
 import { ALARM } from "../support/vm/alarms.ts";
-import { type Failure, failures, gapTable, STALL_MS } from "../support/vm/failures.ts";
+import { diagnosis } from "../support/vm/diagnosis.ts";
+import { type Failure, failures, type Gap, gapTable } from "../support/vm/failures.ts";
 import {
   buildModule,
   type Guest,
@@ -30,6 +32,10 @@ const HOST = "10.88.0.1";
 const PEER = "10.88.0.2";
 const FAILURES = Number(process.env.BPFHV_FAILURES ?? (isFull ? 200 : 6));
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
+/** Stops of a server after which the guest has given its device up. */
+const LONG_STALLS = isFull ? 3 : 0;
+/** A file to which each gap is appended, as a line of JSON. */
+const GAPS = process.env.BPFHV_GAPS;
 /** Addresses of the NIC whose server stalls. */
 const OTHER_HOST = "10.89.0.1";
 const OTHER_PEER = "10.89.0.2";
@@ -122,6 +128,25 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
     await guest.check(`sleep 1.5; ip link set eth0 up; ${REACHED}`);
   });
 
+  test("driver takes a device that was left enabled, in either version of the ABI", async () => {
+    let kept = 0;
+    for (const abi of ["version1=1 allow_unverified=1", ""]) {
+      await guest.check("ethtool -K eth0 rx off");
+      // What the driver writes when it is removed does not reach the device.
+      nic.mode = "gone";
+      await guest.check("ethtool -d eth0 >/dev/null; rmmod bpfhv");
+      nic.mode = "honest";
+      kept++;
+      assert.equal(
+        (await guest.check("dmesg")).split("buffers: they are never freed").length,
+        kept + 1,
+      );
+      await guest.check(`insmod ${MODULE} ${abi}; ${UP}`);
+      await guest.check(REACHED);
+      assert.match(await guest.check("ethtool -k eth0"), /rx-checksumming: on/);
+    }
+  });
+
   test("interface goes on with its set when another cannot be fetched for ethtool -K", async () => {
     const generation = await counter("generation");
     nic.mode = "no programs";
@@ -138,12 +163,13 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
     await guest.check(`ethtool -K eth0 rx off; ${REACHED}; ethtool -K eth0 rx on; ${REACHED}`);
   });
 
-  async function begin({ mode, guest: what, stall }: Failure): Promise<void> {
+  /** @returns what may be over after the failure only: the whole guest waits for the register */
+  async function begin({ mode, guest: what, stall }: Failure): Promise<Promise<unknown>[]> {
     nic.mode = mode;
     if (stall !== null) process.kill(slow.pid, "SIGSTOP");
     if (what === "no memory") await guest.check(`echo Y >${FAIL}`);
     if (what !== null) await guest.check(`(${RESET()}) >/dev/null 2>&1 &`);
-    if (stall === "read") await guest.check("ethtool -d eth1 >/dev/null 2>&1 &");
+    return stall === "read" ? [guest.check("ethtool -d eth1 >/dev/null 2>&1 &")] : [];
   }
 
   async function end({ guest: what }: Failure): Promise<void> {
@@ -155,13 +181,16 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
   /** Lets it fail, for a while. @returns the longest time without replies, in milliseconds */
   async function fail(failure: Failure, forMs: number, replies: Replies): Promise<number> {
     const start = performance.now();
+    let left: Promise<unknown>[] = [];
     try {
-      await begin(failure);
+      left = await begin(failure);
       await sleep(start + forMs - performance.now());
     } finally {
       await end(failure);
     }
-    await replies.flow(60_000, () => `after ${failure.name}: ${guest.serialLog().slice(-2000)}`);
+    await Promise.allSettled(left);
+    const known = async () => `after ${failure.name}:${await diagnosis(guest, [slow])}`;
+    await replies.flow(60_000, known);
     return replies.longestGapSince(start);
   }
 
@@ -174,14 +203,17 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
     await guest.check(`ping -q -i 0.2 ${HOST} >/dev/null 2>&1 &`);
     const one = new Replies(netns, ping, PEER);
     const other = new Replies(netns, ping, OTHER_PEER);
-    const gaps: { kind: string; ms: number }[] = [];
+    const gaps: Gap[] = [];
     try {
       await one.flow(10_000);
       await other.flow(10_000);
-      for (const failure of failures(random, FAILURES)) {
-        const forMs = failure.stall ? STALL_MS : 100 + random.below(isFull ? 2000 : 700);
+      for (const failure of failures(random, FAILURES, LONG_STALLS)) {
+        const forMs = failure.forMs || 100 + random.below(isFull ? 2000 : 700);
         const ms = await fail(failure, forMs, failure.stall ? other : one);
-        gaps.push({ kind: failure.name, ms });
+        const gap: Gap = { kind: failure.name, ms, forMs };
+        gaps.push(gap);
+        if (GAPS)
+          appendFileSync(GAPS, `${JSON.stringify({ n: gaps.length, seed: SEED, ...gap })}\n`);
       }
     } finally {
       one.stop();

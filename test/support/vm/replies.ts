@@ -22,12 +22,12 @@ export class Replies {
   }
 
   /** Waits until replies come regularly again, from now on. */
-  async flow(ms: number, when: () => string = () => ""): Promise<void> {
+  async flow(ms: number, when: () => Promise<string> | string = () => ""): Promise<void> {
     const now = performance.now();
     try {
       await until(ms, "replies", () => this.#times.filter((time) => time > now).length >= FLOW);
     } catch (error) {
-      throw new Error(`no replies ${when()}`, { cause: error });
+      throw new Error(`no replies ${await when()}`, { cause: error });
     }
   }
 
