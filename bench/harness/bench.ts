@@ -13,6 +13,8 @@ export interface RowSpec {
   /** Row that this one is divided by. */
   readonly baseline?: string;
   readonly aim?: Aim;
+  /** A number of events, each of which counts: neither a control nor a busy machine changes that. */
+  readonly isCount?: true;
   /** A control of the samples; without one, the fixed work beside every iteration. */
   readonly control?: string;
 }
@@ -20,7 +22,7 @@ export interface RowSpec {
 /** What one fresh process measured. */
 export interface Sample {
   /** By row. A row that this machine cannot measure is left out. */
-  readonly values: Readonly<Record<string, number>>;
+  readonly values: Readonly<Record<string, number | readonly number[]>>;
   /** The same thing measured before and after the rest, by control. */
   readonly controls?: Readonly<Record<string, readonly [first: number, last: number]>>;
   /** Facts for the header, such as a tool's version. */
@@ -79,7 +81,7 @@ export interface Against {
 
 export interface Row {
   readonly name: string;
-  /** Median of `raw`. */
+  /** Median of `raw`, which has all that the samples measured. */
   readonly value: number;
   readonly unit: string;
   readonly baseline: string | null;

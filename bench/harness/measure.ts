@@ -37,7 +37,7 @@ export async function measure(bench: Bench, plan: Plan): Promise<Result> {
       words: [...words, String(round), ...(quick ? ["quick"] : [])],
     });
   const fixedWork = async (round: number): Promise<number> =>
-    (await take(ROOT, ["fixed-work", ""], round)).values.ms!;
+    Number((await take(ROOT, ["fixed-work", ""], round)).values.ms);
   const ours: Sample[][] = [];
   const theirs: Sample[][] = [];
   const fixed: [number, number][] = [];

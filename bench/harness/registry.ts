@@ -12,6 +12,7 @@ export const NAMES = [
   "efficiency",
   "xdp",
   "mtu",
+  "live",
 ] as const;
 
 export async function loadBench(name: string): Promise<Bench> {

@@ -57,7 +57,7 @@ function makeRow(
   const ratio = base.length === 0 ? null : value / median(base);
   const judged = controls[control];
   const doubt = judged === undefined ? `no control "${control}"` : verdict(control, judged);
-  const why = doubt ?? (isSteady ? null : measured.disturbance);
+  const why = spec.isCount ? null : (doubt ?? (isSteady ? null : measured.disturbance));
   return {
     ...{ name, value: rounded(value), unit, baseline },
     ratio: ratio === null ? null : rounded(ratio),

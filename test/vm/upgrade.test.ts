@@ -20,7 +20,7 @@ import { Successors } from "../support/vm/successors.ts";
 const skip = await withoutVm();
 /** Datagrams per second, of each flow and direction, and how many of them at once. */
 const RATE = 500;
-const BURST = 32;
+const BURSTS = [32, 32];
 /** Every ordered pair of formats, each with itself, too. The last is the first. */
 const ROUND = [
   ...["sring_gso", "sring", "sring", "vring_packed", "vring_packed", "sring_gso", "sring_gso"],
@@ -88,7 +88,7 @@ describe("set that is replaced", { skip, timeout: patience(isFull ? 900_000 : 20
   });
 
   const startLoad = (port: number) =>
-    NumberedLoad.start(vm, { program, rate: RATE, burst: BURST, port, isLimited: true });
+    NumberedLoad.start(vm, { program, rate: RATE, bursts: BURSTS, port, isLimited: true });
 
   const replace = async (fields: Partial<NicSpec>) => {
     const answer = await request(vm.nic.socket, { method: "PATCH", body: fields }, LIMIT);

@@ -87,6 +87,8 @@ export class NumberedFlows {
   readonly #port: number;
   readonly #receiver: Program;
   readonly #sender: Program;
+  /** What the host's sender said at its end. */
+  #sent: Promise<string> | null = null;
 
   private constructor(vm: NicGuest, port: number, receiver: Program, sender: Program) {
     this.#vm = vm;
@@ -121,6 +123,12 @@ echo $! >/tmp/out${port}.pid`,
     return [lastGap(this.#receiver.text), lastGap(inside)];
   }
 
+  /** Ends what the host sends: a guest that can hardly keep up has time for what follows then. */
+  endSending(): Promise<string> {
+    this.#sent ??= this.#sender.stop();
+    return this.#sent;
+  }
+
   /** Ends both directions. @returns what became of them: from the guest, to the guest */
   async stop(): Promise<[Flow, Flow]> {
     const ended = (name: string) =>
@@ -128,8 +136,8 @@ echo $! >/tmp/out${port}.pid`,
         `file=/tmp/${name}${this.#port}; pid=$(cat $file.pid); kill $pid
 while [ -e /proc/$pid ]; do sleep 0.05; done; cat $file`,
       );
+    const inSent = await this.endSending();
     const outSent = await ended("out");
-    const inSent = await this.#sender.stop();
     await sleep(patience(SETTLE_MS));
     const inReceived = await ended("in");
     const outReceived = await this.#receiver.stop();

@@ -8,11 +8,12 @@ import type { NicGuest } from "./nic-guest.ts";
 import { type Faults, type Flow, NumberedFlows } from "./numbered-flows.ts";
 import { patience } from "./time.ts";
 
-const PAIRS = 2;
 /** What a TAP keeps while the guest's receiver gets no CPU. */
 const TAP_PACKETS = "10000";
 /** Packets that the limit lets through at once. */
 const LIMIT_BURST = 4;
+/** The shortest that a limit's burst may last. */
+const SHORTEST_BURST_S = 0.002;
 
 /**
  * Script for the guest before the interface is up. Its kernel's default, fq_codel, drops packets of
@@ -25,7 +26,8 @@ export interface LoadOptions {
   readonly program: string;
   /** Datagrams per second, of each flow and direction. */
   readonly rate: number;
-  readonly burst: number;
+  /** How many of them at once, by flow: a flow for each queue pair. */
+  readonly bursts: readonly number[];
   /** The first of as many as there are flows. */
   readonly port: number;
   /** The server sends for the guest as fast as the flows together, and no faster. */
@@ -42,28 +44,30 @@ export class NumberedLoad {
   }
 
   static async start(vm: NicGuest, options: LoadOptions): Promise<NumberedLoad> {
-    const { port, isLimited, ...rest } = options;
+    const { port, bursts, isLimited, ...rest } = options;
     vm.netns.exec(["ip", "link", "set", "tap0", "txqueuelen", TAP_PACKETS]);
     if (isLimited) {
-      const burst = Math.max(LIMIT_BURST, Math.ceil(PAIRS * rest.rate * 0.002));
-      await setRate(vm, `tx-packets=${PAIRS * rest.rate}/${burst}`);
+      const rate = bursts.length * rest.rate;
+      const burst = Math.max(LIMIT_BURST, Math.ceil(rate * SHORTEST_BURST_S));
+      await setRate(vm, `tx-packets=${rate}/${burst}`);
     }
     const flows = [];
-    for (let cpu = 0; cpu < PAIRS; cpu++) {
-      flows.push(await NumberedFlows.start(vm, { ...rest, port: port + cpu, cpu }));
+    for (const [cpu, burst] of bursts.entries()) {
+      flows.push(await NumberedFlows.start(vm, { ...rest, burst, port: port + cpu, cpu }));
     }
     return new NumberedLoad(vm, flows);
   }
 
-  /** @returns as `NumberedFlows.gaps`, flow by flow */
-  async gaps(): Promise<number[]> {
+  /** @returns as `NumberedFlows.gaps`, of so many flows */
+  async gaps(flows = this.#flows.length): Promise<number[]> {
     const all = [];
-    for (const flow of this.#flows) all.push(...(await flow.gaps()));
+    for (const flow of this.#flows.slice(0, flows)) all.push(...(await flow.gaps()));
     return all;
   }
 
   /** Ends all flows. @returns what became of them: from the guest, to the guest, … */
   async end(): Promise<Flow[]> {
+    for (const flow of this.#flows) await flow.endSending();
     await setRate(this.#vm, "none");
     const ends = [];
     for (const flow of this.#flows) ends.push(...(await flow.stop()));
