@@ -13,7 +13,7 @@ export interface RowSpec {
   /** Row that this one is divided by. */
   readonly baseline?: string;
   readonly aim?: Aim;
-  /** A number of events, each of which counts: neither a control nor a busy machine changes that. */
+  /** A number of events, each of which counts, whatever the controls and the machine did. */
   readonly isCount?: true;
   /** A control of the samples; without one, the fixed work beside every iteration. */
   readonly control?: string;

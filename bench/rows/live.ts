@@ -11,7 +11,7 @@
 import { withoutVm } from "../../test/support/vm/requirements.ts";
 import type { Bench, Result, RowSpec, Sample, SampleOptions } from "../harness/bench.ts";
 import { LiveGuest } from "../harness/live-guest.ts";
-import { markdown, valueCell } from "../harness/report.ts";
+import { digits, markdown } from "../harness/report.ts";
 
 const SHARE = 0.6;
 
@@ -107,7 +107,10 @@ const countOf = ({ rows }: Result, name: string): number =>
   rows.find((row) => row.name === name)?.raw.length ?? 0;
 
 function table(result: Result): string {
-  const cell = (name: string): string => valueCell(result, name);
+  const cell = (name: string): string => {
+    const row = result.rows.find((each) => each.name === name);
+    return row === undefined ? "-" : digits(row.value);
+  };
   const faults = (what: string): string[] =>
     ["lost", "duplicated", "reordered"].map((fault) => cell(`${what}.${fault}`));
   const gaps = (what: string): string[] => [cell(`${what}.gapMs`), cell(`${what}.gapMaxMs`)];
@@ -120,7 +123,7 @@ function table(result: Result): string {
     ["take-over", `${countOf(result, "takeover.pauseMs")}`, ...faults("takeover")].concat(
       gaps("takeover"),
     ),
-    ["restart for a set", "", cell("upgrade.controlLost"), "", "", "", ""],
+    ["restart", "-", cell("upgrade.controlLost"), "-", "-", "-", "-"],
   ]);
 }
 
@@ -135,7 +138,7 @@ function picture({ rows }: Result): string {
       const inside = raw[i]!.filter((gap) => isIn(gap, from)).length;
       const bar = "#".repeat(Math.ceil((40 * inside) / Math.max(1, raw[i]!.length)));
       const label = i === 0 ? `${from === 1 ? 0 : from} to ${2 * from} ms` : "";
-      return `${label.padEnd(14)} ${kind.padEnd(8)} ${bar} ${inside}`.trimEnd();
+      return `${label.padEnd(15)} ${kind.padEnd(8)} ${bar} ${inside}`.trimEnd();
     }),
   );
   return ["```", ...lines, "```"].join("\n");
