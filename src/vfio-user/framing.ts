@@ -56,6 +56,8 @@ export class MessageStream {
   /** With a journal: bytes of the last receive, which are still in the socket; and where it began. */
   #peeked = 0;
   #peekedAt = 0;
+  /** Of these, bytes at the front that a process which crashed has executed. */
+  #passed = 0;
 
   constructor(journal: MessageJournal | null = null) {
     this.#journal = journal;
@@ -72,8 +74,8 @@ export class MessageStream {
     // The kernel ends a receive after bytes that carry descriptors.
     this.emptied = n < RECEIVE_BYTES && this.#receiver.fds.length === 0;
     if (n <= 0) return n;
-    this.#end += n;
-    if (this.#receiver.fds.length > 0) this.#keepFds();
+    this.#end += n - this.#passed;
+    if (this.#receiver.fds.length > 0) this.#keepFds(n);
     return n;
   }
 
@@ -82,12 +84,17 @@ export class MessageStream {
     const n = this.#receiver.peekAt(fd, at, RECEIVE_BYTES);
     this.#peeked = Math.max(n, 0);
     this.#peekedAt = this.#end;
+    this.#passed = Math.min(journal.unconsumed, this.#peeked);
+    // They cannot be taken alone: descriptors behind them would go, too.
+    if (this.#passed > 0) {
+      this.bytes.copyWithin(this.#end, this.#end + this.#passed, this.#end + n);
+    }
     return n;
   }
 
   /** Of the current message: its end in what the last receive brought. */
   get endInReceived(): number {
-    return this.#start - this.#peekedAt;
+    return this.#start - this.#peekedAt + this.#passed;
   }
 
   /** The current message began in an earlier receive. */
@@ -120,7 +127,11 @@ export class MessageStream {
   }
 
   /** The kernel ends a receive after bytes that carry descriptors: they belong to the last byte. */
-  #keepFds(): void {
+  #keepFds(n: number): void {
+    if (n === this.#passed) {
+      for (const fd of this.#receiver.fds) closePeer(fd);
+      return;
+    }
     this.#fds.push(...this.#receiver.fds);
     this.#fdsAt = this.#end - 1;
     if (this.#fds.length > MAX_FDS) throw new FramingError("too many descriptors in one message");

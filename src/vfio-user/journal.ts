@@ -43,7 +43,7 @@ export class MessageJournal {
   readonly #scratch: number;
   readonly #received: CountedMessage;
   readonly #sent: CountedMessage;
-  /** `executed` when the last peek was made. */
+  /** `consumed` when the last peek was made. */
   #base = 0;
 
   constructor(memory: Mapping) {
@@ -80,8 +80,13 @@ export class MessageJournal {
 
   /** Call it before the socket is peeked at. */
   begin(): void {
-    this.#base = this.#word(WORD.executed);
+    this.#base = this.#word(WORD.consumed);
     this.#words[WORD.lookedAt] = sinceBoot();
+  }
+
+  /** Bytes at the front of the socket that are executed: after a crash there may be some. */
+  get unconsumed(): number {
+    return (this.#word(WORD.executed) - this.#word(WORD.consumed)) | 0;
   }
 
   /** Milliseconds since the socket was last looked at, by whichever process. */
@@ -126,8 +131,8 @@ export class MessageJournal {
   }
 
   /**
-   * After a crash: takes what was executed and is still in the socket, and sends the answer that
-   * was not sent.
+   * After a crash: finds out what was executed and is still in the socket, and sends the answer
+   * that was not sent.
    * @param saved `executed` of the state that was saved last
    * @returns false if the socket and the journal contradict each other
    */
@@ -140,9 +145,7 @@ export class MessageJournal {
       this.#set(WORD.consumed, (this.#word(WORD.consumed) + count) | 0);
     }
     this.#received.reset();
-    const left = (this.#word(WORD.executed) - this.#word(WORD.consumed)) | 0;
-    if (left < 0 || left > MAX_MESSAGE + SCRATCH_BYTES) return false;
-    this.consume(fd, left);
+    if (this.unconsumed < 0 || this.unconsumed > MAX_MESSAGE + SCRATCH_BYTES) return false;
     const size = this.#word(WORD.replySize);
     if (size <= 0 || size > MAX_MESSAGE || this.#sent.count > 0) return true;
     if (this.#word(WORD.replyAt) !== this.#word(WORD.executed)) return true;
