@@ -1,6 +1,6 @@
 /**
- * Changes of a running NIC's port: the guest does not notice
- * them, and each packet is accounted for.
+ * Changes of a running NIC's port, and other processes that serve it: the guest needs no help, and
+ * each packet is accounted for.
  */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -8,10 +8,11 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { DROP_COUNTERS } from "../../src/memory/counters.ts";
+import type { NicStatus } from "../../src/nic/status.ts";
 import { untilAnswered } from "../support/vm/first-answer.ts";
 import { Netns } from "../support/vm/harness.ts";
 import { NicGuest } from "../support/vm/nic-guest.ts";
-import { withoutVm } from "../support/vm/requirements.ts";
+import { isFull, withoutVm } from "../support/vm/requirements.ts";
 import { patience, sleep, until } from "../support/vm/time.ts";
 
 const skip = await withoutVm();
@@ -19,8 +20,16 @@ const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 const run = promisify(execFile);
 const CHANGES = 10;
 const PINGS = 600;
+const KILLS = isFull ? 20 : 1;
+/** The server's end, and when it comes. */
+const ENDS: readonly NodeJS.Signals[] = [...Array(KILLS).fill("SIGKILL"), "SIGTERM"];
 const ECHO_REPLY = "Type0";
 const ECHO_REQUEST = "Type8";
+
+interface Kept {
+  readonly pid: number;
+  readonly crash: { readonly times: number; readonly lost: number };
+}
 
 describe("port of a running NIC", { skip, timeout: patience(180_000) }, () => {
   let vm: NicGuest;
@@ -28,7 +37,7 @@ describe("port of a running NIC", { skip, timeout: patience(180_000) }, () => {
   const ports: string[] = [];
 
   before(async () => {
-    vm = await NicGuest.start({ label: "port" });
+    vm = await NicGuest.start({ label: "port", kept: true });
     second = Netns.make("second");
     second.addTap({ name: "tap1", address: "10.88.0.1/24" });
     // As when a host's bridge moves: for the guest it is the same neighbour.
@@ -134,6 +143,51 @@ describe("port of a running NIC", { skip, timeout: patience(180_000) }, () => {
     await setPort(ports[0]);
     await until(5000, "the link to come up", async () => (await carrier()).trim() === "1");
     assert.equal(await carrierChanges(), changes + 2);
+    assert.equal(await vm.pings(), 0);
+  });
+
+  /** Of the process that serves, under the keeper. */
+  const server = async () => (await vm.nic.status().catch(() => null)) as (NicStatus & Kept) | null;
+
+  /** Ends the server. @returns the status of the next one */
+  async function replaceServer(signal: NodeJS.Signals): Promise<NicStatus & Kept> {
+    const { pid } = (await server())!;
+    process.kill(pid, signal);
+    const next = async () => {
+      const status = await server();
+      return status?.pid !== pid && status?.step === "enabled" ? status : null;
+    };
+    await until(patience(30_000), "the next server", async () => (await next()) !== null);
+    return (await next())!;
+  }
+
+  test("stays with the guest when its server is killed, and when it is restarted", async (t) => {
+    const changes = await carrierChanges();
+    await vm.guest.check(untilAnswered("10.88.0.1"));
+    for (const signal of ENDS) {
+      await vm.guest.check("ping -n -i 0.02 -c 100 10.88.0.1 >/tmp/ping.txt 2>&1 &");
+      await sleep(300);
+      const { crash } = await replaceServer(signal);
+      await vm.guest.check("while pidof ping >/dev/null; do sleep 0.1; done");
+      const ping = await vm.guest.check("cat /tmp/ping.txt");
+      const received = Number(/, (\d+) (packets )?received/.exec(ping)?.[1]);
+      const longest = /= [\d.]+\/[\d.]+\/([\d.]+)/.exec(ping)?.[1];
+      t.diagnostic(
+        `${signal}: ${received} of 100, longest ${longest} ms, ${JSON.stringify(crash)}`,
+      );
+      assert.ok(received >= 100 - crash.lost, `${received} received, ${crash.lost} told lost`);
+      assert.doesNotMatch(ping, /DUP|duplicates/);
+    }
+    assert.equal(await carrierChanges(), changes, "the guest's link never changed");
+    assert.equal((await server())?.crash.times, KILLS);
+    assert.equal(await vm.pings(), 0);
+  });
+
+  test("is there for the guest's next driver after that, also when it is killed meanwhile", async () => {
+    await vm.guest.check("rmmod bpfhv");
+    const loading = vm.load();
+    await replaceServer("SIGKILL");
+    await loading;
     assert.equal(await vm.pings(), 0);
   });
 });

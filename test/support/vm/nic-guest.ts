@@ -39,6 +39,8 @@ export class NicGuest {
       serve?: readonly string[];
       guest?: Partial<GuestOptions>;
       multiQueue?: boolean;
+      /** The server is under a keeper: see `ServedNic.startKept`. */
+      kept?: boolean;
       label?: string;
       /** A root port for the NIC. */
       bus?: Device;
@@ -52,7 +54,8 @@ export class NicGuest {
     try {
       const multiQueue = options.multiQueue ?? false;
       netns.addTap({ name: "tap0", address: `${HOST}/24`, multiQueue });
-      nic = await ServedNic.start(`--net=tap:tap0,netns=${netns.name}`, ...(options.serve ?? []));
+      const words = [`--net=tap:tap0,netns=${netns.name}`, ...(options.serve ?? [])];
+      nic = await (options.kept ? ServedNic.startKept(...words) : ServedNic.start(...words));
       const guest = await startGuest({
         ...pluggedInto(options.bus, nic.socket),
         ...options.guest,

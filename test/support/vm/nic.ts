@@ -27,12 +27,11 @@ export class ServedNic {
   readonly #forget: () => void;
   #log = "";
 
-  private constructor(folder: string, args: readonly string[]) {
+  private constructor(folder: string, args: readonly string[], before: readonly string[]) {
     this.#folder = folder;
     this.socket = join(folder, "nic.sock");
-    this.#child = spawn(process.execPath, [MAIN, "serve", "--socket", this.socket, ...args], {
-      stdio: ["ignore", "ignore", "pipe"],
-    });
+    const words = [MAIN, ...before, "serve", "--socket", this.socket, ...args];
+    this.#child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", "pipe"] });
     this.#child.stderr?.on("data", (chunk) => {
       this.#log += chunk;
     });
@@ -46,8 +45,17 @@ export class ServedNic {
   }
 
   /** Starts one and waits for its reply. `args` are those of `bpfhv serve`, without `--socket`. */
-  static async start(...args: readonly string[]): Promise<ServedNic> {
-    const nic = new ServedNic(mkdtempSync(join(tmpdir(), "bpfhv-nic-")), args);
+  static start(...args: readonly string[]): Promise<ServedNic> {
+    return ServedNic.#start(args, []);
+  }
+
+  /** Under a keeper, which `pid` is then. */
+  static startKept(...args: readonly string[]): Promise<ServedNic> {
+    return ServedNic.#start(args, ["keep", "--"]);
+  }
+
+  static async #start(args: readonly string[], before: readonly string[]): Promise<ServedNic> {
+    const nic = new ServedNic(mkdtempSync(join(tmpdir(), "bpfhv-nic-")), args, before);
     const died = nic.exit.then(({ code }) => {
       throw new Error(`bpfhv serve ended with ${code}: ${nic.log}`);
     });
