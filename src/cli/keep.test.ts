@@ -174,6 +174,31 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
     assert.deepEqual([load.result.duplicated, load.result.reordered], [0, 0]);
   });
 
+  test("completes a replacement when the server is killed in the middle of it", async () => {
+    const load = connect(true);
+    const { device } = (await look())!;
+    const other = device === "sring" ? "vring_packed" : "sring";
+    const { upgrade } = load.driver;
+    // Between its cuts: the guest publishes to rings of both sets.
+    const step = upgrade.step.bind(upgrade);
+    let cuts = 0;
+    upgrade.step = () => {
+      if (upgrade.phase === "cut" && cuts++ === 1) process.kill(pid, "SIGKILL");
+      return step();
+    };
+    load.start();
+    await flows(load);
+    await assert.rejects(changeSpec(keeper.socket, { device: other }));
+    await next();
+    await until("the next set", async () => (await look())?.device === other);
+    await flows(load);
+    // The spec has followed: nothing is to be changed any more.
+    const { generation } = (await look())!;
+    assert.equal((await changeAndLook({ device: other })).generation, generation);
+    await load.stop();
+    assert.deepEqual([load.result.duplicated, load.result.reordered], [0, 0]);
+  });
+
   test("loses nothing when the server is stopped, and another one starts", async () => {
     const load = connect();
     load.start();

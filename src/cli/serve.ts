@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { Events } from "../control/events.ts";
 import { HandOver } from "../control/hand-over.ts";
 import { NicFailed, type NicOptions } from "../control/handle.ts";
-import type { KeptServer } from "../control/kept-server.ts";
+import type { KeptServer, SetFields } from "../control/kept-server.ts";
 import { NicGroup } from "../control/nic-group.ts";
 import { nicOptions } from "../control/nic-options.ts";
 import { NicService, type WantedNic } from "../control/nic-service.ts";
@@ -14,7 +14,7 @@ import type { NicSource } from "../control/take-over.ts";
 import { nicWorker, type WaitingWorker } from "../control/waiting-worker.ts";
 import type { RingFormat } from "../devices/format.ts";
 import { failure, Usage } from "../errors.ts";
-import { mtuNotice } from "../nic/config.ts";
+import { mtuNotice, offeredFeatures } from "../nic/config.ts";
 import { loadDevice } from "./device-option.ts";
 import { Lifetime } from "./lifetime.ts";
 import { LOG_LEVELS, Log } from "./log.ts";
@@ -75,13 +75,16 @@ type Wanted = Partial<WantedNic> & { readonly spec: NicSpec };
 
 /** @param n its place among the NICs */
 async function taskOf(wanted: Wanted, kept: KeptServer | null, n: number): Promise<Task> {
-  const { next = null, metadata } = wanted;
-  let spec = wanted.spec;
-  let loaded = await loadDevice(spec.device);
-  if (next !== null && kept?.source?.isOf(n, loaded.format.name, spec) === false) {
-    spec = next;
-    loaded = await loadDevice(spec.device);
-  }
+  const { next = null } = wanted;
+  const source = kept?.source ?? null;
+  const task = await taskFor(wanted.spec, wanted.metadata);
+  if (next === null || source === null) return task;
+  if (source.isReplacing(n)) return { ...task, next };
+  return source.isOf(n, setOf(task)) ? task : taskFor(next, wanted.metadata);
+}
+
+async function taskFor(spec: NicSpec, metadata: boolean | undefined): Promise<Task> {
+  const loaded = await loadDevice(spec.device);
   const task = nicOptions(spec, loaded);
   const { format } = loaded;
   if (metadata === undefined) return { spec, format, task };
@@ -90,7 +93,15 @@ async function taskOf(wanted: Wanted, kept: KeptServer | null, n: number): Promi
   return { spec, format, task: { ...task, nic, metadata } };
 }
 
+function setOf({ format, task: { nic } }: Task): SetFields {
+  const { rxBufs, txBufs } = nic;
+  const features = offeredFeatures({ ...nic, device: format });
+  return { format: format.name, rxBufs, txBufs, features };
+}
+
 interface Task {
+  /** The guest is moving on to the set of this one. */
+  readonly next?: NicSpec;
   readonly spec: NicSpec;
   readonly format: RingFormat;
   readonly task: NicOptions;
@@ -107,6 +118,8 @@ interface Serving {
   readonly kept: KeptServer | null;
   /** What the NICs are to be, for after a crash. */
   readonly saves: () => void;
+  /** Sets that guests are moving on to. */
+  readonly nextOf: ReadonlyMap<NicService, NicSpec>;
 }
 
 interface Start {
@@ -163,7 +176,9 @@ async function serve(tasks: readonly Task[], start: Start, worker: WaitingWorker
   };
   try {
     const saves = () => kept?.save(nics);
-    await run({ group, flags, account, log, life, served, source, kept, saves });
+    const nextOf = new Map<NicService, NicSpec>();
+    for (const [n, { next }] of tasks.entries()) if (next !== undefined) nextOf.set(nics[n], next);
+    await run({ group, flags, account, log, life, served, source, kept, saves, nextOf });
     log.info("stopped");
   } catch (error) {
     throw error instanceof NicFailed ? failure(error.message) : error;
@@ -214,9 +229,16 @@ async function run(serving: Serving): Promise<void> {
 }
 
 /** With NICs of another server. If any cannot be taken over, none is. @throws CommandError */
-async function goOn(source: NicSource, { group, flags, life, served }: Serving): Promise<void> {
+async function goOn(
+  source: NicSource,
+  { group, flags, life, served, nextOf }: Serving,
+): Promise<void> {
   const nics = group.running;
-  await group.each(async (nic) => void (await nic.ship()));
+  await group.each(async (nic) => {
+    await nic.ship();
+    const next = nextOf.get(nic);
+    if (next !== undefined) await nic.prepareNext(next);
+  });
   if (nics.length < source.nics.length || group.running.length < nics.length) {
     await source.fail("a NIC has failed in the new server");
     return group.ended;

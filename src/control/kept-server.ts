@@ -13,7 +13,6 @@ import { KeptRecord } from "./kept-record.ts";
 import type { NicHandOver, NicService, WantedNic } from "./nic-service.ts";
 import type { FileAccess } from "./peer-access.ts";
 import { readSpec } from "./read-spec.ts";
-import type { NicSpec } from "./spec.ts";
 import type { NicSource } from "./take-over.ts";
 
 const MAX_NICS = 256;
@@ -158,7 +157,19 @@ function leftBehind(
 }
 
 interface Served {
-  served?: { server?: { connection?: number } };
+  served?: {
+    server?: { connection?: number };
+    nic?: { generation?: Partial<SetFields>; upgrade?: unknown };
+  };
+}
+
+const SET_FIELDS = ["format", "rxBufs", "txBufs", "features"] as const;
+
+export interface SetFields {
+  readonly format: string;
+  readonly rxBufs: number;
+  readonly txBufs: number;
+  readonly features: number;
 }
 
 /** A client that connected when no state was saved any more. @returns all names */
@@ -230,14 +241,20 @@ export class KeptSource implements NicSource {
     return this.#handOvers;
   }
 
-  /** Which spec the NIC had: a replacement may have been complete, and the process not know. */
-  isOf(n: number, format: string, { rxBufs, txBufs }: NicSpec): boolean {
-    const record = this.#handOvers[n].record as {
-      served?: { nic?: { generation?: Readonly<Record<string, unknown>> } };
-    };
-    const generation = record?.served?.nic?.generation ?? {};
-    const { format: name, rxBufs: rx, txBufs: tx } = generation;
-    return name === format && rx === rxBufs && tx === txBufs;
+  /** Which set the NIC had: a replacement may have been complete, and the process not know. */
+  isOf(n: number, set: SetFields): boolean {
+    const generation = this.#nic(n).generation ?? {};
+    return SET_FIELDS.every((field) => generation[field] === set[field]);
+  }
+
+  /** The guest had agreed to the next set, and not moved all rings. */
+  isReplacing(n: number): boolean {
+    return this.#nic(n).upgrade !== undefined;
+  }
+
+  /** Not checked: for choices whose outcome is. */
+  #nic(n: number): { generation?: Partial<SetFields>; upgrade?: unknown } {
+    return (this.#handOvers[n].record as Served | null)?.served?.nic ?? {};
   }
 
   async commit(): Promise<void> {

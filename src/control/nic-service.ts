@@ -11,7 +11,7 @@ import type { GroupedNic } from "./nic-group.ts";
 import type { FileAccess } from "./peer-access.ts";
 import { describeAction } from "./plan.ts";
 import { type ProvedPrograms, provedPrograms } from "./programs.ts";
-import { replaceSet } from "./replace-set.ts";
+import { finishSet, type MadeSet, makeSet, replaceSet } from "./replace-set.ts";
 import type { Served } from "./routes.ts";
 import { RunningNic, type Status } from "./running-nic.ts";
 import type { NicSpec } from "./spec.ts";
@@ -71,6 +71,8 @@ export class NicService implements GroupedNic {
   /** Of the NIC's socket; 0: it is not there, or its worker has removed it. */
   #inode = 0;
   #isFrozen = false;
+  /** The set that the guest is taking, until `goOn`. */
+  #made: MadeSet | undefined;
   /** Until `goOn`: then its file is this process's to remove. */
   #inherited: InheritedSocket | undefined;
 
@@ -223,6 +225,32 @@ export class NicService implements GroupedNic {
     await this.worker.request("go-on");
     if (this.#inherited !== undefined) this.#listen(this.#inherited);
     this.#inherited = undefined;
+    if (this.#made !== undefined && this.next !== null) {
+      void this.#finishNext(this.#made, this.next);
+      this.#made = undefined;
+    }
+  }
+
+  /**
+   * The process that had the NIC crashed while the guest replaced its set by this one. Call it
+   * before `takeOver`.
+   */
+  async prepareNext(next: NicSpec): Promise<void> {
+    this.next = next;
+    this.#made = await makeSet(this.worker, next);
+    await this.worker.request("prepare-set", this.#made.order);
+  }
+
+  /** Goes on with that, after `goOn`. */
+  async #finishNext(made: MadeSet, next: NicSpec): Promise<void> {
+    const finished = finishSet(this.worker, made, (text) => this.say("info", text));
+    const wanted = { ...next, socket: resolve(next.socket) };
+    try {
+      await this.nic.continueReplacing(wanted, finished);
+      this.#proving = finished;
+    } catch (error) {
+      this.say("warn", (error as Error).message);
+    }
   }
 
   /** Once it was handed over: a crash leaves nothing to go on with. */

@@ -25,6 +25,20 @@ export async function replaceSet(
   wanted: NicSpec,
   log: (text: string) => void,
 ): Promise<ProvedPrograms> {
+  const made = await makeSet(worker, wanted);
+  await worker.request(REPLACE, made.order);
+  return finishSet(worker, made, log);
+}
+
+/** A set that a worker can load. */
+export interface MadeSet {
+  readonly order: SetOrder;
+  readonly proved: ProvedPrograms;
+  readonly format: string;
+}
+
+/** Compiles and proves, and has the worker load the format. @throws Error that says why */
+export async function makeSet(worker: NicWorker, wanted: NicSpec): Promise<MadeSet> {
   const device = await prepareDevice(resolveDevice(wanted.device));
   const format = await loadFormat(device, wanted.device);
   const { nic } = nicOptions(wanted, { device, format });
@@ -35,10 +49,18 @@ export async function replaceSet(
     ...{ features: offeredFeatures({ ...nic, device: format }), limitMs: VERDICT_MS },
     mayLose: wanted.acceptLoss,
   };
-  await worker.request(REPLACE, order);
+  return { order, proved, format: format.name };
+}
+
+/** Waits until the guest has taken the set, or not. @throws Error that says why not */
+export async function finishSet(
+  worker: NicWorker,
+  { proved, format }: MadeSet,
+  log: (text: string) => void,
+): Promise<ProvedPrograms> {
   const report = await outcomeOf(worker);
   if (report.state !== "done") throw failure(`set ${report.generation} ${wordsOf(report)}`);
-  log(`set ${report.generation} (${format.name}) ${wordsOf(report)}`);
+  log(`set ${report.generation} (${format}) ${wordsOf(report)}`);
   return proved;
 }
 

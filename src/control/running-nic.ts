@@ -115,12 +115,23 @@ export class RunningNic {
   async #replace(actions: readonly Action[]): Promise<void> {
     const fields = Object.fromEntries(actions.map(({ field, to }) => [field, to]));
     const wanted: NicSpec = { ...this.#spec, ...fields };
+    await this.#become(wanted, this.#options.replace(wanted));
+  }
+
+  async #become(wanted: NicSpec, replaced: Promise<unknown>): Promise<void> {
     this.isReplacing = true;
     try {
-      await this.#options.replace(wanted);
+      await replaced;
       this.#spec = wanted;
     } finally {
       this.isReplacing = false;
     }
+  }
+
+  /** A process that crashed had begun to replace programs and rings. Other changes wait. */
+  continueReplacing(wanted: NicSpec, replaced: Promise<unknown>): Promise<void> {
+    const done = this.#become(wanted, replaced).then(() => this.#options.changed?.([]));
+    this.#last = done.catch(() => {});
+    return done;
   }
 }

@@ -20,6 +20,8 @@ export interface QueueRecord {
   readonly current: RingRecord | null;
   readonly retiring: RingRecord | null;
   readonly counters: CountersRecord;
+  /** While the queue's set is being replaced, for after a crash. */
+  readonly next?: RingRecord;
 }
 
 export interface RingRecord {
@@ -34,6 +36,10 @@ export interface RingRecord {
   readonly broken: boolean;
   /** True: the process that served it crashed; `position` is null. */
   readonly interrupted?: boolean;
+  /** It was negotiated with these; missing: with the NIC's. */
+  readonly features?: number;
+  /** Of a retiring ring: nothing is left in it. */
+  readonly drained?: boolean;
 }
 
 interface RunRecord {
@@ -46,15 +52,19 @@ interface RunRecord {
 const LAST_ADDRESS = 2 ** 53 - 1;
 const MAX_PAGES = MAX_CONTEXT_SIZE / CONTEXT_PAGE;
 
-/** @param crash the record is for after a crash: then positions are found in the guest's memory */
-export function saveQueue(queue: Queue, crash = false): QueueRecord {
-  const { enabled, current, retiring, counters } = queue;
+/**
+ * @param crash the record is for after a crash: then positions are found in the guest's memory
+ * @param replaces the guest has agreed to the next set
+ */
+export function saveQueue(queue: Queue, crash = false, replaces = false): QueueRecord {
+  const { enabled, current, retiring, next, counters } = queue;
   return {
     version: 1,
     enabled,
     current: current === null ? null : saveRing(current, crash),
     retiring: retiring === null ? null : saveRing(retiring, crash),
     counters: saveCounters(counters),
+    ...(replaces && next !== null ? { next: saveRing(next, crash) } : {}),
   };
 }
 
@@ -70,6 +80,8 @@ function saveRing(entry: RegisteredRing<HostRing>, crash: boolean): RingRecord {
     position: crash ? null : ring === null ? entry.position : ring.save(),
     broken: entry.broken,
     ...(crash ? { interrupted: true } : {}),
+    ...(crash && entry.features !== null ? { features: entry.features } : {}),
+    ...(crash && entry.drained ? { drained: true } : {}),
   };
 }
 
@@ -102,7 +114,10 @@ export function prepareQueue(
   if (queue.current !== null || queue.retiring !== null) throw new Error(`${name} is in use`);
   const { enabled, rings, counters } = readRecord(name, value, 1, (record) => ({
     enabled: record.flag("enabled"),
-    rings: [readRing(record, "current"), readRing(record, "retiring")],
+    rings: [
+      ...[readRing(record, "current"), readRing(record, "retiring")],
+      record.has("next") ? readRing(record, "next") : null,
+    ],
     counters: prepareCounters(`${name}.counters`, record.inner("counters"), queue.counters),
   }));
   if (rings[1] !== null && !enabled) {
@@ -121,9 +136,10 @@ export function prepareQueue(
   try {
     const current = make("current", rings[0]);
     const retiring = make("retiring", rings[1]);
+    const next = make("next", rings[2]);
     const commit = (): void => {
       counters();
-      queue.adopt(enabled, current, retiring);
+      queue.adopt(enabled, current, retiring, next);
     };
     return { enabled, registered: current !== null, commit, cancel };
   } catch (error) {
@@ -151,6 +167,8 @@ function readRing(queue: RecordReader, name: string): RingRecord | null {
     position: record.inner("position") === null ? null : record.whole("position", 0, 2 ** 32 - 1),
     broken: record.flag("broken"),
     interrupted: record.has("interrupted") && record.flag("interrupted"),
+    ...(record.has("features") ? { features: record.whole("features", 0, 2 ** 32 - 1) } : {}),
+    drained: record.has("drained") && record.flag("drained"),
   };
   if (!validQueueBufs(ring.bufs)) record.refuse("bufs", "use a power of two from 16 to 8192");
   record.end();
@@ -193,6 +211,8 @@ function makeRing(
   ring.position = record.position;
   ring.stopped = record.broken;
   ring.interrupted = record.interrupted === true;
+  ring.features = record.features ?? null;
+  ring.drained = record.drained === true;
   return ring;
 }
 

@@ -103,12 +103,15 @@ export abstract class Queue<Ring extends HostRing = HostRing> {
     enabled: boolean,
     current: RegisteredRing<HostRing> | null,
     retiring: RegisteredRing<HostRing> | null,
+    next: RegisteredRing<HostRing> | null = null,
   ): void {
     this.enabled = enabled;
     // A ring is made by this queue when it is attached.
     this.current = current as RegisteredRing<Ring> | null;
     this.retiring = retiring as RegisteredRing<Ring> | null;
-    this.retiring?.retire(null);
+    this.next = next as RegisteredRing<Ring> | null;
+    this.retiring?.retire(this.retiring.features);
+    if (this.current !== null) this.configure(this.current.format, this.current.bufs);
   }
 
   /**

@@ -2,6 +2,7 @@
  * The NIC for stock QEMU, as the harness of its worker runs it: device model and vfio-user server.
  */
 import type { ProgramSets } from "../devices/program-set.ts";
+import { Generation } from "../nic/generation.ts";
 import { Nic } from "../nic/nic.ts";
 import { startReplacement } from "../nic/replace.ts";
 import { nicStatus } from "../nic/status.ts";
@@ -114,6 +115,13 @@ function verbsOf(nic: Nic, frontend: VfioUserFrontend, parts: Parts): Served["ve
       if (offered !== features) {
         parts.log("warn", "offloads stay off: the port was opened for a format without them");
       }
+    },
+    /** After a crash in the middle of a replacement, before the NIC is restored. */
+    "prepare-set": ({ device, rxBufs, txBufs, features, sets }: SetOrder) => {
+      const format = parts.formatOf(device);
+      const offered = parts.metadata ? features : 0;
+      nic.prepared = new Generation({ id: 1, format, rxBufs, txBufs, features: offered });
+      nic.prepared.ship(sets);
     },
     "set-report": () => nic.upgrade.report,
     "set-filter": (filtered: boolean) => {

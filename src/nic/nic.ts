@@ -48,6 +48,8 @@ export class Nic {
   running: Generation;
   /** The generation that is to replace the running one. */
   wanted: Generation | null = null;
+  /** After a crash in the middle of a replacement: the set that the guest has agreed to. */
+  prepared: Generation | null = null;
   readonly upgrade: Upgrade = new Upgrade(this);
   state = newNicState();
   host: NicHost | null = null;

@@ -42,6 +42,14 @@ export interface NicRecord {
   readonly answer?: number;
   /** The highest number of a set so far. Missing: that of the current one. */
   readonly lastId?: number;
+  /** A replacement that the guest has agreed to, for after a crash. */
+  readonly upgrade?: UpgradeRecord;
+}
+
+interface UpgradeRecord {
+  readonly phase: "go" | "cutting";
+  readonly wanted: GenerationRecord;
+  readonly selectedFeatures: number;
 }
 
 export interface GenerationRecord {
@@ -67,7 +75,7 @@ const EVENTS = Object.values(EVENT).reduce<number>((bits, bit) => bits | bit, 0)
 export function saveNic(nic: Nic, crash = false): NicRecord {
   const { link, refusals, upgrade } = nic;
   const withdraws = crash && (upgrade.phase === "staged" || upgrade.phase === "asked");
-  if (upgrade.phase !== "idle" && !withdraws) {
+  if (upgrade.phase !== "idle" && !crash) {
     throw new RecordError(`nic: set ${nic.wanted?.id} is being taken: withdraw it, or wait`);
   }
   const cut = (text: string): string => text.slice(0, MAX_MESSAGE);
@@ -85,12 +93,19 @@ export function saveNic(nic: Nic, crash = false): NicRecord {
       last: cut(refusals.last),
       latest: Object.fromEntries(latest),
     },
-    queues: nic.queues.map((queue) => saveQueue(queue, crash)),
+    queues: nic.queues.map((queue) => saveQueue(queue, crash, upgrade.agreed)),
     // Rare: the driver looks at a set that has been withdrawn.
     ...(upgrade.view === 0 ? {} : { view: upgrade.view }),
     ...(upgrade.lastId === 0 ? {} : { lastId: upgrade.lastId }),
     ...(withdraws ? { answer: ANSWER.WITHDRAWN } : answerOf(upgrade.answer)),
+    ...saveUpgrade(nic),
   };
+}
+
+function saveUpgrade({ upgrade, wanted }: Nic): { upgrade?: UpgradeRecord } {
+  const { phase, selectedFeatures } = upgrade;
+  if (wanted === null || (phase !== "go" && phase !== "cutting")) return {};
+  return { upgrade: { phase, wanted: saveGeneration(wanted), selectedFeatures } };
 }
 
 const answerOf = (answer: number) => (answer === ANSWER.PENDING ? {} : { answer });
@@ -144,7 +159,10 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
     if (!answers.some((each) => each === answer)) record.refuse("answer", "use one of the ABI");
     // Contexts stay registered while bus mastering is off: mapping does not access memory.
     const memory = nic.host?.memory ?? null;
-    const surroundings = { memory, formats: [running.format] };
+    const upgrade = record.has("upgrade") ? prepareUpgrade(record, nic) : null;
+    const { prepared: other } = nic;
+    const formats = upgrade === null ? [running.format] : [running.format, other!.format];
+    const surroundings = { memory, formats };
     for (const [i, queue] of queues.entries()) {
       prepared.push(prepareQueue(`nic.queues[${i}]`, records[i], queue, surroundings));
     }
@@ -163,6 +181,7 @@ function prepareNic(nic: Nic, value: unknown, prepared: PreparedQueue[]): () => 
       nic.link.wasUp = link.wasUp;
       for (const queue of prepared) queue.commit();
       nic.serve();
+      upgrade?.();
     };
   });
 }
@@ -176,6 +195,23 @@ function prepareGeneration(name: string, value: unknown, running: Generation): (
       record.whole(field, running[field], running[field]);
     }
     return () => running.renumber(id);
+  });
+}
+
+/** The set must be there, with its programs. */
+function prepareUpgrade(record: RecordReader, nic: Nic): () => void {
+  const { prepared } = nic;
+  if (prepared === null) return record.refuse("upgrade", "the guest's next set is not known here");
+  return readPart(record, "upgrade", (part) => {
+    const phase = part.one("phase", ["go", "cutting"]);
+    const generation = prepareGeneration("nic.upgrade.wanted", part.inner("wanted"), prepared);
+    const features = part.bits("selectedFeatures", prepared.features);
+    return () => {
+      generation();
+      nic.wanted = prepared;
+      nic.prepared = null;
+      nic.upgrade.resumeCut(phase, features);
+    };
   });
 }
 

@@ -90,6 +90,17 @@ export class Upgrade {
     this.lastId = lastId;
   }
 
+  /** Goes on with a replacement that the guest has agreed to. */
+  resumeCut(phase: "go" | "cutting", selectedFeatures: number): void {
+    this.phase = phase;
+    this.#state = phase;
+    this.selectedFeatures = selectedFeatures;
+    this.#stagedAt = performance.now();
+    this.#readyAt = this.#stagedAt;
+    const offloads = receiveOffloads(selectedFeatures);
+    for (const pair of this.#nic.pairs) pair.lowerReceiveOffloads(offloads);
+  }
+
   /* What the host does */
 
   /** Offers a complete set to a driver that has acknowledged OVERLAP and enabled the NIC. */
