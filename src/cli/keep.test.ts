@@ -126,8 +126,8 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
     assert.deepEqual([duplicated, reordered], [0, 0]);
     assert.ok(lost <= crash.lost, `${lost} lost, ${crash.lost} counted`);
     assert.ok(crash.lost <= TIMES * MOST_LOST, `${crash.lost} counted`);
-    // On a machine that is busy, as long as it takes to start two processes thrice.
-    assert.ok(Math.max(...gaps) <= Math.max(BACK_MS, 3 * startMs));
+    // A machine that is busy, as with this load, has the CPU time for a start much later.
+    assert.ok(Math.max(...gaps) <= Math.max(BACK_MS, 10 * startMs));
   });
 
   test("is back when the server is killed while the guest registers, and idle", async () => {

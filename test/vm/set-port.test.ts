@@ -11,7 +11,7 @@ import { DROP_COUNTERS } from "../../src/memory/counters.ts";
 import type { NicStatus } from "../../src/nic/status.ts";
 import { untilAnswered } from "../support/vm/first-answer.ts";
 import { Netns } from "../support/vm/harness.ts";
-import { NicGuest } from "../support/vm/nic-guest.ts";
+import { MODULE, NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 import { patience, sleep, until } from "../support/vm/time.ts";
 
@@ -150,12 +150,16 @@ describe("port of a running NIC", { skip, timeout: patience(180_000) }, () => {
   const server = async () => (await vm.nic.status().catch(() => null)) as (NicStatus & Kept) | null;
 
   /** Ends the server. @returns the status of the next one */
-  async function replaceServer(signal: NodeJS.Signals): Promise<NicStatus & Kept> {
+  async function replaceServer(
+    signal: NodeJS.Signals,
+    least: "enabled" | "guest attached" = "enabled",
+  ): Promise<NicStatus & Kept> {
     const { pid } = (await server())!;
     process.kill(pid, signal);
     const next = async () => {
       const status = await server();
-      return status?.pid !== pid && status?.step === "enabled" ? status : null;
+      if (status === null || status.pid === pid) return null;
+      return least === "enabled" && status.step !== "enabled" ? null : status;
     };
     await until(patience(30_000), "the next server", async () => (await next()) !== null);
     return (await next())!;
@@ -164,30 +168,34 @@ describe("port of a running NIC", { skip, timeout: patience(180_000) }, () => {
   test("stays with the guest when its server is killed, and when it is restarted", async (t) => {
     const changes = await carrierChanges();
     await vm.guest.check(untilAnswered("10.88.0.1"));
+    const count = 100 * ENDS.length;
+    await vm.guest.check(`ping -n -i 0.01 -c ${count} 10.88.0.1 >/tmp/ping.txt 2>&1 &`);
     for (const signal of ENDS) {
-      await vm.guest.check("ping -n -i 0.02 -c 100 10.88.0.1 >/tmp/ping.txt 2>&1 &");
       await sleep(300);
+      const since = performance.now();
       const { crash } = await replaceServer(signal);
-      await vm.guest.check("while pidof ping >/dev/null; do sleep 0.1; done");
-      const ping = await vm.guest.check("cat /tmp/ping.txt");
-      const received = Number(/, (\d+) (packets )?received/.exec(ping)?.[1]);
-      const longest = /= [\d.]+\/[\d.]+\/([\d.]+)/.exec(ping)?.[1];
-      t.diagnostic(
-        `${signal}: ${received} of 100, longest ${longest} ms, ${JSON.stringify(crash)}`,
-      );
-      assert.ok(received >= 100 - crash.lost, `${received} received, ${crash.lost} told lost`);
-      assert.doesNotMatch(ping, /DUP|duplicates/);
+      const ms = (performance.now() - since).toFixed();
+      t.diagnostic(`${signal}: the next one after ${ms} ms, ${JSON.stringify(crash)}`);
     }
+    await vm.guest.check("while pidof ping >/dev/null; do sleep 0.1; done");
+    const ping = await vm.guest.check("cat /tmp/ping.txt");
+    const received = Number(/, (\d+) (packets )?received/.exec(ping)?.[1]);
+    const { crash } = (await server())!;
+    t.diagnostic(`${received} of ${count} pings`);
+    assert.ok(received >= count - crash.lost, `${received} received, ${crash.lost} told lost`);
+    assert.doesNotMatch(ping, /DUP|duplicates/);
     assert.equal(await carrierChanges(), changes, "the guest's link never changed");
-    assert.equal((await server())?.crash.times, KILLS);
-    assert.equal(await vm.pings(), 0);
+    assert.equal(crash.times, KILLS);
   });
 
-  test("is there for the guest's next driver after that, also when it is killed meanwhile", async () => {
+  test("is there for the guest's next driver when its server is killed while that loads", async () => {
     await vm.guest.check("rmmod bpfhv");
-    const loading = vm.load();
-    await replaceServer("SIGKILL");
+    const loading = vm.guest.check(`insmod ${MODULE}`);
+    await replaceServer("SIGKILL", "guest attached");
     await loading;
+    // On a busy machine the next server may come too late: then the driver tries again.
+    await vm.guest.check("while ! ip link show eth0; do sleep 0.1; done >/dev/null 2>&1");
+    await vm.configure();
     assert.equal(await vm.pings(), 0);
   });
 });
