@@ -27,10 +27,10 @@ const REFUSED: Readonly<Record<string, readonly [string, number]>> = {
   "a name with a colon": ["FDSTORE=1\nFDNAME=a:b", 1],
   "an empty name": ["FDSTORE=1\nFDNAME=", 1],
   "a name that is too long": [`FDSTORE=1\nFDNAME=${"x".repeat(256)}`, 1],
-  "a name with a byte that is no character": ["FDSTORE=1\nFDNAME=\u00ff", 1],
+  "a name with a byte beyond ASCII": ["FDSTORE=1\nFDNAME=\u00ff", 1],
   "two descriptors of one name": ["FDSTORE=1\nFDNAME=a", 2],
   "descriptors that are not to be stored": ["READY=1", 3],
-  "bytes that are no assignments": ["\0\u0001=\n\n==", 1],
+  "bytes without an assignment": ["\0\u0001=\n\n==", 1],
 };
 
 for (const [what, [text, count]] of Object.entries(REFUSED)) {

@@ -18,7 +18,7 @@ export class FdStore {
   readonly #fds = new Map<string, number>();
   readonly #complain: (text: string) => void;
 
-  /** @param complain is told what is refused */
+  /** @param complain hears what is refused */
   constructor(complain: (text: string) => void) {
     this.#complain = complain;
   }

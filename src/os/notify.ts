@@ -22,7 +22,7 @@ export class Notifier {
   readonly #memory: Mapping = mapAnonymous(LONGEST);
   readonly #bytes = new Uint8Array(this.#memory.view(0, LONGEST));
 
-  /** @param path of the manager's socket; "@" before the name of an abstract one. @throws OsError */
+  /** @param path "@" before the name of an abstract socket. @throws OsError */
   constructor(path: string) {
     this.#fd = newSocket();
     const length = putUnixAddress("connect", path);

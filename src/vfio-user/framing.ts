@@ -53,7 +53,7 @@ export class MessageStream {
   /** The last receive took all that had arrived. */
   emptied = true;
   readonly #journal: MessageJournal | null;
-  /** With a journal: bytes of the last receive, which are still in the socket; and where it began. */
+  /** With a journal: bytes of the last receive, still in the socket; and where it began. */
   #peeked = 0;
   #peekedAt = 0;
   /** Of these, bytes at the front that a process which crashed has executed. */
