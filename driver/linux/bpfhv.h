@@ -3,7 +3,6 @@
 #ifndef BPFHV_H
 #define BPFHV_H
 
-#include <linux/kthread.h>
 #include <linux/pci.h>
 #include <linux/workqueue.h>
 
@@ -26,25 +25,8 @@
 #define BPFHV_MAX_IDLE_POLLS	64
 /* Least time between two reads of EVENT and STATUS. */
 #define BPFHV_CTRL_GAP		(HZ / 10)
-/* Upgrades accepted in a second. */
-#define BPFHV_MAX_UPGRADES	10
-
-enum bpfhv_phase {
-	BPFHV_IDLE,
-	BPFHV_STAGE,	/* the next set is being verified */
-	BPFHV_PRIME,	/* its receive rings are being filled */
-	BPFHV_DRAIN,	/* the host has agreed; the old rings are being emptied */
-};
-
-/* The replacement of the set while packets flow. Under RTNL. */
-struct bpfhv_upgrade {
-	enum bpfhv_phase phase;
-	struct bpfhv_gen *next;
-	unsigned long since;	/* when the phase began */
-	unsigned long wait;	/* before the next look */
-	unsigned long retired;	/* bit q: nobody uses the old ring of queue q */
-	bool tell;		/* the stack does not know the features of the set yet */
-};
+/* Least time between two resets: a misbehaving host must not keep a CPU busy. */
+#define BPFHV_RESET_GAP		HZ
 
 struct bpfhv_priv {
 	struct net_device *netdev;
@@ -78,16 +60,17 @@ struct bpfhv_priv {
 	u64 recoveries;		/* starts from the device's power-on state */
 	u64 recovery_failures;
 	u64 upgrades;
-	u64 upgrades_delayed;	/* above BPFHV_MAX_UPGRADES */
-	unsigned long upgrade_window;	/* when upgrade_count started */
-	unsigned int upgrade_count;
+	u64 upgrades_delayed;	/* too soon after the one before */
+	unsigned long upgrade_next;	/* the earliest next one, in jiffies */
 	int ctrl_irq;		/* 0: it has no vector */
 	char irq_name[48];
 	struct delayed_work ctrl_work;
 	struct delayed_work recover_work;
+	struct delayed_work set_work;
 	struct delayed_work watch_work;
 	struct delayed_work upgrade_work;
 	struct bpfhv_upgrade upgrade;
+	struct bpfhv_load load;
 	struct kthread_worker *loader;	/* the thread that makes generations */
 	u32 coalesce;		/* the COALESCE register */
 	struct bpfhv_flow_hash hash;
@@ -192,7 +175,8 @@ const char *bpfhv_prog_name(enum bpfhv_prog_id id);
 /* loader.c */
 int bpfhv_loader_start(struct bpfhv_priv *bp);
 void bpfhv_loader_stop(struct bpfhv_priv *bp);
-struct bpfhv_gen *bpfhv_gen_create(struct bpfhv_priv *bp);
+void bpfhv_load_start(struct bpfhv_priv *bp);
+void bpfhv_load_finish(struct bpfhv_priv *bp);
 int bpfhv_gen_prepare(struct bpfhv_gen *gen, const struct bpfhv_code *code);
 
 /* gen.c */
@@ -218,6 +202,7 @@ void bpfhv_set_features_from_selected(struct bpfhv_priv *bp);
 void bpfhv_want_later_features(struct bpfhv_priv *bp);
 netdev_features_t bpfhv_fix_features(struct net_device *dev, netdev_features_t features);
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features);
+void bpfhv_restore_features(struct bpfhv_priv *bp);
 int bpfhv_tx_metadata(struct bpfhv_ring *r, struct sk_buff *skb);
 bool bpfhv_tx_can_send(const struct bpfhv_ring *r, struct sk_buff *skb);
 struct sk_buff *bpfhv_tx_sw_fallback(const struct bpfhv_ring *r, struct sk_buff *skb);
@@ -305,9 +290,16 @@ void bpfhv_abandon(struct bpfhv_priv *bp);
 void bpfhv_update_mtu(struct bpfhv_priv *bp);
 void bpfhv_update_link(struct bpfhv_priv *bp);
 
+/* set.c */
+bool bpfhv_may_work(const struct bpfhv_priv *bp);
+int bpfhv_set_begin(struct bpfhv_priv *bp, enum bpfhv_load_reason why);
+bool bpfhv_set_wait(struct bpfhv_priv *bp);
+int bpfhv_set_end(struct bpfhv_priv *bp);
+void bpfhv_set_drop(struct bpfhv_priv *bp);
+int bpfhv_renew(struct bpfhv_priv *bp, u32 before);
+void bpfhv_set_work(struct work_struct *work);
+
 /* control.c */
-int bpfhv_load_set(struct bpfhv_priv *bp);
-int bpfhv_renew(struct bpfhv_priv *bp);
 void bpfhv_ctrl_work(struct work_struct *work);
 
 /* recover.c */
@@ -340,6 +332,7 @@ void bpfhv_set_rx_mode(struct net_device *dev);
 int bpfhv_set_mac_address(struct net_device *dev, void *addr);
 
 /* qstats.c */
+void bpfhv_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *s);
 void bpfhv_qstats_init(struct bpfhv_priv *bp);
 void bpfhv_show_napi(struct bpfhv_priv *bp, bool up);
 

@@ -16,6 +16,7 @@
 #include <linux/filter.h>
 #include <linux/hrtimer.h>
 #include <linux/kref.h>
+#include <linux/kthread.h>
 #include <linux/netdevice.h>
 #include <linux/u64_stats_sync.h>
 #include <net/xdp.h>
@@ -92,6 +93,44 @@ struct bpfhv_gen {
 	unsigned int n_progs;
 	unsigned int n_rings;
 	struct bpfhv_ring rings[];
+};
+
+enum bpfhv_load_reason {
+	BPFHV_LOAD_START,	/* from the device's power-on state */
+	BPFHV_LOAD_FEATURES,	/* the user switched some */
+	BPFHV_LOAD_UPGRADE,	/* the original's handshake */
+};
+
+/* The load of a set while the NIC is down: see set.c. */
+struct bpfhv_load {
+	struct kthread_work work;
+	struct completion made;	/* gen is the result, or an error */
+	struct bpfhv_gen *gen;
+	int nice;
+	/* Under RTNL: */
+	bool pending;
+	enum bpfhv_load_reason why;
+	unsigned long since;
+	const struct bpfhv_gen *replaced;	/* not to be used: it may have been freed */
+	u32 switched_off;	/* features, while it was made, and before that */
+	u32 switched_off_before;
+};
+
+enum bpfhv_phase {
+	BPFHV_IDLE,
+	BPFHV_STAGE,	/* the next set is being verified */
+	BPFHV_PRIME,	/* its receive rings are being filled */
+	BPFHV_DRAIN,	/* the host has agreed; the old rings are being emptied */
+};
+
+/* The replacement of the set while packets flow. Under RTNL. */
+struct bpfhv_upgrade {
+	enum bpfhv_phase phase;
+	struct bpfhv_gen *next;
+	unsigned long since;	/* when the phase began */
+	unsigned long wait;	/* before the next look */
+	unsigned long retired;	/* bit q: nobody uses the old ring of queue q */
+	bool tell;		/* the stack does not know the features of the set yet */
 };
 
 struct bpfhv_stats {

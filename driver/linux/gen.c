@@ -79,10 +79,17 @@ static void bpfhv_report_refusal(const struct bpfhv_gen *gen, enum bpfhv_prog_id
 			    id << 24 | where);
 }
 
-/* A set that is made beside another one is given up in the middle if the NIC stops. */
+/*
+ * A set that is made beside another one is given up in the middle if the NIC stops, and any but the
+ * first one when the driver leaves.
+ */
 static bool bpfhv_is_unwanted(const struct bpfhv_gen *gen)
 {
-	return gen->staged && (READ_ONCE(gen->bp->dying) || READ_ONCE(gen->bp->upgrade.next) != gen);
+	const struct bpfhv_priv *bp = gen->bp;
+
+	if (READ_ONCE(bp->dying))
+		return bp->gen;
+	return gen->staged && READ_ONCE(bp->upgrade.next) != gen;
 }
 
 static int bpfhv_ring_load(struct bpfhv_gen *gen, struct bpfhv_ring *r, bool tx,

@@ -50,6 +50,7 @@ void bpfhv_stop_work(struct bpfhv_priv *bp)
 	bpfhv_allow_work(bp, false);
 	cancel_delayed_work_sync(&bp->ctrl_work);
 	cancel_delayed_work_sync(&bp->recover_work);
+	cancel_delayed_work_sync(&bp->set_work);
 	cancel_delayed_work_sync(&bp->upgrade_work);
 	cancel_delayed_work_sync(&bp->filter_work);
 }

@@ -145,7 +145,6 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct net_device *dev;
 	struct bpfhv_priv *bp;
-	struct bpfhv_gen *gen;
 	int err;
 
 	err = bpfhv_enable_pci(pdev);
@@ -161,8 +160,10 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	spin_lock_init(&bp->work_lock);
 	bp->last_ctrl = jiffies - BPFHV_CTRL_GAP;
 	bp->not_before = jiffies;
+	bp->upgrade_next = jiffies;
 	INIT_DELAYED_WORK(&bp->ctrl_work, bpfhv_ctrl_work);
 	INIT_DELAYED_WORK(&bp->recover_work, bpfhv_recover_work);
+	INIT_DELAYED_WORK(&bp->set_work, bpfhv_set_work);
 	INIT_DELAYED_WORK(&bp->watch_work, bpfhv_watch_work);
 	INIT_DELAYED_WORK(&bp->upgrade_work, bpfhv_upgrade_work);
 	pci_set_drvdata(pdev, bp);
@@ -182,12 +183,13 @@ static int bpfhv_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (err)
 		goto delete_queues;
 	bpfhv_negotiate(bp);
-	gen = bpfhv_gen_create(bp);
-	if (IS_ERR(gen)) {
-		err = PTR_ERR(gen);
+	bpfhv_load_start(bp);
+	bpfhv_load_finish(bp);
+	if (IS_ERR(bp->load.gen)) {
+		err = PTR_ERR(bp->load.gen);
 		goto stop_loader;
 	}
-	bpfhv_gen_use(bp, gen);
+	bpfhv_gen_use(bp, bp->load.gen);
 	bpfhv_init_netdev(bp);
 	netif_set_real_num_tx_queues(dev, bp->n_pairs);
 	netif_set_real_num_rx_queues(dev, bp->n_pairs);
@@ -234,6 +236,7 @@ static void bpfhv_remove(struct pci_dev *pdev)
 	unregister_netdev(bp->netdev);
 	bpfhv_abandon(bp);
 	bpfhv_free_irqs(bp);
+	bpfhv_set_drop(bp);
 	bpfhv_loader_stop(bp);
 	bpfhv_gen_use(bp, NULL);
 	bpfhv_delete_queues(bp);
@@ -247,11 +250,7 @@ static void bpfhv_shutdown(struct pci_dev *pdev)
 {
 	struct bpfhv_priv *bp = pci_get_drvdata(pdev);
 
-	bpfhv_stop_work(bp);
-	rtnl_lock();
-	netif_device_detach(bp->netdev);
-	bpfhv_down(bp);
-	rtnl_unlock();
+	bpfhv_pause(bp);
 	pci_clear_master(pdev);
 	bpfhv_read(bp, BPFHV_REG_STATUS);
 }

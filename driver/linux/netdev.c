@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/* The network device: up, down, link, MTU, counters. */
+/* The network device: up, down, link, MTU. */
 #include <linux/etherdevice.h>
 #include <linux/rtnetlink.h>
 
@@ -232,9 +232,21 @@ void bpfhv_down(struct bpfhv_priv *bp)
 static int bpfhv_open(struct net_device *dev)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
+	int err;
 
+	/* The end of the load starts it. */
+	if (bp->load.pending)
+		return 0;
 	/* The device may have been reset since the NIC was down. */
-	return bpfhv_forgot(bp) ? bpfhv_start_over(bp) : bpfhv_up(bp);
+	if (!bpfhv_forgot(bp))
+		return bpfhv_up(bp);
+	err = bpfhv_start_over(bp);
+	if (!err && bpfhv_set_wait(bp)) {
+		bp->upgrade.tell = true;
+		bpfhv_set_end(bp);
+	}
+	/* If that failed it is tried again until it succeeds. */
+	return err;
 }
 
 static int bpfhv_stop(struct net_device *dev)
@@ -296,33 +308,6 @@ static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 	netdev_err(dev, "transmit queue %u timed out: %u of %u buffers outstanding\n",
 		   txqueue, outstanding, n_bufs);
 	bpfhv_recover(bp, BPFHV_TROUBLE_STUCK);
-}
-
-static void bpfhv_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *s)
-{
-	struct bpfhv_priv *bp = netdev_priv(dev);
-	unsigned int i, start;
-
-	for (i = 0; i < bpfhv_n_queues(bp); i++) {
-		struct bpfhv_queue *q = &bp->queues[i];
-		struct bpfhv_stats now;
-
-		do {
-			start = u64_stats_fetch_begin(&q->sync);
-			now = q->stats;
-		} while (u64_stats_fetch_retry(&q->sync, start));
-		if (q->tx) {
-			s->tx_packets += now.packets;
-			s->tx_bytes += now.bytes;
-			s->tx_dropped += now.dropped;
-			s->tx_errors += now.errors;
-		} else {
-			s->rx_packets += now.packets;
-			s->rx_bytes += now.bytes;
-			s->rx_dropped += now.dropped;
-			s->rx_errors += now.errors;
-		}
-	}
 }
 
 const struct net_device_ops bpfhv_netdev_ops = {

@@ -112,9 +112,21 @@ void bpfhv_want_later_features(struct bpfhv_priv *bp)
 	dev->wanted_features |= bpfhv_managed_features() & ~dev->hw_features;
 }
 
+/* Shows the receive features in use again, after the set for others failed behind ethtool -K. */
+void bpfhv_restore_features(struct bpfhv_priv *bp)
+{
+	const netdev_features_t receive = NETIF_F_RXCSUM | NETIF_F_GRO_HW;
+	struct net_device *dev = bp->netdev;
+
+	bpfhv_show_features(bp);
+	dev->features = (dev->features & ~receive) | (bp->features & receive);
+	netdev_features_change(dev);
+}
+
 /*
  * ethtool -K. Transmit features concern only the stack. Receive features concern the host: they are
- * negotiated again, and the programs are fetched again.
+ * negotiated again, and the programs are fetched again. If that takes longer it ends without the
+ * caller, who holds RTNL.
  */
 int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 {
@@ -142,11 +154,12 @@ int bpfhv_set_features(struct net_device *dev, netdev_features_t features)
 	if (off == before)
 		return 0;
 	bp->switched_off = off;
-	err = bpfhv_renew(bp);
-	if (err) {
-		bp->switched_off = before;
-		return err;
-	}
+	/* The end of the load sees it. */
+	if (bp->load.pending)
+		return 0;
+	err = bpfhv_renew(bp, before);
+	if (err)
+		return err == -EINPROGRESS ? 0 : err;
 	/* The new set may support less than was requested. */
 	bpfhv_show_features(bp);
 	bpfhv_xdp_show(bp);

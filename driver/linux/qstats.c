@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * What the kernel's netdev family shows of queues (Documentation/netlink/specs/netdev.yaml): their
- * statistics, and which NAPI instance serves a receive queue.
+ * Statistics of the NIC, and what the kernel's netdev family shows of queues
+ * (Documentation/netlink/specs/netdev.yaml): their statistics, and which NAPI instance serves a
+ * receive queue.
  */
 #include "bpfhv.h"
-
-#if BPFHV_HAS_STAT_OPS
-#include <net/netdev_queues.h>
 
 static void bpfhv_read_stats(struct bpfhv_queue *q, struct bpfhv_stats *now)
 {
@@ -17,6 +15,33 @@ static void bpfhv_read_stats(struct bpfhv_queue *q, struct bpfhv_stats *now)
 		*now = q->stats;
 	} while (u64_stats_fetch_retry(&q->sync, start));
 }
+
+void bpfhv_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *s)
+{
+	struct bpfhv_priv *bp = netdev_priv(dev);
+	unsigned int i;
+
+	for (i = 0; i < bpfhv_n_queues(bp); i++) {
+		struct bpfhv_queue *q = &bp->queues[i];
+		struct bpfhv_stats now;
+
+		bpfhv_read_stats(q, &now);
+		if (q->tx) {
+			s->tx_packets += now.packets;
+			s->tx_bytes += now.bytes;
+			s->tx_dropped += now.dropped;
+			s->tx_errors += now.errors;
+		} else {
+			s->rx_packets += now.packets;
+			s->rx_bytes += now.bytes;
+			s->rx_dropped += now.dropped;
+			s->rx_errors += now.errors;
+		}
+	}
+}
+
+#if BPFHV_HAS_STAT_OPS
+#include <net/netdev_queues.h>
 
 static void bpfhv_set_stop(struct netdev_queue_stats_tx *stats, u64 stops)
 {

@@ -20,8 +20,6 @@
 /* The same if a VMM stops this machine for each look, in wait for its host. */
 #define BPFHV_SLOW_LOOK_MAX	(60 * HZ)
 #define BPFHV_SLOW_LOOK_MS	500
-/* Least time between two resets: a misbehaving host must not keep a CPU busy. */
-#define BPFHV_RESET_GAP		HZ
 /*
  * Period in which completions are expected of a transmit queue in use, and after how many the
  * device is looked at. A look is a risk, so it comes late: a VMM whose host is stopped for a while
@@ -99,18 +97,14 @@ static bool bpfhv_is_back(struct bpfhv_priv *bp)
 	return false;
 }
 
-/* Starts a NIC that is down from the device's power-on state. */
+/* Begins to start a NIC that is down from the device's power-on state. */
 int bpfhv_start_over(struct bpfhv_priv *bp)
 {
 	int err = bpfhv_unpark(bp);
 
 	if (!err)
 		err = bpfhv_discover(bp);
-	if (!err)
-		err = bpfhv_load_set(bp);
-	if (!err)
-		bp->recoveries++;
-	return err;
+	return err ? err : bpfhv_set_begin(bp, BPFHV_LOAD_START);
 }
 
 static void bpfhv_reinit(struct bpfhv_priv *bp)
@@ -119,15 +113,8 @@ static void bpfhv_reinit(struct bpfhv_priv *bp)
 
 	bpfhv_detach(bp);
 	err = bpfhv_start_over(bp);
-	if (err) {
+	if (err)
 		bpfhv_recover_later(bp, err);
-		return;
-	}
-	bp->not_before = jiffies + BPFHV_RESET_GAP;
-	netdev_info(bp->netdev, "recovered\n");
-	bpfhv_set_features_from_selected(bp);
-	/* For what the device reported meanwhile. */
-	bpfhv_schedule(bp, &bp->ctrl_work, 0);
 }
 
 /* Down and up. Returns false if more must be done. */
@@ -170,7 +157,7 @@ void bpfhv_recover_work(struct work_struct *work)
 					     recover_work);
 
 	rtnl_lock();
-	if (READ_ONCE(bp->dying) || bp->netdev->reg_state != NETREG_REGISTERED)
+	if (!bpfhv_may_work(bp))
 		goto out;
 	/* It may have been gone again since the last success cleared the bit. */
 	if (bp->gone)
@@ -221,11 +208,14 @@ void bpfhv_watch(struct bpfhv_priv *bp)
 	bpfhv_schedule(bp, &bp->watch_work, BPFHV_WATCH_GAP);
 }
 
-/* Before suspend, or a reset of the device by the kernel. */
+/* Before suspend, shutdown, or a reset of the device by the kernel. */
 void bpfhv_pause(struct bpfhv_priv *bp)
 {
 	bpfhv_stop_work(bp);
+	/* Mostly it has ended by now, so that RTNL is not held for long. */
+	bpfhv_load_finish(bp);
 	rtnl_lock();
+	bpfhv_set_drop(bp);
 	bpfhv_detach(bp);
 	rtnl_unlock();
 }
@@ -237,7 +227,11 @@ void bpfhv_continue(struct bpfhv_priv *bp)
 	rtnl_lock();
 	WRITE_ONCE(bp->gone, false);
 	bp->backoff = 0;
-	set_bit(BPFHV_TROUBLE_LOST, &bp->trouble);
-	bpfhv_mend(bp);
+	bp->not_before = jiffies;
 	rtnl_unlock();
+	bpfhv_recover(bp, BPFHV_TROUBLE_LOST);
+	/* Wait for the first attempt. */
+	flush_delayed_work(&bp->recover_work);
+	bpfhv_load_finish(bp);
+	flush_delayed_work(&bp->set_work);
 }

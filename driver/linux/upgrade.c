@@ -316,7 +316,7 @@ void bpfhv_upgrade_work(struct work_struct *work)
 					     upgrade_work);
 
 	rtnl_lock();
-	if (!READ_ONCE(bp->dying) && bp->netdev->reg_state == NETREG_REGISTERED)
+	if (bpfhv_may_work(bp))
 		bpfhv_step(bp);
 	rtnl_unlock();
 }

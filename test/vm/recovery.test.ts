@@ -18,6 +18,7 @@ import {
   prepareGuest,
   sleep,
   startGuest,
+  until,
 } from "../support/vm/harness.ts";
 import { LyingNic } from "../support/vm/liar/lying-nic.ts";
 import { Random } from "../support/vm/liar/random.ts";
@@ -152,15 +153,59 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
     nic.mode = "no programs";
     try {
       await guest.run("ethtool -K eth0 rx off");
-      assert.ok(nic.told("no programs") > 0, "another set was asked for");
+      await until(5000, "another set is asked for", () => nic.told("no programs") > 0);
       // The device still ships no programs.
       await guest.check(REACHED);
-      assert.match(await guest.check("ethtool -k eth0"), /rx-checksumming: on/);
+      await until(5000, "the feature is on again", async () =>
+        (await guest.check("ethtool -k eth0")).includes("rx-checksumming: on"),
+      );
     } finally {
       nic.mode = "honest";
     }
     assert.equal(await counter("generation"), generation);
     await guest.check(`ethtool -K eth0 rx off; ${REACHED}; ethtool -K eth0 rx on; ${REACHED}`);
+  });
+
+  /**
+   * Runs a command that has a set loaded, and meanwhile configures another interface.
+   * @returns the times until the set is verified, and the longest of that, in 10 ms
+   */
+  async function whileLoading(command: string): Promise<[number, number]> {
+    const output = await guest.check(
+      `now() { read up rest </proc/uptime; now=\${up%.*}\${up#*.}; }
+       sets() { dmesg | grep -c "programs verified"; }
+       first=$(sets); most=0; now; start=$now
+       (${command}) >/dev/null 2>&1 &
+       while [ $(sets) = $first ]; do
+         now; from=$now
+         ip link show eth1 >/dev/null; ip addr replace ${OTHER_PEER}/24 dev eth1
+         now; [ $((now - from)) -le $most ] || most=$((now - from))
+       done
+       now; wait; echo $((now - start)) $most`,
+      { timeoutMs: 60_000 },
+    );
+    return output.trim().split(" ").map(Number) as [number, number];
+  }
+
+  test("other interface is configured at once while a set is verified", async (t) => {
+    nic.mode = "slow programs";
+    try {
+      for (const [what, command] of [
+        ["an upgrade", "true"],
+        ["ethtool -K", "ethtool -K eth0 rx off"],
+        ["recovery", RESET()],
+      ]) {
+        const [load, wait] = await whileLoading(command);
+        t.diagnostic(`${what}: ${10 * load} ms, longest wait ${10 * wait} ms`);
+        assert.ok(load > 50, `${what}: the set was verified in ${10 * load} ms`);
+        assert.ok(wait < load / 2, `${what}: ${10 * wait} of ${10 * load} ms`);
+        await guest.check(REACHED);
+      }
+    } finally {
+      nic.mode = "honest";
+    }
+    await guest.check(`ethtool -K eth0 rx on; ${REACHED}`);
+    assert.match(await guest.check("ethtool -k eth0"), /rx-checksumming: on/);
   });
 
   /** @returns what may be over after the failure only: the whole guest waits for the register */

@@ -15,7 +15,7 @@ import { viewAt } from "../../../../src/os/libc.ts";
 import type { PciDevice } from "../../../../src/vfio-user/index.ts";
 import { lyingSet } from "./lying-programs.ts";
 import { MODE, MODES, type Mode, TOLD } from "./modes.ts";
-import { flippedBlob, longBlob, refusableBlob } from "./program-lies.ts";
+import { flippedBlob, longBlob, refusableBlob, slowBlob } from "./program-lies.ts";
 import type { Random } from "./random.ts";
 import { REGISTER_LIES, type RegisterLie } from "./register-lies.ts";
 import { scribble } from "./ring-lies.ts";
@@ -49,6 +49,7 @@ export class Liar {
   #tickedAt = 0;
   #upgradedAt = 0;
   #withholds = false;
+  #isSlow = false;
   /** The guest's contexts or programs are wrong. */
   #ringsLie = false;
   #programsLie = false;
@@ -153,6 +154,10 @@ export class Liar {
       case "long programs":
         this.told(mode);
         return longBlob(programs, running.id);
+      case "slow programs":
+        this.told(mode);
+        this.#programsLie = false;
+        return slowBlob(programs, running.id);
       case "flipped programs":
         this.told(mode);
         return flippedBlob(random, programs, running.id);
@@ -208,6 +213,10 @@ export class Liar {
       this.#withholds = !this.#withholds;
       this.told("no features");
       this.#announce();
+    }
+    if (this.#isSlow !== (mode === "slow programs")) {
+      this.#isSlow = !this.#isSlow;
+      if (this.#isSlow) this.#announce();
     }
     if (mode === "rings") this.#scribble();
     else if (mode === "lying programs") this.#interrupt();

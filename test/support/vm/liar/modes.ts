@@ -13,6 +13,8 @@ export const MODES = [
   "forbidden programs",
   /** A program that runs for as long as the kernel's limit for any program allows. */
   "long programs",
+  /** An upgrade to programs that take the kernel's verifier seconds, and that it accepts. */
+  "slow programs",
   /** Program sets with flipped bits. */
   "flipped programs",
   /** Programs that the verifier accepts and that lie. */

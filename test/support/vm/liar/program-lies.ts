@@ -9,6 +9,7 @@ import {
   BLOB_HEADER,
   BLOB_PROGRAM,
   buildBlob,
+  CONTEXT,
   MAX_INSTRUCTIONS,
   OPTIONAL_PROGRAMS,
   PROGRAM_IDS,
@@ -34,6 +35,8 @@ const regs = (dst: number, src = 0): number => dst | (src << 4);
 const MOV_IMM = 0xb7;
 const MOV_REG = 0xbf;
 const ADD_REG = 0x0f;
+const ADD_IMM = 0x07;
+const JUMP_NE = 0x55;
 const LOAD_WORD = 0x61;
 const STORE_WORD = 0x62;
 const WIDE = 0x18;
@@ -90,6 +93,22 @@ const BAD_CODE: readonly (readonly Uint8Array[])[] = [
 
 /** Endless until the kernel's own limit, which is seconds: its verifier accepts it since 6.9. */
 const MAY_GOTO = [insn(0xe5, 0, 1), insn(JUMP, 0, -2)];
+
+/** Buffers that no packet has, so that what follows is verified and never runs. */
+const NEVER = 0x7fffffff;
+/**
+ * The verifier follows each of them, which takes an emulated guest 1.5 s, and four times that for
+ * twice as many.
+ */
+const ITERATIONS = 7000;
+
+const SLOW = [
+  insn(LOAD_WORD, regs(0, 1), CONTEXT.num_bufs.offset),
+  insn(JUMP_NE, regs(0), 3, NEVER),
+  insn(MOV_IMM, regs(0), 0, ITERATIONS),
+  insn(ADD_IMM, regs(0), 0, -1),
+  insn(JUMP_NE, regs(0), -2, 0),
+];
 
 const NEEDED = PROGRAM_NAMES.filter((name) => !OPTIONAL_PROGRAMS.includes(name));
 /** The driver loads only what it runs: it has a table of its own of what is outstanding. */
@@ -172,6 +191,13 @@ function misnamedBlob(random: Random, set: ProgramSet, generation: number): Uint
 export function longBlob(set: ProgramSet, generation: number): Uint8Array {
   const id = PROGRAM_IDS.rxc;
   const code = Buffer.concat([...MAY_GOTO, set.code.get(id) as Uint8Array]);
+  return buildBlob(changed(set, id, code), generation);
+}
+
+/** Returns a blob with a program that is harmless, and that takes long to verify. */
+export function slowBlob(set: ProgramSet, generation: number): Uint8Array {
+  const id = PROGRAM_IDS.rxc;
+  const code = Buffer.concat([...SLOW, set.code.get(id) as Uint8Array]);
   return buildBlob(changed(set, id, code), generation);
 }
 
