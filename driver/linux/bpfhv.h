@@ -27,6 +27,9 @@
 #define BPFHV_CTRL_GAP		(HZ / 10)
 /* Least time between two resets: a misbehaving host must not keep a CPU busy. */
 #define BPFHV_RESET_GAP		HZ
+/* Seconds without a completion before a stopped transmit queue is reset, again after as many. */
+#define BPFHV_PATIENCE_MIN	30U
+#define BPFHV_PATIENCE_MAX	480U
 
 struct bpfhv_priv {
 	struct net_device *netdev;

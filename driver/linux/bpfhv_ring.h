@@ -152,6 +152,7 @@ struct bpfhv_stats {
 	u64 xdp_redirect;
 	u64 xdp_errors;		/* not run, or not done as decided; TX: not sent */
 	u64 xdp_xmit;		/* TX: frames from XDP programs, of any NIC */
+	u64 timeouts;		/* TX: times that the queue was found stopped for 5 s */
 };
 
 #define BPFHV_N_STATS	(sizeof(struct bpfhv_stats) / sizeof(u64))
@@ -186,6 +187,7 @@ struct bpfhv_queue {
 	unsigned int idle_polls;
 	u32 watched;		/* TX: outstanding when last looked at */
 	unsigned int idle_looks;	/* TX: since the last completion */
+	unsigned int patience;	/* TX: how many of them before a stopped queue is reset */
 	struct hrtimer tx_timer;
 	struct hrtimer rx_timer;	/* RX: polls without an interrupt: no vector, no memory */
 	bool reply_expected;	/* RX: the next poll looks for one */

@@ -9,7 +9,7 @@
 static const char * const bpfhv_stat_names[] = {
 	"packets", "bytes", "dropped", "errors", "kicks", "interrupts", "stops", "no_memory",
 	"softened", "linearized", "held", "pauses", "xdp_pass", "xdp_drop", "xdp_tx",
-	"xdp_redirect", "xdp_errors", "xdp_xmit",
+	"xdp_redirect", "xdp_errors", "xdp_xmit", "timeouts",
 };
 static_assert(ARRAY_SIZE(bpfhv_stat_names) == BPFHV_N_STATS);
 

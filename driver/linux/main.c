@@ -62,6 +62,7 @@ static int bpfhv_init_queues(struct bpfhv_priv *bp)
 		q->doorbell = bp->doorbells + i * stride;
 		u64_stats_init(&q->sync);
 		if (q->tx) {
+			q->patience = BPFHV_PATIENCE_MIN;
 			__skb_queue_head_init(&q->held);
 			bpfhv_napi_add_tx(bp->netdev, &q->napi, bpfhv_tx_poll);
 			bpfhv_hrtimer_setup(&q->tx_timer, bpfhv_tx_timer);

@@ -294,6 +294,12 @@ void bpfhv_update_mtu(struct bpfhv_priv *bp)
 		bp->netdev->mtu = bp->netdev->max_mtu;
 }
 
+/*
+ * Called about every five seconds while a queue is stopped. Mostly the host is slow, or its port is
+ * blocked: a reset would lose the packets that wait for it, and help nobody. So a doorbell or an
+ * interrupt that was lost is made up for, and bpfhv_watch_work() looks whether the device still
+ * runs. The queue is reset if nothing completes for long, and after that ever more rarely.
+ */
 static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 {
 	struct bpfhv_priv *bp = netdev_priv(dev);
@@ -304,7 +310,14 @@ static void bpfhv_tx_timeout(struct net_device *dev, unsigned int txqueue)
 	__netif_tx_lock(txq, smp_processor_id());
 	outstanding = bpfhv_outstanding(q->cur);
 	n_bufs = q->cur->n_bufs;
+	bpfhv_count(q, timeouts, 1);
+	q->kick_pending = true;
+	bpfhv_tx_kick(q);
 	__netif_tx_unlock(txq);
+	napi_schedule(&q->napi);
+	if (READ_ONCE(q->idle_looks) < q->patience)
+		return;
+	q->patience = min(2 * q->patience, BPFHV_PATIENCE_MAX);
 	netdev_err(dev, "transmit queue %u timed out: %u of %u buffers outstanding\n",
 		   txqueue, outstanding, n_bufs);
 	bpfhv_recover(bp, BPFHV_TROUBLE_STUCK);

@@ -194,6 +194,8 @@ void bpfhv_watch_work(struct work_struct *work)
 			q->idle_looks++;
 		else
 			q->idle_looks = 0;
+		if (out < q->watched)
+			q->patience = BPFHV_PATIENCE_MIN;
 		stuck |= q->idle_looks && q->idle_looks % BPFHV_WATCH_LOOKS == 0;
 		q->watched = out;
 	}
