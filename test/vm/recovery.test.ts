@@ -131,10 +131,10 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
 
   test("driver takes a device that was left enabled, in either version of the ABI", async () => {
     let kept = 0;
-    for (const abi of ["version1=1 allow_unverified=1", ""]) {
+    for (const abi of ["version1=1 allow_unverified=1", "", ""]) {
       await guest.check("ethtool -K eth0 rx off");
       // What the driver writes when it is removed does not reach the device.
-      nic.mode = "gone";
+      nic.mode = "unreachable";
       await guest.check("ethtool -d eth0 >/dev/null; rmmod bpfhv");
       nic.mode = "honest";
       kept++;
@@ -144,7 +144,8 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
       );
       await guest.check(`insmod ${MODULE} ${abi}; ${UP}`);
       await guest.check(REACHED);
-      assert.match(await guest.check("ethtool -k eth0"), /rx-checksumming: on/);
+      // Version 1 does not tell which features there are besides those that were selected.
+      if (abi === "") assert.match(await guest.check("ethtool -k eth0"), /rx-checksumming: on/);
     }
   });
 

@@ -81,8 +81,8 @@ export class Liar {
         const value = honest.read(bar, offset, size);
         return bar === BAR_REGISTERS && size === 4
           ? this.#read(offset, value)
-          : this.mode === "gone"
-            ? this.#gone()
+          : this.#isSilent
+            ? this.#allOnes()
             : value;
       },
       write: (bar, offset, size, low, high) => {
@@ -92,14 +92,18 @@ export class Liar {
     };
   }
 
-  #gone(): number {
-    this.told("gone");
+  get #isSilent(): boolean {
+    return this.mode === "gone" || this.mode === "unreachable";
+  }
+
+  #allOnes(): number {
+    this.told(this.mode);
     return ALL_ONES;
   }
 
   #read(offset: number, value: number): number {
     const { mode } = this;
-    if (mode === "gone") return this.#gone();
+    if (this.#isSilent) return this.#allOnes();
     if (mode === "impossible registers") return this.#impossible(offset, value);
     if (mode === "no programs" && offset === REG.BLOB_LEN) {
       this.told(mode);
@@ -175,7 +179,7 @@ export class Liar {
 
   #swallows(offset: number, value: number): boolean {
     const { mode } = this;
-    if (mode === "gone") return true;
+    if (this.#isSilent) return true;
     if (mode === "no enable" && offset === REG.CTRL && value & ENABLE) {
       this.told(mode);
       return true;

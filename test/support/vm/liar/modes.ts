@@ -29,8 +29,10 @@ export const MODES = [
   "upgrade storm",
   /** Upgrades to sets of all the modes above. */
   "bad upgrades",
-  /** Every read returns all ones. */
+  /** Every read returns all ones, writes are lost, and it stops. */
   "gone",
+  /** The same, but it runs on. */
+  "unreachable",
   /** Never completes what the guest sends. */
   "silence",
   /** Answers no read, and does nothing else that the guest requests. */
