@@ -35,6 +35,7 @@ const FAILURES = Number(process.env.BPFHV_FAILURES ?? (isFull ? 200 : 6));
 const SEED = Number(process.env.BPFHV_SEED ?? 1);
 /** Stops of a server after which the guest has given its device up. */
 const LONG_STALLS = isFull ? 3 : 0;
+const PATIENT_KERNEL = "rcupdate.rcu_cpu_stall_timeout=120 nosoftlockup";
 /** A file to which each gap is appended, as a line of JSON. */
 const GAPS = process.env.BPFHV_GAPS;
 /** Addresses of the NIC whose server stalls. */
@@ -69,7 +70,8 @@ describe("NIC that recovers", { skip, timeout: patience(isFull ? 2_700_000 : 150
     guest = await startGuest({
       sockets: [nic.socket, slow.socket],
       // Work that runs on memory that was freed finds zeros there, and ends in an oops.
-      append: "init_on_free=1",
+      // A long stall stops the whole guest for longer than its kernel expects of a CPU.
+      append: `init_on_free=1 ${LONG_STALLS > 0 ? PATIENT_KERNEL : ""}`,
       extraFiles: { [MODULE]: await modulePath(), [NO_MEMORY]: noMemory },
     });
     const grep = "grep -l 0x0b9f /sys/bus/pci/devices/*/device";
