@@ -89,6 +89,11 @@ export interface RxPath {
    * @returns true if the guest wants an interrupt
    */
   deliver(batch: Batch): boolean;
+  /**
+   * After a crash of the process that served the ring: completes so many buffers without packets,
+   * for their sizes may be those of packets. Missing: smaller buffers do no harm.
+   */
+  discard?(count: number): void;
 }
 
 export interface TxRing extends HostRing, TxPath {}

@@ -74,6 +74,9 @@ class JoinedRx extends Joined implements RxRing {
   deliver(batch: Batch): boolean {
     return this.#path.deliver(batch);
   }
+  discard(count: number): void {
+    this.#path.discard?.(count);
+  }
 }
 
 export function joinTx(control: HostRing, path: TxPath): TxRing {

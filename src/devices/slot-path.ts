@@ -106,6 +106,15 @@ export class SlotPath implements TxPath, RxPath {
     return control.complete();
   }
 
+  discard(count: number): void {
+    const control = this.#control;
+    for (let left = Math.min(count, control.available()); left > 0; left--) {
+      this.#config.words.set(this.#slot(control.cons) + this.#len, 0);
+      control.cons = (control.cons + 1) | 0;
+    }
+    control.complete();
+  }
+
   /**
    * Skips an invalid descriptor and counts it, once. Completion is in ring order: it is skipped in
    * front of a batch; behind valid ones it ends the batch, and the next batch begins with it.

@@ -17,6 +17,7 @@ export class Resumption {
     const sends = sent > 0 && isAt(tx.sending, sentFrom, tx.bufs);
     const takes = taken > 0 && (takenFrom < 0 || isAt(rx.ring, takenFrom, rx.bufs));
     this.left = sends ? begun(sent) : 0;
+    if (takes && takenFrom >= 0) rx.ring?.discard?.(begun(taken));
     progress.fill(0, 0, PROGRESS.WORDS);
     return (takes ? begun(taken) : 0) + (sends ? sent & 1 : 0);
   }

@@ -138,10 +138,27 @@ class PackedControl implements HostRing {
   /** The position is written before the slots are marked, from the last one down. */
   recover(): void {
     this.resync();
+    if (this.#isPassed()) {
+      // Slot and wrap bits are two words, and only the first was written.
+      this.position = (this.position + this.#bufs) | 0;
+      this.#completed = this.position;
+      this.#tellPosition();
+    }
     for (let n = 1; n < this.#bufs; n++) {
       const position = (this.position - n) | 0;
       if (this.availableAt(position)) this.#markUsed(position, true);
     }
+  }
+
+  /** Is the slot at the position used, or even published for the next lap? */
+  #isPassed(): boolean {
+    const { position } = this;
+    const flags = this.#words.load(this.slotAt(position) + ID_FLAGS) >>> 16;
+    const wrap = this.#wrapAt(position) === 1;
+    const used = wrap ? DESC_AVAIL | DESC_USED : 0;
+    const next = wrap ? DESC_USED : DESC_AVAIL;
+    const found = flags & (DESC_AVAIL | DESC_USED);
+    return found === used || found === next;
   }
 
   #markUsed(position: number, last: boolean): void {
@@ -302,6 +319,15 @@ class PackedRx implements RxPath {
     }
     control.position = (from + batch.packets) | 0;
     return control.complete();
+  }
+
+  discard(count: number): void {
+    const control = this.#control;
+    for (let left = count; left > 0 && control.availableAt(control.position); left--) {
+      this.#config.words.set(control.slotAt(control.position) + LEN, 0);
+      control.position = (control.position + 1) | 0;
+    }
+    control.complete();
   }
 }
 
