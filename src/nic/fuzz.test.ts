@@ -3,15 +3,22 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Bench, frameOf, numberOf } from "../../test/support/guest.ts";
 import { BAR_DOORBELLS, BAR_PROGRAM, BAR_REGISTERS, REG } from "../abi/index.ts";
+import { programSets } from "../devices/program-set.ts";
+import { sring } from "../devices/sring/host.ts";
 import { BYTES, PACKETS } from "../memory/counters.ts";
+import { NullPort } from "../net/synthetic.ts";
 import { randomFrom } from "../suite/case.ts";
 import { readBar, writeBar } from "./bars.ts";
+import { LocalNic } from "./local.ts";
+import { type NicRecord, restoreNic, saveNic } from "./persist.ts";
 
 const SEED = 20260;
 const FULL = process.env.BPFHV_FULL === "1";
 const ACCESSES = FULL ? 120_000 : 40_000;
 /** Some of which corrupt an index. */
 const CORRUPT_RINGS = FULL ? 300 : 100;
+const BUFS = { rxBufs: 64, txBufs: 64 };
+const RESTORED_EVERY = 37;
 const BARS = [BAR_REGISTERS, BAR_DOORBELLS, BAR_PROGRAM];
 
 /** Values that are valid for some register, and values that are not. */
@@ -28,7 +35,7 @@ function value(random: (below: number) => number, memory: number): number {
 }
 
 test("NIC and its neighbour continue when a guest makes random accesses", () => {
-  const bad = new Bench({ pairs: 2, config: { rxBufs: 64, txBufs: 64 } });
+  const bad = new Bench({ pairs: 2, config: BUFS });
   const good = new Bench();
   good.driver.open();
   bad.driver.open();
@@ -58,6 +65,7 @@ test("NIC and its neighbour continue when a guest makes random accesses", () => 
     if (random(1024) === 0) bad.nic.reset();
     if (random(2048) === 0) revive(bad);
     bad.local.turn();
+    if (n % RESTORED_EVERY === 0) restoreElsewhere(bad);
     if (n % 100 === 0) {
       good.driver.send(0, frameOf(sent++));
       good.ports[0].incoming.push(frameOf(n));
@@ -81,6 +89,21 @@ test("NIC and its neighbour continue when a guest makes random accesses", () => 
   bad.close();
   good.close();
 });
+
+const PROGRAMS = programSets(sring, BUFS);
+
+/** Another process goes on after a crash, whatever state the guest has made. */
+function restoreElsewhere({ nic, memory }: Bench): void {
+  nic.memoryChanged();
+  const record = JSON.parse(JSON.stringify(saveNic(nic, true))) as NicRecord;
+  const ports = nic.pairs.map(() => new NullPort());
+  const options = { device: sring, memory, ports, config: BUFS, programs: PROGRAMS };
+  const next = new LocalNic(options).nic;
+  // The rings are served by one process.
+  next.busMasterChanged(false);
+  restoreNic(next, { ...record, state: { ...record.state, busMaster: false } });
+  next.detach();
+}
 
 /** Restarts the driver, so that there is a running ring to corrupt. */
 function revive(bench: Bench): void {

@@ -33,6 +33,8 @@ export function acknowledge(nic: Nic, abilities: number): void {
     return nic.refusals.add("register", `${what} were not offered, or the NIC is enabled`);
   }
   nic.state.abilities = abilities;
+  // What was raised for the driver before is not for one that does not take events.
+  if (!(abilities & ABILITY.EVENT)) nic.state.events = 0;
   nic.useSettings();
   if (abilities !== 0) driverFound(nic);
 }

@@ -11,7 +11,7 @@ import { DROP_COUNTERS } from "../../src/memory/counters.ts";
 import type { NicStatus } from "../../src/nic/status.ts";
 import { untilAnswered } from "../support/vm/first-answer.ts";
 import { Netns } from "../support/vm/harness.ts";
-import { NicGuest } from "../support/vm/nic-guest.ts";
+import { MODULE, NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 import { patience, sleep, until } from "../support/vm/time.ts";
 
@@ -182,5 +182,15 @@ describe("port of a running NIC", { skip, timeout: patience(180_000) }, () => {
     assert.doesNotMatch(ping, /DUP|duplicates/);
     assert.equal(await carrierChanges(), changes, "the guest's link never changed");
     assert.equal(crash.times, KILLS);
+  });
+
+  test("is there for the guest's driver when its server is killed while that loads", async () => {
+    await vm.guest.check("rmmod bpfhv");
+    const { pid } = (await server())!;
+    const loading = vm.guest.check(`insmod ${MODULE}`);
+    process.kill(pid, "SIGKILL");
+    await loading;
+    await vm.configure();
+    assert.equal(await vm.pings(), 0);
   });
 });
