@@ -307,6 +307,16 @@ describe("a hostile client", () => {
     );
   });
 
+  test("hears an answer that takes longer than a client may be idle", async () => {
+    await served(
+      async ({ path, worker }) => {
+        worker.waits = sleep(1000);
+        assert.equal((await ask(path)).status, 200);
+      },
+      { idleMs: 300 },
+    );
+  });
+
   test("hears the first of the requests that it sends at once", async () => {
     await served(async ({ path, worker, events }) => {
       const many = request("GET /v1/nic HTTP/1.1", "\r\n").repeat(500);

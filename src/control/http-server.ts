@@ -208,6 +208,7 @@ export class HttpServer {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { socket } = request;
     try {
       const waits = request.headers.expect !== undefined && this.#isTooLong(request);
       const body = waits ? null : await bodyOf(request, this.#limits);
@@ -216,9 +217,12 @@ export class HttpServer {
         const error = `the body is longer than ${this.#limits.bodyBytes} bytes`;
         return send(response, { status: 413, body: { error } }, true);
       }
+      // The client is not idle: a guest may take longer for a set.
+      socket.setTimeout(0);
       const answer = await this.#answered({
         ...{ method: request.method ?? "", url: request.url ?? "", body },
       });
+      socket.setTimeout(this.#limits.idleMs);
       if ("stream" in answer) this.#stream(response, answer.stream);
       else send(response, answer, false);
     } catch {
