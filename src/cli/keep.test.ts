@@ -140,7 +140,9 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
         connect();
       } catch (error) {
         // On a busy machine the next server may come too late for a client with QEMU's patience.
-        if (performance.now() - since < PATIENCE_MS) throw error;
+        const isLate = performance.now() - since > PATIENCE_MS;
+        // Between accept(2) and the next call the keeper does not have the connection (docs/keep.md).
+        if (!isLate && (error as { code?: string }).code !== "ECONNRESET") throw error;
       }
       await next();
     }
