@@ -76,6 +76,7 @@ export class MessageJournal {
     this.#set(WORD.replySize, 0);
     this.#received.reset();
     this.#set(WORD.consumed, this.#word(WORD.executed));
+    this.#words[WORD.lookedAt] = sinceBoot();
   }
 
   /** Call it before the socket is peeked at. */

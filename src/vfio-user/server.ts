@@ -157,6 +157,8 @@ export class VfioUserServer implements DeviceHost {
     try {
       fd = this.#listener.accept();
       if (fd < 0) return false;
+      // Before the keeper has it: what was counted for the client before is not this one's.
+      this.#journal?.restart();
       this.#journal?.accepted(fd);
       this.adopt(fd);
       this.#keep();
