@@ -8,7 +8,8 @@ import { statusOf } from "../../src/control/client.ts";
 import { until } from "./os.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
-const folder = mkdtempSync(join(tmpdir(), "bpfhv-servers-"));
+/** Of the sockets; made for the first one. */
+let folder: string | undefined;
 const children = new Set<ChildProcess>();
 let names = 0;
 
@@ -20,7 +21,10 @@ export interface Server {
   readonly err: () => string;
 }
 
-export const newSocket = (): string => join(folder, `s${names++}`);
+export function newSocket(): string {
+  folder ??= mkdtempSync(join(tmpdir(), "bpfhv-servers-"));
+  return join(folder, `s${names++}`);
+}
 
 export interface StartOptions {
   readonly socket?: string;
@@ -73,5 +77,6 @@ export async function startServer(
 /** Ends what is left. */
 export function closeServers(): void {
   for (const child of children) child.kill("SIGKILL");
-  rmSync(folder, { recursive: true, force: true });
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+  folder = undefined;
 }
