@@ -178,8 +178,10 @@ export class QueuePair {
 
   /** The port shall bring no more than this, and what it has queued before is still received. */
   lowerReceiveOffloads(offloads: number): void {
-    this.#mayHoldOlder = (this.receiver.offloads & ~offloads) !== 0;
-    this.port.setReceiveOffloads(offloads & this.receiver.offloads, this.receiver.offloads);
+    const { receiver, port } = this;
+    this.#mayHoldOlder = (receiver.offloads & ~offloads) !== 0;
+    const older = receiver.offloads | receiver.olderOffloads;
+    port.setReceiveOffloads(offloads & receiver.offloads, older);
   }
 
   /** Sets the OFFLOAD_* that received packets may need of the guest, for later ports, too. */

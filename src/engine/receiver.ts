@@ -163,8 +163,9 @@ export class Receiver {
    * @param offloads OFFLOAD_* of the set before
    */
   finishOlder(offloads: number): void {
-    this.#endOlder();
-    this.#software = new SoftwareOffloads(offloads);
+    // It goes on if it holds packets from an earlier set.
+    if (this.#software === null) this.#software = new SoftwareOffloads(offloads);
+    else this.#software.extend(offloads);
   }
 
   /** OFFLOAD_* that packets in the port may need although the guest does not take them. */
@@ -176,14 +177,9 @@ export class Receiver {
     const { port, offloads } = this;
     software.receive(port, batch, offloads, this.queue.counters);
     if (!software.over) return;
-    this.#endOlder();
-    port.setReceiveOffloads(offloads);
-  }
-
-  #endOlder(): void {
-    const lost = this.#software?.close() ?? 0;
-    this.queue.counters[DROP_PORT] += lost;
+    software.close();
     this.#software = null;
+    port.setReceiveOffloads(offloads);
   }
 
   /** Takes the packets of this queue that a pair has received. @returns packets */

@@ -20,7 +20,7 @@ const ROOM = (MAX_GSO_PACKET + 7) & ~7;
 
 export class SoftwareOffloads {
   /** OFFLOAD_* that the port may have been told to bring. */
-  readonly older: number;
+  older: number;
   readonly #native: Mapping = mapAnonymous(2 * ROOM);
   readonly #packet = new Uint8Array(this.#native.view(0, ROOM));
   readonly #segment = new Uint8Array(this.#native.view(ROOM, ROOM));
@@ -36,6 +36,12 @@ export class SoftwareOffloads {
 
   constructor(older: number) {
     this.older = older;
+  }
+
+  /** Another set follows while packets wait: the port may have such for either. */
+  extend(older: number): void {
+    this.older |= older;
+    this.#drained = false;
   }
 
   /** The port has no packets of before any more, and the guest has those that it had. */
@@ -62,18 +68,19 @@ export class SoftwareOffloads {
           this.#drained = port.receiveDrained;
           return;
         }
-        this.#prepare(batch.metadata ? offloads : 0, counters);
+        this.#segments = 0;
+        this.#given = 0;
+        this.#whole = true;
       }
+      // One that waited may have been for a set of before.
+      if (this.#whole) this.#finish(batch.metadata ? offloads : 0, counters);
       this.#give(batch, counters);
     }
   }
 
-  #prepare(offloads: number, counters: QueueCounters): void {
+  #finish(offloads: number, counters: QueueCounters): void {
     const from = this.#in;
     const [length, flags, gsoType] = [from.length[0], from.flags[0], from.gsoType[0]];
-    this.#segments = 0;
-    this.#given = 0;
-    this.#whole = true;
     if (allowsMetadata(offloads, flags, gsoType)) return;
     counters[SOFTWARE]++;
     if (gsoType === GSO_NONE) {
@@ -101,10 +108,8 @@ export class SoftwareOffloads {
     }
   }
 
-  /** @returns packets that it holds: they are lost */
-  close(): number {
-    const held = (this.#whole ? 1 : 0) + this.#segments - this.#given;
+  /** Call it when it is over. */
+  close(): void {
     this.#native.unmap();
-    return held;
   }
 }

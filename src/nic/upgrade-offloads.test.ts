@@ -106,8 +106,8 @@ class Rig {
     );
   }
 
-  upgrade(to: RingFormat, features: number, each: () => void): void {
-    this.local.replace(to, { rxBufs: 64, txBufs: 16, features });
+  upgrade(to: RingFormat, features: number, each: () => void, rxBufs = 64): void {
+    this.local.replace(to, { rxBufs, txBufs: 16, features });
     for (let n = 0; this.driver.upgrade.step() || this.local.nic.upgrade.phase !== "idle"; n++) {
       assert.ok(n < 200, this.local.nic.upgrade.phase);
       this.local.turn();
@@ -162,5 +162,37 @@ for (const [from, to, features] of [
       assert.deepEqual([counters[SOFTWARE], counters[DROP_TOO_LONG]], [before, 1]);
       rig.close();
     });
+  }
+}
+
+const ALL = sringGso.features;
+for (const [sets, what] of [
+  [[0], "none again"],
+  [[ALL], "all"],
+  [[ALL, 0], "all, then none"],
+] as const) {
+  for (const payload of [60_000, 1000]) {
+    for (const rxBufs of [16, 64]) {
+      const how = `${what}, ${payload} bytes a packet, ${rxBufs} buffers`;
+      test(`no packet is lost when sets with other features follow while older packets wait: ${how}`, () => {
+        const rig = new Rig(sringGso);
+        rig.queue(200, payload);
+        rig.local.turn();
+        for (const features of [0, ...sets]) {
+          const device = features === 0 ? sring : sringGso;
+          // Sixteen are fewer than the segments of 60,000 bytes, and than its buffers when whole.
+          rig.upgrade(device, features, () => rig.take(1), features === 0 ? rxBufs : 64);
+          rig.local.turn();
+          assert.ok(rig.position < rig.queued, "packets wait for the next set, too");
+        }
+        rig.settle();
+        const { counters } = rig.local.pairs[0].rx;
+        for (const name of DROP_COUNTERS) {
+          assert.equal(counters[QUEUE_COUNTERS.findIndex(([each]) => each === name)], 0, name);
+        }
+        assert.equal(rig.position, rig.queued, "every byte arrived, once and in order");
+        rig.close();
+      });
+    }
   }
 }
