@@ -70,15 +70,30 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
     return load;
   };
 
+  const untilGuest = async (what: string, look: () => boolean | Promise<boolean>) => {
+    await until(what, () => load?.failed !== undefined || look());
+    if (load?.failed !== undefined) throw load.failed;
+  };
+
   /** Frames go both ways. */
-  const flows = async ({ toHost, toGuest }: NumberedLoad): Promise<void> => {
+  const flows = ({ toHost, toGuest }: NumberedLoad): Promise<void> => {
     const [out, into] = [toHost.received, toGuest.received];
-    await until(
-      "frames",
-      () =>
-        load?.failed !== undefined || (toHost.received > out + 50 && toGuest.received > into + 50),
-    );
-    assert.ifError(load?.failed);
+    const more = () => toHost.received > out + 50 && toGuest.received > into + 50;
+    return untilGuest("frames", more);
+  };
+
+  /** Again with another guest if the next server came too late for QEMU's patience. */
+  const patiently = async (body: () => Promise<void>): Promise<void> => {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await body();
+      } catch (error) {
+        if (tries === 4 || !/errno 110|no reply/.test((error as Error).message)) throw error;
+      }
+      await until("the next server", look).then((status) => {
+        ({ pid } = status);
+      });
+    }
   };
 
   before(async () => {
@@ -155,7 +170,7 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
     assert.deepEqual(load.result, { lost: 0, duplicated: 0, reordered: 0 });
   });
 
-  test("goes on with the old set when the server is killed while another is staged", async () => {
+  const killWhileStaged = async () => {
     const load = connect(true);
     load.start();
     await flows(load);
@@ -163,22 +178,27 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
       process.kill(pid, "SIGKILL");
       return { code: VERDICT.READY, info: 0 };
     };
-    await assert.rejects(changeSpec(keeper.socket, { device: "vring_packed" }));
-    const { device, generation } = await next();
-    assert.deepEqual([device, generation], ["sring", 1]);
+    const { device, generation } = (await look())!;
+    const other = device === "sring" ? "vring_packed" : "sring";
+    await assert.rejects(changeSpec(keeper.socket, { device: other }));
+    const { device: kept, generation: same } = await next();
+    assert.deepEqual([kept, same], [device, generation]);
     await flows(load);
     load.driver.upgrade.judge = () => ({ code: VERDICT.READY, info: 0 });
-    await changeSpec(keeper.socket, { device: "vring_packed" });
+    await changeSpec(keeper.socket, { device: other });
     process.kill(pid, "SIGKILL");
     const { device: later, generation: number } = await next();
-    assert.equal(later, "vring_packed");
-    assert.ok(number > 2, "the number of the withdrawn set is not used again");
+    assert.equal(later, other);
+    assert.ok(number > generation + 1, "the number of the withdrawn set is not used again");
     await flows(load);
     await load.stop();
     assert.deepEqual([load.result.duplicated, load.result.reordered], [0, 0]);
-  });
+  };
 
-  test("completes a replacement when the server is killed in the middle of it", async () => {
+  test("goes on with the old set when the server is killed while another is staged", () =>
+    patiently(killWhileStaged));
+
+  const killWhileCut = async () => {
     const load = connect(true);
     const { device } = (await look())!;
     const other = device === "sring" ? "vring_packed" : "sring";
@@ -194,14 +214,17 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
     await flows(load);
     await assert.rejects(changeSpec(keeper.socket, { device: other }));
     await next();
-    await until("the next set", async () => (await look())?.device === other);
+    await untilGuest("the next set", async () => (await look())?.device === other);
     await flows(load);
     // The spec has followed: nothing is to be changed any more.
     const { generation } = (await look())!;
     assert.equal((await changeAndLook({ device: other })).generation, generation);
     await load.stop();
     assert.deepEqual([load.result.duplicated, load.result.reordered], [0, 0]);
-  });
+  };
+
+  test("completes a replacement when the server is killed in the middle of it", () =>
+    patiently(killWhileCut));
 
   test("loses nothing when the server is stopped, and another one starts", async () => {
     const load = connect();
