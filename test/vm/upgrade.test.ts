@@ -8,6 +8,7 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { request } from "../../src/cli/ask-nic.ts";
 import type { NicSpec } from "../../src/control/spec.ts";
+import { DROP_COUNTERS } from "../../src/memory/counters.ts";
 import { ALARM } from "../support/vm/alarms.ts";
 import { transferChecked } from "../support/vm/checked-tcp.ts";
 import { patience, sleep } from "../support/vm/harness.ts";
@@ -30,6 +31,11 @@ const UPGRADES = (isFull ? 10 : 1) * (ROUND.length - 1);
 const SIZES = [64, 256, 32, 1024];
 const TAKE_OVERS = isFull ? 20 : 2;
 const RESTARTS = 3;
+/** TCP has more to send than this, so large packets wait in the rings and in the TAP. */
+const TCP_RATE = "tx-bytes=1M/70k,rx-bytes=1M/70k";
+/** Receive buffers for two of the largest packets: what waits beyond them is the host's to split. */
+const FEW = 64;
+const LARGE_CUTS = 10;
 const LIMIT = { timeoutMs: patience(30_000) };
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 const HOST_HALF = new URL("../../src/devices/sring/host.js", import.meta.url).href;
@@ -61,7 +67,7 @@ ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up`,
 /** Milliseconds after the host has staged the set. */
 const DELAYS = isFull ? [0, 20, 60, 120, 200, 300, 450, 700] : [0, 250];
 
-describe("set that is replaced", { skip, timeout: patience(isFull ? 900_000 : 200_000) }, () => {
+describe("set that is replaced", { skip, timeout: patience(isFull ? 1_800_000 : 200_000) }, () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-upgrade-"));
   let program: string;
   let vm: NicGuest;
@@ -144,6 +150,44 @@ describe("set that is replaced", { skip, timeout: patience(isFull ? 900_000 : 20
     );
     for (let n = 1; !over; n++) await replace({ device: ROUND[n % 4], rxBufs: 256, txBufs: 256 });
     await transfer;
+  });
+
+  test("loses no packet of TCP when large ones wait on both sides for a set without offloads", {
+    skip: isFull ? false : "large packets that wait take script/test --full",
+  }, async (t) => {
+    const setRate = (rate: string) =>
+      request(vm.nic.socket, { method: "PATCH", body: { rate } }, LIMIT);
+    const { host, peer } = vm.link;
+    await setRate(TCP_RATE);
+    const others = `iperf3 -c ${host} -B ${peer} -P 8 --bidir -t 600`;
+    await vm.guest.check(`${others} >/dev/null 2>&1 & echo $! >/tmp/others.pid`);
+    let over = false;
+    const transfer = transferChecked(vm, { upMiB: 2, downMiB: 2 }).finally(() => (over = true));
+    const cuts: number[] = [];
+    for (let n = 1; !over || cuts.length < LARGE_CUTS; n++) {
+      const device = n % 2 ? "sring" : "sring_gso";
+      const { inFlight } = await replace({ device, rxBufs: FEW, txBufs: 256 });
+      if (device === "sring") cuts.push(inFlight);
+    }
+    await transfer;
+    await vm.guest.check("kill $(cat /tmp/others.pid)");
+    await setRate("none");
+    const { queues } = await vm.nic.status();
+    const onHost = queues.reduce((sum, { counters }) => sum + counters.software, 0);
+    const stats = await vm.guest.check("ethtool -S eth0");
+    const inGuest = [...stats.matchAll(/softened: (\d+)/g)].map(([, count]) => Number(count));
+    t.diagnostic(
+      `descriptors in flight to sets without offloads: ${cuts}; finished in software: ` +
+        `${onHost} packets on the host, ${inGuest} in the guest by queue`,
+    );
+    assert.ok(cuts.filter((count) => count > 0).length >= cuts.length / 2);
+    assert.ok(onHost > 0);
+    for (const { queue, counters } of queues) {
+      for (const name of DROP_COUNTERS) assert.equal(counters[name], 0, `${queue} ${name}`);
+    }
+    assert.doesNotMatch(stats, /(dropped|errors): [1-9]/);
+    const [{ stats64 }] = JSON.parse(vm.netns.exec(["ip", "-j", "-s", "link", "show", "tap0"]));
+    assert.deepEqual([stats64.rx.dropped, stats64.tx.dropped], [0, 0]);
   });
 
   test("goes on when the guest's kernel refuses the next one, and the command says why", async () => {

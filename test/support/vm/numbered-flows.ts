@@ -6,7 +6,7 @@ import { type ChildProcess, execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { packageRoot } from "../../../src/vm/guest-parts.ts";
-import type { NicGuest } from "./nic-guest.ts";
+import type { Guest, Netns } from "./harness.ts";
 import { patience, sleep, until, within } from "./time.ts";
 
 export const NUMBERED = "/extra/numbered_udp";
@@ -31,6 +31,14 @@ export interface Flow extends Faults {
 
 /** Nothing did. */
 export const WHOLE: Faults = { lost: 0, duplicated: 0, damaged: 0, reordered: 0, missing: [] };
+
+/** Both ends of the flows. */
+export interface Ends {
+  readonly guest: Guest;
+  readonly netns: Netns;
+  /** IPv4 addresses: the namespace's, the guest's. */
+  readonly link: { readonly host: string; readonly peer: string };
+}
 
 export interface FlowOptions {
   /** Path of the program on the host. */
@@ -83,14 +91,14 @@ class Program {
 }
 
 export class NumberedFlows {
-  readonly #vm: NicGuest;
+  readonly #vm: Ends;
   readonly #port: number;
   readonly #receiver: Program;
   readonly #sender: Program;
   /** What the host's sender said at its end. */
   #sent: Promise<string> | null = null;
 
-  private constructor(vm: NicGuest, port: number, receiver: Program, sender: Program) {
+  private constructor(vm: Ends, port: number, receiver: Program, sender: Program) {
     this.#vm = vm;
     this.#port = port;
     this.#receiver = receiver;
@@ -98,7 +106,7 @@ export class NumberedFlows {
   }
 
   static async start(
-    vm: NicGuest,
+    vm: Ends,
     { program, rate, burst, port, cpu }: FlowOptions,
   ): Promise<NumberedFlows> {
     const { host, peer } = vm.link;
