@@ -33,7 +33,7 @@ const TAKE_OVERS = isFull ? 20 : 2;
 const RESTARTS = 3;
 /** TCP has more to send than this, so large packets wait in the rings and in the TAP. */
 const TCP_RATE = "tx-bytes=1M/70k,rx-bytes=1M/70k";
-/** Receive buffers for two of the largest packets: what waits beyond them is the host's to split. */
+/** Receive buffers for two of the largest packets: what waits beyond them is split by the host. */
 const FEW = 64;
 const LARGE_CUTS = 10;
 const LIMIT = { timeoutMs: patience(30_000) };
