@@ -156,7 +156,7 @@ describe("NIC of a server that a keeper watches", { skip }, () => {
       } catch (error) {
         // On a busy machine the next server may come too late for a client with QEMU's patience.
         const isLate = performance.now() - since > PATIENCE_MS;
-        // Between accept(2) and the next call the keeper does not have the connection (docs/keep.md).
+        // After accept(2) the keeper does not have the connection for a moment (docs/keep.md).
         if (!isLate && (error as { code?: string }).code !== "ECONNRESET") throw error;
       }
       await next();

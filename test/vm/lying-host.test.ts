@@ -138,7 +138,9 @@ describe("misbehaving host", { skip, timeout: patience(isFull ? 2_400_000 : 220_
       count,
       "ABI version|unsupported|do not fit|failed|no context|refused|allow_unverified",
     );
-    assert.equal(nic.told("impossible registers"), count);
+    // The driver reads a register of all ones twice.
+    const told = nic.told("impossible registers");
+    assert.ok(told >= count && told <= 2 * count, `${told} lies`);
     assert.equal(bound, 0, "probes that succeeded");
     assert.ok(explained >= count, `${explained} lines of log about ${count} lies`);
     await recovers();
