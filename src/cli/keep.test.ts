@@ -18,7 +18,7 @@ import type { NicStatus } from "../nic/status.ts";
 
 const skip = skipTap();
 const FULL = process.env.BPFHV_FULL === "1";
-const TIMES = FULL ? 20 : 2;
+const TIMES = FULL ? 20 : 1;
 const RATE = 4000;
 /** Packets that a process may have had in its hands, of one queue pair. */
 const MOST_LOST = 2 * 65;

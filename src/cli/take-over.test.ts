@@ -8,7 +8,7 @@ import { closeServers, type Server, startServer } from "../../test/support/serve
 import { statusOf } from "../control/client.ts";
 
 const skip = skipTap();
-const TIMES = process.env.BPFHV_FULL === "1" ? 20 : 3;
+const TIMES = process.env.BPFHV_FULL === "1" ? 20 : 2;
 const RATE = 4000;
 
 after(closeServers);

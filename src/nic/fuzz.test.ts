@@ -14,7 +14,7 @@ import { type NicRecord, restoreNic, saveNic } from "./persist.ts";
 
 const SEED = 20260;
 const FULL = process.env.BPFHV_FULL === "1";
-const ACCESSES = FULL ? 120_000 : 40_000;
+const ACCESSES = FULL ? 120_000 : 20_000;
 /** Some of which corrupt an index. */
 const CORRUPT_RINGS = FULL ? 300 : 100;
 const BUFS = { rxBufs: 64, txBufs: 64 };

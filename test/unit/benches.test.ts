@@ -18,7 +18,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 const environment = { ...process.env, TMPDIR: folder, BPFHV_CACHE: join(folder, "cache") };
 
 /** Its limits are held by control/memory.test.ts, and it takes as long as all others together. */
-const LONG = ["memory"];
+const LONG = ["jit", "memory", "start"];
 
 for (const bench of await loadBenches(NAMES)) {
   if (bench.vm) continue;

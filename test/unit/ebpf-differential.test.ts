@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { jitPeer, type Peer, runSeed, seeds } from "../support/ebpf-fuzz/differential.ts";
 
-const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 500);
+const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 250);
 
 test(`${SEEDS.length} random programs give the same results in the interpreter and in the JIT`, () => {
   const ends = new Map<string, number>();

@@ -9,7 +9,7 @@ import { requires } from "../support/os.ts";
 
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
-const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 1000);
+const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 500);
 
 const memory = skip === false ? new BpfMemory(CONTEXT_BYTES) : undefined;
 after(() => memory?.close());

@@ -17,7 +17,7 @@ import { seeds } from "../support/ebpf-fuzz/differential.ts";
 import { generateLoop, LOOP_BYTES, type LoopProgram } from "../support/ebpf-fuzz/loops.ts";
 import { Random } from "../support/ebpf-fuzz/random.ts";
 
-const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 500);
+const SEEDS = seeds(process.env.BPFHV_FULL === "1" ? 100_000 : 250);
 // One memory for all runs: each memory takes gigabytes of addresses.
 const memory = new LinearMemory(2 * LOOP_BYTES);
 const bytes = [memory.allocate(LOOP_BYTES), memory.allocate(LOOP_BYTES)];

@@ -19,7 +19,7 @@ import {
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
 const FULL = process.env.BPFHV_FULL === "1";
-const MUTANTS = FULL ? 100_000 : 2_000;
+const MUTANTS = FULL ? 100_000 : 1_200;
 const SEED = Number(process.env.BPFHV_FUZZ?.split(":")[0] ?? 11);
 /**
  * The kernel checks one in so many of those that ours refuses:

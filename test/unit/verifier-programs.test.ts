@@ -15,7 +15,7 @@ import { requires } from "../support/os.ts";
 
 const problem = bpfProblem();
 const skip = problem !== null && !requires("bpf") ? `no bpf(2) here: ${problem}` : false;
-const COUNT = process.env.BPFHV_FULL === "1" ? 100_000 : 1_000;
+const COUNT = process.env.BPFHV_FULL === "1" ? 100_000 : 500;
 const [FIRST, PROGRAMS] = (process.env.BPFHV_SEED ?? `1:${COUNT}`).split(":").map(Number) as [
   number,
   number,

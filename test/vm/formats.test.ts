@@ -41,6 +41,8 @@ const FORMATS: readonly Format[] = [
 ];
 const INDICES = FORMATS.map((_, i) => i);
 
+const ROUNDS = isFull ? 5 : 2;
+
 describe("ring formats in a guest", { skip, timeout: patience(isFull ? 300_000 : 200_000) }, () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-outside-"));
   const netns: Netns[] = [];
@@ -138,10 +140,10 @@ describe("ring formats in a guest", { skip, timeout: patience(isFull ? 300_000 :
 
   test("NICs of each format work when they go down and up and reload in a flood", async () => {
     const stop = floods();
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       await inEach((name) => `ip link set ${name} down && ip link set ${name} up`);
     }
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       await guest.check("rmmod bpfhv");
       await load();
     }

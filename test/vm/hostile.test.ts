@@ -11,7 +11,7 @@ const skip = await withoutVm();
 
 const CHAOS = "/modules/bpfhv_chaos.ko";
 /** Number of accesses per run. */
-const ACCESSES = isFull ? 30_000 : 8_000;
+const ACCESSES = isFull ? 30_000 : 4_000;
 const SEEDS = [1, 2, 3, 4];
 
 describe("hostile guest", { skip, timeout: patience(240_000) }, () => {

@@ -21,8 +21,8 @@ import { MODULE, modulePath, NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
-const RELOADS = isFull ? 100 : 10;
-const LINK_CYCLES = isFull ? 100 : 10;
+const RELOADS = isFull ? 100 : 5;
+const LINK_CYCLES = isFull ? 100 : 5;
 
 /** A write whose effect the driver does not wait for is overtaken within microseconds. */
 const LATE_MS = isFull ? 50 : 10;

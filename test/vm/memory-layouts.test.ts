@@ -143,7 +143,12 @@ function residentByFile(pid: number): number[] {
   return [...files.values()];
 }
 
-describe("guest with a memory file per NUMA node", { skip, timeout: patience(150_000) }, () => {
+const long = skip || (isFull ? false : "takes script/test --full");
+
+describe("guest with a memory file per NUMA node", {
+  skip: long,
+  timeout: patience(150_000),
+}, () => {
   // The harness doubles the memory of a debug kernel.
   const size = `${isDebugKernel ? 512 : 256}M`;
   const nodes = [0, 1].flatMap((node) => [

@@ -12,6 +12,7 @@ import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
 const LONG = isDebugKernel ? 100 : 1000;
+const long = isFull ? false : "takes script/test --full; lifecycle reloads it, too";
 const RELOADS = isFull ? LONG : isDebugKernel ? 5 : 10;
 
 /**
@@ -89,7 +90,9 @@ describe("guest module", { skip, timeout: patience(isFull ? 1_800_000 : 200_000)
     assert.ok(used < COST_KIB.used, `${used} KiB after traffic`);
   });
 
-  test("releases its memory when it goes down and up and reloads under a flood", async () => {
+  test("releases its memory when it goes down and up and reloads under a flood", {
+    skip: long,
+  }, async () => {
     const memory = await freeKiB(vm.guest);
     const stop = vm.floodFromHost(1);
     const reload = `rmmod bpfhv; insmod ${MODULE}; ip addr add 10.88.0.2/24 dev eth0`;

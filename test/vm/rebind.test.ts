@@ -6,7 +6,7 @@ import { NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
-const CYCLES = isFull ? 50 : 5;
+const CYCLES = isFull ? 50 : 3;
 
 /** Ends at the first cycle after which the host is unreachable, and prints the guest's state. */
 const REBIND = `

@@ -30,7 +30,7 @@ const ROUND = [
 const UPGRADES = (isFull ? 10 : 1) * (ROUND.length - 1);
 const SIZES = [64, 256, 32, 1024];
 const TAKE_OVERS = isFull ? 20 : 2;
-const RESTARTS = 3;
+const RESTARTS = isFull ? 3 : 1;
 /** TCP has more to send than this, so large packets wait in the rings and in the TAP. */
 const TCP_RATE = "tx-bytes=1M/70k,rx-bytes=1M/70k";
 /** Receive buffers for two of the largest packets: what waits beyond them is split by the host. */
