@@ -21,6 +21,7 @@ import { MODULE, modulePath, NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
 
 const skip = await withoutVm();
+const long = isFull ? false : "takes script/test --full";
 const RELOADS = isFull ? 100 : 5;
 const LINK_CYCLES = isFull ? 100 : 5;
 
@@ -125,7 +126,9 @@ describe("guest and its NIC", { skip, timeout: patience(isFull ? 900_000 : 200_0
     assert.equal(await vm.pings(), 0);
   });
 
-  test("NIC is disabled before kexec starts another kernel under traffic", async () => {
+  test("NIC is disabled before kexec starts another kernel under traffic", {
+    skip: long,
+  }, async () => {
     const stop = vm.floodFromHost();
     const boots = vm.guest.boots;
     await vm.guest.check("kexec -l /extra/vmlinuz --initrd=/extra/initrd --reuse-cmdline");

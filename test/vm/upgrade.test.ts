@@ -65,7 +65,7 @@ echo $name >${DRIVER}/unbind; echo $name >${DRIVER}/bind
 ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up`,
 };
 /** Milliseconds after the host has staged the set. */
-const DELAYS = isFull ? [0, 20, 60, 120, 200, 300, 450, 700] : [0, 250];
+const DELAYS = isFull ? [0, 20, 60, 120, 200, 300, 450, 700] : [100];
 
 describe("set that is replaced", { skip, timeout: patience(isFull ? 1_800_000 : 200_000) }, () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-upgrade-"));
