@@ -2,14 +2,14 @@
  * Hundreds of consecutive program sets: the guest memory that they leave behind, and what other
  * processes of the guest get hold of meanwhile.
  */
+
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { packageRoot } from "../../src/vm/guest-parts.ts";
 import { freeKiB } from "../support/vm/alarms.ts";
+import { buildGuestProgram } from "../support/vm/guest-program.ts";
 import { isDebugKernel, patience } from "../support/vm/harness.ts";
 import { NicGuest } from "../support/vm/nic-guest.ts";
 import { isFull, withoutVm } from "../support/vm/requirements.ts";
@@ -41,14 +41,8 @@ const THIEF = "/extra/bpf_thief";
 const SWITCHES = isDebugKernel ? 2 : 5;
 
 /** Compiles the process that looks for the module's descriptors. @returns its path */
-function buildThief(folder: string): string {
-  const source = join(packageRoot(), "test/vm/hostile-process/bpf_thief.c");
-  const path = join(folder, "bpf_thief");
-  execFileSync("cc", ["-static", "-O1", "-pthread", "-o", path, source], {
-    timeout: patience(60_000),
-  });
-  return path;
-}
+const buildThief = (folder: string): string =>
+  buildGuestProgram(folder, "test/vm/hostile-process/bpf_thief.c");
 
 describe("generations", { skip, timeout: patience(isFull ? 1_200_000 : 200_000) }, () => {
   const folder = mkdtempSync(join(tmpdir(), "bpfhv-generations-"));

@@ -1,9 +1,6 @@
 /** What a guest's kernel tells of a NIC's queues: the family "netdev" of generic netlink. */
-import { execFileSync } from "node:child_process";
-import { join } from "node:path";
-import { packageRoot } from "../../../src/vm/guest-parts.ts";
+import { buildGuestProgram } from "./guest-program.ts";
 import type { Guest } from "./harness.ts";
-import { patience } from "./time.ts";
 
 /** The program's path in the guest. */
 export const NETDEV_FAMILY = "/extra/netdev_family";
@@ -24,13 +21,8 @@ export interface NetdevView {
 }
 
 /** Compiles the program for guests. @returns its path */
-export function buildNetdevFamily(folder: string): string {
-  const source = join(packageRoot(), "test/vm/netdev-family/netdev_family.c");
-  const path = join(folder, "netdev_family");
-  const words = ["-static", "-O2", "-Wall", "-Werror", "-o", path, source];
-  execFileSync("cc", words, { timeout: patience(60_000) });
-  return path;
-}
+export const buildNetdevFamily = (folder: string): string =>
+  buildGuestProgram(folder, "test/vm/netdev-family/netdev_family.c");
 
 export async function netdevView(guest: Guest, name: string): Promise<NetdevView> {
   const text = await guest.check(`${NETDEV_FAMILY} ${name}`);

@@ -2,10 +2,10 @@
  * Numbered datagrams between a guest and its namespace, both ways at once. The receivers check each
  * one's number and content, and measure the longest time without one.
  */
-import { type ChildProcess, execFileSync } from "node:child_process";
+
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { join } from "node:path";
-import { packageRoot } from "../../../src/vm/guest-parts.ts";
+import { buildGuestProgram } from "./guest-program.ts";
 import type { Guest, Netns } from "./harness.ts";
 import { patience, sleep, until, within } from "./time.ts";
 
@@ -53,13 +53,8 @@ export interface FlowOptions {
 }
 
 /** Compiles the program for guest and host. @returns its path */
-export function buildNumbered(folder: string): string {
-  const source = join(packageRoot(), "test/vm/numbered-udp/numbered_udp.c");
-  const path = join(folder, "numbered_udp");
-  const words = ["-static", "-O2", "-Wall", "-Werror", "-o", path, source];
-  execFileSync("cc", words, { timeout: patience(60_000) });
-  return path;
-}
+export const buildNumbered = (folder: string): string =>
+  buildGuestProgram(folder, "test/vm/numbered-udp/numbered_udp.c");
 
 /** A process of the host, and what it printed. */
 class Program {
